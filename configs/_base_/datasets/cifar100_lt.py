@@ -1,0 +1,52 @@
+dataset_type = 'CIFAR100LT'
+data_root = 'data/cifar100'
+
+# Of CIFAR-10, as in the official code.
+data_preprocessor = dict(
+    mean=[125.307, 122.961, 113.8575],
+    std=[51.5865, 50.847, 51.255],
+    # images are RGB already
+    to_rgb=False)
+
+train_pipeline = [
+    dict(type='NumpyToPIL', to_rgb=False),
+    dict(type='torchvision/RandomCrop', size=32, padding=4),
+    dict(type='torchvision/RandomHorizontalFlip'),
+    dict(type='torchvision/RandomRotation', degrees=15),
+    dict(type='PILToNumpy', to_bgr=False),
+    dict(type='PackInputs'),
+]
+test_pipeline = [dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='train',
+        imb_type='exp',
+        imb_factor=0.01,
+        pipeline=train_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=2,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='test',
+        imb_type='exp',
+        imb_factor=0.01,
+        pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+val_evaluator = [
+    dict(type='LongTailMetric', topk=(1, 5)),
+    dict(type='ExpertUsageMetric'),
+]
+
+# CIFAR has no validation list: the last epoch counts, none is selected.
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

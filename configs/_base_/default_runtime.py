@@ -1,0 +1,30 @@
+# The plugin registers its parts into mmpretrain's registries.
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # no `save_best`: no model is chosen on the set that it is judged on
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    # seeds samplers and, in this plugin, augmentations by the epoch
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='VisualizationHook', enable=False),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    # gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),
+)
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+
+randomness = dict(seed=0, deterministic=False)

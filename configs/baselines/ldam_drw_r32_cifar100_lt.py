@@ -1,0 +1,18 @@
+# LDAM-DRW (Cao et al., NeurIPS 2019): one full-width ResNet-32.
+_base_ = [
+    '../_base_/models/ride_r32.py',
+    '../_base_/datasets/cifar100_lt.py',
+    '../_base_/schedules/cifar_lt.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    neck=dict(num_experts=1, expert=dict(out_channels=(32, 64))),
+    head=dict(num_experts=1, in_channels=64, diversity=None, router=None))
+
+optim_wrapper = dict(optimizer=dict(weight_decay=2e-4, nesterov=False))
+train_cfg = dict(max_epochs=200)
+custom_hooks = [
+    dict(type='ClassCountsHook'),
+    dict(type='DeferredReweightingHook', begin=160),
+]

@@ -1,0 +1,31 @@
+"""RIDE for MMPretrain: importing it registers every part."""
+import mmcv
+import mmengine
+import mmpretrain
+from mmengine.utils import digit_version
+
+from .utils import install_atomic_backend, install_checkpoint_loader
+from .version import __version__
+
+_SUPPORTED = (
+    (mmengine, '0.10.6', '1.0.0'),
+    (mmcv, '2.0.1', '2.4.0'),
+    (mmpretrain, '1.2.0', '2.0.0'),
+)
+for _module, _minimum, _limit in _SUPPORTED:
+    if not (digit_version(_minimum) <= digit_version(_module.__version__) <
+            digit_version(_limit)):
+        raise ImportError(
+            f'ride_mm needs {_module.__name__}>={_minimum}, <{_limit}, found '
+            f'{_module.__version__}')
+
+# Checkpoints are read safely and written whole, whoever does it.
+install_checkpoint_loader()
+install_atomic_backend()
+
+from .datasets import *  # noqa: E402,F401,F403
+from .engine import *  # noqa: E402,F401,F403
+from .evaluation import *  # noqa: E402,F401,F403
+from .models import *  # noqa: E402,F401,F403
+
+__all__ = ['__version__']

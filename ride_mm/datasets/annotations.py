@@ -1,0 +1,60 @@
+"""Reading of "path label" lists."""
+from typing import List, Optional, Tuple
+
+from mmengine.fileio import exists, get_text
+
+Records = Tuple[List[str], List[int], List[int]]
+
+
+def read_annotations(ann_file: str,
+                     num_classes: Optional[int] = None) -> Records:
+    """Read a list with one image a line: its path, a space and its label.
+
+    The label is what follows the last white space, so that paths may hold
+    spaces. Blank lines are skipped.
+
+    Args:
+        ann_file (str): Path of the list.
+        num_classes (int, optional): Labels must be smaller than this.
+            Defaults to None, which means any label of at least 0.
+
+    Returns:
+        tuple: The paths, the labels and the line numbers (from 1), three
+        lists of the same length.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is not a path and a label within the number of
+            classes, or if the list is empty.
+    """
+    if not exists(ann_file):
+        raise FileNotFoundError(f'Annotation list not found: {ann_file}')
+
+    paths, labels, numbers = [], [], []
+    # Some editors begin a file with a byte order mark: not part of a path.
+    text = get_text(ann_file, encoding='utf-8-sig')
+    for number, line in enumerate(text.split('\n'), 1):
+        fields = line.strip().rsplit(None, 1)
+        if not fields:
+            continue
+        if len(fields) != 2:
+            raise ValueError(f'{ann_file}, line {number}: expected a path, a '
+                             f'space and a label, found {line.strip()!r}')
+        try:
+            label = int(fields[1])
+        except ValueError:
+            raise ValueError(
+                f'{ann_file}, line {number}: expected an integer label after '
+                f'the last space, found {fields[1]!r}') from None
+        if label < 0 or num_classes is not None and label >= num_classes:
+            expected = ('at least 0' if num_classes is None else
+                        f'between 0 and {num_classes - 1}')
+            raise ValueError(f'{ann_file}, line {number}: expected a label '
+                             f'{expected}, found {label}')
+        paths.append(fields[0])
+        labels.append(label)
+        numbers.append(number)
+
+    if not paths:
+        raise ValueError(f'{ann_file}: the list is empty')
+    return paths, labels, numbers

@@ -1,0 +1,377 @@
+import os
+from collections import defaultdict
+from difflib import get_close_matches
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from mmengine.fileio import (LocalBackend, exists, get_file_backend, isdir,
+                             join_path)
+from mmengine.utils import is_abs
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.datasets.custom import find_folders, get_samples
+from mmpretrain.registry import DATASETS
+
+from .annotations import read_annotations
+from .cached_labels import CachedLabels
+from .class_counts import (check_class_counts, count_labels, name_some,
+                           read_class_counts)
+
+
+@DATASETS.register_module()
+class LongTailList(CachedLabels, CustomDataset):
+    """Images of a "path label" list, or of a folder with one sub-folder per
+    class, that know the training images per class.
+
+    These are stated as ``metainfo['class_counts']``, for a validation or
+    test set as well: give it the training list, folder or counts file as
+    ``class_counts``. Errors of the user (a bad line, a label that is too
+    large, missing images, a class without training images) are found when
+    the data is loaded, and named.
+
+    Args:
+        data_root (str): Folder that ``ann_file``, ``data_prefix`` and
+            ``class_counts`` are relative to. Defaults to ''.
+        data_prefix (str | dict): Folder of the images. Defaults to ''.
+        ann_file (str): The list, one image a line: path, space, label.
+            Defaults to '', which means the sub-folders of ``data_prefix``,
+            in alphabetic order, are the classes.
+        num_classes (int, optional): Number of classes K. Defaults to None,
+            which means that of the class names in ``metainfo``, else that of
+            the training images per class.
+        class_counts (Sequence[int] | str, optional): Training images per
+            class: K counts, a JSON file of them, the training list, or the
+            training folder. Defaults to None, which means that this is the
+            training set and is counted.
+        **kwargs: Other options of :class:`mmpretrain.datasets.CustomDataset`.
+
+    Raises:
+        FileNotFoundError: If a list, folder or image is missing.
+        ValueError: If a list or the number of classes is wrong.
+    """
+
+    def __init__(self,
+                 data_root: str = '',
+                 data_prefix: Union[str, dict] = '',
+                 ann_file: str = '',
+                 num_classes: Optional[int] = None,
+                 class_counts: Union[Sequence[int], str, None] = None,
+                 **kwargs) -> None:
+        if isinstance(class_counts, str) and not is_abs(class_counts):
+            class_counts = join_path(data_root, class_counts)
+        self.num_classes = num_classes
+        self.class_counts = class_counts
+        super().__init__(
+            data_root=data_root,
+            data_prefix=data_prefix,
+            ann_file=ann_file,
+            with_label=True,
+            **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """Load the paths, the labels and the training images per class.
+
+        Returns:
+            list[dict]: ``img_path`` and ``gt_label`` of each image.
+        """
+        load = self._load_list if self.ann_file else self._load_folder
+        paths, labels, class_counts = load()
+        self._gt_labels = np.array(labels, dtype=np.int64)
+        self._metainfo['class_counts'] = class_counts
+        backend = get_file_backend(self.img_prefix, enable_singleton=True)
+        return [
+            dict(
+                img_path=backend.join_path(self.img_prefix, path),
+                gt_label=label) for path, label in zip(paths, labels)
+        ]
+
+    def _load_list(self) -> Tuple[List[str], List[int], List[int]]:
+        num_classes = self._known_num_classes()
+        counts, _ = self._read_training_counts(num_classes)
+        if counts is not None:
+            num_classes = num_classes or len(counts)
+        paths, labels, lines = read_annotations(self.ann_file, num_classes)
+        if counts is None:
+            counts = count_labels(labels, num_classes or max(labels) + 1)
+        self._check_counts(counts, num_classes or len(counts))
+        self._check_images(paths, lines)
+        return paths, labels, counts
+
+    def _load_folder(self) -> Tuple[List[str], List[int], List[int]]:
+        classes, samples = _scan_folder(self.img_prefix, self.is_valid_file)
+        num_classes = self._known_num_classes()
+        if num_classes not in (None, len(classes)):
+            raise ValueError(
+                f'{self.img_prefix} has {len(classes)} class folders, but '
+                f'there are {num_classes} classes')
+        counts, train_classes = self._read_training_counts(len(classes))
+        if train_classes not in (None, classes):
+            raise ValueError(
+                self._describe_class_difference(classes, train_classes))
+        labels = [label for _, label in samples]
+        if counts is None:
+            counts = count_labels(labels, len(classes))
+        self._check_counts(counts, len(classes), classes)
+        self._metainfo.setdefault('classes', tuple(classes))
+        return [path for path, _ in samples], labels, counts
+
+    def _known_num_classes(self) -> Optional[int]:
+        if self.CLASSES is None or self.num_classes is None:
+            return self.num_classes or len(self.CLASSES or ()) or None
+        if len(self.CLASSES) != self.num_classes:
+            raise ValueError(
+                f'num_classes={self.num_classes}, but `metainfo` names '
+                f'{len(self.CLASSES)} classes')
+        return self.num_classes
+
+    def _read_training_counts(
+        self, num_classes: Optional[int]
+    ) -> Tuple[Optional[List[int]], Optional[List[str]]]:
+        """Get the training images per class and, from a folder, its classes;
+        ``None`` where they are to be counted, or have no names."""
+        if self.class_counts is None:
+            return None, None
+        if not isinstance(self.class_counts, str):
+            return [int(count) for count in self.class_counts], None
+        if not isdir(self.class_counts):
+            return read_class_counts(self.class_counts, num_classes), None
+        classes, samples = _scan_folder(self.class_counts, self.is_valid_file)
+        labels = [label for _, label in samples]
+        return count_labels(labels, len(classes)), classes
+
+    def _check_counts(self,
+                      counts: Sequence[int],
+                      num_classes: int,
+                      names: Optional[Sequence[str]] = None) -> None:
+        """Add to an error where the counts come from."""
+        try:
+            check_class_counts(counts, num_classes)
+        except ValueError as error:
+            raise ValueError(self._describe_counts(str(error), counts,
+                                                   names)) from None
+
+    def _describe_counts(self, error: str, counts: Sequence[int],
+                         names: Optional[Sequence[str]]) -> str:
+        empty = [i for i, count in enumerate(counts) if count <= 0]
+        names = names or self.CLASSES
+        if empty and names is not None and len(names) == len(counts):
+            error += f' ({name_some([names[i] for i in empty])})'
+        if self.class_counts is None:
+            return (f'{self.ann_file or self.img_prefix}: {error}. If this is '
+                    'not the training set, say where the training images are '
+                    'counted: `class_counts`=<training list, folder or JSON>')
+        if isinstance(self.class_counts, str):
+            return f'{self.class_counts}: {error}'
+        return error
+
+    def _describe_class_difference(self, classes: Sequence[str],
+                                   train_classes: Sequence[str]) -> str:
+        text = (f'The class folders of {self.img_prefix} are not those of '
+                f'{self.class_counts}:')
+        missing = sorted(set(train_classes) - set(classes))
+        extra = sorted(set(classes) - set(train_classes))
+        if missing:
+            text += f' missing {name_some(missing)};'
+        if extra:
+            text += f' not in the training folder {name_some(extra)};'
+        return text.rstrip(';')
+
+    def _check_images(self, paths: Sequence[str],
+                      lines: Sequence[int]) -> None:
+        backend = get_file_backend(self.img_prefix, enable_singleton=True)
+        if not isinstance(backend, LocalBackend):
+            return
+        missing = find_missing(self.img_prefix, paths)
+        if missing:
+            first = missing[0]
+            raise FileNotFoundError(
+                f'{self.ann_file}: {len(missing)} of {len(paths)} images are '
+                f'not in {self.img_prefix or os.curdir}. The first is that '
+                f'of line {lines[first]}: {paths[first]}. Check `data_root` '
+                'and `data_prefix`.')
+
+
+def find_missing(root: str, paths: Sequence[str]) -> List[int]:
+    """Find which files do not exist.
+
+    Reads each folder once: a long list has far fewer folders than files, and
+    on a network disk a look at each file takes minutes.
+
+    Args:
+        root (str): Folder that the paths are relative to.
+        paths (Sequence[str]): Paths with ``/`` between the parts.
+
+    Returns:
+        list[int]: Positions of the missing files in ``paths``, ascending.
+    """
+    by_folder: Dict[str, List[Tuple[int, str]]] = defaultdict(list)
+    for i, path in enumerate(paths):
+        folder, _, name = path.rpartition('/')
+        by_folder[folder].append((i, name))
+
+    missing = []
+    for folder, files in by_folder.items():
+        try:
+            present = set(os.listdir(os.path.join(root, folder) or os.curdir))
+        except (FileNotFoundError, NotADirectoryError):
+            present = set()
+        missing += [i for i, name in files if name not in present]
+    return sorted(missing)
+
+
+def _scan_folder(root: str, is_valid_file) -> Tuple[List[str], List[tuple]]:
+    """List the classes, and the path and label of each image."""
+    if not isdir(root):
+        raise FileNotFoundError(f'Folder not found: {root}')
+    classes, class_to_index = find_folders(root)
+    if not classes:
+        raise ValueError(f'{root} has no sub-folder: expected one per class')
+    samples, _ = get_samples(root, class_to_index, is_valid_file)
+    if not samples:
+        raise ValueError(f'{root}: no image in any of its '
+                         f'{len(classes)} sub-folders')
+    return classes, samples
+
+
+class _BenchmarkList(LongTailList):
+    """A benchmark with one list per split and a fixed number of classes."""
+
+    name: str
+    splits: Tuple[str, ...]
+    benchmark_classes: int
+
+    def __init__(self,
+                 data_root: str = '',
+                 split: str = 'train',
+                 ann_file: str = '',
+                 class_counts: Union[Sequence[int], str, None] = None,
+                 **kwargs) -> None:
+        if split not in self.splits:
+            near = get_close_matches(str(split), self.splits, n=1)
+            hint = f' (did you mean {near[0]!r}?)' if near else ''
+            raise ValueError(f'{type(self).__name__}: split must be one of '
+                             f'{self.splits}, found {split!r}{hint}')
+        self.split = split
+        super().__init__(
+            data_root=data_root,
+            ann_file=ann_file or f'{self.name}_{split}.txt',
+            num_classes=self.benchmark_classes,
+            class_counts=class_counts,
+            **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """Load the list, and find the training one when it is another.
+
+        Returns:
+            list[dict]: ``img_path`` and ``gt_label`` of each image.
+        """
+        if self.class_counts is None and self.split != 'train':
+            self.class_counts = self._find_training_list()
+        return super().load_data_list()
+
+    def _find_training_list(self) -> str:
+        folder = os.path.dirname(self.ann_file)
+        names = (f'{self.name}_train.txt', f'{self.name}_train_counts.json')
+        for name in names:
+            path = join_path(folder, name)
+            if exists(path):
+                return path
+        raise FileNotFoundError(
+            f'{type(self).__name__}: the training images per class are '
+            f'counted in {names[0]} or given by {names[1]}, but neither is '
+            f'in {folder or os.curdir}. Put one there, or say where with '
+            '`class_counts`.')
+
+
+@DATASETS.register_module()
+class ImageNetLT(_BenchmarkList):
+    """ImageNet-LT of `Large-Scale Long-Tailed Recognition in an Open World
+    <https://arxiv.org/abs/1904.05160>`_.
+
+    1,000 classes, 115,846 training images, 1,280 to 5 per class. The lists
+    lie beside the images, which are those of ImageNet-1k:
+
+    ::
+
+        data_root
+        ├── ImageNet_LT_train.txt
+        ├── ImageNet_LT_val.txt
+        ├── ImageNet_LT_test.txt
+        ├── train/n01440764/...
+        └── val/n01440764/...
+
+    The training images per class of the splits ``val`` and ``test`` come
+    from ``ImageNet_LT_train.txt`` beside their list or, in its absence,
+    from ``ImageNet_LT_train_counts.json``, a list of 1,000 counts.
+
+    Args:
+        data_root (str): Folder of the lists and of the images.
+            Defaults to ''.
+        split (str): ``'train'``, ``'val'`` or ``'test'``; results are
+            reported on ``'test'``. Defaults to ``'train'``.
+        ann_file (str): The list. Defaults to '', which means
+            ``ImageNet_LT_{split}.txt``.
+        class_counts (Sequence[int] | str, optional): Training images per
+            class, see :class:`LongTailList`. Defaults to None, which means
+            as said above.
+        **kwargs: Other options of :class:`LongTailList`.
+    """
+
+    METAINFO = {'classes': IMAGENET_CATEGORIES}
+    name = 'ImageNet_LT'
+    splits = ('train', 'val', 'test')
+    benchmark_classes = 1000
+
+
+@DATASETS.register_module()
+class PlacesLT(_BenchmarkList):
+    """Places-LT of `Large-Scale Long-Tailed Recognition in an Open World
+    <https://arxiv.org/abs/1904.05160>`_.
+
+    365 classes, 62,500 training images, 4,980 to 5 per class. Laid out as
+    :class:`ImageNetLT`, with lists ``Places_LT_{split}.txt`` and the images
+    of Places365-Standard (``train/airfield/...``, ``val/airfield/...``).
+
+    Args:
+        data_root (str): Folder of the lists and of the images.
+            Defaults to ''.
+        split (str): ``'train'``, ``'val'`` or ``'test'``; results are
+            reported on ``'test'``. Defaults to ``'train'``.
+        ann_file (str): The list. Defaults to '', which means
+            ``Places_LT_{split}.txt``.
+        class_counts (Sequence[int] | str, optional): Training images per
+            class. Defaults to None, which means those of
+            ``Places_LT_train.txt`` or ``Places_LT_train_counts.json``.
+        **kwargs: Other options of :class:`LongTailList`.
+    """
+
+    name = 'Places_LT'
+    splits = ('train', 'val', 'test')
+    benchmark_classes = 365
+
+
+@DATASETS.register_module()
+class INaturalist2018(_BenchmarkList):
+    """`iNaturalist 2018
+    <https://github.com/visipedia/inat_comp/tree/master/2018>`_.
+
+    8,142 classes, 437,513 training images, 1,000 to 2 per class. Laid out as
+    :class:`ImageNetLT`, with lists ``iNaturalist18_{split}.txt`` and the
+    images of the competition (``train_val2018/Plantae/7291/...``).
+
+    Args:
+        data_root (str): Folder of the lists and of the images.
+            Defaults to ''.
+        split (str): ``'train'`` or ``'val'``; results are reported on
+            ``'val'``. Defaults to ``'train'``.
+        ann_file (str): The list. Defaults to '', which means
+            ``iNaturalist18_{split}.txt``.
+        class_counts (Sequence[int] | str, optional): Training images per
+            class. Defaults to None, which means those of
+            ``iNaturalist18_train.txt`` or ``iNaturalist18_train_counts.json``.
+        **kwargs: Other options of :class:`LongTailList`.
+    """
+
+    name = 'iNaturalist18'
+    splits = ('train', 'val')
+    benchmark_classes = 8142

@@ -1,0 +1,127 @@
+from typing import Optional, Sized
+
+import numpy as np
+from mmpretrain.registry import DATA_SAMPLERS
+
+from .label_sampler import LabelSampler
+
+
+@DATA_SAMPLERS.register_module()
+class ClassBalancedSampler(LabelSampler):
+    """Sampler that draws every class equally often.
+
+    Each draw takes a class uniformly at random and then the next image of
+    that class, in an order that is shuffled anew each time the class has been
+    gone through. The place in that order carries over from one epoch to the
+    next, so at any time two images of a class have been drawn equally often,
+    give or take one. It is computed from (seed, epoch), not stored. This is
+    the sampling of `RIDE's <https://arxiv.org/abs/2010.01809>`_ router stage.
+    A class without images is never drawn.
+
+    Args:
+        dataset (Sized): A dataset or dataset wrapper.
+        seed (int, optional): Seed of all ranks. Defaults to None, which
+            means a random one that the ranks agree on.
+        epoch_size (str): Draws in an epoch: ``'dataset'``, as many as there
+            are images, or ``'max'``, the images of the largest class times
+            the number of classes that have images.
+            Defaults to ``'dataset'``.
+
+    Raises:
+        ValueError: If ``epoch_size`` is neither of them.
+    """
+
+    def __init__(self,
+                 dataset: Sized,
+                 seed: Optional[int] = None,
+                 epoch_size: str = 'dataset') -> None:
+        if epoch_size not in ('dataset', 'max'):
+            raise ValueError("ClassBalancedSampler: epoch_size must be "
+                             f"'dataset' or 'max', found {epoch_size!r}")
+        super().__init__(dataset, seed)
+        if epoch_size == 'max':
+            self.epoch_size = len(self.counts) * int(self.counts.max())
+        # Draws of each class before an epoch, so as not to begin at epoch 0
+        # each time.
+        self._known_epoch = 0
+        self._known_draws = np.zeros(len(self.counts), dtype=np.int64)
+
+    def draw(self) -> np.ndarray:
+        """Choose the images of the current epoch, for all ranks.
+
+        Returns:
+            np.ndarray: Image indices, shape (epoch_size, ).
+        """
+        before = self._draws_before_epoch()
+        rng = self.rng(self.epoch)
+        draws = self._draws_per_class(rng)
+
+        # Counts from a multinomial, then shuffled: independent draws.
+        classes = rng.permutation(np.repeat(np.arange(len(draws)), draws))
+        indices = np.empty(self.epoch_size, dtype=np.int64)
+        indices[np.argsort(classes,
+                           kind='stable')] = self._next_images(before, draws)
+        return indices
+
+    def _draws_before_epoch(self) -> np.ndarray:
+        if self.epoch < self._known_epoch:
+            self._known_epoch = 0
+            self._known_draws = np.zeros_like(self._known_draws)
+        for epoch in range(self._known_epoch, self.epoch):
+            self._known_draws = (
+                self._known_draws + self._draws_per_class(self.rng(epoch)))
+        self._known_epoch = self.epoch
+        return self._known_draws
+
+    def _draws_per_class(self, rng: np.random.Generator) -> np.ndarray:
+        num_classes = len(self.counts)
+        return rng.multinomial(self.epoch_size,
+                               np.full(num_classes, 1 / num_classes))
+
+    def _next_images(self, before: np.ndarray,
+                     draws: np.ndarray) -> np.ndarray:
+        """Get the images of each class from its ``before``-th draw on.
+
+        Args:
+            before (np.ndarray): Draws of each class so far, shape (C, ).
+            draws (np.ndarray): Draws of each class now, shape (C, ).
+
+        Returns:
+            np.ndarray: Image indices class after class, shape (sum(draws), ).
+        """
+        # All rounds through a class that its draws touch, side by side.
+        first = before // self.counts
+        rounds = np.where(draws > 0,
+                          (before + draws - 1) // self.counts - first + 1, 0)
+        sizes = rounds * self.counts
+        place = _ranges(sizes)
+        count = np.repeat(self.counts, sizes)
+        round_ = np.repeat(first, sizes) + place // count
+        member = np.repeat(self.starts, sizes) + place % count
+
+        # Sorting by a hash within each round shuffles it.
+        round_id = np.repeat(np.cumsum(rounds) - rounds,
+                             sizes) + place // count
+        shuffled = np.lexsort((_hash(self.seed, round_, member), round_id))
+        offset = np.cumsum(sizes) - sizes + before % self.counts
+        return self.images[member[shuffled[np.repeat(offset, draws) +
+                                           _ranges(draws)]]]
+
+
+def _ranges(sizes: np.ndarray) -> np.ndarray:
+    """Concatenate ``arange(size)`` for each size."""
+    ends = np.cumsum(sizes)
+    return np.arange(sizes.sum()) - np.repeat(ends - sizes, sizes)
+
+
+def _hash(seed: int, *keys: np.ndarray) -> np.ndarray:
+    """Hash rows of non-negative integers to uint64 (SplitMix64)."""
+    value = np.full(keys[0].shape, seed, dtype=np.uint64)
+    for key in (np.zeros_like(keys[0]), *keys):
+        value = value + key.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        value = (value
+                 ^ value >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value
+                 ^ value >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+        value = value ^ value >> np.uint64(31)
+    return value

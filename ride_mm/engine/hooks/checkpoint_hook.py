@@ -1,0 +1,253 @@
+import os.path as osp
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional, Tuple
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmpretrain.registry import HOOKS
+
+from ride_mm.utils.atomic_backend import (AtomicLocalBackend,
+                                          remove_leftovers)
+from ride_mm.utils.checkpoint import (CheckpointError, find_damage,
+                                      numbered_checkpoints, step_of)
+
+
+class _RemovalsLast:
+    """A file backend that removes only when told that all else is done.
+
+    Args:
+        backend (BaseStorageBackend): The backend that does everything.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._pending: List[Tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, filepath: str) -> None:
+        self._pending.append(('remove', filepath))
+
+    def rmtree(self, dir_path: str) -> None:
+        self._pending.append(('rmtree', dir_path))
+
+    def carry_out(self, but: List[Optional[str]]) -> None:
+        """Remove what was asked for, but what has been written since."""
+        pending, self._pending = self._pending, []
+        for method, path in pending:
+            if path not in but:
+                getattr(self._backend, method)(path)
+
+    def forget(self) -> None:
+        self._pending.clear()
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's hook, made safe against full disks, kills and bad files.
+
+    It takes MMEngine's place in every config with
+    ``default_scope='mmpretrain'``, and has the same arguments. It differs in
+    this:
+
+    - An old checkpoint is removed when the new one and the pointer to it,
+      ``last_checkpoint``, are on the disk, not before. With ``max_keep_ckpts``
+      or ``save_best`` the disk must hold one checkpoint more for a moment.
+    - Before a run is resumed, the checkpoint is checked. In place of a damaged
+      one, or when ``last_checkpoint`` leads nowhere, the newest whole one of
+      the same folder is taken, and a warning says so. In place of a damaged
+      one that was named (``--resume epoch_5.pth``) only an older one of this
+      run is taken. If there is none, the run ends with a
+      :class:`~ride_mm.utils.checkpoint.CheckpointError`, and does not start
+      from the beginning.
+    - What a killed process left half-written is removed.
+
+    Local files are written whole or not at all by
+    :class:`~ride_mm.utils.atomic_backend.AtomicLocalBackend`. Checkpoints on
+    other storage, and those that are folders (DeepSpeed), are not checked.
+    """
+
+    _depth = 0
+
+    def before_run(self, runner) -> None:
+        """Make sure that what is resumed is whole.
+
+        Args:
+            runner (Runner): The runner of the training process.
+
+        Raises:
+            CheckpointError: If no checkpoint is.
+        """
+        super().before_run(runner)
+        if not runner._resume or runner._has_loaded:
+            return
+        answer: list = [None, None]
+        if is_main_process():
+            try:
+                answer[0] = self._whole_checkpoint(runner)
+            except (CheckpointError, OSError) as error:
+                answer[1] = str(error)
+        # all ranks must resume from the same file, or stop together
+        broadcast_object_list(answer)
+        path, error_message = answer
+        if error_message is not None:
+            raise CheckpointError(error_message)
+        if path is not None:
+            runner._load_from = path
+
+    def _whole_checkpoint(self, runner) -> Optional[str]:
+        """Find a checkpoint in place of the one that would be resumed.
+
+        Returns:
+            Optional[str]: The path, or None to leave the choice to MMEngine.
+        """
+        folder = self._local_folder(runner)
+        if runner._load_from is not None:
+            named = str(runner._load_from)
+            problem = _problem(named)
+            if problem is None:
+                return None
+            step = step_of(named, self.filename_tmpl)
+            if (step is None or not osp.isfile(named)
+                    or not _is_in(named, folder)):
+                raise CheckpointError(f'Cannot resume: {problem}.')
+            return self._newest_whole(runner, folder, problem, step)
+
+        pointer = osp.join(runner.work_dir, 'last_checkpoint')
+        if not osp.isfile(pointer):
+            if not numbered_checkpoints(folder, self.filename_tmpl):
+                return None
+            problem = f'{pointer} does not exist'
+            return self._newest_whole(runner, folder, problem)
+        with open(pointer, errors='replace') as file:
+            last = file.read().strip()
+        problem = _problem(last) if last else f'{pointer} is empty'
+        if problem is None:
+            return None
+        if osp.isdir(osp.dirname(last)):
+            folder = osp.dirname(last)
+        return self._newest_whole(runner, folder, problem)
+
+    def _newest_whole(self,
+                      runner,
+                      folder: str,
+                      problem: str,
+                      before: Optional[int] = None) -> str:
+        problems = [problem]
+        for step, path in numbered_checkpoints(folder, self.filename_tmpl):
+            if before is not None and step >= before:
+                continue
+            found = _problem(path)
+            if found is None:
+                runner.logger.warning(
+                    f'{"; ".join(problems)}. Resuming from {path} instead, '
+                    'the newest checkpoint that is whole.')
+                return path
+            if found not in problems:
+                problems.append(found)
+        raise CheckpointError(
+            f'Cannot resume: {"; ".join(problems)}; and {folder} holds no '
+            'other checkpoint to resume from. Name one with `--resume PATH`, '
+            'or start anew without `--resume` in another work_dir.')
+
+    def _local_folder(self, runner) -> str:
+        """Where this run's checkpoints are; `before_train` sets `out_dir`."""
+        if self.out_dir is None or str(self.out_dir) == runner.work_dir:
+            return runner.work_dir
+        return osp.join(self.out_dir,
+                        osp.basename(runner.work_dir.rstrip(osp.sep)))
+
+    def before_train(self, runner) -> None:
+        """Prepare the folder of the checkpoints.
+
+        Args:
+            runner (Runner): The runner of the training process.
+        """
+        super().before_train(runner)
+        self.file_backend = _RemovalsLast(self.file_backend)
+        if is_main_process():
+            for folder in {runner.work_dir, str(self.out_dir)}:
+                for path in remove_leftovers(folder):
+                    runner.logger.info(f'Removed {path}, which a process that '
+                                       'was killed left unfinished.')
+
+    @contextmanager
+    def _removing_last(self) -> Iterator[None]:
+        # saving a new best checkpoint saves the last one once more
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self.file_backend.forget()
+            raise
+        finally:
+            self._depth -= 1
+        if self._depth == 0:
+            best = getattr(self, 'best_ckpt_path_dict', {}).values()
+            self.file_backend.carry_out(but=[
+                self.last_ckpt,
+                getattr(self, 'best_ckpt_path', None), *best
+            ])
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        # `Runner.val` calls this without `before_train`
+        if not self.save_best:
+            return
+        with self._removing_last():
+            super()._save_best_checkpoint(runner, metrics)
+
+    def _save_checkpoint_with_step(self, runner, step: int,
+                                   meta: dict) -> None:
+        # Written anew because MMEngine's writes the pointer in place, so
+        # that a full disk leaves it empty.
+        with self._removing_last():
+            if self.max_keep_ckpts > 0:
+                self._keep(runner, step)
+            filename = self.filename_tmpl.format(step)
+            self.last_ckpt = self.file_backend.join_path(
+                self.out_dir, filename)
+            runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+            runner.save_checkpoint(
+                self.out_dir,
+                filename,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args)
+            if is_main_process():
+                AtomicLocalBackend().put_text(
+                    self.last_ckpt,
+                    osp.join(runner.work_dir, 'last_checkpoint'))
+
+    def _keep(self, runner, step: int) -> None:
+        """Note that ``step`` is kept, and that the oldest may go for it."""
+        kept = self.keep_ckpt_ids
+        # `save_best` saves the same step once more
+        if kept and kept[-1] == step:
+            return
+        if len(kept) == self.max_keep_ckpts:
+            outdated = self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(kept.popleft()))
+            if is_main_process():
+                if self.file_backend.isfile(outdated):
+                    self.file_backend.remove(outdated)
+                elif self.file_backend.isdir(outdated):
+                    self.file_backend.rmtree(outdated)
+        kept.append(step)
+        runner.message_hub.update_info('keep_ckpt_ids', list(kept))
+
+
+def _problem(path: str) -> Optional[str]:
+    """What is wrong with a checkpoint, or None."""
+    if '://' in path or osp.isdir(path):
+        return None
+    damage = find_damage(osp.expanduser(path))
+    return None if damage is None else f'the checkpoint {path} {damage}'
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return osp.realpath(osp.dirname(path)) == osp.realpath(folder)

@@ -1,0 +1,167 @@
+import copy
+from typing import Dict, List, Optional, Union
+
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.registry import HOOKS
+
+from ride_mm.datasets.draws import SeededDataset
+from ride_mm.utils.errors import UserError
+from .class_counts_hook import unwrapped
+
+STAGE_KEY = 'ride_stage'
+
+
+@HOOKS.register_module()
+class TwoStageHook(Hook):
+    """Trains the experts, then, from epoch ``begin`` on, the router.
+
+    The stage is stored in the checkpoint: a resumed run goes on in the stage
+    it was in, and the checkpoint of the last epoch of stage 1 begins stage 2.
+
+    Args:
+        begin (int): First epoch of stage 2, counted from 0, which is the
+            number of epochs of stage 1. Stage 2 lasts until
+            ``train_cfg.max_epochs``.
+        optim_wrapper (dict): Config of stage 2's optimizer. Its ``type`` is
+            stage 1's unless it is given, so that ``--amp`` holds for both.
+        param_scheduler (list[dict] | dict): Config of stage 2's schedule;
+            its epochs count from the beginning of stage 2.
+        train_dataloader (dict, optional): What differs from stage 1's
+            ``train_dataloader``, such as sampler and batch size. Defaults to
+            None.
+        auto_scale_lr (dict, optional): Stage 2's ``base_batch_size``; it is
+            in force when stage 1's is. Defaults to None.
+
+    Raises:
+        UserError: If the run is not by epochs, or there is no stage 2.
+    """
+
+    # Before the sampler's seed is set, and before all that counts iterations.
+    priority = 'HIGH'
+
+    def __init__(self,
+                 begin: int,
+                 optim_wrapper: dict,
+                 param_scheduler: Union[dict, List[dict]],
+                 train_dataloader: Optional[dict] = None,
+                 auto_scale_lr: Optional[dict] = None) -> None:
+        self.begin = begin
+        self.optim_wrapper = optim_wrapper
+        self.param_scheduler = param_scheduler
+        self.train_dataloader = train_dataloader or {}
+        self.auto_scale_lr = auto_scale_lr
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse runs that this hook cannot switch."""
+        if not isinstance(runner, Runner):
+            raise UserError('TwoStageHook needs mmengine\'s Runner, found '
+                            f'runner_type="{type(runner).__name__}"')
+        # Not ``runner.train_loop``, which would build one for a mere test.
+        loop = runner._train_loop
+        if loop is None or isinstance(loop, dict):
+            return
+        if not isinstance(loop, EpochBasedTrainLoop):
+            raise UserError('TwoStageHook needs train_cfg=dict(by_epoch=True)')
+        if not 0 < self.begin < loop.max_epochs:
+            raise UserError(
+                f'TwoStageHook.begin={self.begin} must lie between 0 and '
+                f'train_cfg.max_epochs={loop.max_epochs}: epochs of stage 1, '
+                'and of both stages')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Store the stage."""
+        checkpoint['meta'][STAGE_KEY] = unwrapped(runner).stage
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Resume in the stored stage, before the optimizer's state comes."""
+        stored = checkpoint.get('meta', {}).get(STAGE_KEY)
+        if runner._resume and stored == 'router':
+            self._switch(runner)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Switch when stage 1 is over."""
+        if (runner.epoch >= self.begin
+                and unwrapped(runner).stage == 'experts'):
+            self._switch(runner)
+            # ``Runner.train`` does this after a resume.
+            runner.optim_wrapper.initialize_count_status(
+                runner.model, runner.iter, runner.max_iters)
+
+    def _switch(self, runner: Runner) -> None:
+        """Everything that a new stage needs, in the order it depends on."""
+        runner.logger.info(
+            f'Stage 2: the router is trained in epochs {self.begin + 1} to '
+            f'{runner.max_epochs}; all else is frozen.')
+        unwrapped(runner).set_stage('router')
+        self._rewrap(runner)
+        self._switch_dataloader(runner)
+        self._switch_optimizer(runner)
+        runner.param_schedulers = runner.build_param_scheduler(
+            copy.deepcopy(self.param_scheduler))
+        self._reset_log(runner)
+        self._reset_best(runner)
+
+    @staticmethod
+    def _rewrap(runner: Runner) -> None:
+        """A wrapper synchronizes the parameters that were trainable when it
+        was made; others would drift apart between ranks, silently."""
+        if is_model_wrapper(runner.model):
+            runner.model = runner.wrap_model(
+                copy.deepcopy(runner.cfg.get('model_wrapper_cfg')),
+                runner.model.module)
+
+    def _switch_dataloader(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        old = loop.dataloader
+        # Ends its workers.
+        old._iterator = None
+        cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))
+        cfg.update(copy.deepcopy(dict(self.train_dataloader)))
+        if 'dataset' not in self.train_dataloader:
+            dataset = old.dataset
+            if isinstance(dataset, SeededDataset):
+                dataset = dataset.dataset
+            cfg['dataset'] = dataset
+        loop.dataloader = runner.build_dataloader(
+            cfg,
+            seed=runner.seed,
+            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        loop._max_iters = (
+            self.begin * len(old) +
+            (loop.max_epochs - self.begin) * len(loop.dataloader))
+        runner.message_hub.update_info('max_iters', loop.max_iters)
+
+    def _switch_optimizer(self, runner: Runner) -> None:
+        cfg = copy.deepcopy(dict(self.optim_wrapper))
+        cfg.setdefault('type', type(runner.optim_wrapper).__name__)
+        runner.optim_wrapper = runner.build_optim_wrapper(cfg)
+        if (runner.auto_scale_lr or {}).get('enable') and self.auto_scale_lr:
+            real = runner.world_size * runner.train_dataloader.batch_size
+            ratio = real / self.auto_scale_lr['base_batch_size']
+            for group in runner.optim_wrapper.param_groups:
+                group['lr'] *= ratio
+
+    @staticmethod
+    def _reset_log(runner: Runner) -> None:
+        """Losses of stage 1 would go on being printed and averaged in."""
+        scalars: Dict = runner.message_hub.log_scalars
+        for key in list(scalars):
+            if key.startswith('train/') and 'loss' in key:
+                del scalars[key]
+
+    @staticmethod
+    def _reset_best(runner: Runner) -> None:
+        """The best of stage 1 is no rival: it is kept, and stage 2 has one
+        of its own."""
+        for key in list(runner.message_hub.runtime_info):
+            if key.startswith(('best_score', 'best_ckpt')):
+                runner.message_hub.pop_info(key)
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and hook.save_best:
+                if len(hook.key_indicators) == 1:
+                    hook.best_ckpt_path = None
+                else:
+                    hook.best_ckpt_path_dict = dict.fromkeys(
+                        hook.key_indicators)

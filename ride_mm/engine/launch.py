@@ -1,0 +1,396 @@
+"""What tools/train.py and tools/test.py do to a config before they run it."""
+import argparse
+import copy
+import os
+import os.path as osp
+import re
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ride_mm.utils.errors import UserError, nearest
+
+_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+# A typo differs in a letter or two; a new key is less alike than this.
+_TYPO_RATIO = 0.85
+# what CheckpointHook writes by number, and by `save_best`
+_CHECKPOINT = re.compile(r'((epoch|iter)_|best_.*_)\d+\.pth')
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0, before the process group exists."""
+    for name in _RANK_VARIABLES:
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    return True
+
+
+def common_arguments() -> argparse.ArgumentParser:
+    """Make the parser of what both tools accept, as a parent of theirs."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('config', help='the config file')
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help='folder for what is written (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--amp', action='store_true', help='use mixed precision')
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='switch off pin_memory in the dataloaders')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=_key_value,
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as '
+        'train_dataloader.batch_size=64 or key="[a,b]" (no white space)')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher (default: none)')
+    # torch.distributed.launch passes it, torchrun sets LOCAL_RANK
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS)
+    return parser
+
+
+def _key_value(text: str) -> str:
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(
+            f'expected KEY=VALUE, found {text!r}')
+    return text
+
+
+def load_config(path: str, options: Optional[dict] = None) -> Config:
+    """Read a config and merge the options of the command line into it.
+
+    Args:
+        path (str): The config file.
+        options (dict, optional): ``--cfg-options``, by dotted key. Defaults
+            to None.
+
+    Returns:
+        Config: The config. A key among the options that looks like a typo is
+        merged as mmengine does, with a warning.
+
+    Raises:
+        UserError: If there is no such config or an option cannot be merged.
+    """
+    check_config_path(path)
+    cfg = Config.fromfile(path)
+    if options:
+        if is_main_process():
+            for hint in typo_hints(cfg, options):
+                print(f'warning: {hint}', file=sys.stderr, flush=True)
+        try:
+            cfg.merge_from_dict(options)
+        except (AssertionError, KeyError, TypeError) as error:
+            raise UserError(f'--cfg-options {options} does not fit {path}: '
+                            f'{error}') from error
+    move_compile(cfg)
+    return cfg
+
+
+def check_config_path(path: str) -> None:
+    """Check that a config exists; name the nearest one if not.
+
+    Raises:
+        UserError: If ``path`` is not a file.
+    """
+    if osp.isfile(path):
+        return
+    known = {}
+    for folder in (Path(path).parent, Path('configs')):
+        for config in sorted(folder.glob('*.py')):
+            known.setdefault(config.stem, str(config))
+    hint = nearest(Path(path).stem, known)
+    for stem, config in known.items():
+        hint = hint.replace(repr(stem), config)
+    raise UserError(f'there is no config {path} (seen from {os.getcwd()}).'
+                    f'{hint}')
+
+
+def typo_hints(cfg: Config, options: dict) -> List[str]:
+    """Find options whose key is not in the config but close to one.
+
+    New keys are legitimate (``model.backbone.frozen_stages=1``), so only
+    what is nearly an existing key is reported.
+
+    Args:
+        cfg (Config): The config before the options are merged.
+        options (dict): The options, by dotted key.
+
+    Returns:
+        List[str]: One line for each suspicious key.
+    """
+    hints = []
+    for key in options:
+        node, parts = cfg._cfg_dict, key.split('.')
+        for i, part in enumerate(parts):
+            if isinstance(node, (list, tuple)) and part.isdigit():
+                node = node[int(part)] if int(part) < len(node) else None
+            elif isinstance(node, dict) and part in node:
+                node = node[part]
+            else:
+                known = node if isinstance(node, dict) else ()
+                hint = nearest(part, known, cutoff=_TYPO_RATIO)
+                if hint:
+                    where = '.'.join(parts[:i + 1])
+                    hints.append(f'--cfg-options {key}: {where} is not in '
+                                 f'the config and is added to it.{hint}')
+                break
+    return hints
+
+
+def move_compile(cfg: Config) -> None:
+    """Let RIDEClassifier do what a top-level ``compile`` asks for.
+
+    mmengine would compile the whole ``train_step``, whose data samples and
+    optimizer break the graph; the classifier compiles its tensor part.
+    """
+    name = str(cfg.get('model', {}).get('type', '')).split('.')[-1]
+    if name == 'RIDEClassifier' and 'compile' in cfg:
+        cfg.model.compile = cfg.pop('compile')
+
+
+def set_work_dir(cfg: Config, work_dir: Optional[str], config: str) -> None:
+    """Set the work_dir: the argument, else the config's, else its name."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', Path(config).stem)
+
+
+def set_dataloader_defaults(cfg: Config,
+                            pin_memory: Optional[bool] = None,
+                            persistent_workers: Optional[bool] = None) -> None:
+    """Complete the three dataloaders, as mmpretrain's tools do.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        pin_memory (bool, optional): Overrides the config; None means that
+            the default is whether there is a GPU. Defaults to None.
+        persistent_workers (bool, optional): Overrides the config; None means
+            that the default is True. Without workers it is always False.
+            Defaults to None.
+    """
+    for name in _DATALOADERS:
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        if pin_memory is not None:
+            loader.pin_memory = pin_memory
+        if persistent_workers is not None:
+            loader.persistent_workers = persistent_workers
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault('persistent_workers', True)
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        if not loader.get('num_workers'):
+            loader.persistent_workers = False
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train with mixed precision (``--amp``).
+
+    Raises:
+        UserError: If the optim_wrapper is of another kind.
+    """
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError("--amp can only replace optim_wrapper.type="
+                        f"'OptimWrapper', the config has {kind!r}.")
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the batch size (``--auto-scale-lr``).
+
+    Raises:
+        UserError: If the config does not say for which batch size its
+            learning rate is.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UserError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in '
+            'the config: the batch size that its learning rate is made for.')
+    cfg.auto_scale_lr.enable = True
+
+
+def disable_validation(cfg: Config) -> None:
+    """Do not evaluate during training (``--no-validate``)."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def find_checkpoints(folder: str) -> List[Path]:
+    """List the checkpoints that training left in a folder, newest last."""
+    paths = Path(folder).glob('*.pth')
+    return sorted(
+        (path for path in paths if _CHECKPOINT.fullmatch(path.name)),
+        key=lambda path: path.stat().st_mtime)
+
+
+def is_used(work_dir: str) -> bool:
+    """Whether a run left checkpoints in a work_dir, or a pointer to one."""
+    return bool(find_checkpoints(work_dir)) or osp.exists(
+        osp.join(work_dir, 'last_checkpoint'))
+
+
+def set_resume(cfg: Config, resume: Optional[str]) -> None:
+    """Go on with a run, or make sure that none is overwritten.
+
+    Args:
+        cfg (Config): The config, changed in place; its work_dir is set.
+        resume (str, optional): A checkpoint, ``'auto'`` for the newest one
+            of the work_dir, or None for a new run. In a work_dir without
+            checkpoints ``'auto'`` starts a new run too, and keeps the
+            config's ``load_from``.
+
+    Raises:
+        UserError: If the checkpoint does not exist, or if a new run would
+            write into a work_dir that holds checkpoints.
+    """
+    if resume == 'auto':
+        cfg.resume = is_used(cfg.work_dir)
+        if cfg.resume:
+            cfg.load_from = None
+    elif resume is not None:
+        cfg.resume, cfg.load_from = True, resume
+    elif is_main_process() and not cfg.get('resume') and is_used(
+            cfg.work_dir):
+        raise UserError(
+            f'{cfg.work_dir} already holds the checkpoints of a run. Pass '
+            '--resume to go on with it, or --work-dir DIR for a new run.')
+    if cfg.get('load_from') is not None:
+        check_checkpoint_path(
+            cfg.load_from, '--resume ' if resume else 'load_from=')
+
+
+def check_checkpoint_path(path: str, source: str = '') -> None:
+    """Check that a local checkpoint exists; name the nearest one if not.
+
+    Args:
+        path (str): A path, or the address of a remote file.
+        source (str): Where the path was given, put before it in the message.
+            Defaults to ''.
+
+    Raises:
+        UserError: If a local path is not there.
+    """
+    # with DeepSpeed a checkpoint is a folder
+    if '://' in path or osp.exists(osp.expanduser(path)):
+        return
+    folder = Path(path).expanduser().parent
+    names = [checkpoint.name for checkpoint in find_checkpoints(folder)]
+    raise UserError(f'{source}{path}: there is no such checkpoint.'
+                    f'{nearest(Path(path).name, names)}')
+
+
+def set_launcher(cfg: Config, launcher: str) -> None:
+    """Set the job launcher; without a GPU, start gloo instead of NCCL.
+
+    mmengine selects a CUDA device as it starts the process group, and gives
+    it to the model wrapper. It leaves a group that exists already alone.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        UserError: If the processes were not started by the launcher, or
+            there are more processes than GPUs.
+    """
+    cfg.launcher = launcher
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch needs torchrun: start with '
+                        'tools/dist_train.sh or tools/dist_test.sh.')
+    if launcher == 'none':
+        return
+    if torch.cuda.is_available():
+        gpus = torch.cuda.device_count()
+        if int(os.environ.get('LOCAL_RANK', 0)) >= gpus:
+            raise UserError(f'there are {gpus} GPUs on this machine, fewer '
+                            'than the processes started on it.')
+        return
+    if launcher != 'pytorch':
+        raise UserError(f'--launcher {launcher} needs GPUs and there is none '
+                        'here; --launcher pytorch works on the CPU.')
+    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    if not wrapper:
+        wrapper = cfg.model_wrapper_cfg = ConfigDict()
+    wrapper.setdefault('type', 'MMDistributedDataParallel')
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters',
+                       cfg.get('find_unused_parameters', False))
+    wrapper.device_ids = None
+    dist.init_process_group('gloo')
+
+
+def enable_tta(cfg: Config) -> None:
+    """Average the scores over augmented images (``--tta``).
+
+    The config's ``tta_model`` and ``tta_pipeline`` say how; the default is
+    the image and its mirror image.
+    """
+    dataset = cfg.test_dataloader.dataset
+    pipeline = cfg.get('tta_pipeline')
+    if pipeline is None:
+        pipeline = copy.deepcopy(dataset.pipeline)
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)]
+        pipeline[-1] = dict(
+            type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
+    dataset.pipeline = pipeline
+    tta_model = cfg.get('tta_model') or dict(type='AverageClsScoreTTA')
+    cfg.model = ConfigDict(**tta_model, module=cfg.model)
+
+
+def enable_visualization(cfg: Config, **settings) -> None:
+    """Draw predictions (``--show`` and ``--show-dir``).
+
+    Raises:
+        UserError: If the config has no visualization hook.
+    """
+    hooks: Dict = cfg.get('default_hooks') or {}
+    if 'visualization' not in hooks:
+        raise UserError('--show and --show-dir need default_hooks.'
+                        "visualization=dict(type='VisualizationHook') in the "
+                        'config.')
+    hooks.visualization.update(enable=True, **settings)
+
+
+def check_output_file(path: str, suffixes: tuple) -> None:
+    """Check, before the test, that its results can be written.
+
+    Raises:
+        UserError: If the file exists (no result is overwritten) or its name
+            does not end in one of ``suffixes``.
+    """
+    if not path.endswith(suffixes):
+        raise UserError(f'--out {path}: the name has to end in '
+                        f'{" or ".join(suffixes)}.')
+    if is_main_process() and osp.exists(path):
+        raise UserError(f'--out {path} exists and is not overwritten: name '
+                        'another file or remove this one.')
+    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config asks for."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

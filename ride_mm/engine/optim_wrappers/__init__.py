@@ -1,0 +1,3 @@
+from .amp import AmpOptimWrapper
+
+__all__ = ['AmpOptimWrapper']

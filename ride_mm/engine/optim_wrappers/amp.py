@@ -1,0 +1,40 @@
+import torch
+from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper as _AmpOptimWrapper
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import OPTIM_WRAPPERS
+
+from ride_mm.utils.errors import UserError
+
+
+@OPTIM_WRAPPERS.register_module()
+class AmpOptimWrapper(_AmpOptimWrapper):
+    """Automatic mixed precision on the CPU too, there in bfloat16.
+
+    Takes the place of mmengine's wrapper of the same name, which it is on
+    every other device. bfloat16 has the range of fp32, so no loss scaling is
+    needed on the CPU.
+
+    Args:
+        loss_scale (float | str | dict): See mmengine; without effect on the
+            CPU. Defaults to "dynamic".
+        dtype (str | torch.dtype, optional): On the CPU only "bfloat16".
+            Defaults to None, the device's usual one.
+        **kwargs: Other options of mmengine's wrapper.
+
+    Raises:
+        UserError: If another ``dtype`` is asked for on the CPU.
+    """
+
+    def __init__(self, loss_scale='dynamic', dtype=None, **kwargs) -> None:
+        if get_device() != 'cpu':
+            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
+            return
+        if dtype not in (None, 'bfloat16', torch.bfloat16):
+            raise UserError(f'optim_wrapper.dtype={dtype}: the CPU trains in '
+                            'mixed precision with "bfloat16" only')
+        kwargs.pop('use_fsdp', None)
+        OptimWrapper.__init__(self, **kwargs)
+        self.cast_dtype = torch.bfloat16
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)

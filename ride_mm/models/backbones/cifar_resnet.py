@@ -1,0 +1,166 @@
+from typing import Sequence, Tuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import Sequential
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.registry import MODELS
+
+from ride_mm.utils.errors import UserError
+
+DEPTHS = (20, 32, 44, 56, 110)
+# He's original initialization: fan-in, as the networks were published.
+INIT_CFG = [
+    dict(type='Kaiming', layer='Conv2d', mode='fan_in'),
+    dict(type='Constant', layer='_BatchNorm', val=1)
+]
+
+
+def blocks_per_stage(depth: int) -> int:
+    """Blocks in each of the three stages: ``(depth - 2) / 6``.
+
+    Raises:
+        UserError: If ``depth`` is none of the published ones.
+    """
+    if depth not in DEPTHS:
+        raise UserError(
+            f'CIFAR ResNet: depth={depth} is unknown, expected one of '
+            f'{DEPTHS}')
+    return (depth - 2) // 6
+
+
+class CIFARBasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        stride (int): Stride of the first convolution. Defaults to 1.
+        shortcut (str): Where the shape changes, "A" subsamples and pads with
+            zero channels (no parameters), "B" is a 1x1 convolution with
+            BatchNorm (He et al. 2016, section 3.3). Defaults to "A".
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 stride: int = 1,
+                 shortcut: str = 'A') -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(
+            in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(
+            out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.padding = (out_channels - in_channels) // 2
+        self.downsample = None
+        if shortcut == 'B' and (stride != 1 or in_channels != out_channels):
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels))
+
+    def _shortcut(self, x: torch.Tensor) -> torch.Tensor:
+        if self.downsample is not None:
+            return self.downsample(x)
+        if self.stride != 1:
+            x = x[:, :, ::self.stride, ::self.stride]
+        if self.padding:
+            x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C', H / stride, W / stride)."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self._shortcut(x))
+
+
+def make_stage(in_channels: int,
+               out_channels: int,
+               num_blocks: int,
+               stride: int,
+               shortcut: str = 'A') -> Sequential:
+    """A stage of ``num_blocks`` blocks; the first one strides and widens.
+
+    Raises:
+        UserError: If ``shortcut`` is unknown, or "A" cannot pad evenly.
+    """
+    if shortcut not in ('A', 'B'):
+        raise UserError(f'CIFAR ResNet: shortcut="{shortcut}" is unknown, '
+                        'expected "A" or "B"')
+    growth = out_channels - in_channels
+    if shortcut == 'A' and (growth < 0 or growth % 2):
+        raise UserError(
+            f'CIFAR ResNet: shortcut "A" cannot pad {in_channels} to '
+            f'{out_channels} channels; the growth must be even and >= 0, or '
+            'use shortcut="B"')
+    blocks = [CIFARBasicBlock(in_channels, out_channels, stride, shortcut)]
+    for _ in range(1, num_blocks):
+        blocks.append(
+            CIFARBasicBlock(out_channels, out_channels, shortcut=shortcut))
+    return Sequential(*blocks)
+
+
+@MODELS.register_module()
+class CIFARResNet(BaseBackbone):
+    """The ResNet for 32x32 images (He et al. 2016, section 4.2).
+
+    mmpretrain's ``ResNet_CIFAR`` is the ImageNet network with another stem;
+    this one has three stages of 16, 32 and 64 channels.
+
+    Args:
+        depth (int): 20, 32, 44, 56 or 110.
+        num_stages (int): Stages to keep, 1 to 3; the trunk of RIDE has 1.
+            Defaults to 3.
+        out_indices (Sequence[int]): Stages whose output is returned; -1 is
+            the last. Defaults to (-1, ).
+        shortcut (str): "A" or "B", see :class:`CIFARBasicBlock`. Defaults
+            to "A".
+        in_channels (int): Channels of the images. Defaults to 3.
+        base_channels (int): Channels of the first stage. Defaults to 16.
+
+    Raises:
+        UserError: If ``depth``, ``num_stages`` or ``shortcut`` is unknown.
+    """
+
+    def __init__(self,
+                 depth: int,
+                 num_stages: int = 3,
+                 out_indices: Sequence[int] = (-1, ),
+                 shortcut: str = 'A',
+                 in_channels: int = 3,
+                 base_channels: int = 16,
+                 init_cfg=INIT_CFG) -> None:
+        super().__init__(init_cfg)
+        num_blocks = blocks_per_stage(depth)
+        if not 1 <= num_stages <= 3:
+            raise UserError(
+                f'CIFARResNet: num_stages={num_stages}, expected 1 to 3')
+        self.out_indices = [index % num_stages for index in out_indices]
+        self.conv1 = nn.Conv2d(
+            in_channels, base_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(base_channels)
+        channels = base_channels
+        self.stages = []
+        for stage in range(num_stages):
+            width = base_channels * 2**stage
+            name = f'layer{stage + 1}'
+            self.add_module(
+                name,
+                make_stage(channels, width, num_blocks, 1 if stage == 0 else 2,
+                           shortcut))
+            self.stages.append(name)
+            channels = width
+
+    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+        """Feature maps of ``out_indices`` for images (N, 3, H, W)."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        outs = []
+        for index, name in enumerate(self.stages):
+            x = getattr(self, name)(x)
+            if index in self.out_indices:
+                outs.append(x)
+        return tuple(outs)

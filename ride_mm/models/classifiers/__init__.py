@@ -1,0 +1,3 @@
+from .ride import RIDEClassifier
+
+__all__ = ['RIDEClassifier']

@@ -1,0 +1,309 @@
+import math
+from typing import Dict, List, Optional, Tuple, Union
+
+import torch
+from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from ride_mm.utils.errors import UserError
+from ..utils import count_macs
+from .state_check import check_state_dict
+
+STAGES = ('experts', 'router')
+MODES = ('auto', 'ensemble', 'route')
+
+
+@MODELS.register_module()
+class RIDEClassifier(ImageClassifier):
+    """RIDE: experts on a shared trunk, and a router between them.
+
+    Wang et al., "Long-tailed Recognition by Routing Diverse
+    Distribution-Aware Experts", ICLR 2021.
+
+    Args:
+        backbone (dict): Config of the shared trunk.
+        neck (dict): Config of the experts' tails, a ``MultiExpertNeck``.
+        head (dict): Config of classifiers, losses and router, a
+            ``RIDEHead``.
+        stage (str): What is trained: "experts" (all but the router) or
+            "router" (nothing else). Defaults to "experts".
+        test_cfg (dict, optional): How to predict:
+
+            - mode (str): "ensemble" runs all experts, "route" only those
+              that the router asks for, "auto" routes once the router has
+              been trained. Defaults to "auto".
+            - threshold (float): An image goes on to the next expert if its
+              probability of needing it is above this. Defaults to 0.5.
+            - expert_logits (bool): Whether to return the logits of every
+              expert as ``expert_logits``, (E, K); needs mode "ensemble".
+              Defaults to False.
+
+        compile (bool | dict): Whether to compile networks and losses of the
+            training step, or the options of ``torch.compile`` for it.
+            Defaults to False.
+        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`.
+
+    Raises:
+        UserError: If options are unknown or do not fit together.
+    """
+
+    def __init__(self,
+                 backbone: dict,
+                 neck: dict,
+                 head: dict,
+                 stage: str = 'experts',
+                 test_cfg: Optional[dict] = None,
+                 compile: Union[bool, dict] = False,
+                 **kwargs) -> None:
+        super().__init__(backbone, neck, head, **kwargs)
+        if getattr(self.data_preprocessor, 'batch_augments', None):
+            raise UserError('model.train_cfg.augments: RIDEClassifier does '
+                            'not train on mixed images (Mixup, CutMix) yet')
+        if self.neck.num_experts != self.head.num_experts:
+            raise UserError(
+                f'model.neck.num_experts={self.neck.num_experts} and '
+                f'model.head.num_experts={self.head.num_experts} must be '
+                'equal')
+        self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
+        self._compiled = None
+        if compile:
+            options = {} if compile is True else dict(compile)
+            # The function, not the bound method: a copy of the model must
+            # run on its own weights.
+            self._compiled = torch.compile(RIDEClassifier._losses, **options)
+        self._macs = {}
+        self.set_stage(stage)
+        self.register_load_state_dict_pre_hook(check_state_dict)
+
+    def _check_test_cfg(self,
+                        mode: str = 'auto',
+                        threshold: float = 0.5,
+                        expert_logits: bool = False,
+                        **unknown) -> dict:
+        if unknown:
+            raise UserError(
+                f'model.test_cfg: unknown option {sorted(unknown)}, expected '
+                'mode, threshold, expert_logits')
+        if mode not in MODES:
+            raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
+                            f'expected one of {MODES}')
+        if not 0 <= threshold <= 1:
+            raise UserError(f'model.test_cfg.threshold={threshold} must be '
+                            'between 0 and 1')
+        if mode == 'route' and self.head.router is None:
+            raise UserError('model.test_cfg.mode="route" needs '
+                            'model.head.router')
+        if expert_logits and mode != 'ensemble':
+            raise UserError('model.test_cfg.expert_logits=True needs '
+                            'mode="ensemble": a routed image has no logits '
+                            'of the experts it did not see')
+        return dict(
+            mode=mode, threshold=threshold, expert_logits=expert_logits)
+
+    @property
+    def num_experts(self) -> int:
+        """int: Number of experts."""
+        return self.head.num_experts
+
+    # ------------------------------------------------------------- training
+
+    def set_stage(self, stage: str) -> None:
+        """Choose what is trained; everything else takes no gradient.
+
+        A distributed wrapper must be made anew afterwards.
+
+        Args:
+            stage (str): "experts" or "router".
+
+        Raises:
+            UserError: If there is no such stage, or no router to train.
+        """
+        if stage not in STAGES:
+            raise UserError(f'model.stage="{stage}" is unknown, expected one '
+                            f'of {STAGES}')
+        router = self.head.router
+        if stage == 'router':
+            if router is None:
+                raise UserError('model.stage="router" needs model.head.router')
+            self.requires_grad_(False)
+        if router is not None:
+            router.requires_grad_(stage == 'router')
+        self.stage = stage
+
+    def train(self, mode: bool = True) -> 'RIDEClassifier':
+        """Set the mode; what stage "router" has frozen stays in eval."""
+        super().train(mode and self.stage == 'experts')
+        self.training = mode
+        if self.stage == 'router':
+            self.head.router.train(mode)
+        return self
+
+    def loss(self, inputs: torch.Tensor,
+             data_samples: List[DataSample]) -> Dict[str, torch.Tensor]:
+        """Losses of the current stage.
+
+        Args:
+            inputs (torch.Tensor): Images, (N, C, H, W).
+            data_samples (list[DataSample]): With ``gt_label`` each.
+
+        Returns:
+            dict[str, torch.Tensor]: ``loss_cls`` and ``loss_diversity`` in
+            stage "experts", ``loss_router`` in stage "router".
+        """
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        weights, divisor = self.head.sample_weights(labels)
+        losses = self._compiled or RIDEClassifier._losses
+        return losses(self, inputs, labels, weights, divisor)
+
+    def _losses(self, inputs: torch.Tensor, labels: torch.Tensor,
+                weights: torch.Tensor,
+                divisor: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """The part of the step that is tensors only, one graph."""
+        if self.stage == 'experts':
+            logits = self.head.expert_logits(self.extract_feat(inputs))
+            return self.head.expert_loss(logits, labels, weights, divisor)
+        with torch.no_grad():
+            feats = self.extract_feat(inputs)
+            logits = self.head.expert_logits(feats)
+        return dict(loss_router=self.head.router.loss(feats, logits, labels))
+
+    # ----------------------------------------------------------- prediction
+
+    def predict(self,
+                inputs: torch.Tensor,
+                data_samples: Optional[List[DataSample]] = None,
+                **kwargs) -> List[DataSample]:
+        """Predict by all experts or by those that the router asks for.
+
+        Args:
+            inputs (torch.Tensor): Images, (N, C, H, W).
+            data_samples (list[DataSample], optional): To be filled; made
+                where there are none.
+
+        Returns:
+            list[DataSample]: With ``pred_score`` (softmax, (K, )),
+            ``pred_label``, ``num_experts_used``, ``relative_compute``
+            (multiply-accumulates spent on the image, 1 for the ensemble)
+            and, on request, ``expert_logits`` (E, K).
+        """
+        trunk = self.backbone(inputs)
+        logits = None
+        if self._routes:
+            mean_logits, used = self._route(trunk[-1])
+        else:
+            logits = self.head.expert_logits(self.neck(trunk))
+            mean_logits = logits.mean(0)
+            used = inputs.new_full((len(inputs), ),
+                                   self.num_experts,
+                                   dtype=torch.long)
+        scores = mean_logits.softmax(dim=1)
+        labels = scores.argmax(dim=1, keepdim=True)
+        compute = self.relative_compute(tuple(inputs.shape[1:]))
+        if data_samples is None:
+            data_samples = [DataSample() for _ in range(len(inputs))]
+        for index, (sample, num_used) in enumerate(
+                zip(data_samples, used.tolist())):
+            sample.set_pred_score(scores[index]).set_pred_label(labels[index])
+            sample.num_experts_used = num_used
+            sample.relative_compute = compute[num_used - 1]
+            if self.test_cfg['expert_logits']:
+                sample.expert_logits = logits[:, index]
+        return data_samples
+
+    @property
+    def _routes(self) -> bool:
+        mode = self.test_cfg['mode']
+        router = self.head.router
+        return mode == 'route' or (mode == 'auto' and router is not None
+                                   and router.trained)
+
+    def _route(self,
+               trunk: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Run each expert on the images still in doubt.
+
+        Args:
+            trunk (torch.Tensor): Output of the trunk, (N, C, H, W).
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: Mean logits of the experts
+            used, (N, K), and their number, (N, ).
+        """
+        # On logits: exact at thresholds 0 and 1, where a sigmoid rounds.
+        threshold = self.test_cfg['threshold']
+        bound = math.inf if threshold == 1 else -math.inf
+        if 0 < threshold < 1:
+            bound = math.log(threshold / (1 - threshold))
+        feature = self.neck.experts[0](trunk)
+        totals = self.head.expert_logits([feature])[0]
+        used = totals.new_ones(len(totals), dtype=torch.long)
+        active = torch.arange(len(totals), device=totals.device)
+        for k in range(1, self.num_experts):
+            in_doubt = self.head.router(k - 1, feature,
+                                        totals[active] / k) > bound
+            active = active[in_doubt]
+            if len(active) == 0:
+                break
+            trunk = trunk[in_doubt]
+            feature = self.neck.experts[k](trunk)
+            totals[active] += self.head.classifiers[k](feature).to(
+                totals.dtype)
+            used[active] += 1
+        return totals / used.unsqueeze(1), used
+
+    # -------------------------------------------------------------- compute
+
+    def macs(self, image_shape: Tuple[int, ...]) -> Dict[str, list]:
+        """Multiply-accumulates of the parts, for one image.
+
+        Args:
+            image_shape (tuple[int]): (C, H, W).
+
+        Returns:
+            dict[str, list[int]]: ``trunk`` [1], ``experts`` [E] (tail and
+            classifier) and ``routers`` [E - 1], or [] without a router.
+        """
+        training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        image = torch.zeros((1, *image_shape), device=device)
+        with torch.no_grad():
+            trunk = self.backbone(image)[-1]
+            feature = self.neck.experts[0](trunk)
+        mean_logits = feature.new_zeros((1, self.head.num_classes))
+        routers = 0 if self.head.router is None else self.num_experts - 1
+        macs = dict(
+            trunk=[count_macs(self.backbone, image)],
+            experts=[
+                count_macs(tail, trunk) + count_macs(classifier, feature)
+                for tail, classifier in zip(self.neck.experts,
+                                            self.head.classifiers)
+            ],
+            routers=[
+                count_macs(self.head.router, index, feature, mean_logits)
+                for index in range(routers)
+            ])
+        self.train(training)
+        return macs
+
+    def relative_compute(self, image_shape: Tuple[int, ...]) -> List[float]:
+        """Compute of an image by the number of experts it used.
+
+        Args:
+            image_shape (tuple[int]): (C, H, W).
+
+        Returns:
+            list[float]: For 1..E experts, relative to the ensemble of all
+            without a router.
+        """
+        key = (image_shape, self._routes)
+        if key not in self._macs:
+            macs = self.macs(image_shape)
+            trunk, experts = macs['trunk'][0], macs['experts']
+            routers = macs['routers'] if self._routes else []
+            everything = trunk + sum(experts)
+            self._macs[key] = [
+                (trunk + sum(experts[:k]) + sum(routers[:k])) / everything
+                for k in range(1, self.num_experts + 1)
+            ]
+        return self._macs[key]

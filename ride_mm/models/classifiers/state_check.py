@@ -1,0 +1,64 @@
+from typing import Dict, List
+
+import torch
+import torch.nn as nn
+
+from ride_mm.utils.errors import UserError
+
+# What a checkpoint may lack or have in excess: a model without a trained
+# router is whole, and old BatchNorms did not count their batches.
+OPTIONAL = ('head.router.', 'num_batches_tracked')
+
+
+def _required(key: str) -> bool:
+    return not any(part in key for part in OPTIONAL)
+
+
+def _differences(own: Dict[str, torch.Tensor],
+                 found: Dict[str, torch.Tensor]) -> List[str]:
+    lines = [
+        f'{key}: the model has {tuple(own[key].shape)}, the checkpoint '
+        f'{tuple(found[key].shape)}' for key in own
+        if key in found and own[key].shape != found[key].shape
+    ]
+    lines += [
+        f'{key}: not in the checkpoint' for key in own
+        if key not in found and _required(key)
+    ]
+    lines += [
+        f'{key}: only in the checkpoint' for key in found
+        if key not in own and _required(key)
+    ]
+    return lines
+
+
+def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
+                     prefix: str, *args) -> None:
+    """Refuse the weights of another architecture.
+
+    mmengine loads what fits and warns about the rest, so that a test of the
+    wrong checkpoint ends in a bad figure instead of an error. A hook for
+    ``register_load_state_dict_pre_hook``.
+
+    Args:
+        module (nn.Module): The classifier.
+        state_dict (dict[str, torch.Tensor]): What is to be loaded into it.
+        prefix (str): What the classifier's keys begin with there.
+
+    Raises:
+        UserError: If a shape differs, or keys are missing or left over
+            (the router's apart).
+    """
+    own = module.state_dict()
+    found = {
+        key[len(prefix):]: value
+        for key, value in state_dict.items() if key.startswith(prefix)
+    }
+    lines = _differences(own, found)
+    if lines:
+        shown = '\n  '.join(lines[:5])
+        more = f'\n  and {len(lines) - 5} more' if len(lines) > 5 else ''
+        raise UserError(
+            f'the checkpoint is of another architecture:\n  {shown}{more}\n'
+            'Check backbone, num_experts, widths, num_classes and topk; to '
+            'start from a pretrained trunk use model.backbone.init_cfg')

@@ -1,0 +1,6 @@
+from .cosine_classifier import CosineClassifier
+from .expert_router import ExpertRouter
+from .linear_classifier import LinearClassifier
+from .ride_head import RIDEHead
+
+__all__ = ['CosineClassifier', 'ExpertRouter', 'LinearClassifier', 'RIDEHead']

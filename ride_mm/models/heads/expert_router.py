@@ -1,0 +1,103 @@
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from ride_mm.utils.errors import UserError
+from ..losses.routing_loss import router_targets
+from ..utils import full_precision
+
+
+@MODELS.register_module()
+class ExpertRouter(BaseModule):
+    """Decides, expert after expert, which images need the next one.
+
+    Router k sees the pooled feature of expert k and the ``topk`` largest
+    mean logits of experts 0..k. Its first layer is its own, its second one
+    shared by all routers, as in the official code.
+
+    Args:
+        num_experts (int): Number of experts, >= 2; there is one router less.
+        in_channels (int): Dimensions D of an expert's feature.
+        num_classes (int): Number of classes K.
+        topk (int): Mean logits to look at, <= K. Defaults to 30.
+        hidden_channels (int): Width of the first layer. Defaults to 16.
+        loss (dict): Config of the loss. Defaults to
+            ``dict(type='RoutingLoss')``.
+
+    Raises:
+        UserError: If there is a single expert, or fewer than ``topk``
+            classes.
+    """
+
+    def __init__(self,
+                 num_experts: int,
+                 in_channels: int,
+                 num_classes: int,
+                 topk: int = 30,
+                 hidden_channels: int = 16,
+                 loss: dict = dict(type='RoutingLoss'),
+                 init_cfg=None) -> None:
+        super().__init__(init_cfg)
+        if num_experts < 2:
+            raise UserError(
+                'model.head.router needs at least 2 experts to route '
+                f'between, found num_experts={num_experts}: set '
+                'model.head.router=None')
+        if not 1 <= topk <= num_classes:
+            raise UserError(f'model.head.router.topk={topk} must be between 1 '
+                            f'and the number of classes, {num_classes}')
+        self.topk = topk
+        self.hidden_fcs = nn.ModuleList(
+            nn.Linear(in_channels, hidden_channels)
+            for _ in range(num_experts - 1))
+        self.fc = nn.Linear(topk + hidden_channels, 1)
+        self.loss_module = MODELS.build(loss)
+        # Tells a trained router from a fresh one, wherever it is loaded.
+        self.register_buffer('num_updates', torch.zeros((), dtype=torch.long))
+
+    @property
+    def trained(self) -> bool:
+        """bool: Whether the routers have had an update."""
+        return self.num_updates.item() > 0
+
+    def forward(self, index: int, feature: torch.Tensor,
+                mean_logits: torch.Tensor) -> torch.Tensor:
+        """Logits of "this image needs expert ``index + 1``".
+
+        Args:
+            index (int): Which router, 0..E-2.
+            feature (torch.Tensor): Feature of expert ``index``, (N, D).
+            mean_logits (torch.Tensor): Mean logits of experts 0..``index``,
+                (N, K).
+
+        Returns:
+            torch.Tensor: (N, ).
+        """
+        with full_precision(feature):
+            feature = feature.to(self.fc.weight.dtype)
+            hidden = F.relu(self.hidden_fcs[index](F.normalize(feature)))
+            top = mean_logits.topk(self.topk, dim=1).values
+            return self.fc(torch.cat((top, hidden), dim=1)).squeeze(1)
+
+    def loss(self, feats, logits: torch.Tensor,
+             labels: torch.Tensor) -> torch.Tensor:
+        """Loss of all routers on all images; counts one update.
+
+        Args:
+            feats (Sequence[torch.Tensor]): Features of the experts, E
+                tensors (N, D).
+            logits (torch.Tensor): Logits of the experts, (E, N, K).
+            labels (torch.Tensor): Class indices, (N, ).
+
+        Returns:
+            torch.Tensor: Scalar.
+        """
+        self.num_updates += 1
+        totals = logits.cumsum(0)
+        router_logits = torch.stack([
+            self(index, feats[index], totals[index] / (index + 1))
+            for index in range(len(self.hidden_fcs))
+        ])
+        return self.loss_module(router_logits, router_targets(logits, labels))

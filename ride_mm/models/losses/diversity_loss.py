@@ -1,0 +1,166 @@
+from typing import Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+
+from ride_mm.utils.errors import UserError
+
+FORMS = ('official', 'paper')
+
+
+def class_temperature(class_counts: Sequence[int],
+                      form: str = 'official',
+                      eta: float = 1.0,
+                      gamma: float = 0.05) -> torch.Tensor:
+    """Temperatures that soften the head and sharpen the tail.
+
+    ``psi_c = gamma * K * n_c / sum(n) + 1 - gamma``, then
+
+    - official code: ``T_c = eta * psi_c / max(psi)``;
+    - paper: ``T_c = eta * (psi_c + 1 - max(psi))``.
+
+    Args:
+        class_counts (Sequence[int]): Training images per class, (K, ).
+        form (str): "official" or "paper". Defaults to "official".
+        eta (float): Base temperature. Defaults to 1.0.
+        gamma (float): How much of the class distribution is followed.
+            Defaults to 0.05.
+
+    Returns:
+        torch.Tensor: Temperatures, (K, ), float64, all > 0.
+
+    Raises:
+        UserError: If ``gamma`` is so large that a temperature is not > 0.
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    psi = gamma * len(counts) * counts / counts.sum() + 1 - gamma
+    if form == 'official':
+        temperature = eta * psi / psi.max()
+    else:
+        temperature = eta * (psi + 1 - psi.max())
+    if not (temperature > 0).all():
+        raise UserError(
+            f'DiversityLoss: gamma={gamma} and eta={eta} give a temperature '
+            f'of {temperature.min():.3g} for the smallest class; it must be '
+            'above 0: lower gamma')
+    return temperature
+
+
+def mean_divergence(logits: torch.Tensor,
+                    temperature: torch.Tensor) -> torch.Tensor:
+    """Divergence of the experts in the official code's form.
+
+    ``mean(T)^2 * sum_i KL(softmax(z_mean / T) || softmax(z_i / T))``, where
+    z_mean, the mean of the logits, takes no gradient.
+
+    Args:
+        logits (torch.Tensor): Logits of the experts, (E, N, K).
+        temperature (torch.Tensor): One for all or one a class, (1, )|(K, ).
+
+    Returns:
+        torch.Tensor: Summed over experts, averaged over images; scalar.
+    """
+    log_mean = F.log_softmax(logits.detach().mean(0) / temperature, dim=-1)
+    log_p = F.log_softmax(logits / temperature, dim=-1)
+    divergence = (log_mean.exp() * (log_mean - log_p)).sum()
+    return temperature.mean()**2 * divergence / logits.size(1)
+
+
+def pairwise_divergence(logits: torch.Tensor,
+                        temperature: torch.Tensor) -> torch.Tensor:
+    """Divergence of the experts in the paper's form.
+
+    ``1 / (E - 1) * sum_i sum_{j != i} KL(p_i || p_j)`` with
+    ``p_i = softmax(z_i / T)``. Written as ``E * sum_i <p_i, log p_i> -
+    <sum_i p_i, sum_j log p_j>`` it is linear in the number of experts.
+
+    Args:
+        logits (torch.Tensor): Logits of the experts, (E, N, K).
+        temperature (torch.Tensor): One for all or one a class, (1, )|(K, ).
+
+    Returns:
+        torch.Tensor: Summed over experts, averaged over images; scalar, 0
+        for a single expert.
+    """
+    num_experts, num_samples = logits.shape[:2]
+    log_p = F.log_softmax(logits / temperature, dim=-1)
+    p = log_p.exp()
+    divergence = num_experts * (p * log_p).sum() - (p.sum(0) *
+                                                    log_p.sum(0)).sum()
+    return divergence / (max(num_experts - 1, 1) * num_samples)
+
+
+@MODELS.register_module()
+class DiversityLoss(nn.Module):
+    """Distribution-aware diversity loss of RIDE: pushes experts apart.
+
+    Wang et al., "Long-tailed Recognition by Routing Diverse
+    Distribution-Aware Experts", ICLR 2021. Its two published forms differ:
+
+    - ``form="official"`` (the authors' code): :func:`mean_divergence`, one
+      temperature ``eta`` for all classes until re-weighting starts
+      (``DeferredReweightingHook``), :func:`class_temperature` from then on;
+    - ``form="paper"`` (the authors' formula): :func:`pairwise_divergence`
+      with class temperatures from the start.
+
+    Args:
+        weight (float): lambda; the loss is ``-weight * divergence``. The
+            official code writes it as a negative factor. Defaults to 0.2.
+        form (str): "official" or "paper". Defaults to "official".
+        eta (float): Base temperature. Defaults to 1.0.
+        gamma (float): How much temperatures follow the class distribution.
+            Defaults to 0.05.
+
+    Raises:
+        UserError: If ``form`` is unknown.
+    """
+
+    def __init__(self,
+                 weight: float = 0.2,
+                 form: str = 'official',
+                 eta: float = 1.0,
+                 gamma: float = 0.05) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise UserError(f'DiversityLoss: form="{form}" is unknown, '
+                            f'expected one of {FORMS}')
+        self.weight = weight
+        self.form = form
+        self.eta = eta
+        self.gamma = gamma
+        self.reweighting = False
+        # Both follow the data set, so they have no place in a checkpoint.
+        self.register_buffer('class_temperature', None, persistent=False)
+        self.register_buffer(
+            'temperature', torch.full((1, ), float(eta)), persistent=False)
+
+    def set_class_counts(self, class_counts: Sequence[int]) -> None:
+        """Compute the temperatures of ``class_counts``, (K, )."""
+        self.class_temperature = class_temperature(
+            class_counts, self.form, self.eta, self.gamma).float()
+        self.temperature = torch.empty_like(self.class_temperature)
+        self.set_reweighting(self.reweighting)
+
+    def set_reweighting(self, enabled: bool) -> None:
+        """Tell that the re-weighted epochs have begun (or have not)."""
+        self.reweighting = enabled
+        if self.class_temperature is None:
+            return
+        if enabled or self.form == 'paper':
+            self.temperature.copy_(self.class_temperature)
+        else:
+            self.temperature.fill_(self.eta)
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """Loss of the experts' ``logits``, (E, N, K); a scalar <= 0."""
+        if self.class_temperature is None and self.form == 'paper':
+            raise UserError(
+                'DiversityLoss(form="paper") knows no class counts: add '
+                'dict(type="ClassCountsHook") to custom_hooks')
+        divergence = (
+            mean_divergence
+            if self.form == 'official' else pairwise_divergence)
+        return -self.weight * divergence(logits,
+                                         self.temperature.to(logits.dtype))

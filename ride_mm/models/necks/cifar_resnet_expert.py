@@ -1,0 +1,50 @@
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+
+from ..backbones.cifar_resnet import INIT_CFG, blocks_per_stage, make_stage
+
+
+@MODELS.register_module()
+class CIFARResNetExpert(BaseModule):
+    """The last stages of a CIFAR ResNet, pooled: the tail of one expert.
+
+    Args:
+        depth (int): Depth of the network whose stages these are.
+        in_channels (int): Channels of the trunk's output. Defaults to 16.
+        stages (Sequence[int]): Which stages, counted from 0. Defaults to
+            (1, 2).
+        out_channels (Sequence[int]): Channels after each stage. Defaults to
+            (24, 48), three quarters of the full network's.
+        shortcut (str): "A" or "B", as in ``CIFARResNet``. Defaults to "A".
+
+    Raises:
+        UserError: If ``depth`` or ``shortcut`` is unknown, or the widths do
+            not suit the shortcut.
+    """
+
+    def __init__(self,
+                 depth: int,
+                 in_channels: int = 16,
+                 stages: Sequence[int] = (1, 2),
+                 out_channels: Sequence[int] = (24, 48),
+                 shortcut: str = 'A',
+                 init_cfg=INIT_CFG) -> None:
+        super().__init__(init_cfg)
+        num_blocks = blocks_per_stage(depth)
+        self.in_channels = in_channels
+        self.stages = [f'layer{stage + 1}' for stage in stages]
+        for name, width in zip(self.stages, out_channels):
+            self.add_module(
+                name, make_stage(in_channels, width, num_blocks, 2, shortcut))
+            in_channels = width
+        self.out_channels = in_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, D)."""
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)

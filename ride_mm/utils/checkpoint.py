@@ -1,0 +1,272 @@
+"""Load checkpoints without running what is in them.
+
+MMEngine 0.10 reads a checkpoint with ``torch.load(path)``. With torch >= 2.6
+that refuses MMEngine's own checkpoints; with an older torch, and for every
+file from a URL, it runs whatever code the file holds.
+:func:`install_checkpoint_loader` puts another loader in its place, which
+``Runner.resume``, ``load_from``, ``get_model(pretrained=...)``, the
+inferencers and ``init_cfg=dict(type='Pretrained')`` then all use.
+
+Two places in MMEngine run a text *inside* a checkpoint as a Python config:
+
+- ``Runner.resume`` does so with ``meta['config']``, which only old versions
+  wrote: it is removed from what is loaded here.
+- ``mmengine.infer.BaseInferencer`` does so with the config that MMEngine
+  stores as ``message_hub['runtime_info']['cfg']`` and ``meta['cfg']``, if it
+  is asked for a model by its weights alone. The inferencers of MMPretrain
+  always want a config or a model name and never get there. The text is kept,
+  since it says how the model was trained: do not build a model from the
+  weights alone with an inferencer of another library, unless you trust them.
+"""
+import os
+import os.path as osp
+import pickle
+import re
+import warnings
+import zipfile
+from typing import Any, List, Optional, Tuple
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import mkdir_or_exist
+
+from .errors import UserError
+from .stand_ins import load_with_stand_ins
+
+TRUST_VARIABLE = 'RIDE_MM_TRUST_CHECKPOINTS'
+
+_ZIP_START = b'PK\x03\x04'
+_PICKLE_START = b'\x80'
+
+
+class CheckpointError(UserError):
+    """A checkpoint is damaged, or asks for more than data."""
+
+
+def find_damage(path: str) -> Optional[str]:
+    """Say what is wrong with a checkpoint file, without unpickling it.
+
+    Reads the whole file once: the check sums of its zip archive, which
+    ``torch.load`` does not look at, find a single flipped bit. The format of
+    torch < 1.6 has none, so of such a file only the start is checked.
+
+    Args:
+        path (str): A local path.
+
+    Returns:
+        Optional[str]: What is wrong, to follow "the file ...". None if the
+        file is whole.
+    """
+    if not osp.isfile(path):
+        return 'does not exist'
+    with open(path, 'rb') as file:
+        start = file.read(64)
+    if not start:
+        return 'is empty'
+    if start.startswith(_PICKLE_START):
+        return None
+    if not start.startswith(_ZIP_START):
+        return f'is not a checkpoint of torch: it starts with {start[:24]!r}'
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip()
+    except Exception as error:
+        # zipfile answers damage with about any exception
+        return ('is truncated or damaged: its zip archive cannot be read '
+                f'({error})')
+    if damaged is not None:
+        return f'is damaged: the check sum of its part {damaged!r} is wrong'
+    if not any(name.endswith('/data.pkl') for name in names):
+        return 'is a zip archive, but not a checkpoint of torch'
+    return None
+
+
+def numbered_checkpoints(folder: str,
+                         filename_tmpl: str) -> List[Tuple[int, str]]:
+    """List the checkpoints of a folder, the newest first.
+
+    Args:
+        folder (str): A local folder.
+        filename_tmpl (str): As in ``CheckpointHook``, e.g. 'epoch_{}.pth'.
+
+    Returns:
+        List[Tuple[int, str]]: The number of epochs or iterations of each
+        checkpoint, and its path.
+    """
+    if not osp.isdir(folder):
+        return []
+    found = [(step_of(name, filename_tmpl), osp.join(folder, name))
+             for name in os.listdir(folder)]
+    return sorted([(step, path) for step, path in found if step is not None],
+                  reverse=True)
+
+
+def step_of(path: str, filename_tmpl: str) -> Optional[int]:
+    """Read the number of epochs or iterations from the name of a checkpoint.
+
+    Args:
+        path (str): The path of a checkpoint.
+        filename_tmpl (str): As in ``CheckpointHook``, e.g. 'epoch_{}.pth'.
+
+    Returns:
+        Optional[int]: The number, or None if the name has another form.
+    """
+    before, after = re.split(r'\{.*?\}', filename_tmpl, maxsplit=1)
+    match = re.fullmatch(
+        re.escape(before) + r'(\d+)' + re.escape(after), osp.basename(path))
+    return int(match.group(1)) if match else None
+
+
+def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
+    """Load a local checkpoint as data only.
+
+    First as ``torch.load(weights_only=True)`` does; then with exactly the
+    further objects that a checkpoint of MMEngine holds (see
+    :mod:`ride_mm.utils.stand_ins`). A file that needs more is refused, unless
+    the environment says ``RIDE_MM_TRUST_CHECKPOINTS=1``.
+
+    Args:
+        path (str): A local path.
+        map_location (Any, optional): As in :func:`torch.load`. Defaults to
+            None.
+
+    Returns:
+        Any: The checkpoint, without ``meta['config']``.
+
+    Raises:
+        CheckpointError: If the file is damaged or refused.
+    """
+    damage = find_damage(path)
+    if damage is not None:
+        raise CheckpointError(
+            f'Cannot load {path}: the file {damage}. Use another checkpoint, '
+            'or copy or download this one again.')
+    try:
+        checkpoint = _load_as_data(path, map_location)
+    except pickle.UnpicklingError as error:
+        checkpoint = _load_if_trusted(path, map_location, _culprit(error))
+    if isinstance(checkpoint, dict) and isinstance(
+            checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def _load_as_data(path: str, map_location: Any) -> Any:
+    try:
+        try:
+            return torch.load(
+                path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError:
+            return load_with_stand_ins(path, map_location)
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:
+        if _is_about_the_machine(error):
+            raise
+        raise CheckpointError(
+            f'Cannot load {path}: its content is not that of a checkpoint '
+            f'({type(error).__name__}: {error}). Use another checkpoint, or '
+            'make this one again.') from None
+
+
+def _is_about_the_machine(error: Exception) -> bool:
+    """Whether the same file may load elsewhere: no memory, no such device."""
+    if isinstance(error, RecursionError):
+        return False
+    if isinstance(error, RuntimeError):
+        return re.search('PytorchStreamReader|corrupt', str(error)) is None
+    return isinstance(error, (MemoryError, OSError))
+
+
+def _load_if_trusted(path: str, map_location: Any, culprit: str) -> Any:
+    if os.environ.get(TRUST_VARIABLE, '0') in ('', '0'):
+        raise CheckpointError(
+            f'Refused to load {path}: it needs {culprit}, which is not among '
+            'the things that a checkpoint of MMEngine holds, and could run '
+            'code that came with the file. If you trust whoever made the '
+            f'file, set {TRUST_VARIABLE}=1 in the environment.') from None
+    warnings.warn(
+        f'{path} needs {culprit}. It is loaded all the same, with all the '
+        f'code that it holds, because {TRUST_VARIABLE} is set.')
+    return torch.load(path, map_location=map_location, weights_only=False)
+
+
+def _culprit(error: pickle.UnpicklingError) -> str:
+    """Find the global in the message of torch, which is a page long."""
+    message = str(error).split('\n\nCheck the documentation')[0].rstrip()
+    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', message)
+    if match is None:
+        return f'an unusual pickle ({message.splitlines()[-1]})'
+    # torch leaves out the module of builtins
+    name = match.group(1)
+    return f'`{name}`' if '.' in name else f'`builtins.{name}`'
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a checkpoint from a local path, for ``CheckpointLoader``.
+
+    Args:
+        filename (str): A local path; ``~`` is the home folder.
+        map_location (Any, optional): As in :func:`torch.load`. Defaults to
+            None.
+
+    Returns:
+        Any: See :func:`load_checkpoint_file`.
+    """
+    filename = osp.expanduser(filename)
+    if not osp.isfile(filename):
+        raise FileNotFoundError(f'{filename} can not be found.')
+    return load_checkpoint_file(filename, map_location)
+
+
+def load_from_http(filename: str,
+                   map_location: Any = None,
+                   model_dir: Optional[str] = None,
+                   progress: bool = os.isatty(0)) -> Any:
+    """Download a checkpoint once and load it, for ``CheckpointLoader``.
+
+    The file is kept where ``torch.hub`` keeps it, and rank 0 downloads it for
+    all.
+
+    Args:
+        filename (str): A URL.
+        map_location (Any, optional): As in :func:`torch.load`. Defaults to
+            None.
+        model_dir (str, optional): The folder to keep the file in. Defaults to
+            None, which means that of ``torch.hub``.
+        progress (bool): Whether to show a progress bar. Defaults to whether
+            there is a terminal.
+
+    Returns:
+        Any: See :func:`load_checkpoint_file`.
+    """
+    folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = osp.join(folder, osp.basename(urlparse(filename).path))
+    rank, _ = get_dist_info()
+    if rank == 0:
+        _download(filename, path, progress)
+    barrier()
+    # other machines have another disk
+    _download(filename, path, progress)
+    return load_checkpoint_file(path, map_location)
+
+
+def _download(url: str, path: str, progress: bool) -> None:
+    if not osp.exists(path):
+        mkdir_or_exist(osp.dirname(path))
+        torch.hub.download_url_to_file(url, path, progress=progress)
+
+
+def install_checkpoint_loader() -> None:
+    """Make MMEngine load local and downloaded checkpoints through here."""
+    CheckpointLoader.register_scheme(
+        prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(
+        prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    # 'torchvision://', 'open-mmlab://' and 'mmcls://' look a URL up and call
+    # this function by its name
+    mmengine_checkpoint.load_from_http = load_from_http

@@ -1,0 +1,87 @@
+"""A user's own mistake, told in one line instead of a stack trace."""
+import os
+import sys
+import time
+from difflib import get_close_matches
+from typing import Callable, Iterable
+
+# Long enough for torchrun to stop this rank when rank 0 failed as well.
+_RANK_DELAY = 5
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: a config, a path, a data list.
+
+    The message is all that the user sees, so it names the config key or the
+    file and line, what was found, what was expected and, where it helps,
+    the nearest valid name.
+
+    Args:
+        message (str): The message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+def nearest(name: str,
+            candidates: Iterable[str],
+            cutoff: float = 0.6) -> str:
+    """Name the nearest valid name, as the end of a message.
+
+    Args:
+        name (str): The name that was found.
+        candidates (Iterable[str]): The valid names.
+        cutoff (float): How alike two names have to be, from 0 to 1, as
+            difflib measures it. Defaults to 0.6.
+
+    Returns:
+        str: ``" Did you mean 'x'?"``, or an empty string when nothing is
+        close.
+
+    Examples:
+        >>> nearest('expets', ['experts', 'router'])
+        " Did you mean 'experts'?"
+    """
+    matches = get_close_matches(name, list(candidates), n=1, cutoff=cutoff)
+    return f' Did you mean {matches[0]!r}?' if matches else ''
+
+
+def user_message(error: UserError) -> str:
+    """The message as it was first raised.
+
+    Registries of some mmengine versions re-raise what a constructor raised,
+    with the same type and ``class `X` in x.py:`` before the message.
+
+    Args:
+        error (UserError): The error as it was caught.
+
+    Returns:
+        str: The message of the innermost error that is only repeated.
+    """
+    message = str(error)
+    inner = error.__cause__ or error.__context__
+    while isinstance(inner, UserError) and message.endswith(str(inner)):
+        message = str(inner)
+        inner = inner.__cause__ or inner.__context__
+    return message
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a command line tool; end a :class:`UserError` as one line.
+
+    The line goes to stderr and the exit status is 2. Other exceptions keep
+    their trace; ``RIDE_MM_DEBUG=1`` shows it for user errors as well.
+
+    Args:
+        main (Callable): The tool.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get('RIDE_MM_DEBUG', '0') not in ('', '0'):
+            raise
+        if int(os.environ.get('RANK', 0)):
+            time.sleep(_RANK_DELAY)
+        print(f'error: {user_message(error)}', file=sys.stderr, flush=True)
+        sys.exit(2)

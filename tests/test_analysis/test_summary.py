@@ -1,0 +1,176 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+
+from ride_mm.analysis import (Predictions, draw_summary, summarize,
+                              summarize_file, summary_table)
+from ride_mm.evaluation import ExpertUsageMetric, LongTailMetric
+from ride_mm.evaluation.class_group_metric import render_table
+from ride_mm.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools' / 'analysis' / 'summarize.py'
+COUNTS = [150, 60, 10]
+NUM_IMAGES = 12
+
+CONFIG = """
+custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
+default_scope = 'mmpretrain'
+test_dataloader = dict(
+    batch_size=1,
+    dataset=dict(
+        type='CustomDataset',
+        data_root=r'{root}',
+        ann_file='test.txt',
+        metainfo=dict(classes=['cat', 'dog', 'eel'], {counts}),
+        pipeline=[]))
+test_evaluator = [dict(type='Accuracy'), dict(type='LongTailMetric', {metric})]
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """Write a config, its list of test images, and predictions for them."""
+
+    def write(with_experts=True, counts=f'class_counts={COUNTS}', metric=''):
+        rng = np.random.default_rng(0)
+        gt_label = np.arange(NUM_IMAGES) % 3
+        samples = []
+        for label in gt_label:
+            score = torch.from_numpy(rng.random(3)).softmax(0)
+            sample = DataSample().set_gt_label(int(label)).set_pred_score(
+                score).set_pred_label(int(score.argmax()))
+            if with_experts:
+                sample.num_experts_used = int(rng.integers(1, 4))
+                sample.relative_compute = float(rng.random())
+            samples.append(sample.to_dict())
+        mmengine.dump(samples, str(tmp_path / 'predictions.pkl'))
+        (tmp_path / 'test.txt').write_text(''.join(
+            f'{i}.png {label}\n' for i, label in enumerate(gt_label)))
+        config = tmp_path / 'config.py'
+        config.write_text(
+            CONFIG.format(root=tmp_path, counts=counts, metric=metric))
+        return config, tmp_path / 'predictions.pkl', samples
+
+    return write
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location('summarize_tool', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_are_those_of_the_metrics(workspace, tmp_path, capsys):
+    config, file, samples = workspace()
+    load_tool().main(
+        [str(config), str(file), '--json', str(tmp_path / 'out' / 's.json')])
+
+    expected = {}
+    for metric in (LongTailMetric(class_counts=COUNTS),
+                   ExpertUsageMetric(class_counts=COUNTS)):
+        metric.process(None, samples)
+        expected.update(metric.evaluate(NUM_IMAGES))
+    figures = json.loads((tmp_path / 'out' / 's.json').read_text())
+    assert figures == pytest.approx(expected)
+
+    printed = capsys.readouterr().out
+    for name in ('accuracy_by_class.png', 'expert_usage.png'):
+        assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+        assert str(tmp_path / name) in printed
+    for text in ('many (> 100)', '3 experts', 'compute',
+                 f"{expected['long_tail/few']:.2f}"):
+        assert text in printed
+
+
+def test_model_without_experts(workspace, tmp_path, capsys):
+    config, file, _ = workspace(with_experts=False)
+    figures = summarize_file(config, file, out_dir=tmp_path / 'plots')
+    assert not any(key.startswith('experts/') for key in figures)
+    assert 'No plot of the experts used' in capsys.readouterr().out
+    assert [p.name for p in (tmp_path / 'plots').iterdir()
+            ] == ['accuracy_by_class.png']
+
+
+def test_options_of_the_metric_hold(workspace):
+    config, file, _ = workspace(metric='thresholds=(5, 59)')
+    figures = summarize_file(config, file)
+    assert 'long_tail/few' not in figures  # 60 is many-shot, 10 medium-shot
+    config, file, _ = workspace(counts='', metric='class_counts=[1, 1, 1]')
+    assert 'long_tail/many' not in summarize_file(config, file)
+
+
+def test_config_without_counts(workspace):
+    config, file, _ = workspace(counts='')
+    with pytest.raises(UserError, match='class_counts'):
+        summarize_file(config, file)
+
+
+def test_config_without_test_dataset(workspace):
+    config, file, _ = workspace()
+    config.write_text("default_scope = 'mmpretrain'\n")
+    with pytest.raises(UserError, match='test_dataloader.dataset'):
+        summarize_file(config, file)
+
+
+def test_predictions_of_another_dataset(workspace):
+    config, file, samples = workspace()
+    mmengine.dump(samples[:-1], str(file))
+    with pytest.raises(UserError, match='11 images.*has 12'):
+        summarize_file(config, file)
+
+
+@pytest.mark.parametrize('predictions, message', [
+    (Predictions(np.array([0]), np.array([0]), 5), '5 classes.*counts of 3'),
+    (Predictions(np.array([3]), np.array([0])), 'True label 3'),
+    (Predictions(np.array([0]), np.array([9])), 'Predicted label 9'),
+])
+def test_counts_must_fit_the_predictions(predictions, message):
+    with pytest.raises(UserError, match=message):
+        summarize(predictions, COUNTS)
+
+
+def test_table_and_plots_leave_out_an_empty_group(tmp_path):
+    predictions = Predictions(
+        np.array([0, 2]), np.array([0, 0]), 3, np.array([1, 2]),
+        np.array([.5, 1.]))
+    figures = summarize(predictions, COUNTS)
+    text = render_table(summary_table(figures, predictions, COUNTS))
+    assert 'many' in text and 'few' in text and 'medium' not in text
+    paths = draw_summary(figures, predictions, COUNTS, tmp_path)
+    assert all(path.stat().st_size for path in paths) and len(paths) == 2
+
+
+def test_tool_from_the_command_line(workspace):
+    config, _, _ = workspace()
+    env = dict(os.environ)
+    # Stands for the installed package.
+    env['PYTHONPATH'] = os.pathsep.join(
+        filter(None, [str(ROOT), env.get('PYTHONPATH')]))
+    result = subprocess.run(
+        [sys.executable, str(TOOL), str(config), 'absent.pkl'],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(
+        'error: There is no predictions file absent.pkl')
+    assert 'Traceback' not in result.stderr
+
+
+def test_help_has_an_example(capsys):
+    with pytest.raises(SystemExit) as info:
+        load_tool().parse_args(['--help'])
+    assert info.value.code == 0
+    assert 'tools/analysis/summarize.py configs/' in capsys.readouterr().out

@@ -1,0 +1,37 @@
+"""Summarize the predictions of a test run by class size and by expert."""
+import argparse
+from typing import Optional, Sequence
+
+from ride_mm.analysis import summarize_file
+from ride_mm.utils.errors import run_tool
+
+EXAMPLE = """example:
+  python tools/test.py configs/ride_r32_cifar100_lt.py CHECKPOINT \\
+      --out work_dirs/predictions.pkl
+  python tools/analysis/summarize.py configs/ride_r32_cifar100_lt.py \\
+      work_dirs/predictions.pkl --json work_dirs/summary.json
+"""
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='the config of the test run')
+    parser.add_argument(
+        'predictions', help='the file that tools/test.py --out wrote (.pkl)')
+    parser.add_argument(
+        '--out-dir',
+        help='folder for the plots (default: that of the predictions)')
+    parser.add_argument('--json', help='file to write the figures to')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    summarize_file(args.config, args.predictions, args.out_dir, args.json)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,89 @@
+"""Test a checkpoint: `python tools/test.py CONFIG CHECKPOINT`."""
+import argparse
+import os
+from typing import Optional, Sequence
+
+import mmengine
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+
+from ride_mm.engine import launch
+from ride_mm.utils.errors import run_tool
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Test a checkpoint', parents=[launch.common_arguments()])
+    parser.add_argument('checkpoint', help='the checkpoint')
+    parser.add_argument(
+        '--out', metavar='FILE', help='write the results to a new file')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what to write: the metrics (.json, .yaml, .pkl) or the '
+        'prediction for every image (.pkl; default)')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over augmented images: the config's tta_model and "
+        'tta_pipeline, or else the image and its mirror image')
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='folder for images with predictions')
+    parser.add_argument(
+        '--show', action='store_true', help='show images with predictions')
+    parser.add_argument(
+        '--interval',
+        type=int,
+        default=1,
+        metavar='N',
+        help='show every N-th image (default: 1)')
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        metavar='SECONDS',
+        help='how long to show an image (default: 2)')
+    args = parser.parse_args(argv)
+    if args.out_item and not args.out:
+        parser.error('--out-item needs --out FILE')
+    return args
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    dump_metrics = args.out_item == 'metrics'
+
+    cfg = launch.load_config(args.config, args.cfg_options)
+    launch.set_work_dir(cfg, args.work_dir, args.config)
+    launch.check_checkpoint_path(args.checkpoint)
+    cfg.resume, cfg.load_from = False, args.checkpoint
+    if args.out:
+        launch.check_output_file(
+            args.out,
+            ('.json', '.yaml', '.pkl') if dump_metrics else ('.pkl', ))
+    launch.set_dataloader_defaults(
+        cfg, pin_memory=False if args.no_pin_memory else None)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir:
+        launch.enable_visualization(
+            cfg,
+            show=args.show,
+            out_dir=args.show_dir,
+            interval=args.interval,
+            wait_time=args.wait_time)
+    if args.tta:
+        launch.enable_tta(cfg)
+    launch.set_launcher(cfg, args.launcher)
+
+    runner = launch.build_runner(cfg)
+    if args.out and not dump_metrics:
+        runner.test_evaluator.metrics.append(DumpResults(args.out))
+    metrics = runner.test()
+    if args.out and dump_metrics and is_main_process():
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,58 @@
+"""Train a model: `python tools/train.py CONFIG`."""
+import argparse
+import os
+from typing import Optional, Sequence
+
+from ride_mm.engine import launch
+from ride_mm.utils.errors import run_tool
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Train a model', parents=[launch.common_arguments()])
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a value, from the newest '
+        'one in the work_dir')
+    parser.add_argument(
+        '--no-validate',
+        action='store_true',
+        help='do not evaluate during training')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size of all processes')
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='switch off persistent_workers in the dataloaders')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+    cfg = launch.load_config(args.config, args.cfg_options)
+    launch.set_work_dir(cfg, args.work_dir, args.config)
+    launch.set_resume(cfg, args.resume)
+    launch.set_dataloader_defaults(
+        cfg,
+        pin_memory=False if args.no_pin_memory else None,
+        persistent_workers=False if args.no_persistent_workers else None)
+    if args.no_validate:
+        launch.disable_validation(cfg)
+    if args.amp:
+        launch.enable_amp(cfg)
+    if args.auto_scale_lr:
+        launch.enable_auto_scale_lr(cfg)
+    launch.set_launcher(cfg, args.launcher)
+
+    launch.build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
