@@ -130,6 +130,10 @@ def _validate_samples(path: Path, samples: Any) -> None:
             raise _wrong_file(
                 path, f'entry {i} does not have exactly one true label '
                 '(`gt_label`)')
+        if ('num_experts_used' in sample) != ('relative_compute' in sample):
+            raise _wrong_file(
+                path, f'entry {i} has only one of `num_experts_used` and '
+                '`relative_compute`')
         if set(sample) != set(samples[0]):
             odd = sorted(set(sample) ^ set(samples[0]))[0]
             raise _wrong_file(

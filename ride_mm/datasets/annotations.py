@@ -3,6 +3,8 @@ from typing import List, Optional, Tuple
 
 from mmengine.fileio import exists, get_text
 
+from ride_mm.utils.errors import UserError
+
 Records = Tuple[List[str], List[int], List[int]]
 
 
@@ -23,12 +25,12 @@ def read_annotations(ann_file: str,
         lists of the same length.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line is not a path and a label within the number of
+        UserError: If there is no such file.
+        UserError: If a line is not a path and a label within the number of
             classes, or if the list is empty.
     """
     if not exists(ann_file):
-        raise FileNotFoundError(f'Annotation list not found: {ann_file}')
+        raise UserError(f'Annotation list not found: {ann_file}')
 
     paths, labels, numbers = [], [], []
     # Some editors begin a file with a byte order mark: not part of a path.
@@ -38,23 +40,23 @@ def read_annotations(ann_file: str,
         if not fields:
             continue
         if len(fields) != 2:
-            raise ValueError(f'{ann_file}, line {number}: expected a path, a '
+            raise UserError(f'{ann_file}, line {number}: expected a path, a '
                              f'space and a label, found {line.strip()!r}')
         try:
             label = int(fields[1])
         except ValueError:
-            raise ValueError(
+            raise UserError(
                 f'{ann_file}, line {number}: expected an integer label after '
                 f'the last space, found {fields[1]!r}') from None
         if label < 0 or num_classes is not None and label >= num_classes:
             expected = ('at least 0' if num_classes is None else
                         f'between 0 and {num_classes - 1}')
-            raise ValueError(f'{ann_file}, line {number}: expected a label '
+            raise UserError(f'{ann_file}, line {number}: expected a label '
                              f'{expected}, found {label}')
         paths.append(fields[0])
         labels.append(label)
         numbers.append(number)
 
     if not paths:
-        raise ValueError(f'{ann_file}: the list is empty')
+        raise UserError(f'{ann_file}: the list is empty')
     return paths, labels, numbers

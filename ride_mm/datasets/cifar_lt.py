@@ -9,6 +9,7 @@ from mmpretrain.datasets import CIFAR10, CIFAR100
 from mmpretrain.datasets.utils import download_and_extract_archive
 from mmpretrain.registry import DATASETS
 
+from ride_mm.utils.errors import UserError
 from .cached_labels import CachedLabels
 from .class_counts import name_some
 from .long_tail import long_tail_profile, sample_subset
@@ -84,7 +85,7 @@ class _LongTailCIFAR(CachedLabels):
                 self._download()
             # The sums of 180 MB are taken by one process for all of them.
             if self.check_integrity and not self._check_integrity():
-                raise RuntimeError(
+                raise UserError(
                     f'The files in {self._folder} are not those of the '
                     'official release: their MD5 sums differ. Delete the '
                     'folder to have them downloaded again or, if this is a '
@@ -167,9 +168,9 @@ class CIFAR10LT(_LongTailCIFAR, CIFAR10):
             among them ``download=True``.
 
     Raises:
-        ValueError: If the profile is not possible.
-        FileNotFoundError: If the data is neither there nor downloaded.
-        RuntimeError: If the files are not those of the official release.
+        UserError: If the profile is not possible.
+        UserError: If the data is neither there nor downloaded.
+        UserError: If the files are not those of the official release.
     """
 
     num_classes = 10

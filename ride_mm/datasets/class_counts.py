@@ -6,6 +6,7 @@ from mmengine.dataset import (ClassBalancedDataset, ConcatDataset,
                               RepeatDataset)
 from mmengine.fileio import exists, load
 
+from ride_mm.utils.errors import UserError
 from .annotations import read_annotations
 from .draws import SeededDataset
 
@@ -25,7 +26,7 @@ def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
         list[int]: K counts.
 
     Raises:
-        ValueError: If a label is not an integer in [0, K).
+        UserError: If a label is not an integer in [0, K).
 
     Examples:
         >>> count_labels([0, 2, 2], num_classes=3)
@@ -35,11 +36,11 @@ def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
     if labels.size == 0:
         return [0] * num_classes
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
+        raise UserError(
             f'Labels must be integers, found the type {labels.dtype}')
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
-        raise ValueError(
+        raise UserError(
             f'{wrong.size} of {labels.size} labels are outside '
             f'[0, {num_classes}): the first is {labels[wrong[0]]}, at '
             f'position {wrong[0]}')
@@ -65,14 +66,14 @@ def group_masks(
         the order of ``GROUPS``. A group without classes is left out.
 
     Raises:
-        ValueError: If the thresholds are not two numbers in ascending order.
+        UserError: If the thresholds are not two numbers in ascending order.
 
     Examples:
         >>> {k: v.tolist() for k, v in group_masks([101, 100, 20]).items()}
         {'many': [True, False, False], 'medium': [False, True, True]}
     """
     if len(thresholds) != 2 or thresholds[0] > thresholds[1]:
-        raise ValueError('thresholds must be two numbers in ascending order, '
+        raise UserError('thresholds must be two numbers in ascending order, '
                          f'found {tuple(thresholds)}')
     counts = np.asarray(class_counts)
     low, high = thresholds
@@ -88,15 +89,15 @@ def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:
         num_classes (int): Number of classes that is expected.
 
     Raises:
-        ValueError: If the number of counts differs from ``num_classes``, or
+        UserError: If the number of counts differs from ``num_classes``, or
             if a class has no image.
     """
     if len(class_counts) != num_classes:
-        raise ValueError(f'class_counts has {len(class_counts)} entries, but '
+        raise UserError(f'class_counts has {len(class_counts)} entries, but '
                          f'there are {num_classes} classes')
     empty = [i for i, count in enumerate(class_counts) if count <= 0]
     if empty:
-        raise ValueError(f'{len(empty)} of {num_classes} classes have no '
+        raise UserError(f'{len(empty)} of {num_classes} classes have no '
                          f'training image: {name_some(empty)}')
 
 
@@ -130,12 +131,12 @@ def read_class_counts(path: str,
         list[int]: K counts.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else, or does not fit
+        UserError: If there is no such file.
+        UserError: If the file holds something else, or does not fit
             ``num_classes``.
     """
     if not exists(path):
-        raise FileNotFoundError(f'Class counts not found: {path}')
+        raise UserError(f'Class counts not found: {path}')
     if not str(path).endswith('.json'):
         _, labels, _ = read_annotations(path, num_classes)
         return count_labels(labels, num_classes or max(labels) + 1)
@@ -146,11 +147,11 @@ def read_class_counts(path: str,
     # bool is a subclass of int, and no count
     if (not isinstance(counts, list) or not counts
             or any(type(n) is not int or n < 0 for n in counts)):
-        raise ValueError(
+        raise UserError(
             f'{path}: expected a list of counts (integers of at least 0), or '
             'a dict that has one under "class_counts" or "counts"')
     if num_classes is not None and len(counts) != num_classes:
-        raise ValueError(f'{path}: expected counts of {num_classes} classes, '
+        raise UserError(f'{path}: expected counts of {num_classes} classes, '
                          f'found {len(counts)}')
     return counts
 
@@ -168,7 +169,7 @@ def get_labels(dataset) -> np.ndarray:
 
     Raises:
         TypeError: If the dataset has neither of the two methods.
-        ValueError: If an image has not exactly one label.
+        UserError: If an image has not exactly one label.
     """
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
@@ -192,7 +193,7 @@ def _single_labels(dataset) -> np.ndarray:
     labels = [dataset.get_cat_ids(i) for i in range(len(dataset))]
     for i, image_labels in enumerate(labels):
         if len(image_labels) != 1:
-            raise ValueError(f'Image {i} of {type(dataset).__name__} has '
+            raise UserError(f'Image {i} of {type(dataset).__name__} has '
                              f'{len(image_labels)} labels, expected one')
     return np.array(labels, dtype=np.int64).reshape(-1)
 

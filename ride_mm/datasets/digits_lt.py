@@ -4,6 +4,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from ride_mm.utils.errors import UserError
 from .cached_labels import CachedLabels
 from .long_tail import long_tail_profile, sample_subset
 
@@ -35,8 +36,8 @@ class DigitsLT(CachedLabels, BaseDataset):
         **kwargs: Other options of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
-        ValueError: If there is no such split, or the profile is not possible.
-        ImportError: If scikit-learn is not installed.
+        UserError: If there is no such split, or the profile is not possible.
+        UserError: If scikit-learn is not installed.
     """  # noqa: E501
 
     METAINFO = {'classes': tuple('0123456789')}
@@ -53,7 +54,7 @@ class DigitsLT(CachedLabels, BaseDataset):
                  metainfo: Optional[dict] = None,
                  **kwargs) -> None:
         if split not in ('train', 'test'):
-            raise ValueError(
+            raise UserError(
                 f"DigitsLT: split must be 'train' or 'test', found {split!r}")
         self.split = split
         self.imb_type = imb_type
@@ -103,7 +104,7 @@ def _load_digits():
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError('DigitsLT needs scikit-learn: '
+        raise UserError('DigitsLT needs scikit-learn: '
                           '`pip install scikit-learn`') from error
     digits = load_digits()
     return digits.images, digits.target.astype(np.int64)

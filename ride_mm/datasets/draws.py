@@ -90,7 +90,8 @@ class SeededBatchSampler:
         # Samplers hand the n-th image to rank n % world_size: drawing for
         # all ranks gives an image the same seed on any number of them.
         rank, world_size = get_dist_info()
-        rng = np.random.default_rng((self.seed, self.epoch))
+        # The 1 keeps this stream apart from that of the samplers.
+        rng = np.random.default_rng((self.seed, self.epoch, 1))
         for batch in self.batch_sampler:
             seeds = rng.integers(2**32, size=(len(batch), world_size))
             yield [

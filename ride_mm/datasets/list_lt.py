@@ -12,6 +12,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.datasets.custom import find_folders, get_samples
 from mmpretrain.registry import DATASETS
 
+from ride_mm.utils.errors import UserError
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
 from .class_counts import (check_class_counts, count_labels, name_some,
@@ -46,8 +47,8 @@ class LongTailList(CachedLabels, CustomDataset):
         **kwargs: Other options of :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
-        FileNotFoundError: If a list, folder or image is missing.
-        ValueError: If a list or the number of classes is wrong.
+        UserError: If a list, folder or image is missing.
+        UserError: If a list or the number of classes is wrong.
     """
 
     def __init__(self,
@@ -101,12 +102,12 @@ class LongTailList(CachedLabels, CustomDataset):
         classes, samples = _scan_folder(self.img_prefix, self.is_valid_file)
         num_classes = self._known_num_classes()
         if num_classes not in (None, len(classes)):
-            raise ValueError(
+            raise UserError(
                 f'{self.img_prefix} has {len(classes)} class folders, but '
                 f'there are {num_classes} classes')
         counts, train_classes = self._read_training_counts(len(classes))
         if train_classes not in (None, classes):
-            raise ValueError(
+            raise UserError(
                 self._describe_class_difference(classes, train_classes))
         labels = [label for _, label in samples]
         if counts is None:
@@ -119,7 +120,7 @@ class LongTailList(CachedLabels, CustomDataset):
         if self.CLASSES is None or self.num_classes is None:
             return self.num_classes or len(self.CLASSES or ()) or None
         if len(self.CLASSES) != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f'num_classes={self.num_classes}, but `metainfo` names '
                 f'{len(self.CLASSES)} classes')
         return self.num_classes
@@ -147,7 +148,7 @@ class LongTailList(CachedLabels, CustomDataset):
         try:
             check_class_counts(counts, num_classes)
         except ValueError as error:
-            raise ValueError(self._describe_counts(str(error), counts,
+            raise UserError(self._describe_counts(str(error), counts,
                                                    names)) from None
 
     def _describe_counts(self, error: str, counts: Sequence[int],
@@ -184,7 +185,7 @@ class LongTailList(CachedLabels, CustomDataset):
         missing = find_missing(self.img_prefix, paths)
         if missing:
             first = missing[0]
-            raise FileNotFoundError(
+            raise UserError(
                 f'{self.ann_file}: {len(missing)} of {len(paths)} images are '
                 f'not in {self.img_prefix or os.curdir}. The first is that '
                 f'of line {lines[first]}: {paths[first]}. Check `data_root` '
@@ -222,13 +223,13 @@ def find_missing(root: str, paths: Sequence[str]) -> List[int]:
 def _scan_folder(root: str, is_valid_file) -> Tuple[List[str], List[tuple]]:
     """List the classes, and the path and label of each image."""
     if not isdir(root):
-        raise FileNotFoundError(f'Folder not found: {root}')
+        raise UserError(f'Folder not found: {root}')
     classes, class_to_index = find_folders(root)
     if not classes:
-        raise ValueError(f'{root} has no sub-folder: expected one per class')
+        raise UserError(f'{root} has no sub-folder: expected one per class')
     samples, _ = get_samples(root, class_to_index, is_valid_file)
     if not samples:
-        raise ValueError(f'{root}: no image in any of its '
+        raise UserError(f'{root}: no image in any of its '
                          f'{len(classes)} sub-folders')
     return classes, samples
 
@@ -249,7 +250,7 @@ class _BenchmarkList(LongTailList):
         if split not in self.splits:
             near = get_close_matches(str(split), self.splits, n=1)
             hint = f' (did you mean {near[0]!r}?)' if near else ''
-            raise ValueError(f'{type(self).__name__}: split must be one of '
+            raise UserError(f'{type(self).__name__}: split must be one of '
                              f'{self.splits}, found {split!r}{hint}')
         self.split = split
         super().__init__(
@@ -276,7 +277,7 @@ class _BenchmarkList(LongTailList):
             path = join_path(folder, name)
             if exists(path):
                 return path
-        raise FileNotFoundError(
+        raise UserError(
             f'{type(self).__name__}: the training images per class are '
             f'counted in {names[0]} or given by {names[1]}, but neither is '
             f'in {folder or os.curdir}. Put one there, or say where with '

@@ -4,6 +4,8 @@ from typing import List, Sequence
 
 import numpy as np
 
+from ride_mm.utils.errors import UserError
+
 IMB_TYPES = ('exp', 'step')
 
 
@@ -29,7 +31,7 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
         list[int]: K counts, none of them 0.
 
     Raises:
-        ValueError: If ``imb_type`` or ``imb_factor`` is none of these, or if
+        UserError: If ``imb_type`` or ``imb_factor`` is none of these, or if
             it leaves a class without images.
 
     Examples:
@@ -39,10 +41,10 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
     if imb_type not in IMB_TYPES:
         near = get_close_matches(str(imb_type), IMB_TYPES, n=1)
         hint = f' (did you mean {near[0]!r}?)' if near else ''
-        raise ValueError(f"imb_type must be 'exp' or 'step', found "
+        raise UserError(f"imb_type must be 'exp' or 'step', found "
                          f'{imb_type!r}{hint}')
     if not 0 < imb_factor <= 1:
-        raise ValueError(
+        raise UserError(
             'imb_factor is the size of the smallest class over that of the '
             f'largest one: it must be in (0, 1], found {imb_factor}')
 
@@ -56,7 +58,7 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
         counts = [max_count] * half
         counts += [int(max_count * imb_factor)] * (num_classes - half)
     if min(counts) == 0:
-        raise ValueError(
+        raise UserError(
             f'imb_factor={imb_factor} leaves {counts.count(0)} of '
             f'{num_classes} classes without images: with {max_count} images '
             f'in the largest class it must be at least {1 / max_count:g}')
@@ -81,7 +83,7 @@ def sample_subset(labels: Sequence[int], class_counts: Sequence[int],
         order, shape (sum(class_counts), ).
 
     Raises:
-        ValueError: If a class has fewer images than are to be taken.
+        UserError: If a class has fewer images than are to be taken.
     """
     labels = np.asarray(labels)
     rng = np.random.RandomState(seed)
@@ -89,7 +91,7 @@ def sample_subset(labels: Sequence[int], class_counts: Sequence[int],
     for c, count in enumerate(class_counts):
         indices = np.flatnonzero(labels == c)
         if len(indices) < count:
-            raise ValueError(f'Class {c} has {len(indices)} images, {count} '
+            raise UserError(f'Class {c} has {len(indices)} images, {count} '
                              'are needed: is the data complete?')
         rng.shuffle(indices)
         chosen.append(indices[:count])

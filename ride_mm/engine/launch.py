@@ -6,7 +6,7 @@ import os.path as osp
 import re
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import List, Optional
 
 import torch
 import torch.distributed as dist
@@ -330,14 +330,13 @@ def set_launcher(cfg: Config, launcher: str) -> None:
     if launcher != 'pytorch':
         raise UserError(f'--launcher {launcher} needs GPUs and there is none '
                         'here; --launcher pytorch works on the CPU.')
-    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
-    if not wrapper:
-        wrapper = cfg.model_wrapper_cfg = ConfigDict()
-    wrapper.setdefault('type', 'MMDistributedDataParallel')
-    wrapper.setdefault('broadcast_buffers', False)
-    wrapper.setdefault('find_unused_parameters',
-                       cfg.get('find_unused_parameters', False))
-    wrapper.device_ids = None
+    cfg.model_wrapper_cfg = dict(
+        dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False)),
+        **(cfg.get('model_wrapper_cfg') or {}))
+    cfg.model_wrapper_cfg.device_ids = None
     dist.init_process_group('gloo')
 
 
@@ -365,7 +364,7 @@ def enable_visualization(cfg: Config, **settings) -> None:
     Raises:
         UserError: If the config has no visualization hook.
     """
-    hooks: Dict = cfg.get('default_hooks') or {}
+    hooks = cfg.get('default_hooks') or {}
     if 'visualization' not in hooks:
         raise UserError('--show and --show-dir need default_hooks.'
                         "visualization=dict(type='VisualizationHook') in the "

@@ -34,13 +34,13 @@ def expert_usage(num_experts_used: np.ndarray,
         is left out.
 
     Raises:
-        ValueError: If the lengths differ or an image ran no expert.
+        UserError: If the lengths differ or an image ran no expert.
         UserError: If a label is not a class.
     """
     used, compute, gt_label = (
         np.asarray(x) for x in (num_experts_used, relative_compute, gt_label))
     if not used.shape == compute.shape == gt_label.shape or used.ndim != 1:
-        raise ValueError(
+        raise UserError(
             'num_experts_used, relative_compute and gt_label must all have '
             f'shape (N, ), but got {used.shape}, {compute.shape} and '
             f'{gt_label.shape}.')
@@ -48,7 +48,7 @@ def expert_usage(num_experts_used: np.ndarray,
         return {}
     validate_labels(gt_label, len(class_counts), 'True label')
     if used.min() < 1:
-        raise ValueError('num_experts_used must be 1 or more for every '
+        raise UserError('num_experts_used must be 1 or more for every '
                          f'image, but got {used.min()}.')
 
     figures = {}
@@ -129,7 +129,7 @@ class ExpertUsageMetric(ClassGroupMetric):
         gt_label, used = columns[:2].astype(np.int64)
         figures = expert_usage(used, columns[2], gt_label, self.class_counts,
                                self.thresholds)
-        if figures:
+        if results:
             self._log(figures, gt_label)
         return figures
 

@@ -199,7 +199,8 @@ class LongTailMetric(ClassGroupMetric):
             long_tail_accuracy(hit, gt_label, self.class_counts,
                                self.thresholds) for hit in hits
         ]
-        self._log(figures, gt_label)
+        if results:
+            self._log(figures, gt_label)
         return {
             name if k == 1 else f'{name}_top{k}': value
             for k, values in zip(self.topk, figures)

@@ -42,8 +42,8 @@ class AtomicLocalBackend(LocalBackend):
         folder, name = osp.split(path)
         mkdir_or_exist(folder)
         # a name may have 255 bytes
-        temp = osp.join(
-            folder, f'.{name[:200]}.{uuid.uuid4().hex[:8]}{_TEMP_SUFFIX}')
+        temp = osp.join(folder,
+                        f'.{name[:200]}.{uuid.uuid4().hex[:8]}{_TEMP_SUFFIX}')
         try:
             with open(temp, 'xb') as file:
                 file.write(obj)
@@ -100,8 +100,7 @@ def remove_leftovers(folder: str) -> List[str]:
     Returns:
         List[str]: The paths that were removed.
     """
-    leftovers = glob.glob(
-        osp.join(glob.escape(folder), f'.*{_TEMP_SUFFIX}'))
+    leftovers = glob.glob(osp.join(glob.escape(folder), f'.*{_TEMP_SUFFIX}'))
     for path in leftovers:
         os.remove(path)
     return leftovers

@@ -33,13 +33,14 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import mkdir_or_exist
 
-from .errors import UserError
+from .errors import UserError, nearest
 from .stand_ins import load_with_stand_ins
 
 TRUST_VARIABLE = 'RIDE_MM_TRUST_CHECKPOINTS'
 
 _ZIP_START = b'PK\x03\x04'
 _PICKLE_START = b'\x80'
+_DAMAGE = re.compile('PytorchStreamReader|corrupt|unexpected EOF')
 
 
 class CheckpointError(UserError):
@@ -162,24 +163,21 @@ def _load_as_data(path: str, map_location: Any) -> Any:
                 path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError:
             return load_with_stand_ins(path, map_location)
-    except pickle.UnpicklingError:
-        raise
     except Exception as error:
-        if _is_about_the_machine(error):
+        if _may_load_otherwise(error):
             raise
         raise CheckpointError(
             f'Cannot load {path}: its content is not that of a checkpoint '
-            f'({type(error).__name__}: {error}). Use another checkpoint, or '
-            'make this one again.') from None
+            f'({type(error).__name__}: {_last_words(error)}). Use another '
+            'checkpoint, or make this one again.') from None
 
 
-def _is_about_the_machine(error: Exception) -> bool:
-    """Whether the same file may load elsewhere: no memory, no such device."""
-    if isinstance(error, RecursionError):
+def _may_load_otherwise(error: Exception) -> bool:
+    """Whether the file may be fine: refused, no memory, no such device."""
+    if _DAMAGE.search(str(error)) or isinstance(error, RecursionError):
         return False
-    if isinstance(error, RuntimeError):
-        return re.search('PytorchStreamReader|corrupt', str(error)) is None
-    return isinstance(error, (MemoryError, OSError))
+    return isinstance(
+        error, (pickle.UnpicklingError, MemoryError, OSError, RuntimeError))
 
 
 def _load_if_trusted(path: str, map_location: Any, culprit: str) -> Any:
@@ -196,14 +194,20 @@ def _load_if_trusted(path: str, map_location: Any, culprit: str) -> Any:
 
 
 def _culprit(error: pickle.UnpicklingError) -> str:
-    """Find the global in the message of torch, which is a page long."""
-    message = str(error).split('\n\nCheck the documentation')[0].rstrip()
-    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', message)
+    """Find the global that torch names in a page of text."""
+    match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
     if match is None:
-        return f'an unusual pickle ({message.splitlines()[-1]})'
+        return f'an unusual pickle ({_last_words(error)})'
     # torch leaves out the module of builtins
     name = match.group(1)
     return f'`{name}`' if '.' in name else f'`builtins.{name}`'
+
+
+def _last_words(error: Exception) -> str:
+    """The message without the advice that torch puts around it."""
+    message = str(error).split('\n\nCheck the documentation')[0]
+    message = message.split('WeightsUnpickler error:')[-1]
+    return message.strip().split('\n')[-1]
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -216,10 +220,17 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
     Returns:
         Any: See :func:`load_checkpoint_file`.
+
+    Raises:
+        CheckpointError: If there is no such file, or it is damaged or
+            refused.
     """
     filename = osp.expanduser(filename)
     if not osp.isfile(filename):
-        raise FileNotFoundError(f'{filename} can not be found.')
+        folder, name = osp.split(filename)
+        others = os.listdir(folder or '.') if osp.isdir(folder or '.') else []
+        raise CheckpointError(f'Cannot load the checkpoint {filename}: there '
+                              f'is no such file.{nearest(name, others)}')
     return load_checkpoint_file(filename, map_location)
 
 

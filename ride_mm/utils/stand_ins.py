@@ -56,6 +56,14 @@ class _Bytes(StandIn):
         return b''
 
 
+class _Encode(StandIn):
+    """``_codecs.encode``, as which protocol 2 writes ``bytes``."""
+
+    def __new__(cls, text, encoding) -> bytes:
+        _require(type(text) is str and encoding == 'latin1', '_codecs.encode')
+        return text.encode('latin1')
+
+
 class _Dtype(StandIn):
     """Plain numbers, truth values, bytes and text: no objects, no fields."""
 
@@ -140,8 +148,7 @@ class _HistoryBuffer(StandIn):
             and type(self.max_length) is int and self.max_length > 0, name)
 
     def build(self, memo: dict) -> HistoryBuffer:
-        return HistoryBuffer(self.log.array, self.count.array,
-                             self.max_length)
+        return HistoryBuffer(self.log.array, self.count.array, self.max_length)
 
 
 class _HistoryBufferMethod(StandIn):
@@ -177,8 +184,7 @@ def _named(stand_in: Type[StandIn], path: str) -> Type[StandIn]:
     to say by which name an object is found.
     """
     module, _, name = path.rpartition('.')
-    return type(name, (stand_in, ),
-                dict(__module__=module, __qualname__=name))
+    return type(name, (stand_in, ), dict(__module__=module, __qualname__=name))
 
 
 STAND_INS: Dict[str, Type[StandIn]] = {
@@ -188,6 +194,8 @@ STAND_INS: Dict[str, Type[StandIn]] = {
         # the name of `builtins` in pickle protocol 2 is Python 2's
         _HistoryBufferMethod: ('builtins.getattr', '__builtin__.getattr'),
         _Bytes: ('builtins.bytes', '__builtin__.bytes'),
+        # newer versions of torch allow it already
+        _Encode: ('_codecs.encode', ),
         _ConfigDict: ('mmengine.config.config.ConfigDict', ),
         _Dtype: ('numpy.dtype', ),
         _ArrayType: ('numpy.ndarray', ),
@@ -243,8 +251,8 @@ def _stand_ins_allowed() -> Iterator[None]:
     by_user = serialization.get_safe_globals()
 
     def path(item):
-        return item[1] if isinstance(item, tuple) else (
-            f'{item.__module__}.{item.__qualname__}')
+        return item[1] if isinstance(
+            item, tuple) else (f'{item.__module__}.{item.__qualname__}')
 
     serialization.clear_safe_globals()
     serialization.add_safe_globals(
@@ -315,6 +323,5 @@ def load_with_stand_ins(path: str, map_location: Any = None) -> Any:
     else:
         # the format of torch < 1.6, which MMEngine never wrote, may be a tar
         # archive that `weights_only=False` would unpack
-        loaded = torch.load(
-            path, map_location=map_location, weights_only=True)
+        loaded = torch.load(path, map_location=map_location, weights_only=True)
     return unwrap(loaded, {})

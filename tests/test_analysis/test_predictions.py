@@ -64,7 +64,8 @@ def test_model_without_experts_or_scores(tmp_path):
     ([{'gt_label': torch.tensor([0])}], 'neither `pred_score`'),
     ([{'pred_label': torch.tensor([0])}], 'gt_label'),
     ([make_sample([0, 1])], 'exactly one true label'),
-    ([make_sample(), make_sample(num_experts_used=1)], 'num_experts_used'),
+    ([make_sample(num_experts_used=1)], 'only one of `num_experts_used`'),
+    ([make_sample(), make_sample(extra=1)], 'differ: only one has `extra`'),
 ])
 def test_wrong_content(tmp_path, content, message):
     file = tmp_path / 'predictions.pkl'

@@ -10,6 +10,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.datasets import CIFAR10LT, CIFAR100LT, cifar_lt
 from ride_mm.datasets.class_counts import count_labels
+from ride_mm.utils.errors import UserError
 
 REAL = Path(__file__).parents[3] / 'shared' / 'data' / 'cifar100.py'
 TINY = 20
@@ -154,7 +155,7 @@ def test_profile_errors_come_before_any_download(options, message):
 
 def test_data_not_found(tmp_path):
     with pytest.raises(
-            FileNotFoundError,
+            UserError,
             match=r'CIFAR100LT: no data in .*cifar-100-python '
             r'\(`download=False`\). Set `data_root` .* `download=True`.*'
             'unpack https://.*cifar-100-python.tar.gz into'):
@@ -167,7 +168,7 @@ def test_failed_download(tmp_path, monkeypatch):
         raise OSError('no route')
 
     monkeypatch.setattr(cifar_lt, 'download_and_extract_archive', fail)
-    with pytest.raises(FileNotFoundError, match='download failed: no route'):
+    with pytest.raises(UserError, match='download failed: no route'):
         CIFAR10LT(data_root=str(tmp_path))
 
 
@@ -192,14 +193,14 @@ def test_download_when_files_are_missing(tiny_cifar10, tmp_path, monkeypatch):
 def test_incomplete_download(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar_lt, 'download_and_extract_archive',
                         lambda *args, **kwargs: None)
-    with pytest.raises(FileNotFoundError, match='data_batch_1.* missing'):
+    with pytest.raises(UserError, match='data_batch_1.* missing'):
         CIFAR10LT(str(tmp_path), check_integrity=False)
 
 
 def test_repacked_copy_is_not_overwritten(tiny_cifar10, monkeypatch):
     monkeypatch.setattr(cifar_lt, 'download_and_extract_archive', None)
     with pytest.raises(
-            RuntimeError, match='MD5 sums differ.*`check_integrity=False`'):
+            UserError, match='MD5 sums differ.*`check_integrity=False`'):
         CIFAR10LT(tiny_cifar10[0], imb_factor=0.1)
 
 

@@ -15,6 +15,7 @@ from ride_mm.datasets.class_counts import (check_class_counts, count_labels,
                                            group_masks, name_some,
                                            read_class_counts)
 from ride_mm.datasets.draws import SeededDataset
+from ride_mm.utils.errors import UserError
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'
 real_lists = pytest.mark.skipif(
@@ -134,7 +135,7 @@ def test_read_class_counts_list(tmp_path):
 
 
 def test_read_class_counts_absent(tmp_path):
-    with pytest.raises(FileNotFoundError, match='counts not found: .*no.txt'):
+    with pytest.raises(UserError, match='counts not found: .*no.txt'):
         read_class_counts(str(tmp_path / 'no.txt'))
 
 

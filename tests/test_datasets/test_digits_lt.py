@@ -6,6 +6,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.datasets import DigitsLT
 from ride_mm.datasets.class_counts import count_labels, group_masks
+from ride_mm.utils.errors import UserError
 
 load_digits = pytest.importorskip('sklearn.datasets').load_digits
 
@@ -91,5 +92,5 @@ def test_errors(options, message):
 
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(ImportError, match='pip install scikit-learn'):
+    with pytest.raises(UserError, match='pip install scikit-learn'):
         DigitsLT()

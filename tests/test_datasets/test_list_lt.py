@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.datasets import (ImageNetLT, INaturalist2018, LongTailList,
                               PlacesLT, list_lt)
 from ride_mm.datasets.list_lt import find_missing
+from ride_mm.utils.errors import UserError
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'
 real_lists = pytest.mark.skipif(
@@ -134,10 +135,10 @@ def test_empty_list(root):
 
 def test_absent_files(root):
     with pytest.raises(
-            FileNotFoundError, match='Annotation list not found: .*none.txt'):
+            UserError, match='Annotation list not found: .*none.txt'):
         _load(root, ann_file='none.txt')
     with pytest.raises(
-            FileNotFoundError, match='Class counts not found: .*none.txt'):
+            UserError, match='Class counts not found: .*none.txt'):
         _load(root, ann_file='val.txt', class_counts='none.txt')
 
 
@@ -145,7 +146,7 @@ def test_missing_images(root):
     (root / 'b/0.png').unlink()
     (root / 'top.png').unlink()
     with pytest.raises(
-            FileNotFoundError,
+            UserError,
             match='train.txt: 2 of 5 images are not in .* The first is that '
             'of line 3: b/0.png. Check `data_root` and `data_prefix`.'):
         _load(root, ann_file='train.txt')
@@ -153,7 +154,7 @@ def test_missing_images(root):
 
 def test_wrong_prefix(root):
     with pytest.raises(
-            FileNotFoundError,
+            UserError,
             match='5 of 5 images are not in .*images. The first '
             'is that of line 1: a/0.png'):
         _load(root, ann_file='train.txt', data_prefix='images')
@@ -252,7 +253,7 @@ def test_class_folders_that_differ(folders):
 def test_folder_not_found(folders):
     for options in (dict(data_prefix='nope'),
                     dict(data_prefix='val', class_counts='nope')):
-        with pytest.raises(FileNotFoundError, match='ot found: .*nope'):
+        with pytest.raises(UserError, match='ot found: .*nope'):
             _load(folders, **options)
 
 
@@ -342,7 +343,7 @@ def test_benchmark_counts_file(two_places):
     assert PlacesLT(**options).metainfo['class_counts'] == [40, 30]
     counts.unlink()
     with pytest.raises(
-            FileNotFoundError,
+            UserError,
             match='Places_LT_train.txt or given by Places_LT_train_counts.'
             'json, but neither is in .* `class_counts`'):
         PlacesLT(**options)
@@ -381,7 +382,7 @@ def test_real_inaturalist_list(monkeypatch):
 @real_lists
 def test_real_list_without_images():
     with pytest.raises(
-            FileNotFoundError,
+            UserError,
             match='ImageNet_LT_val.txt: 20000 of 20000 images'):
         ImageNetLT(data_root=str(LISTS), split='val')
 

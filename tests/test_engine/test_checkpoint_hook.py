@@ -41,6 +41,8 @@ class ToyModel(BaseModel):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(2, 1)
+        torch.nn.init.ones_(self.layer.weight)
+        torch.nn.init.ones_(self.layer.bias)
 
     def forward(self, *inputs, mode='tensor'):
         out = self.layer(torch.stack(inputs))
@@ -90,9 +92,8 @@ def make_runner(work_dir,
             sampler=dict(type='DefaultSampler', shuffle=True),
             **loader),
         train_cfg=train_cfg,
-        optim_wrapper=dict(
-            optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
-        param_scheduler=dict(type='StepLR', step_size=1, gamma=0.5),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
+        param_scheduler=dict(type='StepLR', step_size=1, gamma=0.5, end=100),
         default_hooks=dict(
             checkpoint=dict(
                 type='CheckpointHook',
@@ -138,9 +139,8 @@ def warned(monkeypatch):
     messages = []
     real = MMLogger.warning
     monkeypatch.setattr(
-        MMLogger, 'warning',
-        lambda self, text, *a, **k: (messages.append(str(text)),
-                                     real(self, text, *a, **k)))
+        MMLogger, 'warning', lambda self, text, *a, **k:
+        (messages.append(str(text)), real(self, text, *a, **k)))
     return messages
 
 
@@ -179,16 +179,14 @@ def test_by_iteration(tmp_path):
         tmp_path, max_epochs=3, by_epoch=False, max_keep_ckpts=2).train()
     assert checkpoints(tmp_path) == ['iter_2.pth', 'iter_3.pth']
     truncate(tmp_path / 'iter_3.pth')
-    runner = make_runner(
-        tmp_path, max_epochs=4, by_epoch=False, resume=True)
+    runner = make_runner(tmp_path, max_epochs=4, by_epoch=False, resume=True)
     runner.call_hook('before_run')
     assert runner._load_from == str(tmp_path / 'iter_2.pth')
 
 
 def test_other_folder_and_published_keys(tmp_path):
     work_dir, out_dir = tmp_path / 'run', tmp_path / 'out'
-    options = dict(
-        out_dir=str(out_dir), published_keys=['meta', 'state_dict'])
+    options = dict(out_dir=str(out_dir), published_keys=['meta', 'state_dict'])
     make_runner(work_dir, max_epochs=2, **options).train()
     names = checkpoints(out_dir / 'run')
     assert names[0] == 'epoch_1.pth' and names[2] == 'epoch_2.pth'
@@ -271,8 +269,8 @@ def test_best_of_the_same_name(tmp_path):
 # writes: 1 2 epoch_1, 3 best_1, 4 5 epoch_1; 6 7 epoch_2, 8 best_2, 9 epoch_2
 @pytest.mark.parametrize('number', [8, 9])
 def test_full_disk_while_saving_the_best(tmp_path, monkeypatch, number):
-    runner = make_runner(
-        tmp_path, **best_options([1., 2., 3.], max_keep_ckpts=1))
+    runner = make_runner(tmp_path,
+                         **best_options([1., 2., 3.], max_keep_ckpts=1))
     DiskFull(monkeypatch, number)
     with pytest.raises(OSError, match='No space left on device'):
         runner.train()
@@ -294,8 +292,11 @@ def test_full_disk_while_saving_the_best(tmp_path, monkeypatch, number):
 def test_several_best(tmp_path):
     runner = make_runner(
         tmp_path,
-        scores=[dict(acc=1., auc=1.), dict(acc=2., auc=0.),
-                dict(acc=0., auc=0.)],
+        scores=[
+            dict(acc=1., auc=1.),
+            dict(acc=2., auc=0.),
+            dict(acc=0., auc=0.)
+        ],
         save_best=['acc', 'auc'],
         rule='greater',
         max_keep_ckpts=1)

@@ -77,6 +77,7 @@ def test_group_without_images_is_left_out():
                             for name in ('used_1', 'used_2', 'mean',
                                          'compute')}
     assert expert_usage([], [], [], COUNTS) == {}
+    assert ExpertUsageMetric(class_counts=COUNTS).compute_metrics([]) == {}
 
 
 def test_wrong_input():

@@ -103,6 +103,7 @@ def test_against_plain_python(seed, thresholds):
 def test_no_images_and_wrong_shapes():
     none = long_tail_accuracy(np.zeros(0, bool), np.zeros(0, int), COUNTS)
     assert none == {}
+    assert LongTailMetric(class_counts=COUNTS).compute_metrics([]) == {}
     with pytest.raises(ValueError, match='shape'):
         long_tail_accuracy(np.zeros(2, bool), np.zeros(3, int), COUNTS)
 

@@ -32,8 +32,8 @@ def test_takes_the_place_of_the_local_backend(tmp_path):
 def test_replaces_cached_backends(monkeypatch):
     monkeypatch.setitem(fileio.io.backend_instances, ':{}', LocalBackend())
     install_atomic_backend()
-    assert type(get_file_backend(
-        'x', enable_singleton=True)) is AtomicLocalBackend
+    assert type(get_file_backend('x',
+                                 enable_singleton=True)) is AtomicLocalBackend
 
 
 @pytest.mark.parametrize('step', ['write', 'fsync', 'replace'])

@@ -3,6 +3,7 @@ from typing import Optional, Sized
 import numpy as np
 from mmpretrain.registry import DATA_SAMPLERS
 
+from ride_mm.utils.errors import UserError
 from .label_sampler import LabelSampler
 
 
@@ -28,7 +29,7 @@ class ClassBalancedSampler(LabelSampler):
             Defaults to ``'dataset'``.
 
     Raises:
-        ValueError: If ``epoch_size`` is neither of them.
+        UserError: If ``epoch_size`` is neither of them.
     """
 
     def __init__(self,
@@ -36,7 +37,7 @@ class ClassBalancedSampler(LabelSampler):
                  seed: Optional[int] = None,
                  epoch_size: str = 'dataset') -> None:
         if epoch_size not in ('dataset', 'max'):
-            raise ValueError("ClassBalancedSampler: epoch_size must be "
+            raise UserError("ClassBalancedSampler: epoch_size must be "
                              f"'dataset' or 'max', found {epoch_size!r}")
         super().__init__(dataset, seed)
         if epoch_size == 'max':
@@ -59,8 +60,8 @@ class ClassBalancedSampler(LabelSampler):
         # Counts from a multinomial, then shuffled: independent draws.
         classes = rng.permutation(np.repeat(np.arange(len(draws)), draws))
         indices = np.empty(self.epoch_size, dtype=np.int64)
-        indices[np.argsort(classes,
-                           kind='stable')] = self._next_images(before, draws)
+        by_class = np.argsort(classes, kind='stable')
+        indices[by_class] = self._next_images(before, draws)
         return indices
 
     def _draws_before_epoch(self) -> np.ndarray:
@@ -119,9 +120,9 @@ def _hash(seed: int, *keys: np.ndarray) -> np.ndarray:
     value = np.full(keys[0].shape, seed, dtype=np.uint64)
     for key in (np.zeros_like(keys[0]), *keys):
         value = value + key.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        value = (value
-                 ^ value >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value
-                 ^ value >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+        value = value ^ value >> np.uint64(30)
+        value = value * np.uint64(0xBF58476D1CE4E5B9)
+        value = value ^ value >> np.uint64(27)
+        value = value * np.uint64(0x94D049BB133111EB)
         value = value ^ value >> np.uint64(31)
     return value

@@ -5,6 +5,7 @@ import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from ride_mm.utils.errors import UserError
 from ..class_counts import get_labels
 
 
@@ -23,7 +24,7 @@ class LabelSampler(Sampler):
             means a random one that the ranks agree on.
 
     Raises:
-        ValueError: If the dataset is empty.
+        UserError: If the dataset is empty.
     """
 
     def __init__(self, dataset: Sized, seed: Optional[int] = None) -> None:
@@ -34,7 +35,7 @@ class LabelSampler(Sampler):
 
         labels = get_labels(dataset)
         if len(labels) == 0:
-            raise ValueError(f'{type(self).__name__}: the dataset is empty')
+            raise UserError(f'{type(self).__name__}: the dataset is empty')
         # Image indices class after class, for classes that have images.
         self.images = np.argsort(labels, kind='stable')
         _, self.starts, self.counts = np.unique(

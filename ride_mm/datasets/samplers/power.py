@@ -4,6 +4,7 @@ from typing import Optional, Sized
 import numpy as np
 from mmpretrain.registry import DATA_SAMPLERS
 
+from ride_mm.utils.errors import UserError
 from .label_sampler import LabelSampler
 
 
@@ -26,7 +27,7 @@ class PowerSampler(LabelSampler):
             means a random one that the ranks agree on.
 
     Raises:
-        ValueError: If the power is not a finite number.
+        UserError: If the power is not a finite number.
     """
 
     def __init__(self,
@@ -34,7 +35,7 @@ class PowerSampler(LabelSampler):
                  power: float = 0.5,
                  seed: Optional[int] = None) -> None:
         if not math.isfinite(power):
-            raise ValueError(f'power must be a finite number, found {power}')
+            raise UserError(f'power must be a finite number, found {power}')
         super().__init__(dataset, seed)
         self.power = power
         # Relative sizes: a power of large counts would overflow.

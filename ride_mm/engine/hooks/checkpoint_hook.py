@@ -6,8 +6,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmpretrain.registry import HOOKS
 
-from ride_mm.utils.atomic_backend import (AtomicLocalBackend,
-                                          remove_leftovers)
+from ride_mm.utils.atomic_backend import (AtomicLocalBackend, remove_leftovers)
 from ride_mm.utils.checkpoint import (CheckpointError, find_damage,
                                       numbered_checkpoints, step_of)
 
@@ -125,6 +124,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         problem = _problem(last) if last else f'{pointer} is empty'
         if problem is None:
             return None
+        # the pointer may be of another `out_dir`
         if osp.isdir(osp.dirname(last)):
             folder = osp.dirname(last)
         return self._newest_whole(runner, folder, problem)
@@ -141,8 +141,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             found = _problem(path)
             if found is None:
                 runner.logger.warning(
-                    f'{"; ".join(problems)}. Resuming from {path} instead, '
-                    'the newest checkpoint that is whole.')
+                    f'Cannot resume: {"; ".join(problems)}. Resuming from '
+                    f'{path} instead, the newest checkpoint that is whole.')
                 return path
             if found not in problems:
                 problems.append(found)
@@ -220,8 +220,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 **self.args)
             if is_main_process():
                 AtomicLocalBackend().put_text(
-                    self.last_ckpt,
-                    osp.join(runner.work_dir, 'last_checkpoint'))
+                    self.last_ckpt, osp.join(runner.work_dir,
+                                             'last_checkpoint'))
 
     def _keep(self, runner, step: int) -> None:
         """Note that ``step`` is kept, and that the oldest may go for it."""

@@ -204,11 +204,13 @@ class RIDEClassifier(ImageClassifier):
             data_samples = [DataSample() for _ in range(len(inputs))]
         for index, (sample, num_used) in enumerate(
                 zip(data_samples, used.tolist())):
-            sample.set_pred_score(scores[index]).set_pred_label(labels[index])
+            # A copy: pickling a row of a batch writes the whole batch.
+            sample.set_pred_score(scores[index].clone())
+            sample.set_pred_label(labels[index].clone())
             sample.num_experts_used = num_used
             sample.relative_compute = compute[num_used - 1]
             if self.test_cfg['expert_logits']:
-                sample.expert_logits = logits[:, index]
+                sample.expert_logits = logits[:, index].clone()
         return data_samples
 
     @property

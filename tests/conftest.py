@@ -1,0 +1,43 @@
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+# mmcv-lite says on import what it lacks; nothing here needs it.
+warnings.filterwarnings('ignore', message='Fail to import')
+import ride_mm  # noqa: E402,F401
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def mmpretrain_scope():
+    init_default_scope('mmpretrain')
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    # Tiny tensors: threads cost more than they bring.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def tiny_model() -> Config:
+    """Three experts on ResNet-20, ten classes: milliseconds a step."""
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models/ride_r32.py').model
+    cfg.backbone.depth = 20
+    cfg.neck.expert.depth = 20
+    cfg.head.num_classes = 10
+    cfg.head.router.topk = 5
+    return cfg

@@ -1,0 +1,170 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+
+from ride_mm.models.losses.diversity_loss import mean_divergence
+from ride_mm.models.losses.ldam_loss import ldam_margins
+from ride_mm.utils.errors import UserError
+
+COUNTS = [400, 90, 30, 7, 2]
+
+
+def build_head(**kwargs):
+    head = MODELS.build(
+        dict(
+            type='RIDEHead',
+            num_classes=5,
+            in_channels=8,
+            num_experts=3,
+            **kwargs)).double()
+    if kwargs.get('counts', True):
+        head.set_class_counts(COUNTS)
+    return head
+
+
+def inputs(n=6):
+    generator = torch.Generator().manual_seed(0)
+    feats = torch.randn(
+        3, n, 8, generator=generator, dtype=torch.float64).unbind()
+    return feats, torch.randint(5, (n, ), generator=generator)
+
+
+def test_cosine_classifier():
+    layer = MODELS.build(
+        dict(
+            type='CosineClassifier', in_features=8, out_features=5,
+            scale=20)).double()
+    torch.testing.assert_close(
+        layer.weight.norm(dim=1), torch.ones(5).double())
+    x = inputs()[0][0]
+    expected = torch.tensor([[
+        20 * float(a @ b) / float(a.norm()) / float(b.norm())
+        for b in layer.weight
+    ] for a in x]).double()
+    torch.testing.assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_cosine_classifier_is_full_precision_under_autocast():
+    layer = MODELS.build(
+        dict(type='CosineClassifier', in_features=8, out_features=5))
+    x = torch.randn(4, 8)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, layer(x), rtol=0, atol=0)
+    assert layer(torch.zeros(1, 8)).isfinite().all()
+
+
+def test_expert_loss_is_the_sum_over_experts():
+    head = build_head(diversity=dict(type='DiversityLoss', weight=0.45))
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    weights, divisor = head.sample_weights(labels)
+    losses = head.expert_loss(logits, labels, weights, divisor)
+    margins = 30 * ldam_margins(COUNTS).float().double()
+    expected = sum(
+        F.cross_entropy(
+            z - margins[labels][:, None] * F.one_hot(labels, 5), labels)
+        for z in logits)
+    torch.testing.assert_close(losses['loss_cls'], expected)
+    torch.testing.assert_close(
+        losses['loss_diversity'],
+        -0.45 * mean_divergence(logits, torch.ones(1).double()))
+
+
+def test_reweighted_loss_is_torch_weighted_mean():
+    head = build_head(loss=dict(type='CrossEntropyLoss'))
+    head.set_reweighting(0.9999)
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    losses = head.expert_loss(logits, labels, *head.sample_weights(labels))
+    expected = sum(
+        F.cross_entropy(z, labels, weight=head.class_weights) for z in logits)
+    torch.testing.assert_close(
+        losses['loss_cls'], expected, rtol=1e-6, atol=1e-6)
+    head.set_reweighting(None)
+    assert head.class_weights.eq(1).all()
+
+
+def test_no_diversity_changes_nothing_else():
+    feats, labels = inputs()
+    torch.manual_seed(0)
+    without = build_head()
+    torch.manual_seed(0)
+    zero = build_head(diversity=dict(type='DiversityLoss', weight=0.))
+    results = []
+    for head in (without, zero):
+        logits = head.expert_logits(feats)
+        results.append(
+            head.expert_loss(logits, labels, *head.sample_weights(labels)))
+    assert 'loss_diversity' not in results[0]
+    assert results[1]['loss_diversity'] == 0
+    assert results[0]['loss_cls'] == results[1]['loss_cls']
+
+
+def test_joint_loss_is_the_ensembles():
+    head = build_head(joint_loss=True, loss=dict(type='CrossEntropyLoss'))
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    losses = head.expert_loss(logits, labels, *head.sample_weights(labels))
+    torch.testing.assert_close(losses['loss_cls'],
+                               3 * F.cross_entropy(logits.mean(0), labels))
+
+
+@pytest.mark.parametrize('loss', [
+    dict(type='CrossEntropyLoss'),
+    dict(type='SoftmaxFocalLoss'),
+    dict(type='LDAMLoss'),
+    dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5),
+])
+def test_any_loss_of_mmpretrain_convention(loss):
+    head = build_head(loss=loss)
+    head.set_reweighting(0.9999)
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    value = head.expert_loss(logits, labels,
+                             *head.sample_weights(labels))['loss_cls']
+    assert value.isfinite() and value > 0
+
+
+def test_linear_classifier_has_no_scale():
+    head = build_head(classifier=dict(type='LinearClassifier'))
+    assert head.loss_module.scale == 1.
+
+
+def test_users_mistakes():
+    head = build_head()
+    with pytest.raises(UserError, match='5 classes'):
+        head.set_class_counts([1, 2, 3])
+    with pytest.raises(UserError, match='no training image'):
+        head.set_class_counts([5, 0, 3, 2, 1])
+    with pytest.raises(UserError, match='topk=30 .* classes, 5'):
+        build_head(router=dict(type='ExpertRouter'))
+    with pytest.raises(UserError, match='at least 2 experts'):
+        MODELS.build(
+            dict(
+                type='RIDEHead',
+                num_classes=5,
+                in_channels=8,
+                num_experts=1,
+                router=dict(type='ExpertRouter', topk=3)))
+
+
+def test_router_inputs():
+    head = build_head(router=dict(type='ExpertRouter', topk=3))
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    router = head.router
+    mean = (logits[0] + logits[1]) / 2
+    top = mean.sort(dim=1, descending=True).values[:, :3]
+    unit = feats[1] / feats[1].norm(dim=1, keepdim=True)
+    layer = router.hidden_fcs[1]
+    hidden = (unit @ layer.weight.T + layer.bias).clamp(min=0)
+    expected = torch.cat(
+        (top, hidden), 1) @ router.fc.weight[0] + router.fc.bias
+    torch.testing.assert_close(router(1, feats[1], mean), expected)
+    assert not router.trained
+    router.loss(feats, logits, labels).backward()
+    assert router.trained
+    assert 'num_updates' in router.state_dict()

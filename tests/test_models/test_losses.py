@@ -1,0 +1,271 @@
+"""Every loss against a plain, looped derivation in float64."""
+import math
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from ride_mm.models.heads.ride_head import deferred_weights
+from ride_mm.models.losses.diversity_loss import (class_temperature,
+                                                  mean_divergence,
+                                                  pairwise_divergence)
+from ride_mm.models.losses.focal_loss import softmax_focal_loss
+from ride_mm.models.losses.ldam_loss import ldam_loss, ldam_margins
+from ride_mm.models.losses.routing_loss import router_targets, routing_loss
+from ride_mm.utils.errors import UserError
+
+CIFAR_COUNTS = [int(500 * 0.01**(c / 99)) for c in range(100)]
+COUNTS = [400, 90, 30, 7, 2]
+
+
+def random_logits(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(
+        *shape, generator=generator, dtype=torch.float64)
+    return logits.requires_grad_()
+
+
+def random_labels(n, k, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(k, (n, ), generator=generator)
+
+
+def log_softmax(row):
+    top = max(float(v) for v in row)
+    total = sum(torch.exp(v - top) for v in row)
+    return [v - top - torch.log(total) for v in row]
+
+
+def kl(log_p, log_q):
+    return sum(
+        torch.exp(a) * (a - b) for a, b in zip(log_p, log_q))
+
+
+def assert_same(actual, expected, leaf):
+    """Equal values and equal gradients."""
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    grads = [
+        torch.autograd.grad(value, leaf, retain_graph=True)[0]
+        for value in (actual, expected)
+    ]
+    assert grads[0].abs().max() > 0
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
+
+
+# ------------------------------------------------------------------- LDAM
+
+
+def test_ldam_margins():
+    margins = ldam_margins(COUNTS, 0.5)
+    for margin, count in zip(margins.tolist(), COUNTS):
+        assert margin == pytest.approx(0.5 * (2 / count)**0.25, rel=1e-14)
+
+
+def test_ldam_margins_on_cifar100_lt():
+    scaled = 30 * ldam_margins(CIFAR_COUNTS, 0.5)
+    assert scaled[0].item() == pytest.approx(4.74, abs=0.005)
+    assert scaled[-1].item() == 15.0
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+def test_ldam_loss(weighted):
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    margins = 30 * ldam_margins(COUNTS)
+    weights = deferred_weights(COUNTS, 0.9999)
+    total, divisor = 0., 0.
+    for row, label in zip(logits, labels.tolist()):
+        row = [
+            value - margins[c] if c == label else value
+            for c, value in enumerate(row)
+        ]
+        weight = weights[label] if weighted else 1.
+        total = total - weight * log_softmax(row)[label]
+        divisor = divisor + weight
+    sample_weight = weights[labels] if weighted else None
+    actual = ldam_loss(
+        logits,
+        labels,
+        margins,
+        weight=sample_weight,
+        avg_factor=sample_weight.sum() if weighted else None)
+    assert_same(actual, total / divisor, logits)
+
+
+def test_ldam_module_needs_counts():
+    loss = MODELS.build(dict(type='LDAMLoss'))
+    with pytest.raises(UserError, match='ClassCountsHook'):
+        loss(random_logits(2, 5), random_labels(2, 5))
+
+
+def test_ldam_module_scales_margins():
+    loss = MODELS.build(dict(type='LDAMLoss', scale=16, class_counts=COUNTS))
+    logits, labels = random_logits(4, 5), random_labels(4, 5)
+    expected = ldam_loss(logits, labels,
+                         16 * ldam_margins(COUNTS).float().double())
+    torch.testing.assert_close(loss(logits, labels), expected)
+    assert not loss.state_dict()
+
+
+# ------------------------------------------------------------------ focal
+
+
+@pytest.mark.parametrize('gamma', [0., 0.5, 2.])
+def test_softmax_focal_loss(gamma):
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    expected = 0.
+    for row, label in zip(logits, labels.tolist()):
+        log_p = log_softmax(row)[label]
+        expected = expected - (1 - torch.exp(log_p))**gamma * log_p
+    assert_same(
+        softmax_focal_loss(logits, labels, gamma), expected / 6, logits)
+
+
+def test_softmax_focal_loss_of_a_sure_prediction_has_a_gradient():
+    logits = torch.tensor([[80., 0., 0.]], requires_grad=True)
+    softmax_focal_loss(logits, torch.tensor([0]), 0.5).backward()
+    assert logits.grad.isfinite().all()
+
+
+# -------------------------------------------------------------- diversity
+
+
+@pytest.mark.parametrize('num_experts', [1, 2, 3, 4, 6])
+def test_pairwise_divergence(num_experts):
+    logits = random_logits(num_experts, 4, 5)
+    temperature = class_temperature(COUNTS, 'paper', gamma=0.1)
+    actual = pairwise_divergence(logits, temperature)
+    if num_experts == 1:
+        assert actual.item() == pytest.approx(0, abs=1e-12)
+        return
+    log_p = [[log_softmax(row / temperature) for row in expert]
+             for expert in logits]
+    expected = 0.
+    for i in range(num_experts):
+        for j in range(num_experts):
+            if i != j:
+                for n in range(4):
+                    expected = expected + kl(log_p[i][n], log_p[j][n])
+    assert_same(actual, expected / (num_experts - 1) / 4, logits)
+
+
+@pytest.mark.parametrize('num_experts', [1, 2, 3, 4, 6])
+def test_mean_divergence(num_experts):
+    logits = random_logits(num_experts, 4, 5)
+    temperature = class_temperature(COUNTS, 'official', gamma=0.1)
+    actual = mean_divergence(logits, temperature)
+    if num_experts == 1:
+        assert actual.item() == pytest.approx(0, abs=1e-12)
+        return
+    mean = (sum(expert for expert in logits) / num_experts).detach()
+    expected = 0.
+    for n in range(4):
+        log_mean = log_softmax(mean[n] / temperature)
+        for expert in logits:
+            expected = expected + kl(log_mean,
+                                     log_softmax(expert[n] / temperature))
+    mean_temperature = sum(temperature.tolist()) / len(temperature)
+    assert_same(actual, mean_temperature**2 * expected / 4, logits)
+
+
+def test_class_temperature():
+    gamma, total = 0.05, sum(COUNTS)
+    psi = [gamma * 5 * n / total + 1 - gamma for n in COUNTS]
+    official = class_temperature(COUNTS, 'official', eta=2., gamma=gamma)
+    paper = class_temperature(COUNTS, 'paper', eta=2., gamma=gamma)
+    for c in range(5):
+        assert official[c].item() == pytest.approx(2 * psi[c] / max(psi))
+        assert paper[c].item() == pytest.approx(2 * psi[c] + 2 *
+                                                (1 - max(psi)))
+
+
+def test_class_temperature_on_cifar100_lt():
+    official = class_temperature(CIFAR_COUNTS, 'official', gamma=0.05)
+    paper = class_temperature(CIFAR_COUNTS, 'paper', gamma=0.05)
+    assert official.min().item() == pytest.approx(0.807, abs=5e-4)
+    assert official.mean().item() == pytest.approx(0.847, abs=5e-4)
+    assert paper.min().item() == pytest.approx(0.772, abs=5e-4)
+    assert paper.mean().item() == pytest.approx(0.820, abs=5e-4)
+
+
+def test_diversity_module_official_waits_for_reweighting():
+    loss = MODELS.build(dict(type='DiversityLoss', weight=0.45))
+    logits = random_logits(3, 4, 5)
+    uniform = -0.45 * mean_divergence(logits, torch.ones(1).double())
+    torch.testing.assert_close(loss(logits), uniform)
+    loss.set_class_counts(COUNTS)
+    torch.testing.assert_close(loss(logits), uniform)
+    loss.set_reweighting(True)
+    temperature = class_temperature(COUNTS).float().double()
+    torch.testing.assert_close(
+        loss(logits), -0.45 * mean_divergence(logits, temperature))
+    loss.set_reweighting(False)
+    torch.testing.assert_close(loss(logits), uniform)
+
+
+def test_diversity_module_paper_has_temperatures_at_once():
+    loss = MODELS.build(dict(type='DiversityLoss', weight=0.2, form='paper'))
+    logits = random_logits(3, 4, 5)
+    with pytest.raises(UserError, match='ClassCountsHook'):
+        loss(logits)
+    loss.set_class_counts(COUNTS)
+    temperature = class_temperature(COUNTS, 'paper').float().double()
+    torch.testing.assert_close(
+        loss(logits), -0.2 * pairwise_divergence(logits, temperature))
+
+
+def test_diversity_module_mistakes():
+    with pytest.raises(UserError, match='expected one of'):
+        MODELS.build(dict(type='DiversityLoss', form='pairs'))
+    loss = MODELS.build(dict(type='DiversityLoss', form='paper', gamma=0.9))
+    with pytest.raises(UserError, match='lower gamma'):
+        loss.set_class_counts(COUNTS)
+
+
+# ----------------------------------------------------------------- router
+
+
+def test_router_targets_by_hand():
+    # Three experts, two classes, label 0; the margin of class 0 over class 1
+    # of each expert, image by image.
+    margins = torch.tensor([
+        [1., -1., -1., -1., 1.],
+        [1., 2., -1., -1., -3.],
+        [1., 0.5, 3., -1., 3.],
+    ])
+    logits = torch.stack((margins, torch.zeros_like(margins)), dim=-1)
+    # Ensembles: RRR, WRR, WWR, WWW, RWR.
+    expected = [[False, True, True, False, False],
+                [False, False, True, False, True]]
+    targets = router_targets(logits, torch.zeros(5, dtype=torch.long))
+    assert targets.tolist() == expected
+
+
+def test_routing_loss():
+    logits = random_logits(2, 7)
+    targets = torch.rand(2, 7, generator=torch.Generator().manual_seed(3)) > .5
+    expected = 0.
+    for row, target_row in zip(logits, targets.tolist()):
+        for z, target in zip(row, target_row):
+            p = 1 / (1 + torch.exp(-z))
+            expected = expected - (
+                100 * torch.log(p) if target else 3 * torch.log(1 - p))
+    assert_same(
+        routing_loss(logits, targets, 100., 3.), expected / 14, logits)
+
+
+# -------------------------------------------------------------------- DRW
+
+
+def test_deferred_weights():
+    weights = deferred_weights(COUNTS, 0.9999)
+    plain = [(1 - 0.9999) / (1 - 0.9999**n) for n in COUNTS]
+    for weight, value in zip(weights.tolist(), plain):
+        assert weight == pytest.approx(5 * value / sum(plain), rel=1e-10)
+    assert weights.sum().item() == pytest.approx(5)
+
+
+def test_deferred_weights_on_cifar100_lt():
+    weights = deferred_weights(CIFAR_COUNTS)
+    assert weights.min().item() == pytest.approx(0.0449, abs=5e-5)
+    assert weights.max().item() == pytest.approx(4.378, abs=5e-4)
+    assert math.isclose(weights.sum().item(), 100)

@@ -1,0 +1,346 @@
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from ride_mm.engine.optim_wrappers import AmpOptimWrapper
+from ride_mm.utils.errors import UserError
+
+COUNTS = [50, 40, 30, 20, 10, 8, 6, 4, 3, 2]
+
+
+def build(cfg, **kwargs):
+    torch.manual_seed(0)
+    model = MODELS.build(dict(cfg, **kwargs))
+    model.head.set_class_counts(COUNTS)
+    return model
+
+
+def images(n=12, size=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 3, size, size, generator=generator)
+
+
+def samples(n=12):
+    return [DataSample().set_gt_label(i % 10) for i in range(n)]
+
+
+def batch(n=12):
+    return dict(inputs=images(n), data_samples=samples(n))
+
+
+@torch.no_grad()
+def predict(model, x, **test_cfg):
+    model.test_cfg.update(test_cfg)
+    return model.eval().predict(x)
+
+
+def scores(predictions):
+    return torch.stack([sample.pred_score for sample in predictions])
+
+
+def used(predictions):
+    return [sample.num_experts_used for sample in predictions]
+
+
+# ------------------------------------------------------------- prediction
+
+
+def test_ensemble_is_the_mean_of_logits(tiny_model):
+    model = build(tiny_model).eval()
+    predictions = predict(model, images(), mode='ensemble')
+    with torch.no_grad():
+        expected = torch.stack([
+            model.head.classifiers[k](model.neck.experts[k](
+                model.backbone(images())[-1])) for k in range(3)
+        ]).mean(0).softmax(1)
+    torch.testing.assert_close(scores(predictions), expected)
+    assert used(predictions) == [3] * 12
+    assert {p.relative_compute for p in predictions} == {1.0}
+    labels = torch.cat([p.pred_label for p in predictions])
+    assert torch.equal(labels, expected.argmax(1))
+
+
+def test_threshold_0_is_the_ensemble(tiny_model):
+    model = build(tiny_model)
+    routed = predict(model, images(), mode='route', threshold=0)
+    ensemble = predict(model, images(), mode='ensemble')
+    torch.testing.assert_close(
+        scores(routed), scores(ensemble), rtol=1e-5, atol=1e-6)
+    assert used(routed) == [3] * 12
+
+
+def test_threshold_1_is_the_first_expert(tiny_model):
+    model = build(tiny_model)
+    # As sure as can be that more experts are needed: still not above 1.
+    model.head.router.fc.bias.data.fill_(1e6)
+    # Compute is measured once, by running every expert.
+    predict(model, images(1), mode='route')
+    calls = []
+    model.neck.experts[1].register_forward_hook(lambda *_: calls.append(1))
+    routed = predict(model, images(), mode='route', threshold=1)
+    with torch.no_grad():
+        feature = model.neck.experts[0](model.backbone(images())[-1])
+        expected = model.head.classifiers[0](feature).softmax(1)
+    assert torch.equal(scores(routed), expected)
+    assert used(routed) == [1] * 12
+    assert not calls  # the empty sub-batch ran nothing
+
+
+def test_threshold_0_ignores_a_sure_router(tiny_model):
+    model = build(tiny_model)
+    model.head.router.fc.bias.data.fill_(-1e6)
+    routed = predict(model, images(), mode='route', threshold=0)
+    assert used(routed) == [3] * 12
+
+
+def plain_route(model, x, threshold):
+    """Image by image, as the method is told in words."""
+    results = []
+    for image in x.split(1):
+        trunk = model.backbone(image)[-1]
+        logits, count = 0, 0
+        for k in range(3):
+            feature = model.neck.experts[k](trunk)
+            logits = logits + model.head.classifiers[k](feature)
+            count += 1
+            if k == 2:
+                break
+            doubt = model.head.router(k, feature, logits / count)
+            if not torch.sigmoid(doubt).item() > threshold:
+                break
+        results.append((count, (logits / count).softmax(1)[0]))
+    return results
+
+
+def test_routing_image_by_image(tiny_model):
+    model = build(tiny_model).eval()
+    x = images(40)
+    with torch.no_grad():
+        feature = model.neck.experts[0](model.backbone(x)[-1])
+        doubts = model.head.router(0, feature,
+                                   model.head.classifiers[0](feature))
+    # Between two images, so that rounding decides nothing.
+    middle = torch.sigmoid(doubts).sort().values[19:21]
+    threshold = middle.mean().item()
+    assert middle.diff() > 1e-6
+    with torch.no_grad():
+        expected = plain_route(model, x, threshold)
+    routed = predict(model, x, mode='route', threshold=threshold)
+    assert used(routed) == [count for count, _ in expected]
+    assert len(set(used(routed))) > 1
+    torch.testing.assert_close(
+        scores(routed),
+        torch.stack([score for _, score in expected]),
+        rtol=1e-4,
+        atol=1e-5)
+
+
+def test_auto_routes_once_the_router_is_trained(tiny_model):
+    model = build(tiny_model)
+    model.head.router.fc.bias.data.fill_(-1e6)
+    assert used(predict(model, images())) == [3] * 12
+    model.head.router.num_updates += 1
+    assert used(predict(model, images())) == [1] * 12
+
+
+def test_relative_compute(tiny_model):
+    model = build(tiny_model)
+    macs = model.macs((3, 16, 16))
+    model.test_cfg['mode'] = 'route'
+    compute = model.relative_compute((3, 16, 16))
+    everything = macs['trunk'][0] + sum(macs['experts'])
+    first = macs['trunk'][0] + macs['experts'][0] + macs['routers'][0]
+    assert compute[0] == first / everything
+    assert compute[2] == 1 + sum(macs['routers']) / everything
+    # 16x16: a convolution by hand, conv1 of the trunk 3 -> 16.
+    assert macs['trunk'][0] > 3 * 16 * 9 * 16 * 16
+
+
+def test_expert_logits_on_request(tiny_model):
+    model = build(
+        tiny_model, test_cfg=dict(mode='ensemble', expert_logits=True))
+    prediction = predict(model, images())[0]
+    assert prediction.expert_logits.shape == (3, 10)
+    torch.testing.assert_close(
+        prediction.expert_logits.mean(0).softmax(0), prediction.pred_score)
+
+
+def test_tensor_mode_is_the_mean_of_logits(tiny_model):
+    model = build(tiny_model).eval()
+    with torch.no_grad():
+        logits = model(images())
+    torch.testing.assert_close(
+        logits.softmax(1), scores(predict(model, images(), mode='ensemble')))
+
+
+def test_predict_fills_given_samples(tiny_model):
+    model = build(tiny_model).eval()
+    given = samples()
+    with torch.no_grad():
+        predictions = model.predict(images(), given)
+    assert predictions[3] is given[3]
+    assert given[3].gt_label.item() == 3
+
+
+# --------------------------------------------------------------- training
+
+
+def train(model, steps=1, wrapper=OptimWrapper, **kwargs):
+    optim_wrapper = wrapper(
+        optimizer=torch.optim.SGD(
+            model.parameters(), lr=0.1, weight_decay=0.1), **kwargs)
+    model.train()
+    for _ in range(steps):
+        log = model.train_step(batch(), optim_wrapper)
+    return {key: value.item() for key, value in log.items()}
+
+
+def test_stage_experts_leaves_the_router_alone(tiny_model):
+    model = build(tiny_model)
+    before = copy.deepcopy(model.state_dict())
+    log = train(model)
+    assert log['loss'] == pytest.approx(
+        log['loss_cls'] + log['loss_diversity'], rel=1e-6)
+    assert log['loss_diversity'] <= 0
+    for key, value in model.state_dict().items():
+        unchanged = torch.equal(value, before[key])
+        assert unchanged == key.startswith('head.router')
+
+
+def test_stage_router_trains_nothing_else(tiny_model):
+    model = build(tiny_model, stage='router')
+    before = copy.deepcopy(model.state_dict())
+    log = train(model)
+    assert set(log) == {'loss', 'loss_router'}
+    assert model.training and model.head.router.training
+    assert not model.backbone.training and not model.neck.training
+    changed = {
+        key
+        for key, value in model.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    # Running means of BatchNorm included, all else is as it was.
+    assert changed and all(key.startswith('head.router') for key in changed)
+    assert model.head.router.trained
+
+
+def test_amp_on_the_cpu(tiny_model):
+    plain, mixed = build(tiny_model), build(tiny_model)
+    seen = []
+    mixed.backbone.conv1.register_forward_hook(
+        lambda module, args, out: seen.append(out.dtype))
+    mixed.head.classifiers[0].register_forward_hook(
+        lambda module, args, out: seen.append(out.dtype))
+    expected = train(plain)
+    log = train(mixed, wrapper=AmpOptimWrapper)
+    assert seen == [torch.bfloat16, torch.float32]
+    assert log['loss'] == pytest.approx(expected['loss'], rel=0.02)
+    assert mixed.backbone.conv1.weight.dtype == torch.float32
+    mixed.set_stage('router')
+    assert train(mixed, wrapper=AmpOptimWrapper)['loss'] > 0
+
+
+def test_amp_wrapper_state_and_mistakes():
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    wrapper = AmpOptimWrapper(
+        optimizer=optimizer, clip_grad=dict(max_norm=1.))
+    wrapper.update_params((3 * parameter).sum())
+    assert parameter.item() == pytest.approx(0.9)
+    wrapper.load_state_dict(wrapper.state_dict())
+    with pytest.raises(UserError, match='bfloat16'):
+        AmpOptimWrapper(optimizer=optimizer, dtype='float16')
+
+
+@pytest.mark.parametrize('stage', ['experts', 'router'])
+def test_compiled_step(tiny_model, stage):
+    """One graph, and the same losses."""
+    plain = build(tiny_model, stage=stage)
+    compiled = build(
+        tiny_model,
+        stage=stage,
+        compile=dict(fullgraph=True, backend='aot_eager'))
+    assert train(compiled, 3) == pytest.approx(train(plain, 3), rel=1e-4)
+    # A copy runs on its own weights.
+    twin = copy.deepcopy(compiled)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert train(compiled)['loss'] != pytest.approx(train(twin)['loss'])
+
+
+def test_frozen_stages_of_the_user_stay_frozen(root):
+    from mmengine.config import Config
+    cfg = Config.fromfile(root / 'configs/_base_/models/ride_r50.py').model
+    cfg.backbone.frozen_stages = 1
+    model = MODELS.build(cfg)
+    assert not model.backbone.layer1[0].conv1.weight.requires_grad
+    assert model.backbone.layer2[0].conv1.weight.requires_grad
+
+
+# ----------------------------------------------------------- checkpoints
+
+
+def test_another_architecture_is_refused(tiny_model):
+    model = build(tiny_model)
+    more = copy.deepcopy(tiny_model)
+    more.neck.num_experts = more.head.num_experts = 4
+    with pytest.raises(UserError, match='only in the checkpoint'):
+        model.load_state_dict(build(more).state_dict())
+    with pytest.raises(UserError, match='not in the checkpoint'):
+        build(more).load_state_dict(model.state_dict())
+    wider = copy.deepcopy(tiny_model)
+    wider.head.router.topk = 7
+    with pytest.raises(UserError, match=r'\(1, 21\), the checkpoint \(1, 23\)'):
+        model.load_state_dict(build(wider).state_dict())
+
+
+def test_a_checkpoint_without_router_is_whole(tiny_model):
+    model = build(tiny_model)
+    state = {
+        key: value
+        for key, value in build(tiny_model).state_dict().items()
+        if 'router' not in key
+    }
+    result = model.load_state_dict(state, strict=False)
+    assert all('router' in key for key in result.missing_keys)
+
+
+def test_losses_leave_nothing_in_the_checkpoint(tiny_model):
+    keys = build(tiny_model).state_dict()
+    assert not [k for k in keys if 'loss' in k or 'diversity' in k]
+    assert 'head.class_weights' not in keys
+
+
+# --------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(stage='routers'), 'stage="routers"'),
+    (dict(test_cfg=dict(mode='routed')), 'mode="routed"'),
+    (dict(test_cfg=dict(treshold=0.3)), 'treshold'),
+    (dict(test_cfg=dict(threshold=30)), 'between 0 and 1'),
+    (dict(test_cfg=dict(mode='route', expert_logits=True)), 'ensemble'),
+    (dict(train_cfg=dict(augments=dict(type='Mixup', alpha=.2))), 'Mixup'),
+])
+def test_users_mistakes(tiny_model, change, message):
+    with pytest.raises(UserError, match=message):
+        build(tiny_model, **change)
+
+
+def test_router_asked_for_where_there_is_none(tiny_model):
+    tiny_model.head.router = None
+    with pytest.raises(UserError, match='model.head.router'):
+        build(tiny_model, stage='router')
+    with pytest.raises(UserError, match='model.head.router'):
+        build(tiny_model, test_cfg=dict(mode='route'))
+
+
+def test_numbers_of_experts_must_agree(tiny_model):
+    tiny_model.neck.num_experts = 2
+    with pytest.raises(UserError, match='neck.num_experts=2'):
+        build(tiny_model)

@@ -1,0 +1,92 @@
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+CONTENT = ('configs', 'tools', 'model-index.yml')
+
+
+@pytest.fixture
+def project(root, tmp_path):
+    """A copy of what packaging needs, to be built in."""
+    project = tmp_path / 'project'
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in ('ride_mm', 'requirements', 'configs', 'tools'):
+        shutil.copytree(root / name, project / name, ignore=ignore)
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE',
+                 'model-index.yml'):
+        shutil.copy(root / name, project / name)
+    return project
+
+
+def pip(project, *args):
+    done = subprocess.run(
+        [sys.executable, '-m', 'pip', '--disable-pip-version-check', *args],
+        cwd=project,
+        capture_output=True,
+        text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_mim_links(project):
+    setup = runpy.run_path(str(project / 'setup.py'))
+    for _ in range(2):
+        setup['link_mim'](project / 'ride_mm')
+        mim = project / 'ride_mm' / '.mim'
+        for name in CONTENT:
+            assert (mim / name).is_symlink()
+            assert (mim / name).resolve() == project / name
+
+
+def test_wheel(project):
+    # an editable install and an older build were there before
+    setup = runpy.run_path(str(project / 'setup.py'))
+    setup['link_mim'](project / 'ride_mm')
+    stale = project / 'build' / 'lib' / 'ride_mm' / '.mim' / 'stale.py'
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+
+    pip(project, 'wheel', '.', '--no-deps', '--no-build-isolation', '-w', '.')
+    wheel, = project.glob('*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        train = archive.read('ride_mm/.mim/tools/train.py')
+        metadata = archive.read('ride_mm-{}.dist-info/METADATA'.format(
+            wheel.name.split('-')[1])).decode()
+    assert train == (project / 'tools' / 'train.py').read_bytes()
+    for name in ('configs/ride_r32_digits_lt.py', 'configs/_base_/'
+                 'default_runtime.py', 'model-index.yml',
+                 'tools/dist_train.sh', 'tools/test.py'):
+        assert f'ride_mm/.mim/{name}' in names
+    assert 'ride_mm/engine/launch.py' in names
+    assert not [name for name in names if 'stale' in name]
+    assert not [name for name in names if name.startswith(('tests', 'tools'))]
+
+    # a full mmcv is never replaced by mmcv-lite, nor a torch by another
+    required = [
+        line.split(':')[1].split(';')[0].strip()
+        for line in metadata.splitlines()
+        if line.startswith('Requires-Dist') and 'extra' not in line
+    ]
+    assert sorted(name.split('>')[0] for name in required) == [
+        'matplotlib', 'numpy', 'rich', 'scikit-learn'
+    ]
+    assert 'mmcv-lite' not in metadata
+
+
+def test_editable_install(project, tmp_path):
+    target = tmp_path / 'site-packages'
+    pip(project, 'wheel', '--no-deps', '--no-build-isolation', '-w',
+        str(target), '--editable', '.')
+    wheel, = target.glob('*.whl')
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        top_level, = [name for name in names if 'top_level' in name]
+        lines = archive.read(top_level).decode().split('\n')
+    # where mim and mmengine look for .mim
+    assert lines[0] == str(project / 'ride_mm')
+    assert (project / 'ride_mm' / '.mim' / 'tools' / 'train.py').is_file()

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Train in several processes: one per GPU or, where there is none, on the CPU.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
+
+if [ $# -lt 2 ] || [[ ! $2 =~ ^[1-9][0-9]*$ ]]; then
+  cat >&2 <<'USAGE'
+usage: bash tools/dist_train.sh CONFIG N [options of tools/train.py]
+
+N is the number of processes on this machine. For several machines, run it on
+each with NNODES (how many), NODE_RANK (0, 1, ...), MASTER_ADDR (of machine 0)
+and, if 29500 is taken, PORT in the environment.
+USAGE
+  exit 2
+fi
+config=$1
+processes=$2
+shift 2
+
+use_environment
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for "$processes")}
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m torch.distributed.run \
+  --nnodes="${NNODES:-1}" \
+  --node_rank="${NODE_RANK:-0}" \
+  --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+  --master_port="${PORT:-29500}" \
+  --nproc_per_node="$processes" \
+  "$root/tools/train.py" "$config" --launcher pytorch "$@"

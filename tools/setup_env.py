@@ -1,0 +1,160 @@
+"""Install what this project needs into the environment that runs this.
+
+A second call finds that all is there and returns at once. Only the standard
+library is used. With `--pinned` every version is that of
+requirements/constraints.txt. Without, what is installed and new enough stays.
+"""
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Dict, List, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMP = Path(sys.prefix, 'ride_mm_environment.txt')
+# a setuptools that builds wheels by itself and still has pkg_resources
+SETUPTOOLS = 'setuptools>=70.1,<82'
+OPENMMLAB = ('mmcv-lite', 'mmengine', 'mmpretrain')
+# Installed by other names, with the same modules: never to be overwritten.
+SAME_MODULES = {
+    'mmcv-lite': ('mmcv', 'onedl-mmcv'),
+    'mmengine': ('onedl-mmengine', ),
+    'mmpretrain': ('onedl-mmpretrain', ),
+}
+
+
+def read_lines(name: str) -> List[str]:
+    text = (ROOT / 'requirements' / name).read_text()
+    return [line for line in text.splitlines() if line and line[0] != '#']
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
+
+
+def requirements() -> List[str]:
+    """What the two commands need; mmcv-lite is enough for classification."""
+    core = [
+        re.sub(r'^mmcv\b', 'mmcv-lite', line) for line in read_lines('mim.txt')
+    ]
+    return core + read_lines('runtime.txt') + read_lines('tests.txt') + [
+        SETUPTOOLS
+    ]
+
+
+def installed_version(name: str) -> Optional[str]:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def fits(found: str, requirement: str) -> bool:
+    """Whether a version is within the range of a requirement."""
+
+    def key(text):
+        return [int(n) for n in re.findall(r'\d+', text.split('+')[0])][:3]
+
+    for operator, bound in re.findall(r'(>=|<)([\d.]+)', requirement):
+        if (key(found) >= key(bound)) != (operator == '>='):
+            return False
+    return True
+
+
+def split_installed(needed: List[str]) -> tuple:
+    """Split requirements into what stays as it is and what to install.
+
+    Returns:
+        tuple: The kept versions by name, and the other requirements.
+    """
+    keep: Dict[str, str] = {}
+    install = []
+    for requirement in needed:
+        name = name_of(requirement)
+        found = {
+            alias: installed_version(alias)
+            for alias in (name, *SAME_MODULES.get(name, ()))
+            if installed_version(alias)
+        }
+        if not found:
+            install.append(requirement)
+            continue
+        alias, found_version = next(iter(found.items()))
+        if alias.startswith('onedl-') or fits(found_version, requirement):
+            keep[alias] = found_version
+        elif requirement in read_lines('tests.txt') + [SETUPTOOLS]:
+            install.append(requirement)
+        else:
+            wanted = requirement.replace(name, alias, 1)
+            sys.exit(f'error: this environment ({sys.prefix}) has {alias} '
+                     f'{found_version}, and {wanted} is needed. Change it, '
+                     'or deactivate the environment: a .venv is made then.')
+    return keep, install
+
+
+def constraints_for(keep: Dict[str, str]) -> List[str]:
+    """The versions for an environment that keeps some of its own.
+
+    One that has a torch has made its choices: of what is not there, only the
+    OpenMMLab packages have a fixed version then.
+    """
+    pins = read_lines('constraints.txt')
+    pins = [pin for pin in pins if installed_version(name_of(pin)) is None]
+    if 'torch' in keep:
+        pins = [pin for pin in pins if name_of(pin) in OPENMMLAB]
+    return pins + [f'{name}=={found}' for name, found in keep.items()]
+
+
+def fingerprint() -> str:
+    """Changes with whatever a new installation would change."""
+    files = sorted((ROOT / 'requirements').glob('*.txt'))
+    files += [ROOT / 'setup.py', ROOT / 'ride_mm' / 'version.py']
+    digest = hashlib.sha256(f'{ROOT} {sys.version}'.encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def pip(*args: str) -> None:
+    command = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
+    status = subprocess.run([*command, *args]).returncode
+    if status:
+        sys.exit(f'error: `pip {" ".join(args)}` failed; what went wrong is '
+                 'said above. The next call goes on from here.')
+
+
+def main() -> None:
+    current = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == current:
+        return
+    start = time.time()
+    pins, needed = read_lines('constraints.txt'), requirements()
+    if '--pinned' not in sys.argv:
+        keep, needed = split_installed(needed)
+        pins = constraints_for(keep)
+    if importlib.util.find_spec('pip') is None:
+        subprocess.run([sys.executable, '-m', 'ensurepip'], check=True)
+    if needed:
+        names = [name_of(requirement) for requirement in needed]
+        print(f'[1/2] Installing {", ".join(names)} into {sys.prefix}')
+        if 'torch' in names:
+            print('PyTorch is a download of some gigabytes: this can take '
+                  'several minutes', flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            constraints = Path(folder, 'constraints.txt')
+            constraints.write_text('\n'.join(pins))
+            pip('install', '-c', str(constraints), *needed)
+    print('[2/2] Installing ride_mm itself', flush=True)
+    pip('install', '--quiet', '--no-deps', '--no-build-isolation',
+        '--editable', str(ROOT))
+    STAMP.write_text(current)
+    print(f'The environment is ready after {time.time() - start:.0f} s.')
+
+
+if __name__ == '__main__':
+    main()
