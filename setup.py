@@ -68,8 +68,8 @@ class EditableWheel(editable_wheel):
 
     def _ensure_dist_info(self):
         super()._ensure_dist_info()
-        Path(self.dist_info_dir, 'top_level.txt').write_text(
-            f'{ROOT / PACKAGE}\n{PACKAGE}\n')
+        top_level = Path(self.dist_info_dir, 'top_level.txt')
+        top_level.write_text(f'{ROOT / PACKAGE}\n{PACKAGE}\n')
 
 
 if __name__ == '__main__':

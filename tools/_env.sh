@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: which Python they use, and how it gets
 # what it needs.
 

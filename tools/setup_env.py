@@ -144,7 +144,8 @@ def main() -> None:
         print(f'[1/2] Installing {", ".join(names)} into {sys.prefix}')
         if 'torch' in names:
             print('PyTorch is a download of some gigabytes: this can take '
-                  'several minutes', flush=True)
+                  'several minutes')
+        sys.stdout.flush()
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder, 'constraints.txt')
             constraints.write_text('\n'.join(pins))

@@ -59,9 +59,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     launch.check_checkpoint_path(args.checkpoint)
     cfg.resume, cfg.load_from = False, args.checkpoint
     if args.out:
-        launch.check_output_file(
-            args.out,
-            ('.json', '.yaml', '.pkl') if dump_metrics else ('.pkl', ))
+        suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.pkl', )
+        launch.check_output_file(args.out, suffixes)
     launch.set_dataloader_defaults(
         cfg, pin_memory=False if args.no_pin_memory else None)
     if args.amp:

@@ -1,2 +1,8 @@
-from .hooks import *  # noqa: F401,F403
-from .optim_wrappers import *  # noqa: F401,F403
+from .hooks import (CheckpointHook, ClassCountsHook, DeferredReweightingHook,
+                    DistSamplerSeedHook, TwoStageHook)
+from .optim_wrappers import AmpOptimWrapper
+
+__all__ = [
+    'AmpOptimWrapper', 'CheckpointHook', 'ClassCountsHook',
+    'DeferredReweightingHook', 'DistSamplerSeedHook', 'TwoStageHook'
+]

@@ -71,8 +71,7 @@ def common_arguments() -> argparse.ArgumentParser:
 
 def _key_value(text: str) -> str:
     if '=' not in text:
-        raise argparse.ArgumentTypeError(
-            f'expected KEY=VALUE, found {text!r}')
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, found {text!r}')
     return text
 
 
@@ -240,9 +239,8 @@ def disable_validation(cfg: Config) -> None:
 def find_checkpoints(folder: str) -> List[Path]:
     """List the checkpoints that training left in a folder, newest last."""
     paths = Path(folder).glob('*.pth')
-    return sorted(
-        (path for path in paths if _CHECKPOINT.fullmatch(path.name)),
-        key=lambda path: path.stat().st_mtime)
+    return sorted((path for path in paths if _CHECKPOINT.fullmatch(path.name)),
+                  key=lambda path: path.stat().st_mtime)
 
 
 def is_used(work_dir: str) -> bool:
@@ -271,14 +269,13 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             cfg.load_from = None
     elif resume is not None:
         cfg.resume, cfg.load_from = True, resume
-    elif is_main_process() and not cfg.get('resume') and is_used(
-            cfg.work_dir):
+    elif is_main_process() and not cfg.get('resume') and is_used(cfg.work_dir):
         raise UserError(
             f'{cfg.work_dir} already holds the checkpoints of a run. Pass '
             '--resume to go on with it, or --work-dir DIR for a new run.')
     if cfg.get('load_from') is not None:
-        check_checkpoint_path(
-            cfg.load_from, '--resume ' if resume else 'load_from=')
+        check_checkpoint_path(cfg.load_from,
+                              '--resume ' if resume else 'load_from=')
 
 
 def check_checkpoint_path(path: str, source: str = '') -> None:

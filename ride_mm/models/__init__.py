@@ -1,5 +1,12 @@
-from .backbones import *  # noqa: F401,F403
-from .classifiers import *  # noqa: F401,F403
-from .heads import *  # noqa: F401,F403
-from .losses import *  # noqa: F401,F403
-from .necks import *  # noqa: F401,F403
+from .backbones import CIFARResNet, ResNet10
+from .classifiers import RIDEClassifier
+from .heads import CosineClassifier, ExpertRouter, LinearClassifier, RIDEHead
+from .losses import DiversityLoss, LDAMLoss, RoutingLoss, SoftmaxFocalLoss
+from .necks import CIFARResNetExpert, MultiExpertNeck, ResNetExpert
+
+__all__ = [
+    'CIFARResNet', 'CIFARResNetExpert', 'CosineClassifier', 'DiversityLoss',
+    'ExpertRouter', 'LDAMLoss', 'LinearClassifier', 'MultiExpertNeck',
+    'RIDEClassifier', 'RIDEHead', 'ResNet10', 'ResNetExpert', 'RoutingLoss',
+    'SoftmaxFocalLoss'
+]

@@ -24,9 +24,7 @@ class UserError(ValueError):
         super().__init__(message)
 
 
-def nearest(name: str,
-            candidates: Iterable[str],
-            cutoff: float = 0.6) -> str:
+def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
     """Name the nearest valid name, as the end of a message.
 
     Args:

@@ -141,15 +141,14 @@ class TestDataloaders:
 
     def test_defaults(self, cfg):
         launch.set_dataloader_defaults(cfg)
-        train, val, test = (
-            cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+        train, val = cfg.train_dataloader, cfg.val_dataloader
         assert train.pin_memory == val.pin_memory == torch.cuda.is_available()
         assert train.persistent_workers is True
         assert val.persistent_workers is False
         assert train.collate_fn == dict(type='default_collate')
         # the config's own settings stay
-        assert test.pin_memory is True
-        assert test.persistent_workers is False
+        assert cfg.test_dataloader.pin_memory is True
+        assert cfg.test_dataloader.persistent_workers is False
 
     def test_no_workers_to_persist(self, cfg):
         cfg.train_dataloader.update(num_workers=0, persistent_workers=True)
@@ -294,8 +293,8 @@ class TestResume:
         assert names == ['epoch_9.pth', 'epoch_10.pth']
 
 
-@pytest.mark.parametrize(
-    'path', ['https://host/ride.pth', 's3://bucket/ride.pth'])
+@pytest.mark.parametrize('path',
+                         ['https://host/ride.pth', 's3://bucket/ride.pth'])
 def test_remote_checkpoints_are_not_looked_for(path):
     launch.check_checkpoint_path(path)
 
@@ -377,7 +376,9 @@ class TestVisualization:
         cfg.default_hooks = dict(visualization=dict(type='VisualizationHook'))
         launch.enable_visualization(cfg, show=False, out_dir='images')
         assert cfg.default_hooks.visualization == dict(
-            type='VisualizationHook', enable=True, show=False,
+            type='VisualizationHook',
+            enable=True,
+            show=False,
             out_dir='images')
 
     def test_no_hook(self, cfg):

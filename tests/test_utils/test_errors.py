@@ -4,9 +4,9 @@ from ride_mm.utils.errors import UserError, nearest, run_tool, user_message
 
 
 def test_nearest():
-    assert nearest('expets', ['experts', 'router']) == (
-        " Did you mean 'experts'?")
-    assert nearest('unlike', ['experts', 'router']) == ''
+    stages = ['experts', 'router']
+    assert nearest('expets', stages) == " Did you mean 'experts'?"
+    assert nearest('unlike', stages) == ''
     assert nearest('num_stages', ['frozen_stages'], cutoff=0.85) == ''
 
 
@@ -29,7 +29,7 @@ def test_user_message_keeps_a_message_that_is_better_than_its_cause():
         try:
             raise UserError('no such key')
         except UserError as error:
-            raise UserError('model.head.topk: no such key, see docs') from error
+            raise UserError('model.head: no such key, see docs') from error
     except UserError as error:
         assert user_message(error).endswith('see docs')
 

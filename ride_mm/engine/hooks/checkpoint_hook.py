@@ -67,6 +67,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     other storage, and those that are folders (DeepSpeed), are not checked.
     """
 
+    _default_greater_keys = [
+        *MMEngineCheckpointHook._default_greater_keys, 'long_tail'
+    ]
     _depth = 0
 
     def before_run(self, runner) -> None:

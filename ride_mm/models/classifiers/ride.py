@@ -1,5 +1,5 @@
 import math
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -68,10 +68,12 @@ class RIDEClassifier(ImageClassifier):
         self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
         self._compiled = None
         if compile:
-            options = {} if compile is True else dict(compile)
+            options = dict(dynamic=False)
+            options.update({} if compile is True else compile)
             # The function, not the bound method: a copy of the model must
             # run on its own weights.
             self._compiled = torch.compile(RIDEClassifier._losses, **options)
+        self._compiled_sizes = {}
         self._macs = {}
         self.set_stage(stage)
         self.register_load_state_dict_pre_hook(check_state_dict)
@@ -153,8 +155,15 @@ class RIDEClassifier(ImageClassifier):
         """
         labels = torch.cat([sample.gt_label for sample in data_samples])
         weights, divisor = self.head.sample_weights(labels)
-        losses = self._compiled or RIDEClassifier._losses
-        return losses(self, inputs, labels, weights, divisor)
+        return self._step(len(inputs))(self, inputs, labels, weights, divisor)
+
+    def _step(self, batch_size: int) -> Callable:
+        """The compiled losses for the usual batch, plain ones for others:
+        a data set's last, smaller batch is not worth a second graph."""
+        if self._compiled is not None and batch_size == (
+                self._compiled_sizes.setdefault(self.stage, batch_size)):
+            return self._compiled
+        return RIDEClassifier._losses
 
     def _losses(self, inputs: torch.Tensor, labels: torch.Tensor,
                 weights: torch.Tensor,

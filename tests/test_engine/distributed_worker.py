@@ -1,0 +1,89 @@
+"""Run by torchrun in two processes: `distributed_worker.py TASK CONFIG`."""
+import sys
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch.nn.parallel import DistributedDataParallel
+
+import ride_mm  # noqa: F401
+from ride_mm.engine import launch
+
+COUNTS = [50, 40, 30, 20, 10, 8, 6, 4, 3, 2]
+
+
+def gradients(model, inputs, labels):
+    """Gradients of one step with BatchNorm in evaluation mode."""
+    model.zero_grad()
+    samples = [DataSample().set_gt_label(int(label)) for label in labels]
+    losses = model(inputs, samples, mode='loss')
+    sum(losses.values()).backward()
+    module = getattr(model, 'module', model)
+    return {
+        name: parameter.grad
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def whole_batch_gradients(model, inputs, labels):
+    """What a single process would compute."""
+    head = model.head
+    distributed = head.sample_weights
+    weights = head.class_weights[labels]
+    head.sample_weights = lambda labels: (weights, weights.sum())
+    expected = gradients(model, inputs, labels)
+    head.sample_weights = distributed
+    return {name: grad.clone() for name, grad in expected.items()}
+
+
+def compare_gradients(config):
+    """Two ranks average to the gradients of the whole batch."""
+    dist.init_process_group('gloo')
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model).double().eval()
+    model.head.set_class_counts(COUNTS)
+    inputs = torch.randn(16, 3, 16, 16).double()
+    # Head classes on rank 0, tail classes on rank 1: their weights differ.
+    labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 0, 9, 8, 7, 6, 9, 8, 5, 4])
+    mine = slice(8 * rank, 8 * rank + 8)
+    for stage, beta in (('experts', None), ('experts', 0.9999), ('router',
+                                                                 0.9999)):
+        model.set_stage(stage)
+        model.head.set_reweighting(beta)
+        expected = whole_batch_gradients(model, inputs, labels)
+        assert any(grad.abs().max() > 1e-3 for grad in expected.values())
+        wrapped = DistributedDataParallel(model)
+        actual = gradients(wrapped, inputs[mine], labels[mine])
+        assert actual.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(
+                actual[name], expected[name], rtol=1e-5, atol=1e-8)
+
+
+def train(config):
+    """Ranks have equal weights after both stages."""
+    cfg = Config.fromfile(config)
+    launch.set_launcher(cfg, 'pytorch')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    module = runner.model.module
+    assert module.stage == 'router' and module.head.router.trained
+    for name, value in module.state_dict().items():
+        # Running statistics are each rank's own, as in mmengine.
+        if 'running_' in name or 'num_batches' in name:
+            continue
+        values = [torch.empty_like(value) for _ in range(2)]
+        dist.all_gather(values, value)
+        assert torch.equal(*values), name
+
+
+if __name__ == '__main__':
+    init_default_scope('mmpretrain')
+    torch.set_num_threads(1)
+    dict(gradients=compare_gradients, train=train)[sys.argv[1]](sys.argv[2])

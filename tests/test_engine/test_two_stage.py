@@ -1,0 +1,179 @@
+import shutil
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
+                  digits_config, train)
+
+from ride_mm.utils.checkpoint import load_checkpoint_file
+from ride_mm.utils.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+    """An uninterrupted run with workers; its work_dir and runner."""
+    from conftest import ROOT
+    torch.set_num_threads(1)
+    work_dir = tmp_path_factory.mktemp('whole')
+    runner = train(digits_config(ROOT, work_dir, workers=2))
+    return work_dir, runner
+
+
+def load(work_dir, epoch):
+    return load_checkpoint_file(str(work_dir / f'epoch_{epoch}.pth'))
+
+
+def final_state(work_dir):
+    checkpoint = load(work_dir, STAGE_1 + STAGE_2)
+    return {
+        key: checkpoint[key]
+        for key in ('state_dict', 'optimizer', 'param_schedulers')
+    }
+
+
+def test_stages(whole_run):
+    work_dir, runner = whole_run
+    stages = [
+        load(work_dir, epoch)['meta']['ride_stage']
+        for epoch in range(1, STAGE_1 + STAGE_2 + 1)
+    ]
+    assert stages == ['experts'] * STAGE_1 + ['router'] * STAGE_2
+    assert runner.model.stage == 'router'
+    # 438 images: 5 steps of 96, then 4 of 128.
+    assert runner.iter == runner.max_iters == 5 * STAGE_1 + 4 * STAGE_2
+
+
+def test_only_the_router_changes_in_stage_2(whole_run):
+    work_dir, _ = whole_run
+    before = load(work_dir, STAGE_1)['state_dict']
+    after = load(work_dir, STAGE_1 + STAGE_2)['state_dict']
+    changed = {key for key in after if not torch.equal(before[key], after[key])}
+    assert changed == {key for key in after if key.startswith('head.router')}
+    assert after['head.router.num_updates'] == 4 * STAGE_2
+
+
+def test_stage_2_has_its_own_optimizer_and_schedule(whole_run):
+    work_dir, _ = whole_run
+    group = load(work_dir, STAGE_1 + 1)['optimizer']['param_groups'][0]
+    assert group['initial_lr'] == 0.01
+    # One epoch of five on a cosine.
+    assert group['lr'] == pytest.approx(0.00905, abs=1e-5)
+    assert group['weight_decay'] == 5e-4
+    group = load(work_dir, STAGE_1)['optimizer']['param_groups'][0]
+    assert group['initial_lr'] == 0.05
+    assert group['lr'] == pytest.approx(0.05 * 0.1 * 0.1)
+
+
+def test_log_of_stage_2_is_its_own(whole_run):
+    scalars = whole_run[1].message_hub.log_scalars
+    assert 'train/loss_router' in scalars
+    assert 'train/loss_cls' not in scalars
+    assert len(scalars['train/loss'].data[0]) == 4 * STAGE_2
+
+
+def test_validation_during_training(whole_run):
+    scalars = whole_run[1].message_hub.log_scalars
+    for key in ('long_tail/overall', 'long_tail/few', 'experts/mean',
+                'experts/compute'):
+        assert f'val/{key}' in scalars
+    assert 'val/long_tail/many' in scalars
+    assert 0 < scalars['val/experts/compute'].current() <= 1.001
+
+
+@pytest.mark.parametrize('epoch', [1, 2, STAGE_1, STAGE_1 + 1])
+def test_resumed_run_ends_bit_equal(whole_run, root, tmp_path, epoch):
+    """In stage 1, before DRW, at the boundary, in stage 2; with another
+    number of workers, and without persistent ones."""
+    name = f'epoch_{epoch}.pth'
+    shutil.copy(whole_run[0] / name, tmp_path / name)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / name))
+    cfg = digits_config(root, tmp_path, workers=1)
+    cfg.train_dataloader.persistent_workers = False
+    cfg.resume = True
+    train(cfg)
+    assert_same_state(final_state(tmp_path), final_state(whole_run[0]))
+
+
+def test_router_alone_from_a_checkpoint(whole_run, root, tmp_path):
+    cfg = digits_config(root, tmp_path)
+    work_dir, _ = whole_run
+    cfg.custom_hooks = cfg.custom_hooks[:1]
+    cfg.model.stage = 'router'
+    cfg.load_from = str(work_dir / f'epoch_{STAGE_1}.pth')
+    cfg.train_cfg.max_epochs = 1
+    cfg.param_scheduler = cfg.param_scheduler[:1]
+    train(cfg)
+    before = load(work_dir, STAGE_1)['state_dict']
+    after = load(tmp_path, 1)['state_dict']
+    changed = {key for key in after if not torch.equal(before[key], after[key])}
+    assert changed == {key for key in after if key.startswith('head.router')}
+
+
+def test_best_of_stage_1_neither_blocks_nor_goes(root, tmp_path):
+    cfg = digits_config(root, tmp_path)
+    cfg.default_hooks.checkpoint.save_best = 'long_tail/overall'
+    cfg.train_cfg.val_interval = 1
+    cfg.train_cfg.max_epochs = STAGE_1 + 1
+    runner = train(cfg)
+    best = sorted(path.name for path in tmp_path.glob('best_*'))
+    assert len(best) == 2
+    assert best[-1] == f'best_long_tail_overall_epoch_{STAGE_1 + 1}.pth'
+    assert runner.message_hub.get_info('best_ckpt').endswith(best[-1])
+
+
+def test_amp_and_compile_hold_in_both_stages(root, tmp_path):
+    cfg = digits_config(
+        root, tmp_path, **{
+            'optim_wrapper.type': 'AmpOptimWrapper',
+            'optim_wrapper.loss_scale': 'dynamic',
+            'model.compile': dict(backend='eager'),
+            'train_cfg.max_epochs': 2,
+            'custom_hooks.2.begin': 1,
+            'param_scheduler.1.milestones': [1],
+        })
+    runner = train(cfg)
+    assert type(runner.optim_wrapper).__name__ == 'AmpOptimWrapper'
+    assert runner.model.head.router.trained
+
+
+def test_reweighting_begins_with_its_epoch(root, tmp_path):
+    cfg = digits_config(root, tmp_path)
+    seen = []
+
+    class Record(Hook):
+
+        def before_train_iter(self, runner, **kwargs):
+            if runner.model.stage == 'experts':
+                weights = runner.model.head.class_weights
+                seen.append((runner.epoch, bool((weights != 1).any()),
+                             runner.model.head.diversity.reweighting))
+
+    runner = build_runner(cfg)
+    runner.register_hook(Record())
+    runner.train()
+    assert set(seen) == {(0, False, False), (1, False, False),
+                         (2, True, True)}
+
+
+@pytest.mark.parametrize('options, message', [
+    ({
+        'custom_hooks.2.begin': 5
+    }, 'TwoStageHook.begin=5'),
+    ({
+        'model.head.num_classes': 11
+    }, '10 entries.* 11 classes'),
+])
+def test_users_mistakes(root, tmp_path, options, message):
+    cfg = digits_config(root, tmp_path, **options)
+    with pytest.raises(UserError, match=message):
+        train(cfg)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_only_runs_by_epoch(root, tmp_path):
+    cfg = digits_config(root, tmp_path)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=5)
+    cfg.param_scheduler = []
+    with pytest.raises(UserError, match='by_epoch=True'):
+        train(cfg)

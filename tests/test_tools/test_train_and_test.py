@@ -1,0 +1,179 @@
+"""tools/train.py and tools/test.py, and what a mistake of the user gets."""
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ride_mm.utils.errors import UserError
+
+CONFIG = """
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='LeNet5', num_classes=2),
+    head=dict(type='ClsHead'))
+data_preprocessor = dict(mean=[128.], std=[64.], to_rgb=False, num_classes=2)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    dataset=dict(
+        type='CustomDataset',
+        data_root='{data}',
+        pipeline=[
+            dict(type='LoadImageFromFile', color_type='grayscale'),
+            dict(type='PackInputs')
+        ]),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = test_dataloader = train_dataloader
+val_evaluator = test_evaluator = dict(type='Accuracy', topk=1)
+train_cfg = dict(by_epoch=True, max_epochs=1)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+randomness = dict(seed=0)
+log_level = 'WARNING'
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a config `tiny.py` and 8 images of two classes."""
+    rng = np.random.default_rng(0)
+    for name in 'ab':
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        for i in range(4):
+            cv2.imwrite(
+                str(tmp_path / 'data' / name / f'{i}.png'),
+                rng.integers(0, 255, (32, 32), dtype=np.uint8))
+    (tmp_path / 'tiny.py').write_text(CONFIG.format(data=tmp_path / 'data'))
+    # the tools set it
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load_tool(root, name):
+    spec = importlib.util.spec_from_file_location(
+        f'tools_{name}', root / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def train(root):
+    return load_tool(root, 'train')
+
+
+@pytest.fixture
+def test(root):
+    return load_tool(root, 'test')
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def test_train_resume_and_test(folder, train, test):
+    run = folder / 'work_dirs' / 'tiny'
+    train(['tiny.py', '--amp', '--no-validate'])
+    assert (run / 'epoch_1.pth').is_file()
+
+    first = (run / 'epoch_1.pth').read_bytes()
+    with pytest.raises(UserError, match='--resume'):
+        train(['tiny.py'])
+    assert (run / 'epoch_1.pth').read_bytes() == first
+
+    more = ['--cfg-options', 'train_cfg.max_epochs=2']
+    train(['tiny.py', '--resume', *more])
+    resumed = torch.load(run / 'epoch_2.pth', weights_only=False)
+    assert resumed['meta']['epoch'] == 2
+    assert resumed['meta']['iter'] == 4
+    # from a checkpoint by name, into another folder
+    train([
+        'tiny.py', '--resume',
+        str(run / 'epoch_1.pth'), '--work-dir', 'other', *more
+    ])
+    for name, value in weights(folder / 'other' / 'epoch_2.pth').items():
+        assert torch.equal(value, resumed['state_dict'][name])
+
+    checkpoint = str(run / 'epoch_2.pth')
+    test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
+    with open('results/pred.pkl', 'rb') as file:
+        predictions = pickle.load(file)
+    assert len(predictions) == 8
+    assert predictions[0]['pred_score'].shape == (2, )
+    with pytest.raises(UserError, match='not overwritten'):
+        test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
+
+    test([
+        'tiny.py', checkpoint, '--tta', '--amp', '--out', 'metrics.json',
+        '--out-item', 'metrics'
+    ])
+    with open('metrics.json') as file:
+        assert 0 <= json.load(file)['accuracy/top1'] <= 100
+
+
+def test_a_resume_with_nothing_there_is_a_new_run(folder, train):
+    train(['tiny.py', '--resume', '--work-dir', 'new'])
+    assert (folder / 'new' / 'epoch_1.pth').is_file()
+
+
+def test_mistakes(folder, train, test):
+    with pytest.raises(UserError, match="no config tinyy.py.*mean tiny.py"):
+        train(['tinyy.py'])
+    with pytest.raises(UserError, match='base_batch_size'):
+        train(['tiny.py', '--auto-scale-lr'])
+    with pytest.raises(UserError, match='epoch_9.pth: there is no such'):
+        train(['tiny.py', '--resume', 'epoch_9.pth'])
+    with pytest.raises(UserError, match='epoch_9.pth: there is no such'):
+        test(['tiny.py', 'epoch_9.pth'])
+    (folder / 'epoch_1.pth').touch()
+    with pytest.raises(UserError, match='end in .pkl'):
+        test(['tiny.py', 'epoch_1.pth', '--out', 'pred.json'])
+    with pytest.raises(UserError, match='VisualizationHook'):
+        test(['tiny.py', 'epoch_1.pth', '--show-dir', 'images'])
+    # before anything was written
+    assert not (folder / 'work_dirs').exists()
+
+
+def test_out_item_needs_a_file(test, capsys):
+    with pytest.raises(SystemExit):
+        test(['tiny.py', 'epoch_1.pth', '--out-item', 'metrics'])
+    assert '--out-item needs --out FILE' in capsys.readouterr().err
+
+
+def run(root, *command):
+    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
+    env.pop('LOCAL_RANK', None)
+    # `python` of dist_train.sh is the one that runs the tests
+    env['VIRTUAL_ENV'] = sys.prefix
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=env)
+
+
+def test_one_line_for_a_mistake(root, folder):
+    done = run(root, sys.executable, root / 'tools' / 'train.py', 'tinyy.py')
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f'error: there is no config tinyy.py (seen from {folder}). '
+        'Did you mean tiny.py?')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for the CPU')
+def test_two_processes_without_a_gpu(root, folder):
+    done = run(root, 'bash', root / 'tools' / 'dist_train.sh', 'tiny.py', 2,
+               '--work-dir', 'two')
+    assert done.returncode == 0, done.stderr[-2000:]
+    checkpoint = torch.load('two/epoch_1.pth', weights_only=False)
+    # 8 images, 4 of them in a step of each process
+    assert checkpoint['meta']['iter'] == 1
