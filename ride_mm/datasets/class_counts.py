@@ -182,7 +182,9 @@ def get_labels(dataset) -> np.ndarray:
     if isinstance(dataset, ClassBalancedDataset):
         return get_labels(dataset.dataset)[dataset.repeat_indices]
     if hasattr(dataset, 'get_gt_labels'):
-        return np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        # `num_batch_per_epoch` shows the labels of the whole through a slice.
+        labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        return labels[:len(dataset)]
     if hasattr(dataset, 'get_cat_ids'):
         return _single_labels(dataset)
     raise TypeError(f'{type(dataset).__name__} has neither get_gt_labels() '

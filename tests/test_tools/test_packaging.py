@@ -7,7 +7,10 @@ import zipfile
 
 import pytest
 import setuptools
+import yaml
+from mmengine.config import Config
 from mmengine.utils import digit_version
+from mmpretrain.registry import MODELS
 
 CONTENT = ('configs', 'tools', 'model-index.yml')
 
@@ -110,3 +113,21 @@ def test_editable_install(project, tmp_path):
         PYTHONPATH=str(target))
     assert found.strip() == str(project / 'ride_mm')
     assert (project / 'ride_mm' / '.mim' / 'tools' / 'train.py').is_file()
+
+
+def test_model_index(root):
+    """Every config that it lists exists, and the other way round."""
+    with open(root / 'model-index.yml') as file:
+        models = yaml.safe_load(file)['Models']
+    assert {model['In Collection'] for model in models} == {'RIDE'}
+    configs = {
+        path.relative_to(root).as_posix()
+        for path in (root / 'configs').glob('*.py')
+        if not path.stem.endswith('_router')
+    }
+    assert {model['Config'] for model in models} == configs
+    for model in models:
+        cfg = Config.fromfile(root / model['Config'])
+        parameters = MODELS.build(cfg.model).parameters()
+        assert model['Metadata']['Parameters'] == sum(
+            parameter.numel() for parameter in parameters)

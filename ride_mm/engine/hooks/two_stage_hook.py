@@ -6,7 +6,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from ride_mm.datasets.draws import SeededDataset
 from ride_mm.utils.errors import UserError
 from .class_counts_hook import unwrapped
 
@@ -119,11 +118,6 @@ class TwoStageHook(Hook):
         old._iterator = None
         cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))
         cfg.update(copy.deepcopy(dict(self.train_dataloader)))
-        if 'dataset' not in self.train_dataloader:
-            dataset = old.dataset
-            if isinstance(dataset, SeededDataset):
-                dataset = dataset.dataset
-            cfg['dataset'] = dataset
         loop.dataloader = runner.build_dataloader(
             cfg,
             seed=runner.seed,
