@@ -142,3 +142,52 @@ def test_imagenet_lt_config_trains_both_stages(root, tmp_path):
     metrics = runner.test()
     assert 0 <= metrics['long_tail/overall'] <= 100
     json.dumps(metrics)
+
+
+def readme_config(root):
+    """The config of one's own images that the README shows."""
+    text = (root / 'README.md').read_text()
+    blocks = [part.split('```')[0] for part in text.split('```python\n')[1:]]
+    block, = [b for b in blocks if b.startswith('_base_')]
+    return block
+
+
+def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
+    """Twelve classes, 30 to 1 images, trained in both stages and tested."""
+    rng = np.random.default_rng(0)
+    for split, counts in (('train', range(1, 13)), ('val', [1] * 12)):
+        for label, count in enumerate(counts):
+            folder = tmp_path / 'data/my_images' / split / f'class_{label:02d}'
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(256, size=(40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f'{i}.jpg')
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / 'my_images.py'
+    base = root / 'configs/ride_r50_imagenet_lt.py'
+    config.write_text(
+        readme_config(root).replace("'ride_r50_imagenet_lt.py'",
+                                    repr(str(base))))
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset.pipeline[1].scale = 64
+    for name in ('train', 'val', 'test'):
+        cfg[f'{name}_dataloader'].update(num_workers=0, batch_size=4)
+    cfg.train_dataloader.num_batch_per_epoch = 2
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.pipeline[1].scale = 72
+        loader.dataset.pipeline[2].crop_size = 64
+    cfg.merge_from_dict({
+        'work_dir': str(tmp_path / 'work'),
+        'train_cfg.max_epochs': 2,
+        'custom_hooks.2.begin': 1,
+        'custom_hooks.2.train_dataloader.batch_size': 4,
+        'log_level': 'WARNING',
+    })
+    launch.set_dataloader_defaults(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.model.head.class_counts == list(range(1, 13))
+    metrics = runner.test()
+    # No class has 20 images: there is one group, and no empty one.
+    assert metrics['long_tail/few'] == metrics['long_tail/overall']
+    assert 'long_tail/many' not in metrics

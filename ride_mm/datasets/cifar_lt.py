@@ -28,11 +28,13 @@ class _LongTailCIFAR(CachedLabels):
                  imb_factor: float = 0.01,
                  subset_seed: int = 0,
                  check_integrity: bool = True,
+                 to_bgr: bool = False,
                  **kwargs) -> None:
         self.imb_type = imb_type
         self.imb_factor = imb_factor
         self.subset_seed = subset_seed
         self.check_integrity = check_integrity
+        self.to_bgr = to_bgr
         self.class_counts = long_tail_profile(self.num_classes, self.max_count,
                                               imb_type, imb_factor)
         super().__init__(data_root=data_root, split=split, **kwargs)
@@ -42,7 +44,7 @@ class _LongTailCIFAR(CachedLabels):
         """Load the images of the split.
 
         Returns:
-            list[dict]: For each image ``img``, RGB uint8 of shape
+            list[dict]: For each image ``img``, RGB (or BGR) uint8 of shape
             (32, 32, 3), and ``gt_label``.
         """
         self._find_data()
@@ -56,6 +58,8 @@ class _LongTailCIFAR(CachedLabels):
 
         self._gt_labels = labels[chosen]
         images = _gather([pixels for pixels, _ in batches], chosen)
+        if self.to_bgr:
+            images = np.ascontiguousarray(images[..., ::-1])
         return [
             dict(img=img, gt_label=label)
             for img, label in zip(images, self._gt_labels.tolist())
@@ -108,8 +112,8 @@ class _LongTailCIFAR(CachedLabels):
         except (OSError, RuntimeError) as error:
             raise self._not_found(f'the download failed: {error}') from error
 
-    def _not_found(self, reason: str) -> FileNotFoundError:
-        return FileNotFoundError(
+    def _not_found(self, reason: str) -> UserError:
+        return UserError(
             f'{type(self).__name__}: no data in {self._folder} ({reason}). '
             f'Set `data_root` to the folder that holds {self.base_folder}/, '
             'set `download=True`, or get it by hand: unpack '
@@ -164,6 +168,9 @@ class CIFAR10LT(_LongTailCIFAR, CIFAR10):
             those that papers report on. Defaults to 0.
         check_integrity (bool): Whether to check the MD5 sums of the files.
             Set it to False for a re-packed copy. Defaults to True.
+        to_bgr (bool): Whether images are BGR, as those that are loaded from
+            files, instead of RGB: what is trained on them can then be given
+            files. Defaults to False.
         **kwargs: Other options of :class:`mmpretrain.datasets.CIFAR10`,
             among them ``download=True``.
 

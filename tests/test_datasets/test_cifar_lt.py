@@ -95,6 +95,14 @@ def test_images_of_others_are_not_kept(tiny_cifar10):
     assert base.size == len(dataset) * 3072
 
 
+def test_bgr(tiny_cifar10):
+    root, _, _ = tiny_cifar10
+    options = dict(data_root=root, check_integrity=False, imb_factor=0.5)
+    rgb, bgr = CIFAR10LT(**options), CIFAR10LT(to_bgr=True, **options)
+    assert np.array_equal(rgb[3]['img'], bgr[3]['img'][..., ::-1])
+    assert not np.array_equal(rgb[3]['img'], bgr[3]['img'])
+
+
 def test_test_split_is_whole_and_knows_training_counts(tiny_cifar10):
     dataset = CIFAR10LT(
         tiny_cifar10[0],

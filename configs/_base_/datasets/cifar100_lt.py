@@ -5,15 +5,14 @@ data_root = 'data/cifar100'
 data_preprocessor = dict(
     mean=[125.307, 122.961, 113.8575],
     std=[51.5865, 50.847, 51.255],
-    # images are RGB already
-    to_rgb=False)
+    to_rgb=True)
 
 train_pipeline = [
-    dict(type='NumpyToPIL', to_rgb=False),
+    dict(type='NumpyToPIL', to_rgb=True),
     dict(type='torchvision/RandomCrop', size=32, padding=4),
     dict(type='torchvision/RandomHorizontalFlip'),
     dict(type='torchvision/RandomRotation', degrees=15),
-    dict(type='PILToNumpy', to_bgr=False),
+    dict(type='PILToNumpy', to_bgr=True),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='PackInputs')]
@@ -27,6 +26,8 @@ train_dataloader = dict(
         split='train',
         imb_type='exp',
         imb_factor=0.01,
+        # as images that are loaded from files, for inference on those
+        to_bgr=True,
         pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -39,6 +40,7 @@ val_dataloader = dict(
         split='test',
         imb_type='exp',
         imb_factor=0.01,
+        to_bgr=True,
         pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -1,0 +1,83 @@
+"""What a user does with a trained model: MMPretrain's own interfaces."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.runner import save_checkpoint
+from mmpretrain import ImageClassificationInferencer, get_model
+from mmpretrain.registry import MODELS, TRANSFORMS
+from mmengine.dataset import Compose, default_collate
+
+from ride_mm.utils.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A config and a checkpoint of it, with a router that has been trained."""
+    torch.manual_seed(0)
+    cfg = Config.fromfile(ROOT / 'configs/ride_r32_cifar100_lt.py')
+    model = MODELS.build(cfg.model)
+    model.head.router.num_updates += 1
+    path = tmp_path_factory.mktemp('ckpt') / 'epoch_205.pth'
+    classes = tuple(f'class {i}' for i in range(100))
+    save_checkpoint(
+        dict(
+            state_dict=model.state_dict(),
+            meta=dict(dataset_meta=dict(classes=classes))), str(path))
+    return str(ROOT / 'configs/ride_r32_cifar100_lt.py'), str(path)
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(
+        256, size=(32, 32, 3), dtype=np.uint8)
+
+
+def test_get_model(trained, rgb):
+    config, checkpoint = trained
+    model = get_model(config, pretrained=checkpoint)
+    assert model.head.router.trained
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_inferencer_on_a_file_is_the_test_pipeline(trained, rgb, tmp_path):
+    config, checkpoint = trained
+    file = str(tmp_path / 'image.png')
+    cv2.imwrite(file, rgb[..., ::-1])
+    inferencer = ImageClassificationInferencer(config, checkpoint)
+    result = inferencer(file)[0]
+    sample = inferencer(file, return_datasamples=True)[0]
+    assert 1 <= sample.num_experts_used <= 3
+    assert result['pred_class'] == f'class {result["pred_label"]}'
+
+    # As in a test run: the data set gives BGR, as its config says.
+    cfg = Config.fromfile(config)
+    assert cfg.test_dataloader.dataset.to_bgr
+    pipeline = Compose(
+        [TRANSFORMS.build(t) for t in cfg.test_dataloader.dataset.pipeline])
+    data = pipeline(dict(img=np.ascontiguousarray(rgb[..., ::-1])))
+    model = get_model(config, pretrained=checkpoint).eval()
+    with torch.no_grad():
+        expected = model.val_step(default_collate([data]))[0]
+    np.testing.assert_allclose(
+        result['pred_scores'], expected.pred_score.numpy(), rtol=1e-5)
+    # And by hand, from RGB: normalized as the official code does.
+    mean = np.array([.4914, .4822, .4465])
+    std = np.array([.2023, .1994, .2010])
+    image = ((rgb / 255 - mean) / std).transpose(2, 0, 1)[None]
+    with torch.no_grad():
+        by_hand = model.predict(torch.from_numpy(image).float())[0]
+    np.testing.assert_allclose(
+        result['pred_scores'], by_hand.pred_score.numpy(), rtol=1e-3)
+
+
+def test_a_checkpoint_of_another_model(trained):
+    _, checkpoint = trained
+    with pytest.raises(UserError, match='another architecture'):
+        get_model(
+            str(ROOT / 'configs/ride_r32_cifar10_lt.py'),
+            pretrained=checkpoint)
