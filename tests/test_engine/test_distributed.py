@@ -40,6 +40,7 @@ def test_gradients_are_those_of_the_whole_batch(root, tmp_path, tiny_model):
 def test_ranks_stay_in_sync_through_both_stages(root, tmp_path):
     cfg = digits_config(root, tmp_path / 'work', workers=1)
     cfg.log_level = 'WARNING'
+    cfg.model.compile = dict(backend='eager')
     config = tmp_path / 'config.py'
     cfg.dump(config)
     run_two_processes(root, 'train', config)

@@ -18,8 +18,7 @@ def build_head(**kwargs):
             in_channels=8,
             num_experts=3,
             **kwargs)).double()
-    if kwargs.get('counts', True):
-        head.set_class_counts(COUNTS)
+    head.set_class_counts(COUNTS)
     return head
 
 
@@ -135,6 +134,9 @@ def test_linear_classifier_has_no_scale():
 
 def test_users_mistakes():
     head = build_head()
+    head.class_counts = None
+    with pytest.raises(UserError, match='ClassCountsHook'):
+        head.set_reweighting(0.9999)
     with pytest.raises(UserError, match='5 classes'):
         head.set_class_counts([1, 2, 3])
     with pytest.raises(UserError, match='no training image'):

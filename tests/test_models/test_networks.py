@@ -199,5 +199,8 @@ def test_users_mistakes():
                 depth=50,
                 in_channels=512,
                 out_channels=(768, )))
+    with pytest.raises(UserError, match='one entry a stage'):
+        MODELS.build(
+            dict(type='CIFARResNetExpert', depth=20, out_channels=(48, )))
     with pytest.raises(UserError, match='num_experts=0'):
         MODELS.build(dict(type='MultiExpertNeck', num_experts=0, expert={}))

@@ -340,6 +340,12 @@ def test_router_asked_for_where_there_is_none(tiny_model):
         build(tiny_model, test_cfg=dict(mode='route'))
 
 
+def test_widths_must_agree(tiny_model):
+    tiny_model.neck.expert.out_channels = (32, 64)
+    with pytest.raises(UserError, match='in_channels=48.* 64 channels'):
+        build(tiny_model)
+
+
 def test_numbers_of_experts_must_agree(tiny_model):
     tiny_model.neck.num_experts = 2
     with pytest.raises(UserError, match='neck.num_experts=2'):

@@ -4,6 +4,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.datasets.class_counts import get_class_counts
+from ride_mm.utils.errors import UserError
 
 
 def unwrapped(runner: Runner):
@@ -24,7 +25,13 @@ class ClassCountsHook(Hook):
         """Hand over the counts.
 
         Raises:
-            UserError: If they do not fit ``model.head.num_classes``.
+            UserError: If they do not fit ``model.head.num_classes``, or the
+                head has no use for them.
         """
-        counts = get_class_counts(runner.train_dataloader.dataset)
-        unwrapped(runner).head.set_class_counts(counts)
+        head = unwrapped(runner).head
+        if not hasattr(head, 'set_class_counts'):
+            raise UserError('ClassCountsHook gives class counts to a '
+                            f'RIDEHead, found model.head.type='
+                            f'"{type(head).__name__}"')
+        head.set_class_counts(
+            get_class_counts(runner.train_dataloader.dataset))

@@ -65,6 +65,11 @@ class RIDEClassifier(ImageClassifier):
                 f'model.neck.num_experts={self.neck.num_experts} and '
                 f'model.head.num_experts={self.head.num_experts} must be '
                 'equal')
+        out_channels = getattr(self.neck.experts[0], 'out_channels', None)
+        if out_channels not in (None, self.head.in_channels):
+            raise UserError(
+                f'model.head.in_channels={self.head.in_channels}, but the '
+                f'experts of model.neck give {out_channels} channels')
         self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
         self._compiled = None
         if compile:
@@ -113,7 +118,8 @@ class RIDEClassifier(ImageClassifier):
     def set_stage(self, stage: str) -> None:
         """Choose what is trained; everything else takes no gradient.
 
-        A distributed wrapper must be made anew afterwards.
+        A distributed wrapper must be made anew afterwards. There is no way
+        back from "router": what it has frozen stays frozen.
 
         Args:
             stage (str): "experts" or "router".

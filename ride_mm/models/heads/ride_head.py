@@ -6,6 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.registry import MODELS
 
 from ride_mm.datasets.class_counts import check_class_counts
+from ride_mm.utils.errors import UserError
 
 
 def deferred_weights(class_counts: Sequence[int],
@@ -66,6 +67,7 @@ class RIDEHead(BaseModule):
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
+        self.in_channels = in_channels
         self.num_experts = num_experts
         self.joint_loss = joint_loss
         self.classifiers = ModuleList(
@@ -111,7 +113,13 @@ class RIDEHead(BaseModule):
 
         Args:
             beta (float, optional): See :func:`deferred_weights`.
+
+        Raises:
+            UserError: If there are no class counts to weight by.
         """
+        if beta is not None and self.class_counts is None:
+            raise UserError('Re-weighting knows no class counts: add '
+                            'dict(type="ClassCountsHook") to custom_hooks')
         if beta is None:
             self.class_weights.fill_(1.)
         else:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
+from ride_mm.utils.errors import UserError
 from ..backbones.cifar_resnet import INIT_CFG, blocks_per_stage, make_stage
 
 
@@ -23,7 +24,7 @@ class CIFARResNetExpert(BaseModule):
 
     Raises:
         UserError: If ``depth`` or ``shortcut`` is unknown, or the widths do
-            not suit the shortcut.
+            not suit the stages or the shortcut.
     """
 
     def __init__(self,
@@ -35,6 +36,10 @@ class CIFARResNetExpert(BaseModule):
                  init_cfg=INIT_CFG) -> None:
         super().__init__(init_cfg)
         num_blocks = blocks_per_stage(depth)
+        if len(stages) != len(out_channels):
+            raise UserError(
+                f'CIFARResNetExpert: stages={tuple(stages)} and out_channels='
+                f'{tuple(out_channels)} must have one entry a stage each')
         self.in_channels = in_channels
         self.stages = [f'layer{stage + 1}' for stage in stages]
         for name, width in zip(self.stages, out_channels):
