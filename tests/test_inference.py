@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
 from mmengine.runner import save_checkpoint
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.registry import MODELS, TRANSFORMS
-from mmengine.dataset import Compose, default_collate
 
 from ride_mm.utils.errors import UserError
 

@@ -41,7 +41,7 @@ def read_annotations(ann_file: str,
             continue
         if len(fields) != 2:
             raise UserError(f'{ann_file}, line {number}: expected a path, a '
-                             f'space and a label, found {line.strip()!r}')
+                            f'space and a label, found {line.strip()!r}')
         try:
             label = int(fields[1])
         except ValueError:
@@ -52,7 +52,7 @@ def read_annotations(ann_file: str,
             expected = ('at least 0' if num_classes is None else
                         f'between 0 and {num_classes - 1}')
             raise UserError(f'{ann_file}, line {number}: expected a label '
-                             f'{expected}, found {label}')
+                            f'{expected}, found {label}')
         paths.append(fields[0])
         labels.append(label)
         numbers.append(number)

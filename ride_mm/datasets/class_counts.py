@@ -2,8 +2,7 @@
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
-from mmengine.dataset import (ClassBalancedDataset, ConcatDataset,
-                              RepeatDataset)
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.fileio import exists, load
 
 from ride_mm.utils.errors import UserError
@@ -74,7 +73,7 @@ def group_masks(
     """
     if len(thresholds) != 2 or thresholds[0] > thresholds[1]:
         raise UserError('thresholds must be two numbers in ascending order, '
-                         f'found {tuple(thresholds)}')
+                        f'found {tuple(thresholds)}')
     counts = np.asarray(class_counts)
     low, high = thresholds
     masks = (counts > high, (counts >= low) & (counts <= high), counts < low)
@@ -94,11 +93,11 @@ def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:
     """
     if len(class_counts) != num_classes:
         raise UserError(f'class_counts has {len(class_counts)} entries, but '
-                         f'there are {num_classes} classes')
+                        f'there are {num_classes} classes')
     empty = [i for i, count in enumerate(class_counts) if count <= 0]
     if empty:
         raise UserError(f'{len(empty)} of {num_classes} classes have no '
-                         f'training image: {name_some(empty)}')
+                        f'training image: {name_some(empty)}')
 
 
 def name_some(names: Sequence) -> str:
@@ -152,7 +151,7 @@ def read_class_counts(path: str,
             'a dict that has one under "class_counts" or "counts"')
     if num_classes is not None and len(counts) != num_classes:
         raise UserError(f'{path}: expected counts of {num_classes} classes, '
-                         f'found {len(counts)}')
+                        f'found {len(counts)}')
     return counts
 
 
@@ -196,7 +195,7 @@ def _single_labels(dataset) -> np.ndarray:
     for i, image_labels in enumerate(labels):
         if len(image_labels) != 1:
             raise UserError(f'Image {i} of {type(dataset).__name__} has '
-                             f'{len(image_labels)} labels, expected one')
+                            f'{len(image_labels)} labels, expected one')
     return np.array(labels, dtype=np.int64).reshape(-1)
 
 

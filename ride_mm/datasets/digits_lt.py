@@ -105,6 +105,6 @@ def _load_digits():
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UserError('DigitsLT needs scikit-learn: '
-                          '`pip install scikit-learn`') from error
+                        '`pip install scikit-learn`') from error
     digits = load_digits()
     return digits.images, digits.target.astype(np.int64)

@@ -1,6 +1,5 @@
 import os
 from collections import defaultdict
-from difflib import get_close_matches
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -12,7 +11,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.datasets.custom import find_folders, get_samples
 from mmpretrain.registry import DATASETS
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, nearest
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
 from .class_counts import (check_class_counts, count_labels, name_some,
@@ -149,7 +148,7 @@ class LongTailList(CachedLabels, CustomDataset):
             check_class_counts(counts, num_classes)
         except ValueError as error:
             raise UserError(self._describe_counts(str(error), counts,
-                                                   names)) from None
+                                                  names)) from None
 
     def _describe_counts(self, error: str, counts: Sequence[int],
                          names: Optional[Sequence[str]]) -> str:
@@ -230,7 +229,7 @@ def _scan_folder(root: str, is_valid_file) -> Tuple[List[str], List[tuple]]:
     samples, _ = get_samples(root, class_to_index, is_valid_file)
     if not samples:
         raise UserError(f'{root}: no image in any of its '
-                         f'{len(classes)} sub-folders')
+                        f'{len(classes)} sub-folders')
     return classes, samples
 
 
@@ -248,10 +247,9 @@ class _BenchmarkList(LongTailList):
                  class_counts: Union[Sequence[int], str, None] = None,
                  **kwargs) -> None:
         if split not in self.splits:
-            near = get_close_matches(str(split), self.splits, n=1)
-            hint = f' (did you mean {near[0]!r}?)' if near else ''
+            hint = nearest(str(split), self.splits)
             raise UserError(f'{type(self).__name__}: split must be one of '
-                             f'{self.splits}, found {split!r}{hint}')
+                            f'{self.splits}, found {split!r}.{hint}')
         self.split = split
         super().__init__(
             data_root=data_root,

@@ -1,10 +1,9 @@
 """How a balanced dataset is made long-tailed."""
-from difflib import get_close_matches
 from typing import List, Sequence
 
 import numpy as np
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, nearest
 
 IMB_TYPES = ('exp', 'step')
 
@@ -39,10 +38,8 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
         [100, 46, 21, 10]
     """
     if imb_type not in IMB_TYPES:
-        near = get_close_matches(str(imb_type), IMB_TYPES, n=1)
-        hint = f' (did you mean {near[0]!r}?)' if near else ''
-        raise UserError(f"imb_type must be 'exp' or 'step', found "
-                         f'{imb_type!r}{hint}')
+        raise UserError("imb_type must be 'exp' or 'step', found "
+                        f'{imb_type!r}.{nearest(str(imb_type), IMB_TYPES)}')
     if not 0 < imb_factor <= 1:
         raise UserError(
             'imb_factor is the size of the smallest class over that of the '
@@ -92,7 +89,7 @@ def sample_subset(labels: Sequence[int], class_counts: Sequence[int],
         indices = np.flatnonzero(labels == c)
         if len(indices) < count:
             raise UserError(f'Class {c} has {len(indices)} images, {count} '
-                             'are needed: is the data complete?')
+                            'are needed: is the data complete?')
         rng.shuffle(indices)
         chosen.append(indices[:count])
     return np.concatenate(chosen)

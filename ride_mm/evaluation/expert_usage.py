@@ -9,11 +9,13 @@ from .class_group_metric import (ClassGroupMetric, group_titles, sample_groups,
                                  validate_labels)
 
 
-def expert_usage(num_experts_used: np.ndarray,
-                 relative_compute: np.ndarray,
-                 gt_label: np.ndarray,
-                 class_counts: Sequence[int],
-                 thresholds: Sequence[int] = (20, 100)) -> Dict[str, float]:
+def expert_usage(
+    num_experts_used: np.ndarray,
+    relative_compute: np.ndarray,
+    gt_label: np.ndarray,
+    class_counts: Sequence[int],
+    thresholds: Sequence[int] = (20, 100)
+) -> Dict[str, float]:
     """Compute how many experts images need, overall and by class size.
 
     Args:
@@ -49,7 +51,7 @@ def expert_usage(num_experts_used: np.ndarray,
     validate_labels(gt_label, len(class_counts), 'True label')
     if used.min() < 1:
         raise UserError('num_experts_used must be 1 or more for every '
-                         f'image, but got {used.min()}.')
+                        f'image, but got {used.min()}.')
 
     figures = {}
     for name, images in sample_groups(gt_label, class_counts,
@@ -164,7 +166,8 @@ def usage_cells(figures: Dict[str, float], group: str) -> List[str]:
     prefix = key_prefix(group)
     shares = [
         f"{figures[f'{prefix}used_{num}']:.2f}"
-        for num in range(1, most_experts(figures) + 1)
+        for num in range(1,
+                         most_experts(figures) + 1)
     ]
     return shares + [
         f"{figures[f'{prefix}mean']:.2f}", f"{figures[f'{prefix}compute']:.3f}"

@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import List, Union
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 from mmengine.fileio import io as mmengine_io
+from mmengine.fileio import register_backend
 from mmengine.utils import mkdir_or_exist
 
 # Hidden, so that no listing takes it for a checkpoint, and unlike the names

@@ -296,7 +296,7 @@ def test_unknown_split(cls, splits):
     with pytest.raises(
             ValueError,
             match=rf"{cls.__name__}: split must be one of "
-            rf"\({names}\), found 'vall' \(did you mean 'val'"):
+            rf"\({names}\), found 'vall'. Did you mean 'val'"):
         cls(split='vall')
 
 

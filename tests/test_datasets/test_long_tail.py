@@ -30,7 +30,7 @@ def test_balanced_profile(imb_type):
 
 @pytest.mark.parametrize('options, message', [
     (('exponent', 0.1), r"must be 'exp' or 'step', found 'exponent'"),
-    (('stepp', 0.1), r"found 'stepp' \(did you mean 'step'\?\)"),
+    (('stepp', 0.1), r"found 'stepp'. Did you mean 'step'\?"),
     ((None, 0.1), 'found None'),
     (('exp', 0), r'must be in \(0, 1\], found 0'),
     (('exp', 100), r'must be in \(0, 1\], found 100'),

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATA_SAMPLERS
 from scipy.stats import chisquare
 
-from ride_mm.datasets import (ClassBalancedSampler, DigitsLT, PowerSampler)
+from ride_mm.datasets import ClassBalancedSampler, DigitsLT, PowerSampler
 from ride_mm.datasets.samplers import label_sampler
 from ride_mm.datasets.samplers.class_balanced import _ranges
 

@@ -32,6 +32,14 @@ def final_state(work_dir):
     }
 
 
+def assert_only_the_router_changed(before, after):
+    changed = {
+        key
+        for key in after if not torch.equal(before[key], after[key])
+    }
+    assert changed == {key for key in after if key.startswith('head.router')}
+
+
 def test_stages(whole_run):
     work_dir, runner = whole_run
     stages = [
@@ -48,8 +56,7 @@ def test_only_the_router_changes_in_stage_2(whole_run):
     work_dir, _ = whole_run
     before = load(work_dir, STAGE_1)['state_dict']
     after = load(work_dir, STAGE_1 + STAGE_2)['state_dict']
-    changed = {key for key in after if not torch.equal(before[key], after[key])}
-    assert changed == {key for key in after if key.startswith('head.router')}
+    assert_only_the_router_changed(before, after)
     assert after['head.router.num_updates'] == 4 * STAGE_2
 
 
@@ -106,8 +113,7 @@ def test_router_alone_from_a_checkpoint(whole_run, root, tmp_path):
     train(cfg)
     before = load(work_dir, STAGE_1)['state_dict']
     after = load(tmp_path, 1)['state_dict']
-    changed = {key for key in after if not torch.equal(before[key], after[key])}
-    assert changed == {key for key in after if key.startswith('head.router')}
+    assert_only_the_router_changed(before, after)
 
 
 def test_best_of_stage_1_neither_blocks_nor_goes(root, tmp_path):

@@ -38,7 +38,7 @@ class ClassBalancedSampler(LabelSampler):
                  epoch_size: str = 'dataset') -> None:
         if epoch_size not in ('dataset', 'max'):
             raise UserError("ClassBalancedSampler: epoch_size must be "
-                             f"'dataset' or 'max', found {epoch_size!r}")
+                            f"'dataset' or 'max', found {epoch_size!r}")
         super().__init__(dataset, seed)
         if epoch_size == 'max':
             self.epoch_size = len(self.counts) * int(self.counts.max())

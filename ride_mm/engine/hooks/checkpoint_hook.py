@@ -6,7 +6,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmpretrain.registry import HOOKS
 
-from ride_mm.utils.atomic_backend import (AtomicLocalBackend, remove_leftovers)
+from ride_mm.utils.atomic_backend import AtomicLocalBackend, remove_leftovers
 from ride_mm.utils.checkpoint import (CheckpointError, find_damage,
                                       numbered_checkpoints, step_of)
 
