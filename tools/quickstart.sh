@@ -84,6 +84,6 @@ else
   echo 'Next:'
 fi
 cat <<'EOT'
-  CIFAR-100-LT      python tools/train.py configs/ride_r32_cifar100_lt.py --amp
+  CIFAR-100-LT      python tools/train.py configs/ride_r32_cifar100_lt.py
   your own images   "Train on your own images" in README.md
 EOT
