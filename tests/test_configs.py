@@ -61,12 +61,10 @@ def test_router_config_follows_stage_1(root, name):
 def schedule(cfg):
     """Learning rate of every epoch, as the runner would set it."""
     parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter],
-                                lr=cfg.optim_wrapper.optimizer.lr)
+    optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
     from mmengine.registry import PARAM_SCHEDULERS
     schedulers = [
-        PARAM_SCHEDULERS.build(
-            dict(scheduler, optimizer=optimizer))
+        PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
         for scheduler in cfg.param_scheduler
     ]
     rates = []
@@ -166,7 +164,7 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
     config = tmp_path / 'my_images.py'
     base = root / 'configs/ride_r50_imagenet_lt.py'
     config.write_text(
-        readme_config(root).replace("'ride_r50_imagenet_lt.py'",
+        readme_config(root).replace("'configs/ride_r50_imagenet_lt.py'",
                                     repr(str(base))))
     cfg = Config.fromfile(config)
     cfg.train_dataloader.dataset.pipeline[1].scale = 64

@@ -93,7 +93,8 @@ def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:
     """
     if len(class_counts) != num_classes:
         raise UserError(f'class_counts has {len(class_counts)} entries, but '
-                        f'there are {num_classes} classes')
+                        f'there are {num_classes} classes: check num_classes '
+                        'of the head and the training data')
     empty = [i for i, count in enumerate(class_counts) if count <= 0]
     if empty:
         raise UserError(f'{len(empty)} of {num_classes} classes have no '
