@@ -73,3 +73,39 @@ threads_for() {
   local threads=$(($(getconf _NPROCESSORS_ONLN) / $1))
   echo $((threads > 0 ? threads : 1))
 }
+
+# run_processes N SCRIPT [ARGS...]: N processes on this machine by torchrun,
+# and as many on each of NNODES.
+run_processes() {
+  local processes=$1
+  shift
+  use_environment
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for "$processes")}
+  export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+  exec python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$processes" \
+    "$@"
+}
+
+# run_slurm PARTITION JOB_NAME SCRIPT [ARGS...]: one task per GPU.
+run_slurm() {
+  local partition=$1 job_name=$2 srun_args
+  shift 2
+  read -ra srun_args <<<"${SRUN_ARGS:-}"
+  use_environment
+  export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+  exec srun \
+    --partition="$partition" \
+    --job-name="$job_name" \
+    --gres="gpu:${GPUS_PER_NODE:-8}" \
+    --ntasks="${GPUS:-8}" \
+    --ntasks-per-node="${GPUS_PER_NODE:-8}" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 \
+    ${srun_args[@]+"${srun_args[@]}"} \
+    python -u "$@"
+}

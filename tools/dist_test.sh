@@ -18,13 +18,5 @@ checkpoint=$2
 processes=$3
 shift 3
 
-use_environment
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for "$processes")}
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec python -m torch.distributed.run \
-  --nnodes="${NNODES:-1}" \
-  --node_rank="${NODE_RANK:-0}" \
-  --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-  --master_port="${PORT:-29500}" \
-  --nproc_per_node="$processes" \
-  "$root/tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
+run_processes "$processes" "$root/tools/test.py" "$config" "$checkpoint" \
+  --launcher pytorch "$@"

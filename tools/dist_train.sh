@@ -17,13 +17,5 @@ config=$1
 processes=$2
 shift 2
 
-use_environment
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads_for "$processes")}
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec python -m torch.distributed.run \
-  --nnodes="${NNODES:-1}" \
-  --node_rank="${NODE_RANK:-0}" \
-  --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-  --master_port="${PORT:-29500}" \
-  --nproc_per_node="$processes" \
-  "$root/tools/train.py" "$config" --launcher pytorch "$@"
+run_processes "$processes" "$root/tools/train.py" "$config" \
+  --launcher pytorch "$@"

@@ -18,20 +18,6 @@ job_name=$2
 config=$3
 checkpoint=$4
 shift 4
-gpus=${GPUS:-8}
-gpus_per_node=${GPUS_PER_NODE:-8}
-read -ra srun_args <<<"${SRUN_ARGS:-}"
 
-use_environment
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec srun \
-  --partition="$partition" \
-  --job-name="$job_name" \
-  --gres="gpu:$gpus_per_node" \
-  --ntasks="$gpus" \
-  --ntasks-per-node="$gpus_per_node" \
-  --cpus-per-task="${CPUS_PER_TASK:-5}" \
-  --kill-on-bad-exit=1 \
-  ${srun_args[@]+"${srun_args[@]}"} \
-  python -u "$root/tools/test.py" "$config" "$checkpoint" \
-  --launcher slurm "$@"
+run_slurm "$partition" "$job_name" "$root/tools/test.py" "$config" \
+  "$checkpoint" --launcher slurm "$@"
