@@ -3,6 +3,7 @@ import importlib.util
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -170,7 +171,10 @@ def test_one_line_for_a_mistake(root, folder):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for the CPU')
-def test_two_processes_without_a_gpu(root, folder):
+def test_two_processes_without_a_gpu(root, folder, monkeypatch):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        monkeypatch.setenv('PORT', str(free.getsockname()[1]))
     done = run(root, 'bash', root / 'tools' / 'dist_train.sh', 'tiny.py', 2,
                '--work-dir', 'two')
     assert done.returncode == 0, done.stderr[-2000:]
