@@ -107,31 +107,36 @@ def write_imagenet_lt(folder, num_classes=1000):
         (folder / f'ImageNet_LT_{split}.txt').write_text('\n'.join(lines))
 
 
-def test_imagenet_lt_config_trains_both_stages(root, tmp_path):
-    data_root = tmp_path / 'imagenet_lt'
-    write_imagenet_lt(data_root)
-    cfg = Config.fromfile(root / 'configs/ride_r50_imagenet_lt.py')
+def train_two_steps_a_stage(cfg, work_dir):
+    """The real pipelines, at a size that a CPU trains in seconds."""
     for name in ('train', 'val', 'test'):
-        loader = cfg[f'{name}_dataloader']
-        loader.dataset.data_root = str(data_root)
-        loader.update(batch_size=2, num_workers=0)
+        cfg[f'{name}_dataloader'].update(batch_size=4, num_workers=0)
     cfg.train_dataloader.num_batch_per_epoch = 2
-    # The real pipelines, at a size that a CPU trains in seconds.
     cfg.train_dataloader.dataset.pipeline[1].scale = 64
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.pipeline[1].scale = 72
         loader.dataset.pipeline[2].crop_size = 64
     cfg.merge_from_dict({
-        'work_dir': str(tmp_path / 'work'),
+        'work_dir': str(work_dir),
         'train_cfg.max_epochs': 2,
         'custom_hooks.1.begin': 0,
         'custom_hooks.2.begin': 1,
-        'custom_hooks.2.train_dataloader.batch_size': 2,
+        'custom_hooks.2.train_dataloader.batch_size': 4,
         'log_level': 'WARNING',
     })
     launch.set_dataloader_defaults(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
+    return runner
+
+
+def test_imagenet_lt_config_trains_both_stages(root, tmp_path):
+    data_root = tmp_path / 'imagenet_lt'
+    write_imagenet_lt(data_root)
+    cfg = Config.fromfile(root / 'configs/ride_r50_imagenet_lt.py')
+    for name in ('train', 'val', 'test'):
+        cfg[f'{name}_dataloader'].dataset.data_root = str(data_root)
+    runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
     assert runner.iter == 4
     assert runner.model.stage == 'router'
     assert runner.model.head.router.num_updates == 2
@@ -167,23 +172,7 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
         readme_config(root).replace("'configs/ride_r50_imagenet_lt.py'",
                                     repr(str(base))))
     cfg = Config.fromfile(config)
-    cfg.train_dataloader.dataset.pipeline[1].scale = 64
-    for name in ('train', 'val', 'test'):
-        cfg[f'{name}_dataloader'].update(num_workers=0, batch_size=4)
-    cfg.train_dataloader.num_batch_per_epoch = 2
-    for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.pipeline[1].scale = 72
-        loader.dataset.pipeline[2].crop_size = 64
-    cfg.merge_from_dict({
-        'work_dir': str(tmp_path / 'work'),
-        'train_cfg.max_epochs': 2,
-        'custom_hooks.2.begin': 1,
-        'custom_hooks.2.train_dataloader.batch_size': 4,
-        'log_level': 'WARNING',
-    })
-    launch.set_dataloader_defaults(cfg)
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
     assert runner.model.head.class_counts == list(range(1, 13))
     metrics = runner.test()
     # No class has 20 images: there is one group, and no empty one.
