@@ -1,9 +1,10 @@
 from .plots import plot_accuracy_by_class, plot_expert_usage
 from .predictions import Predictions, read_predictions
+from .results import collect_result, read_results, write_result
 from .summary import draw_summary, summarize, summarize_file, summary_table
 
 __all__ = [
-    'Predictions', 'draw_summary', 'plot_accuracy_by_class',
-    'plot_expert_usage', 'read_predictions', 'summarize', 'summarize_file',
-    'summary_table'
+    'Predictions', 'collect_result', 'draw_summary', 'plot_accuracy_by_class',
+    'plot_expert_usage', 'read_predictions', 'read_results', 'summarize',
+    'summarize_file', 'summary_table', 'write_result'
 ]

@@ -2,8 +2,10 @@ from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .digits_lt import DigitsLT
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
+from .transforms import DrawCropFlipRotate, collate_batch
 
 __all__ = [
     'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'DigitsLT',
-    'INaturalist2018', 'ImageNetLT', 'LongTailList', 'PlacesLT', 'PowerSampler'
+    'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT', 'LongTailList',
+    'PlacesLT', 'PowerSampler', 'collate_batch'
 ]

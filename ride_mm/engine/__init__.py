@@ -1,8 +1,9 @@
 from .hooks import (CheckpointHook, ClassCountsHook, DeferredReweightingHook,
-                    DistSamplerSeedHook, TwoStageHook)
+                    DistSamplerSeedHook, RouterCacheHook, TwoStageHook)
 from .optim_wrappers import AmpOptimWrapper
 
 __all__ = [
     'AmpOptimWrapper', 'CheckpointHook', 'ClassCountsHook',
-    'DeferredReweightingHook', 'DistSamplerSeedHook', 'TwoStageHook'
+    'DeferredReweightingHook', 'DistSamplerSeedHook', 'RouterCacheHook',
+    'TwoStageHook'
 ]

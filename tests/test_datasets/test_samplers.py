@@ -9,7 +9,7 @@ from mmpretrain.registry import DATA_SAMPLERS
 from scipy.stats import chisquare
 
 from ride_mm.datasets import ClassBalancedSampler, DigitsLT, PowerSampler
-from ride_mm.datasets.samplers import label_sampler
+from ride_mm.datasets.samplers import ReshuffledSampler, epoch_sampler
 from ride_mm.datasets.samplers.class_balanced import _ranges
 
 SAMPLERS = [ClassBalancedSampler, PowerSampler]
@@ -80,7 +80,7 @@ def test_leaves_global_random_state_alone(cls):
 
 @pytest.mark.parametrize('cls', SAMPLERS)
 def test_seed_of_all_ranks(cls, monkeypatch):
-    monkeypatch.setattr(label_sampler, 'sync_random_seed', lambda: 17)
+    monkeypatch.setattr(epoch_sampler, 'sync_random_seed', lambda: 17)
     assert cls(Labels()).seed == 17
     assert cls(Labels(), seed=0).seed == 0
 
@@ -97,7 +97,7 @@ def test_ranks_share_the_draws(cls, world_size, monkeypatch):
 
     merged = [None] * total
     for rank in range(world_size):
-        monkeypatch.setattr(label_sampler, 'get_dist_info', lambda:
+        monkeypatch.setattr(epoch_sampler, 'get_dist_info', lambda:
                             (rank, world_size))
         sampler = cls(dataset, seed=3)
         sampler.set_epoch(2)
@@ -108,7 +108,7 @@ def test_ranks_share_the_draws(cls, world_size, monkeypatch):
 
 @pytest.mark.parametrize('cls', SAMPLERS)
 def test_more_ranks_than_images(cls, monkeypatch):
-    monkeypatch.setattr(label_sampler, 'get_dist_info', lambda: (7, 8))
+    monkeypatch.setattr(epoch_sampler, 'get_dist_info', lambda: (7, 8))
     sampler = cls(Labels([2, 1]), seed=0)
     assert len(sampler) == len(list(sampler)) == 1
 
@@ -241,3 +241,21 @@ def test_in_the_runners_data_loader(num_workers):
     expected = ClassBalancedSampler(DigitsLT(), seed=1)
     expected.set_epoch(3)
     assert labels == DigitsLT().get_gt_labels()[list(expected)].tolist()
+
+
+def test_reshuffled_sampler_goes_round_and_round(monkeypatch):
+    dataset = range(7)
+    sampler = ReshuffledSampler(dataset, epoch_size=18, seed=3)
+    draws = list(sampler)
+    assert len(draws) == len(sampler) == 18
+    first, second = draws[:7], draws[7:14]
+    assert sorted(first) == sorted(second) == list(dataset)
+    assert first != second
+    assert len(set(draws[14:])) == 4
+    assert list(sampler) == draws
+    sampler.set_epoch(1)
+    assert list(sampler) != draws
+    sampler.set_epoch(0)
+    monkeypatch.setattr(epoch_sampler, 'get_dist_info', lambda: (1, 2))
+    half = ReshuffledSampler(dataset, epoch_size=18, seed=3)
+    assert list(half) == draws[1::2]

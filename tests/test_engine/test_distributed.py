@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mmengine.config import Config
 from runs import digits_config
 
@@ -37,8 +38,11 @@ def test_gradients_are_those_of_the_whole_batch(root, tmp_path, tiny_model):
     run_two_processes(root, 'gradients', config)
 
 
-def test_ranks_stay_in_sync_through_both_stages(root, tmp_path):
+@pytest.mark.parametrize('cached', [False, True])
+def test_ranks_stay_in_sync_through_both_stages(root, tmp_path, cached):
     cfg = digits_config(root, tmp_path / 'work', workers=1)
+    if cached:
+        cfg.custom_hooks.append(dict(type='RouterCacheHook'))
     cfg.log_level = 'WARNING'
     cfg.model.compile = dict(backend='eager')
     config = tmp_path / 'config.py'

@@ -167,6 +167,6 @@ def test_router_inputs():
         (top, hidden), 1) @ router.fc.weight[0] + router.fc.bias
     torch.testing.assert_close(router(1, feats[1], mean), expected)
     assert not router.trained
-    router.loss(feats, logits, labels).backward()
+    router.loss(router.inputs(feats, logits, labels)).backward()
     assert router.trained
     assert 'num_updates' in router.state_dict()

@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
+from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import UserError
 
 COUNTS = [50, 40, 30, 20, 10, 8, 6, 4, 3, 2]
@@ -44,6 +45,51 @@ def scores(predictions):
 
 def used(predictions):
     return [sample.num_experts_used for sample in predictions]
+
+
+# ----------------------------------------------------------------- inputs
+
+
+def test_batch_data_samples_are_as_good_as_a_list(tiny_model):
+    model = build(
+        tiny_model,
+        data_preprocessor=dict(mean=[1., 2., 3.], std=[4.] * 3, to_rgb=True))
+    labels = torch.cat([sample.gt_label for sample in samples()])
+    one, other = (
+        model.data_preprocessor(
+            dict(inputs=images(), data_samples=data_samples), training=True)
+        for data_samples in (samples(), BatchDataSample(labels)))
+    assert torch.equal(one['inputs'], other['inputs'])
+    model.eval()
+    losses = [model.loss(**data) for data in (one, other)]
+    assert losses[0].keys() == losses[1].keys()
+    for name in losses[0]:
+        assert torch.equal(losses[0][name], losses[1][name])
+
+
+def test_kept_router_inputs_give_the_same_loss(tiny_model):
+    model = build(tiny_model, stage='router').train()
+    labels = torch.cat([sample.gt_label for sample in samples()])
+    kept = model.router_inputs(images(), labels)
+    assert not any(column.requires_grad for column in kept)
+    data = model.data_preprocessor(dict(inputs=kept), training=True)
+    expected = model.loss(images(), samples())['loss_router']
+    torch.testing.assert_close(model.loss(**data)['loss_router'], expected)
+
+
+def test_a_batch_that_is_not_packed(tiny_model):
+    with pytest.raises(UserError, match="'img'.*PackInputs.*collate_batch"):
+        build(tiny_model).data_preprocessor(dict(img=images()))
+
+
+def test_convolutions_are_channels_last(tiny_model):
+    model = build(tiny_model)
+    channels_last = torch.channels_last
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            assert parameter.is_contiguous(memory_format=channels_last)
+    features = model.backbone(images())[-1]
+    assert features.is_contiguous(memory_format=channels_last)
 
 
 # ------------------------------------------------------------- prediction

@@ -7,19 +7,16 @@ data_preprocessor = dict(
     std=[51.5865, 50.847, 51.255],
     to_rgb=True)
 
+# Crop with padding, mirror, rotate: drawn here, done by `collate_batch`.
 train_pipeline = [
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/RandomCrop', size=32, padding=4),
-    dict(type='torchvision/RandomHorizontalFlip'),
-    dict(type='torchvision/RandomRotation', degrees=15),
-    dict(type='PILToNumpy', to_bgr=True),
-    dict(type='PackInputs'),
+    dict(type='DrawCropFlipRotate', size=32, padding=4, degrees=15)
 ]
 test_pipeline = [dict(type='PackInputs')]
 
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
+    collate_fn=dict(type='collate_batch'),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

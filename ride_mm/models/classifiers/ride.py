@@ -6,7 +6,9 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from ride_mm.structures import BatchDataSample, gather_labels
 from ride_mm.utils.errors import UserError
+from ..heads.expert_router import RouterInputs
 from ..utils import count_macs
 from .state_check import check_state_dict
 
@@ -42,6 +44,9 @@ class RIDEClassifier(ImageClassifier):
         compile (bool | dict): Whether to compile networks and losses of the
             training step, or the options of ``torch.compile`` for it.
             Defaults to False.
+        data_preprocessor (dict, optional): Config of the preprocessor, of
+            type :class:`RIDEDataPreprocessor` unless it says otherwise.
+            Defaults to None.
         **kwargs: Other options of :class:`mmpretrain.ImageClassifier`.
 
     Raises:
@@ -55,8 +60,15 @@ class RIDEClassifier(ImageClassifier):
                  stage: str = 'experts',
                  test_cfg: Optional[dict] = None,
                  compile: Union[bool, dict] = False,
+                 data_preprocessor: Optional[dict] = None,
                  **kwargs) -> None:
-        super().__init__(backbone, neck, head, **kwargs)
+        super().__init__(
+            backbone,
+            neck,
+            head,
+            data_preprocessor=dict(
+                dict(type='RIDEDataPreprocessor'), **data_preprocessor or {}),
+            **kwargs)
         if getattr(self.data_preprocessor, 'batch_augments', None):
             raise UserError('model.train_cfg.augments: RIDEClassifier does '
                             'not train on mixed images (Mixup, CutMix) yet')
@@ -80,6 +92,8 @@ class RIDEClassifier(ImageClassifier):
             self._compiled = torch.compile(RIDEClassifier._losses, **options)
         self._compiled_sizes = {}
         self._macs = {}
+        # What convolutions on CPUs and tensor cores compute in.
+        self.to(memory_format=torch.channels_last)
         self.set_stage(stage)
         self.register_load_state_dict_pre_hook(check_state_dict)
 
@@ -147,19 +161,26 @@ class RIDEClassifier(ImageClassifier):
             self.head.router.train(mode)
         return self
 
-    def loss(self, inputs: torch.Tensor,
-             data_samples: List[DataSample]) -> Dict[str, torch.Tensor]:
+    def loss(
+        self,
+        inputs: Union[torch.Tensor, RouterInputs],
+        data_samples: Union[List[DataSample], BatchDataSample, None] = None
+    ) -> Dict[str, torch.Tensor]:
         """Losses of the current stage.
 
         Args:
-            inputs (torch.Tensor): Images, (N, C, H, W).
-            data_samples (list[DataSample]): With ``gt_label`` each.
+            inputs (torch.Tensor | RouterInputs): Images, (N, C, H, W), or,
+                in stage "router", what was kept of :meth:`router_inputs`.
+            data_samples (list[DataSample] | BatchDataSample, optional): With
+                ``gt_label`` each, for images. Defaults to None.
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls`` and ``loss_diversity`` in
             stage "experts", ``loss_router`` in stage "router".
         """
-        labels = torch.cat([sample.gt_label for sample in data_samples])
+        if isinstance(inputs, RouterInputs):
+            return dict(loss_router=self.head.router.loss(inputs))
+        labels = gather_labels(data_samples)
         weights, divisor = self.head.sample_weights(labels)
         return self._step(len(inputs))(self, inputs, labels, weights, divisor)
 
@@ -178,10 +199,25 @@ class RIDEClassifier(ImageClassifier):
         if self.stage == 'experts':
             logits = self.head.expert_logits(self.extract_feat(inputs))
             return self.head.expert_loss(logits, labels, weights, divisor)
-        with torch.no_grad():
-            feats = self.extract_feat(inputs)
-            logits = self.head.expert_logits(feats)
-        return dict(loss_router=self.head.router.loss(feats, logits, labels))
+        return dict(
+            loss_router=self.head.router.loss(
+                self.router_inputs(inputs, labels)))
+
+    @torch.no_grad()
+    def router_inputs(self, inputs: torch.Tensor,
+                      labels: torch.Tensor) -> RouterInputs:
+        """Run the frozen experts for their routers.
+
+        Args:
+            inputs (torch.Tensor): Images, (N, C, H, W).
+            labels (torch.Tensor): Class indices, (N, ).
+
+        Returns:
+            RouterInputs: Of N images.
+        """
+        feats = self.extract_feat(inputs)
+        logits = self.head.expert_logits(feats)
+        return self.head.router.inputs(feats, logits, labels)
 
     # ----------------------------------------------------------- prediction
 

@@ -1,6 +1,9 @@
 from .cosine_classifier import CosineClassifier
-from .expert_router import ExpertRouter
+from .expert_router import ExpertRouter, RouterInputs
 from .linear_classifier import LinearClassifier
 from .ride_head import RIDEHead
 
-__all__ = ['CosineClassifier', 'ExpertRouter', 'LinearClassifier', 'RIDEHead']
+__all__ = [
+    'CosineClassifier', 'ExpertRouter', 'LinearClassifier', 'RIDEHead',
+    'RouterInputs'
+]

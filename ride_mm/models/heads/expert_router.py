@@ -1,3 +1,5 @@
+from typing import NamedTuple, Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -7,6 +9,24 @@ from torch import nn
 from ride_mm.utils.errors import UserError
 from ..losses.routing_loss import router_targets
 from ..utils import full_precision
+
+
+class RouterInputs(NamedTuple):
+    """What the routers see of a batch, and what they are to answer.
+
+    Follows from the frozen experts alone, so it can be kept and used again.
+
+    Args:
+        features (torch.Tensor): Features of experts 0..E-2, (N, E - 1, D).
+        top_logits (torch.Tensor): The largest mean logits of experts 0..i,
+            i = 0..E-2, (N, E - 1, topk).
+        targets (torch.Tensor): Bool, whether the image needs another expert,
+            (N, E - 1).
+    """
+
+    features: torch.Tensor
+    top_logits: torch.Tensor
+    targets: torch.Tensor
 
 
 @MODELS.register_module()
@@ -75,15 +95,19 @@ class ExpertRouter(BaseModule):
         Returns:
             torch.Tensor: (N, ).
         """
+        top_logits = mean_logits.topk(self.topk, dim=1).values
+        return self._decide(index, feature, top_logits)
+
+    def _decide(self, index: int, feature: torch.Tensor,
+                top_logits: torch.Tensor) -> torch.Tensor:
         with full_precision(feature):
             feature = feature.to(self.fc.weight.dtype)
             hidden = F.relu(self.hidden_fcs[index](F.normalize(feature)))
-            top = mean_logits.topk(self.topk, dim=1).values
-            return self.fc(torch.cat((top, hidden), dim=1)).squeeze(1)
+            return self.fc(torch.cat((top_logits, hidden), dim=1)).squeeze(1)
 
-    def loss(self, feats, logits: torch.Tensor,
-             labels: torch.Tensor) -> torch.Tensor:
-        """Loss of all routers on all images; counts one update.
+    def inputs(self, feats: Sequence[torch.Tensor], logits: torch.Tensor,
+               labels: torch.Tensor) -> RouterInputs:
+        """Everything that :meth:`loss` needs of a batch.
 
         Args:
             feats (Sequence[torch.Tensor]): Features of the experts, E
@@ -92,12 +116,32 @@ class ExpertRouter(BaseModule):
             labels (torch.Tensor): Class indices, (N, ).
 
         Returns:
+            RouterInputs: Of N images.
+        """
+        num_routers = len(self.hidden_fcs)
+        totals = logits.cumsum(0)
+        top_logits = [
+            (totals[index] / (index + 1)).topk(self.topk, dim=1).values
+            for index in range(num_routers)
+        ]
+        return RouterInputs(
+            torch.stack(tuple(feats[:num_routers]), dim=1),
+            torch.stack(top_logits, dim=1),
+            router_targets(logits, labels).T)
+
+    def loss(self, inputs: RouterInputs) -> torch.Tensor:
+        """Loss of all routers on all images; counts one update.
+
+        Args:
+            inputs (RouterInputs): See :meth:`inputs`.
+
+        Returns:
             torch.Tensor: Scalar.
         """
         self.num_updates += 1
-        totals = logits.cumsum(0)
         router_logits = torch.stack([
-            self(index, feats[index], totals[index] / (index + 1))
+            self._decide(index, inputs.features[:, index],
+                         inputs.top_logits[:, index])
             for index in range(len(self.hidden_fcs))
         ])
-        return self.loss_module(router_logits, router_targets(logits, labels))
+        return self.loss_module(router_logits, inputs.targets.T)

@@ -1,0 +1,50 @@
+from typing import Dict, List, Union
+
+import numpy as np
+import torch
+from mmengine.registry import FUNCTIONS
+
+from ride_mm.structures import BatchDataSample
+from ride_mm.utils.errors import UserError
+from .crop_flip_rotate import crop_flip_rotate
+
+
+@FUNCTIONS.register_module()
+def collate_batch(
+    samples: List[dict],
+) -> Dict[str, Union[torch.Tensor, BatchDataSample]]:
+    """Make a batch of images that are not packed one by one.
+
+    For pipelines without ``PackInputs``; the labels of a batch travel as one
+    tensor. Images are given the view that was drawn for them, if any.
+
+    Args:
+        samples (list[dict]): N results of a pipeline, each with ``img``,
+            (H, W, C), uint8, and ``gt_label``; ``view`` where
+            :class:`DrawCropFlipRotate` has drawn one.
+
+    Returns:
+        dict: ``inputs``, (N, C, H, W), uint8, channels last in memory, and
+        ``data_samples``.
+
+    Raises:
+        UserError: If images are packed, or differ in shape.
+    """
+    if 'img' not in samples[0]:
+        raise UserError(
+            "collate_fn=dict(type='collate_batch') takes images that are not "
+            f'packed, found {sorted(samples[0])}: remove PackInputs from the '
+            'pipeline, or set collate_fn=dict(type="default_collate")')
+    shapes = {sample['img'].shape for sample in samples}
+    if len(shapes) > 1:
+        raise UserError(
+            'collate_batch: the images of a batch differ in shape, found '
+            f'{sorted(shapes)}: add Resize to the pipeline')
+    images = np.stack([sample['img'] for sample in samples])
+    if 'view' in samples[0]:
+        images = crop_flip_rotate(images,
+                                  [sample['view'] for sample in samples])
+    labels = torch.tensor([sample['gt_label'] for sample in samples])
+    return dict(
+        inputs=torch.from_numpy(images).permute(0, 3, 1, 2),
+        data_samples=BatchDataSample(labels))

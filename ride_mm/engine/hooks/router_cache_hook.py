@@ -1,0 +1,119 @@
+import itertools
+from typing import List
+
+import mmengine.dist as dist
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.utils import ProgressBar
+from mmpretrain.registry import HOOKS
+from torch.utils.data import DataLoader, Dataset
+
+from ride_mm.datasets.draws import seed_draws
+from ride_mm.datasets.samplers import ReshuffledSampler
+from ride_mm.models.heads import RouterInputs
+from ride_mm.structures import gather_labels
+from ride_mm.utils.errors import UserError
+from .class_counts_hook import unwrapped
+
+
+class RouterInputsDataset(Dataset):
+    """Router inputs in memory, given out a batch at a time.
+
+    Args:
+        inputs (RouterInputs): Of N images.
+        metainfo (dict): That of the images' data set, for checkpoints.
+    """
+
+    def __init__(self, inputs: RouterInputs, metainfo: dict) -> None:
+        self.inputs = inputs
+        self.metainfo = metainfo
+
+    def __len__(self) -> int:
+        return len(self.inputs.targets)
+
+    def __getitems__(self, indices: List[int]) -> dict:
+        rows = torch.tensor(indices, device=self.inputs.targets.device)
+        return dict(
+            inputs=RouterInputs(*(column[rows] for column in self.inputs)))
+
+
+def _keep(batch: dict) -> dict:
+    """Collate what is a batch already."""
+    return batch
+
+
+@HOOKS.register_module()
+class RouterCacheHook(Hook):
+    """Runs the frozen experts once in stage "router", not in every epoch.
+
+    Before the first epoch of that stage, the inputs of the router are
+    computed for some of the images that an epoch draws, augmented as
+    configured, and kept on the model's device. The epochs then go through
+    them, in a new order each time, for as many steps as without this hook.
+    Works in a run of both stages and in one of the router alone.
+
+    Args:
+        share (float): Images to compute, as a share of an epoch's. Defaults
+            to 0.5.
+
+    Raises:
+        UserError: If ``share`` is not in (0, 1].
+    """
+
+    # After TwoStageHook, before the sampler's seed is set.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, share: float = 0.5) -> None:
+        if not 0 < share <= 1:
+            raise UserError(f'RouterCacheHook.share={share} must be above 0 '
+                            'and at most 1')
+        self.share = share
+        self._filled = False
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Put the cache in the place of the images."""
+        loader = runner.train_loop.dataloader
+        if unwrapped(runner).stage != 'router' or self._filled:
+            return
+        self._filled = True
+        dataset = RouterInputsDataset(
+            self._compute(runner, loader), loader.dataset.metainfo)
+        # As many steps as before, of as many images.
+        epoch_size = len(loader.sampler) * dist.get_world_size()
+        runner.train_loop.dataloader = DataLoader(
+            dataset,
+            batch_size=loader.batch_size,
+            sampler=ReshuffledSampler(dataset, epoch_size, runner.seed),
+            drop_last=loader.drop_last,
+            collate_fn=_keep)
+
+    def _compute(self, runner: Runner, loader: DataLoader) -> RouterInputs:
+        """Inputs of the router for the first draws of an epoch, of all
+        ranks."""
+        # Always the draws of the same epoch: a resumed run has the same cache.
+        seed_draws(loader, runner.seed).epoch = 0
+        loader.sampler.set_epoch(0)
+        num_batches = max(1, round(self.share * len(loader)))
+        runner.logger.info(
+            f'Router inputs of {num_batches * loader.batch_size} images per '
+            'process are computed and kept.')
+        model = unwrapped(runner)
+        # The loop does this only later; experts that are frozen do not move.
+        model.train()
+        progress = ProgressBar(num_batches) if dist.is_main_process() else None
+        batches = []
+        for batch in itertools.islice(loader, num_batches):
+            batch = model.data_preprocessor(batch, training=True)
+            with runner.optim_wrapper.optim_context(model):
+                batches.append(
+                    model.router_inputs(
+                        batch['inputs'],
+                        gather_labels(batch['data_samples'])))
+            if progress:
+                progress.update()
+        # Ends its workers.
+        loader._iterator = None
+        return RouterInputs(*(
+            torch.cat(dist.all_gather(torch.cat(column)))
+            for column in zip(*batches)))

@@ -1,0 +1,43 @@
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.registry import MODELS
+
+from ride_mm.structures import BatchDataSample
+from ride_mm.utils.errors import UserError
+from .heads.expert_router import RouterInputs
+
+
+@MODELS.register_module()
+class RIDEDataPreprocessor(ClsDataPreprocessor):
+    """mmpretrain's preprocessor, for batches of :class:`BatchDataSample` too.
+
+    Inputs of the router are left as they are.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalize the images and move everything to the model's device.
+
+        Args:
+            data (dict): A batch of the data loader: ``inputs`` and
+                ``data_samples``.
+            training (bool): Whether the batch is trained on. Defaults to
+                False.
+
+        Returns:
+            dict: The same keys.
+
+        Raises:
+            UserError: If there are no ``inputs``.
+        """
+        if 'inputs' not in data:
+            raise UserError(
+                f'a batch has {sorted(data)}, but no "inputs": end the '
+                "pipeline with dict(type='PackInputs'), or set collate_fn="
+                "dict(type='collate_batch') in the dataloader")
+        samples = data.get('data_samples')
+        if isinstance(data['inputs'], RouterInputs):
+            return dict(inputs=self.cast_data(data['inputs']))
+        if not isinstance(samples, BatchDataSample):
+            return super().forward(data, training)
+        batch = super().forward(dict(inputs=data['inputs']), training)
+        batch['data_samples'] = samples.to(self.device)
+        return batch
