@@ -267,16 +267,13 @@ def _make_command(path: Path, own: Config, cfg: Config, options: dict,
     Raises:
         UserError: If ``--cfg-options`` cannot express an option.
     """
-    if seed != own.get('randomness', {}).get('seed'):
-        options = {**options, 'randomness.seed': seed}
     pairs = [f'{key}={_option_text(value)}' for key, value in options.items()]
-    arguments = ['--cfg-options', *pairs] if pairs else []
-
     parser = argparse.ArgumentParser(parents=[launch.common_arguments()])
-    parsed = parser.parse_args([str(path), *arguments])
     try:
+        parsed = parser.parse_args([str(path), *_flagged(pairs)])
         again = _load_config(path, parsed.cfg_options)
-    except UserError:
+    except (UserError, AssertionError, RecursionError):
+        # what DictAction makes of a dict, or of brackets within a text
         again = own
     if _changes(again, cfg):
         raise UserError(
@@ -284,10 +281,16 @@ def _make_command(path: Path, own: Config, cfg: Config, options: dict,
             ', '.join(_changes(again, cfg)) + '. Has the config changed '
             'since? Then start in a checkout of the commit that was trained '
             'with. Otherwise state the command with --command.')
+    if seed != own.get('randomness', {}).get('seed'):
+        pairs.append(f'randomness.seed={seed}')
     tool = ['python', 'tools/train.py', path.as_posix()]
     if processes > 1:
         tool = ['bash', 'tools/dist_train.sh', path.as_posix(), str(processes)]
-    return shlex.join(tool + arguments)
+    return shlex.join(tool + _flagged(pairs))
+
+
+def _flagged(pairs: List[str]) -> List[str]:
+    return ['--cfg-options', *pairs] if pairs else []
 
 
 def _option_text(value: Any) -> str:
@@ -340,13 +343,13 @@ def _describe_data(cfg: Config) -> dict:
 
 def _final_figures(cfg: Config, val: List[dict]) -> Dict[str, dict]:
     """The figures of the last epoch, and of the end of stage 1 before it."""
-    figures = dict(final=val[-1])
+    final = val[-1]
     for hook in cfg.get('custom_hooks') or []:
-        if hook['type'] == 'TwoStageHook':
+        if hook['type'] == 'TwoStageHook' and hook['begin'] < final['epoch']:
             experts = [r for r in val if r['epoch'] <= hook['begin']]
             if experts:
-                figures = dict(stage_1=experts[-1], **figures)
-    return figures
+                return dict(stage_1=experts[-1], final=final)
+    return dict(final=final)
 
 
 def write_result(result: dict, out_dir: Union[str, Path]) -> Path:
