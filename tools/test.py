@@ -28,6 +28,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help="average over augmented images: the config's tta_model and "
         'tta_pipeline, or else the image and its mirror image')
     parser.add_argument(
+        '--fuse-conv-bn',
+        action='store_true',
+        help='put BatchNorm into the convolutions before it: faster, and '
+        'equal but for rounding')
+    parser.add_argument(
         '--show-dir', metavar='DIR', help='folder for images with predictions')
     parser.add_argument(
         '--show', action='store_true', help='show images with predictions')
@@ -77,6 +82,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     launch.set_launcher(cfg, args.launcher)
 
     runner = launch.build_runner(cfg)
+    if args.fuse_conv_bn:
+        launch.fuse_conv_bn(runner)
     if args.out and not dump_metrics:
         runner.test_evaluator.metrics.append(DumpResults(args.out))
     metrics = runner.test()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
+import mmcv.cnn
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
@@ -390,3 +391,9 @@ def build_runner(cfg: Config) -> Runner:
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
+
+
+def fuse_conv_bn(runner: Runner) -> None:
+    """Load the checkpoint, then fuse its BatchNorm (``--fuse-conv-bn``)."""
+    runner.load_or_resume()
+    mmcv.cnn.fuse_conv_bn(runner.model)

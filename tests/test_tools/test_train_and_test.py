@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmpretrain import get_model
 
+from ride_mm.engine import launch
 from ride_mm.utils.errors import UserError
 
 CONFIG = """
@@ -121,6 +123,38 @@ def test_train_resume_and_test(folder, train, test):
     ])
     with open('metrics.json') as file:
         assert 0 <= json.load(file)['accuracy/top1'] <= 100
+
+
+def test_fused_batch_norm_predicts_the_same(root, tmp_path, test, monkeypatch):
+    config = str(root / 'configs/ride_r32_digits_lt.py')
+    model = get_model(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    checkpoint = str(tmp_path / 'random.pth')
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    monkeypatch.chdir(tmp_path)
+    runners = []
+    build_runner = launch.build_runner
+
+    def spy(cfg):
+        runners.append(build_runner(cfg))
+        return runners[-1]
+
+    monkeypatch.setattr(launch, 'build_runner', spy)
+    scores = []
+    for i, options in enumerate([[], ['--fuse-conv-bn']]):
+        test([config, checkpoint, '--out', f'{i}.pkl', *options])
+        with open(f'{i}.pkl', 'rb') as file:
+            predictions = pickle.load(file)
+        scores.append(torch.stack([p['pred_score'] for p in predictions]))
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
+    num_norms = [
+        sum(isinstance(module, torch.nn.BatchNorm2d)
+            for module in runner.model.modules()) for runner in runners
+    ]
+    assert num_norms == [11 + 3 * 20, 0]
 
 
 def test_a_resume_with_nothing_there_is_a_new_run(folder, train):
