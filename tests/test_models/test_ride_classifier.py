@@ -88,8 +88,29 @@ def test_convolutions_are_channels_last(tiny_model):
     for parameter in model.parameters():
         if parameter.dim() == 4:
             assert parameter.is_contiguous(memory_format=channels_last)
-    features = model.backbone(images())[-1]
-    assert features.is_contiguous(memory_format=channels_last)
+    seen = []
+    model.neck.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.loss(images(), samples())
+    predict(model, images())
+    assert len(seen) == 2
+    for trunk in seen:
+        assert trunk[-1].is_contiguous(memory_format=channels_last)
+
+
+def test_the_compiler_chooses_the_memory_format(tiny_model):
+    """That of torch 2.11 fails on channels last."""
+    model = build(tiny_model, compile=dict(backend='eager'))
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+    compiled, seen = model._compiled, []
+
+    def spy(model, inputs, *args):
+        seen.append(inputs)
+        return compiled(model, inputs, *args)
+
+    model._compiled = spy
+    model.loss(
+        images().contiguous(memory_format=torch.channels_last), samples())
+    assert len(seen) == 1 and seen[0].is_contiguous()
 
 
 # ------------------------------------------------------------- prediction

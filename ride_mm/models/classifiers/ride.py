@@ -1,5 +1,5 @@
 import math
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -14,6 +14,10 @@ from .state_check import check_state_dict
 
 STAGES = ('experts', 'router')
 MODES = ('auto', 'ensemble', 'route')
+
+
+def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 @MODELS.register_module()
@@ -92,8 +96,10 @@ class RIDEClassifier(ImageClassifier):
             self._compiled = torch.compile(RIDEClassifier._losses, **options)
         self._compiled_sizes = {}
         self._macs = {}
-        # What convolutions on CPUs and tensor cores compute in.
-        self.to(memory_format=torch.channels_last)
+        if not compile:
+            # What convolutions on CPUs and tensor cores compute in. The
+            # compiler of torch 2.11 fails on it, and chooses for itself.
+            self.to(memory_format=torch.channels_last)
         self.set_stage(stage)
         self.register_load_state_dict_pre_hook(check_state_dict)
 
@@ -182,15 +188,16 @@ class RIDEClassifier(ImageClassifier):
             return dict(loss_router=self.head.router.loss(inputs))
         labels = gather_labels(data_samples)
         weights, divisor = self.head.sample_weights(labels)
-        return self._step(len(inputs))(self, inputs, labels, weights, divisor)
+        if self._is_compiled_for(len(inputs)):
+            return self._compiled(self, inputs.contiguous(), labels, weights,
+                                  divisor)
+        return self._losses(_channels_last(inputs), labels, weights, divisor)
 
-    def _step(self, batch_size: int) -> Callable:
-        """The compiled losses for the usual batch, plain ones for others:
-        a data set's last, smaller batch is not worth a second graph."""
-        if self._compiled is not None and batch_size == (
-                self._compiled_sizes.setdefault(self.stage, batch_size)):
-            return self._compiled
-        return RIDEClassifier._losses
+    def _is_compiled_for(self, batch_size: int) -> bool:
+        """Whether this is the usual batch: a data set's last, smaller one is
+        not worth a second graph."""
+        return self._compiled is not None and batch_size == (
+            self._compiled_sizes.setdefault(self.stage, batch_size))
 
     def _losses(self, inputs: torch.Tensor, labels: torch.Tensor,
                 weights: torch.Tensor,
@@ -238,7 +245,7 @@ class RIDEClassifier(ImageClassifier):
             (multiply-accumulates spent on the image, 1 for the ensemble)
             and, on request, ``expert_logits`` (E, K).
         """
-        trunk = self.backbone(inputs)
+        trunk = self.backbone(_channels_last(inputs))
         logits = None
         if self._routes:
             mean_logits, used = self._route(trunk[-1])
