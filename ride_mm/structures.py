@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from typing import Union
 
+import numpy as np
 import torch
 from mmpretrain.structures import DataSample
 
@@ -25,6 +26,13 @@ class BatchDataSample(Sequence):
 
     def __getitem__(self, index: int) -> DataSample:
         return DataSample().set_gt_label(self.gt_label[index].reshape(1))
+
+    def __getstate__(self) -> np.ndarray:
+        # A tensor would go through shared memory, at 1 ms for the few labels.
+        return self.gt_label.numpy()
+
+    def __setstate__(self, state: np.ndarray) -> None:
+        self.gt_label = torch.from_numpy(state)
 
     def to(self, device: Union[str, torch.device]) -> 'BatchDataSample':
         """Move the labels to a device."""

@@ -24,8 +24,7 @@ def collate_batch(
             :class:`DrawCropFlipRotate` has drawn one.
 
     Returns:
-        dict: ``inputs``, (N, C, H, W), uint8, channels last in memory, and
-        ``data_samples``.
+        dict: ``inputs``, (N, C, H, W), uint8, and ``data_samples``.
 
     Raises:
         UserError: If images are packed, or differ in shape.
@@ -45,6 +44,7 @@ def collate_batch(
         images = crop_flip_rotate(images,
                                   [sample['view'] for sample in samples])
     labels = torch.tensor([sample['gt_label'] for sample in samples])
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return dict(
-        inputs=torch.from_numpy(images).permute(0, 3, 1, 2),
+        inputs=torch.from_numpy(planes),
         data_samples=BatchDataSample(labels))
