@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
+from ride_mm.models.classifiers import ride
 from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import UserError
 
@@ -234,6 +235,35 @@ def test_expert_logits_on_request(tiny_model):
     assert prediction.expert_logits.shape == (3, 10)
     torch.testing.assert_close(
         prediction.expert_logits.mean(0).softmax(0), prediction.pred_score)
+    with torch.no_grad():
+        assert model.infer(images())[2].shape == (3, 12, 10)
+
+
+@pytest.mark.parametrize('mode', ['ensemble', 'route'])
+def test_a_cpu_predicts_part_by_part(tiny_model, monkeypatch, mode):
+    model = build(tiny_model, test_cfg=dict(mode=mode)).eval()
+    middle = model.head.router.fc.bias.data
+    middle -= middle_logit(model)
+    with torch.no_grad():
+        expected = model.infer(images())
+        # Parts of 5, 5 and 2 images of 16 x 16.
+        monkeypatch.setattr(ride, '_CPU_PIXELS', 5 * 16 * 16 + 100)
+        sizes = []
+        model.backbone.register_forward_pre_hook(
+            lambda _, args: sizes.append(len(args[0])))
+        found = model.infer(images())
+        assert sizes == [5, 5, 2]
+    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert (len(found[1].unique()) > 1) == (mode == 'route')
+
+
+@torch.no_grad()
+def middle_logit(model):
+    """About half of the images are sent on by the first router."""
+    feature = model.neck.experts[0](model.backbone(images())[-1])
+    logits = model.head.classifiers[0](feature)
+    return model.head.router(0, feature, logits).median()
 
 
 def test_tensor_mode_is_the_mean_of_logits(tiny_model):
@@ -326,12 +356,21 @@ def test_amp_wrapper_state_and_mistakes():
 @pytest.mark.parametrize('stage', ['experts', 'router'])
 def test_compiled_step(tiny_model, stage):
     """One graph, and the same losses."""
-    plain = build(tiny_model, stage=stage)
+    plain = build(tiny_model, stage=stage).double().train()
     compiled = build(
         tiny_model,
         stage=stage,
-        compile=dict(fullgraph=True, backend='aot_eager'))
-    assert train(compiled, 3) == pytest.approx(train(plain, 3), rel=1e-4)
+        compile=dict(fullgraph=True, backend='aot_eager')).double().train()
+    logs = []
+    for model in (plain, compiled):
+        losses = model.loss(images().double(), samples())
+        sum(losses.values()).backward()
+        logs.append({key: loss.item() for key, loss in losses.items()})
+    assert logs[1] == pytest.approx(logs[0], rel=1e-10)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(
+            compiled.get_parameter(name).grad, parameter.grad)
+    compiled.float()
     # A copy runs on its own weights.
     twin = copy.deepcopy(compiled)
     with torch.no_grad():

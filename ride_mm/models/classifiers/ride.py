@@ -14,6 +14,9 @@ from .state_check import check_state_dict
 
 STAGES = ('experts', 'router')
 MODES = ('auto', 'ensemble', 'route')
+# Images that a CPU predicts at once: larger activations than theirs are
+# fetched from the system anew, and cleared, by every layer.
+_CPU_PIXELS = 2**18
 
 
 def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
@@ -245,16 +248,7 @@ class RIDEClassifier(ImageClassifier):
             (multiply-accumulates spent on the image, 1 for the ensemble)
             and, on request, ``expert_logits`` (E, K).
         """
-        trunk = self.backbone(_channels_last(inputs))
-        logits = None
-        if self._routes:
-            mean_logits, used = self._route(trunk[-1])
-        else:
-            logits = self.head.expert_logits(self.neck(trunk))
-            mean_logits = logits.mean(0)
-            used = inputs.new_full((len(inputs), ),
-                                   self.num_experts,
-                                   dtype=torch.long)
+        mean_logits, used, logits = self.infer(inputs)
         scores = mean_logits.softmax(dim=1)
         labels = scores.argmax(dim=1, keepdim=True)
         compute = self.relative_compute(tuple(inputs.shape[1:]))
@@ -270,6 +264,40 @@ class RIDEClassifier(ImageClassifier):
             if self.test_cfg['expert_logits']:
                 sample.expert_logits = logits[:, index].clone()
         return data_samples
+
+    def infer(
+        self, inputs: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+        """The tensor part of :meth:`predict`.
+
+        Args:
+            inputs (torch.Tensor): Images, (N, C, H, W).
+
+        Returns:
+            tuple: Mean logits of the experts used, (N, K), their number,
+            (N, ), and, on request, the logits of every expert, (E, N, K).
+        """
+        parts = (inputs, )
+        if inputs.device.type == 'cpu':
+            pixels = inputs[0, 0].numel()
+            parts = inputs.split(max(1, _CPU_PIXELS // pixels))
+        mean_logits, used, logits = zip(*map(self._infer_part, parts))
+        if self.test_cfg['expert_logits']:
+            return (torch.cat(mean_logits), torch.cat(used),
+                    torch.cat(logits, dim=1))
+        return torch.cat(mean_logits), torch.cat(used), None
+
+    def _infer_part(
+        self, inputs: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+        trunk = self.backbone(_channels_last(inputs))
+        if self._routes:
+            return *self._route(trunk[-1]), None
+        logits = self.head.expert_logits(self.neck(trunk))
+        used = torch.full((len(inputs), ),
+                          self.num_experts,
+                          device=inputs.device)
+        return logits.mean(0), used, logits
 
     @property
     def _routes(self) -> bool:
