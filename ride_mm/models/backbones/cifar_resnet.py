@@ -73,9 +73,10 @@ class CIFARBasicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self._shortcut(x))
+        out += self._shortcut(x)
+        return F.relu(out, inplace=True)
 
 
 def make_stage(in_channels: int,
@@ -157,7 +158,7 @@ class CIFARResNet(BaseBackbone):
 
     def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         """Feature maps of ``out_indices`` for images (N, 3, H, W)."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         outs = []
         for index, name in enumerate(self.stages):
             x = getattr(self, name)(x)
