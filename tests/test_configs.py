@@ -147,12 +147,21 @@ def test_imagenet_lt_config_trains_both_stages(root, tmp_path):
     json.dumps(metrics)
 
 
-def readme_config(root):
-    """The config of one's own images that the README shows."""
+def readme_config(root, part):
+    """The config with this part that the README shows."""
     text = (root / 'README.md').read_text()
-    blocks = [part.split('```')[0] for part in text.split('```python\n')[1:]]
-    block, = [b for b in blocks if b.startswith('_base_')]
+    blocks = [code.split('```')[0] for code in text.split('```python\n')[1:]]
+    block, = [b for b in blocks if b.startswith('_base_') and part in b]
     return block
+
+
+def test_readme_config_of_the_router_cache(root, tmp_path):
+    config = tmp_path / 'cached.py'
+    config.write_text(
+        readme_config(root, 'RouterCacheHook').replace(
+            "'configs/", f"'{root}/configs/"))
+    assert [hook.type for hook in Config.fromfile(config).custom_hooks
+            ] == ['ClassCountsHook', 'RouterCacheHook']
 
 
 def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
@@ -169,8 +178,8 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
     config = tmp_path / 'my_images.py'
     base = root / 'configs/ride_r50_imagenet_lt.py'
     config.write_text(
-        readme_config(root).replace("'configs/ride_r50_imagenet_lt.py'",
-                                    repr(str(base))))
+        readme_config(root, 'LongTailList').replace(
+            "'configs/ride_r50_imagenet_lt.py'", repr(str(base))))
     cfg = Config.fromfile(config)
     runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
     assert runner.model.head.class_counts == list(range(1, 13))
