@@ -50,7 +50,7 @@ def common_arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        type=_key_value,
+        type=key_value,
         action=DictAction,
         metavar='KEY=VALUE',
         help='override settings of the config, such as '
@@ -70,7 +70,8 @@ def common_arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def _key_value(text: str) -> str:
+def key_value(text: str) -> str:
+    """Check an argument of ``--cfg-options`` for argparse."""
     if '=' not in text:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, found {text!r}')
     return text

@@ -131,7 +131,6 @@ def count_bytes(cfg: Config) -> Dict[str, int]:
 
 
 def _count_in_process(rank: int, address: str, cfg: dict, queue) -> None:
-    import ride_mm  # noqa: F401
     init_default_scope('mmpretrain')
     torch.set_num_threads(1)
     dist.init_process_group(

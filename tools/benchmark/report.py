@@ -33,7 +33,7 @@ def common_arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        type=launch._key_value,
+        type=launch.key_value,
         action=DictAction,
         default={},
         metavar='KEY=VALUE',
