@@ -148,3 +148,12 @@ def test_batch_data_sample_is_a_sequence_of_data_samples():
     assert [sample.gt_label.item() for sample in batch] == [3, 1, 2]
     assert torch.equal(gather_labels(batch), gather_labels(list(batch)))
     assert torch.equal(batch.to('cpu').gt_label, labels)
+
+
+def test_a_view_that_nobody_makes_is_not_passed_over():
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    packed = results([*drawn(32, 4, 15), dict(type='PackInputs')], images)
+    # The data preprocessor then says how to make a batch.
+    assert all('inputs' not in sample for sample in packed)
+    with pytest.raises(UserError, match='remove PackInputs'):
+        collate_batch(packed)

@@ -20,8 +20,8 @@ def collate_batch(
 
     Args:
         samples (list[dict]): N results of a pipeline, each with ``img``,
-            (H, W, C), uint8, and ``gt_label``; ``view`` where
-            :class:`DrawCropFlipRotate` has drawn one.
+            (H, W, C), uint8, and ``gt_label``; ``view`` and ``view_of``
+            instead of it from :class:`DrawCropFlipRotate`.
 
     Returns:
         dict: ``inputs``, (N, C, H, W), uint8, and ``data_samples``.
@@ -29,17 +29,18 @@ def collate_batch(
     Raises:
         UserError: If images are packed, or differ in shape.
     """
-    if 'img' not in samples[0]:
+    key = 'view_of' if 'view' in samples[0] else 'img'
+    if key not in samples[0]:
         raise UserError(
             "collate_fn=dict(type='collate_batch') takes images that are not "
             f'packed, found {sorted(samples[0])}: remove PackInputs from the '
             'pipeline, or set collate_fn=dict(type="default_collate")')
-    shapes = {sample['img'].shape for sample in samples}
+    shapes = {sample[key].shape for sample in samples}
     if len(shapes) > 1:
         raise UserError(
             'collate_batch: the images of a batch differ in shape, found '
             f'{sorted(shapes)}: add Resize to the pipeline')
-    images = np.stack([sample['img'] for sample in samples])
+    images = np.stack([sample[key] for sample in samples])
     if 'view' in samples[0]:
         images = crop_flip_rotate(images,
                                   [sample['view'] for sample in samples])

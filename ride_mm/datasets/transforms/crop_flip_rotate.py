@@ -38,7 +38,8 @@ class DrawCropFlipRotate(BaseTransform):
 
     **Required Keys:** img
 
-    **Added Keys:** view (:class:`View`)
+    **Added Keys:** view (:class:`View`), view_of (the image, no longer under
+    ``img``: nobody is to train on it as it is)
 
     Args:
         size (int): Rows and columns of the crop.
@@ -59,11 +60,12 @@ class DrawCropFlipRotate(BaseTransform):
         self.degrees = degrees
 
     def transform(self, results: dict) -> dict:
-        """Add ``view`` to the results."""
+        """Replace ``img`` by ``view`` and ``view_of``."""
         # The order, kind and number of draws are those of torchvision.
         top, left = self._draw_corner(*results['img'].shape[:2])
         flip = torch.rand(1).item() < 0.5
         angle = torch.empty(1).uniform_(-self.degrees, self.degrees).item()
+        results['view_of'] = results.pop('img')
         results['view'] = View(self.size, top, left, flip, angle)
         return results
 
