@@ -1,56 +1,18 @@
 """Make docs/results.md and its picture from the files in results/."""
 import argparse
-import hashlib
-import itertools
 import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, Optional, Sequence
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from results_groups import by_data, is_shortened, label_of, read_groups
+from results_picture import curves, digest, draw_curves
 
-from ride_mm.analysis import read_results
 from ride_mm.datasets.class_counts import GROUPS
 from ride_mm.utils.errors import UserError, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
-# By the beginning of a name, in the order of the tables.
-METHODS = dict(ce='Cross entropy', ldam_drw='LDAM-DRW', ride='RIDE')
-DATA = dict(
-    CIFAR100LT='CIFAR-100-LT',
-    CIFAR10LT='CIFAR-10-LT',
-    DigitsLT='Digits-LT',
-    ImageNetLT='ImageNet-LT',
-    PlacesLT='Places-LT',
-    INaturalist2018='iNaturalist 2018')
 STAGES = dict(stage_1='all experts', final='routed')
-# Okabe and Ito's palette: distinct for every common form of colour blindness.
-COLORS = ('#E69F00', '#009E73', '#0072B2', '#CC79A7', '#D55E00', '#56B4E9',
-          '#000000')
-PANELS = dict(
-    loss='training loss of an expert',
-    all='accuracy, all classes (%)',
-    few='accuracy, few-shot classes (%)')
-MAX_MARKED = 30
-STYLE = {
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.grid': True,
-    'axes.axisbelow': True,
-    'axes.titlelocation': 'left',
-    'grid.color': '#dddddd',
-    'text.color': '#222222',
-    'axes.labelcolor': '#222222',
-    'xtick.color': '#666666',
-    'ytick.color': '#666666',
-    'xtick.labelcolor': '#222222',
-    'ytick.labelcolor': '#222222',
-    'svg.hashsalt': 'ride_mm',
-}
-
 HEAD = """# Results
 
 Made by `python docs/make_results.py` from the files in
@@ -94,11 +56,11 @@ def make_page(root: Path) -> str:
     Returns:
         str: The page in Markdown.
     """
-    groups = _read_groups(root)
+    groups = read_groups(root)
     quoted = _read_quoted(root)
     parts = [HEAD]
     sources = []
-    for data, names in _by_data(groups).items():
+    for data, names in by_data(groups).items():
         parts += [
             f'\n## {data}\n',
             _accuracy_table(groups, names, quoted, sources),
@@ -113,67 +75,9 @@ def make_page(root: Path) -> str:
     return ''.join(parts)
 
 
-def _read_groups(root: Path) -> Dict[str, List[dict]]:
-    """The results by name, in the order of the tables."""
-    groups = read_results(root / 'results')
-    prefixes = list(METHODS)
-
-    def order(name):
-        method = _method(name)
-        first = groups[name][0]
-        return (_data_title(first),
-                prefixes.index(method) if method else len(prefixes),
-                _is_shortened(groups[name]), name)
-
-    return {name: groups[name] for name in sorted(groups, key=order)}
-
-
 def _read_quoted(root: Path) -> List[dict]:
     path = root / 'results' / 'quoted.json'
     return json.loads(path.read_text())['quoted']
-
-
-def _by_data(groups: Dict[str, List[dict]]) -> Dict[str, List[str]]:
-    names = {}
-    for name, results in groups.items():
-        names.setdefault(_data_title(results[0]), []).append(name)
-    return names
-
-
-def _data_title(result: dict) -> str:
-    data = result['data']
-    title = DATA.get(data['type'], data['type'])
-    if 'imbalance' in data:
-        title += f", imbalance {data['imbalance']}"
-    return title
-
-
-def _method(name: str) -> Optional[str]:
-    for prefix in METHODS:
-        if name.startswith(f'{prefix}_'):
-            return prefix
-    return None
-
-
-def _is_shortened(results: List[dict]) -> bool:
-    return results[0]['epochs'] < results[0]['epochs_of_config']
-
-
-def _label(results: List[dict]) -> str:
-    """Name a method, with what its name adds to that of the config."""
-    name, config = results[0]['name'], Path(results[0]['config']).stem
-    method = _method(name)
-    if method is None:
-        return name
-    label, experts = METHODS[method], results[0]['experts'] or 1
-    if experts > 1:
-        label += f', {experts} experts'
-    variant = name[len(config):] if name.startswith(config) else f' {name}'
-    if variant:
-        label += f', {variant[1:]}'
-    if _is_shortened(results):
-        label += ' (shortened schedule)'
-    return label
 
 
 def _accuracy_table(groups: Dict[str, List[dict]], names: List[str],
@@ -198,7 +102,7 @@ def _accuracy_table(groups: Dict[str, List[dict]], names: List[str],
 
 
 def _row_title(results: List[dict], stage: str) -> str:
-    link = f"[{_label(results)}](#{results[0]['name']})"
+    link = f"[{label_of(results)}](#{results[0]['name']})"
     if 'stage_1' in results[0]['figures']:
         return f'{link}: {STAGES[stage]}'
     return link
@@ -273,7 +177,7 @@ def _not_measured(root: Path, groups: Dict[str, List[dict]],
     """List the configs that nobody has trained to the end here."""
     measured = {
         name
-        for name, results in groups.items() if not _is_shortened(results)
+        for name, results in groups.items() if not is_shortened(results)
     }
     lines = []
     for path in sorted((root / 'configs').rglob('*.py')):
@@ -349,130 +253,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n' + ''.join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def curves(groups: Dict[str, List[dict]]) -> Dict[str, Dict[str, dict]]:
-    """Compute what the picture shows.
-
-    Args:
-        groups (dict[str, list[dict]]): The results by name.
-
-    Returns:
-        dict[str, dict[str, dict]]: By data set and by label: 'loss', 'all'
-        and 'few', each a dict from the epoch to (lowest, mean, highest) over
-        the seeds, and 'switch', the last epoch before the router or None.
-    """
-    shown = {}
-    for data, names in _by_data(groups).items():
-        shown[data] = {}
-        for name in names:
-            results = groups[name]
-            experts = results[0]['experts'] or 1
-            stage_1 = results[0]['figures'].get('stage_1')
-            loss = [{
-                record['epoch']: record['loss_cls'] / experts
-                for record in result['log']['train'] if 'loss_cls' in record
-            } for result in results]
-            shown[data][_label(results)] = dict(
-                loss=_spread(loss),
-                all=_spread(_validated(results, 'long_tail/overall')),
-                few=_spread(_validated(results, 'long_tail/few')),
-                switch=stage_1 and stage_1['epoch'])
-    return shown
-
-
-def _validated(results: List[dict], key: str) -> List[Dict[int, float]]:
-    return [{
-        record['epoch']: record[key]
-        for record in result['log']['val'] if key in record
-    } for result in results]
-
-
-def _spread(seeds: List[Dict[int, float]]) -> Dict[int, tuple]:
-    """Lowest, mean and highest of the epochs that all seeds have."""
-    epochs = set(seeds[0]).intersection(*seeds)
-    spread = {}
-    for epoch in sorted(epochs):
-        values = [values[epoch] for values in seeds]
-        spread[epoch] = (min(values), mean(values), max(values))
-    return spread
-
-
-def draw_curves(shown: Dict[str, Dict[str, dict]], path: Path) -> None:
-    """Draw what :func:`curves` returns into an SVG file.
-
-    Args:
-        shown (dict[str, dict[str, dict]]): The curves by data set and label.
-        path (Path): The file to write.
-    """
-    labels = dict.fromkeys(label for lines in shown.values()
-                           for label in lines)
-    colors = dict(zip(labels, itertools.cycle(COLORS)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(12, .6 + 3.9 * len(shown)), layout='constrained')
-        parts = figure.subfigures(len(shown), squeeze=False)[:, 0]
-        for part, (data, lines) in zip(parts, shown.items()):
-            kinds = [
-                kind for kind in PANELS
-                if any(values[kind] for values in lines.values())
-            ]
-            panels = part.subplots(1, len(kinds), sharex=True, squeeze=False)
-            for axes, kind in zip(panels[0], kinds):
-                for label, values in lines.items():
-                    _draw(axes, values[kind], values['switch'], colors[label])
-                axes.set_title(PANELS[kind], fontsize=11)
-                axes.set(xlabel='epoch', ylim=(0, None))
-            # shared, so not before the last panel is drawn
-            panels[0, 0].set_xlim(left=0)
-            part.suptitle(data, x=.01, ha='left', fontweight='bold')
-            part.legend(
-                handles=_handles(lines, colors),
-                loc='outside lower left',
-                frameon=False,
-                ncols=4)
-        figure.savefig(
-            path,
-            format='svg',
-            facecolor='white',
-            metadata=dict(Date=None, Description=_digest(shown)))
-
-
-def _draw(axes: Axes, values: Dict[int, tuple], switch: Optional[int],
-          color: str) -> None:
-    """A line of the mean and a band over the seeds; routed: a diamond."""
-    if not values:
-        return
-    epochs = list(values)
-    lows, means, highs = zip(*values.values())
-    axes.plot(
-        epochs,
-        means,
-        color=color,
-        linewidth=1.6,
-        marker='.' if len(epochs) < MAX_MARKED else '')
-    axes.fill_between(epochs, lows, highs, color=color, alpha=.2, linewidth=0)
-    if switch and epochs[-1] > switch:
-        axes.plot(epochs[-1], means[-1], 'D', color=color, markersize=6)
-
-
-def _handles(lines: Dict[str, dict], colors: Dict[str, str]) -> List[Line2D]:
-    handles = [
-        Line2D([], [], color=colors[label], label=label) for label in lines
-    ]
-    if any(values['switch'] for values in lines.values()):
-        handles.append(
-            Line2D([], [],
-                   color='#666666',
-                   marker='D',
-                   linestyle='',
-                   label='routed, after stage 2'))
-    return handles
-
-
-def _digest(shown: Dict[str, Dict[str, dict]]) -> str:
-    """What tells whether a picture shows these curves."""
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
-
-
 def write_page(root: Path) -> None:
     """Write ``docs/results.md`` and, with any result, ``docs/results.svg``.
 
@@ -480,7 +260,7 @@ def write_page(root: Path) -> None:
         root (Path): The folder that holds ``docs/``.
     """
     (root / 'docs' / 'results.md').write_text(make_page(root))
-    groups = _read_groups(root)
+    groups = read_groups(root)
     if groups:
         draw_curves(curves(groups), root / 'docs' / 'results.svg')
 
@@ -494,13 +274,13 @@ def check_page(root: Path) -> None:
     Raises:
         UserError: If one of them is missing or out of date.
     """
-    groups = _read_groups(root)
+    groups = read_groups(root)
     page, picture = (
         root / 'docs' / name for name in ('results.md', 'results.svg'))
     if not page.is_file() or page.read_text() != make_page(root):
         raise _out_of_date(page)
     if groups and not (picture.is_file()
-                       and _digest(curves(groups)) in picture.read_text()):
+                       and digest(curves(groups)) in picture.read_text()):
         raise _out_of_date(picture)
 
 

@@ -1,5 +1,5 @@
 """docs/make_results.py: the page made from results/."""
-import importlib.util
+import importlib
 import json
 from xml.etree import ElementTree
 
@@ -24,12 +24,9 @@ QUOTED = [
 
 
 @pytest.fixture
-def page(root):
-    spec = importlib.util.spec_from_file_location(
-        'make_results', root / 'docs' / 'make_results.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def page(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / 'docs')
+    return importlib.import_module('make_results')
 
 
 @pytest.fixture
@@ -239,7 +236,7 @@ def test_curves(page, project):
         project,
         *(make_result('ride_tiny', seed, 40. + seed, 2, True)
           for seed in (0, 1, 5)))
-    shown = page.curves(page.read_results(project / 'results'))
+    shown = page.curves(page.read_groups(project))
     lines = shown['CIFAR-100-LT, imbalance 100']['RIDE, 2 experts']
     assert lines['switch'] == 3
     assert lines['loss'] == {
@@ -271,11 +268,10 @@ def test_picture(page, project):
 
 def test_picture_shows_all_points(page, project, monkeypatch):
     figures = []
-    monkeypatch.setattr(page.Figure, 'savefig',
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig',
                         lambda figure, *_, **__: figures.append(figure))
     write_all(project, make_result('ride_tiny', 0, 40., 2, True))
-    page.draw_curves(
-        page.curves(page.read_results(project / 'results')), project / 'x')
+    page.draw_curves(page.curves(page.read_groups(project)), project / 'x')
     axes = figures[0].axes or figures[0].subfigs[0].axes
     assert len(axes) == 3
     for panel in axes:
