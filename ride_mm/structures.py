@@ -1,6 +1,6 @@
 """What travels from data sets to models."""
 from collections.abc import Sequence
-from typing import Union
+from typing import Callable, Iterator, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -16,31 +16,45 @@ class BatchDataSample(Sequence):
 
     Args:
         gt_label (torch.Tensor): Class indices, (N, ).
+        gt_score (torch.Tensor, optional): Shares of the classes of mixed
+            images, (N, K). Defaults to None.
     """
 
-    def __init__(self, gt_label: torch.Tensor) -> None:
+    def __init__(self,
+                 gt_label: torch.Tensor,
+                 gt_score: Optional[torch.Tensor] = None) -> None:
         self.gt_label = gt_label
+        self.gt_score = gt_score
 
     def __len__(self) -> int:
         return len(self.gt_label)
 
     def __getitem__(self, index: int) -> DataSample:
-        return DataSample().set_gt_label(self.gt_label[index].reshape(1))
+        sample = DataSample().set_gt_label(self.gt_label[index].reshape(1))
+        if self.gt_score is not None:
+            sample.set_gt_score(self.gt_score[index])
+        return sample
 
-    def __getstate__(self) -> np.ndarray:
+    def __getstate__(self) -> Tuple[Optional[np.ndarray], ...]:
         # A tensor would go through shared memory, at 1 ms for the few labels.
-        return self.gt_label.numpy()
+        return tuple(self._map(torch.Tensor.numpy))
 
-    def __setstate__(self, state: np.ndarray) -> None:
-        self.gt_label = torch.from_numpy(state)
+    def __setstate__(self, state: Tuple[Optional[np.ndarray], ...]) -> None:
+        self.gt_label, self.gt_score = (None if array is None else
+                                        torch.from_numpy(array)
+                                        for array in state)
+
+    def _map(self, function: Callable) -> Iterator:
+        for tensor in (self.gt_label, self.gt_score):
+            yield None if tensor is None else function(tensor)
 
     def to(self, device: Union[str, torch.device]) -> 'BatchDataSample':
-        """Move the labels to a device."""
-        return BatchDataSample(self.gt_label.to(device))
+        """Move the tensors to a device."""
+        return BatchDataSample(*self._map(lambda tensor: tensor.to(device)))
 
     def pin_memory(self) -> 'BatchDataSample':
-        """Pin the labels, as a ``DataLoader`` with ``pin_memory`` asks."""
-        return BatchDataSample(self.gt_label.pin_memory())
+        """Pin the tensors, as a ``DataLoader`` with ``pin_memory`` asks."""
+        return BatchDataSample(*self._map(torch.Tensor.pin_memory))
 
 
 def gather_labels(
@@ -49,3 +63,14 @@ def gather_labels(
     if isinstance(data_samples, BatchDataSample):
         return data_samples.gt_label
     return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def gather_scores(
+        data_samples: Union[Sequence,
+                            BatchDataSample]) -> Optional[torch.Tensor]:
+    """Shares of the classes, (N, K), of mixed images; None of others."""
+    if isinstance(data_samples, BatchDataSample):
+        return data_samples.gt_score
+    if 'gt_score' not in data_samples[0]:
+        return None
+    return torch.stack([sample.gt_score for sample in data_samples]).float()

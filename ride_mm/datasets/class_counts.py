@@ -211,7 +211,7 @@ def get_class_counts(dataset) -> List[int]:
         wrapped one, states it. Otherwise, and where the parts of a
         ``ConcatDataset`` differ in it, the dataset is counted.
     """
-    counts = _stated_counts(dataset)
+    counts = stated_counts(dataset)
     if counts is not None:
         return list(counts)
     labels = get_labels(dataset)
@@ -219,14 +219,24 @@ def get_class_counts(dataset) -> List[int]:
     return count_labels(labels, len(classes or ()) or int(labels.max()) + 1)
 
 
-def _stated_counts(dataset) -> Optional[Sequence[int]]:
+def stated_counts(dataset) -> Optional[Sequence[int]]:
+    """Get what a dataset says of the training images per class.
+
+    Args:
+        dataset: A dataset or dataset wrapper.
+
+    Returns:
+        list[int] | None: ``metainfo['class_counts']`` of the innermost
+        dataset; None where it has none, and where the parts of a
+        ``ConcatDataset`` differ in it.
+    """
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     if isinstance(dataset, ConcatDataset):
-        parts = [_stated_counts(part) for part in dataset.datasets]
+        parts = [stated_counts(part) for part in dataset.datasets]
         return parts[0] if all(part == parts[0] for part in parts) else None
     # A wrapper copies the metainfo before a lazy dataset has its counts.
     inner = getattr(dataset, 'dataset', None)
     if inner is not None:
-        return _stated_counts(inner)
+        return stated_counts(inner)
     return getattr(dataset, 'metainfo', {}).get('class_counts')

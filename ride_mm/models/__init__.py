@@ -1,13 +1,18 @@
 from .backbones import CIFARResNet, ResNet10
+from .batch_augments import Remix
 from .classifiers import RIDEClassifier
 from .data_preprocessor import RIDEDataPreprocessor
 from .heads import CosineClassifier, ExpertRouter, LinearClassifier, RIDEHead
-from .losses import DiversityLoss, LDAMLoss, RoutingLoss, SoftmaxFocalLoss
+from .losses import (BalancedSoftmaxLoss, ClassBalancedLoss, DistillationLoss,
+                     DiversityLoss, InverseSoftmaxLoss, LDAMLoss,
+                     LogitAdjustmentLoss, RoutingLoss, SoftmaxFocalLoss)
 from .necks import CIFARResNetExpert, MultiExpertNeck, ResNetExpert
 
 __all__ = [
-    'CIFARResNet', 'CIFARResNetExpert', 'CosineClassifier', 'DiversityLoss',
-    'ExpertRouter', 'LDAMLoss', 'LinearClassifier', 'MultiExpertNeck',
-    'RIDEClassifier', 'RIDEDataPreprocessor', 'RIDEHead', 'ResNet10',
+    'BalancedSoftmaxLoss', 'CIFARResNet', 'CIFARResNetExpert',
+    'ClassBalancedLoss', 'CosineClassifier', 'DistillationLoss',
+    'DiversityLoss', 'ExpertRouter', 'InverseSoftmaxLoss', 'LDAMLoss',
+    'LinearClassifier', 'LogitAdjustmentLoss', 'MultiExpertNeck',
+    'RIDEClassifier', 'RIDEDataPreprocessor', 'RIDEHead', 'Remix', 'ResNet10',
     'ResNetExpert', 'RoutingLoss', 'SoftmaxFocalLoss'
 ]

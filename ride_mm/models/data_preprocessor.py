@@ -1,3 +1,6 @@
+from typing import Sequence
+
+import torch.nn.functional as F
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 
@@ -10,8 +13,15 @@ from .heads.expert_router import RouterInputs
 class RIDEDataPreprocessor(ClsDataPreprocessor):
     """mmpretrain's preprocessor, for batches of :class:`BatchDataSample` too.
 
-    Inputs of the router are left as they are.
+    Inputs of the router are left as they are. ``num_classes`` is that of the
+    head unless it is given.
     """
+
+    def set_class_counts(self, class_counts: Sequence[int]) -> None:
+        """Tell the batch augmentations the training images per class."""
+        for augment in getattr(self.batch_augments, 'augments', ()):
+            if hasattr(augment, 'set_class_counts'):
+                augment.set_class_counts(class_counts)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalize the images and move everything to the model's device.
@@ -38,6 +48,9 @@ class RIDEDataPreprocessor(ClsDataPreprocessor):
             return dict(inputs=self.cast_data(data['inputs']))
         if not isinstance(samples, BatchDataSample):
             return super().forward(data, training)
-        batch = super().forward(dict(inputs=data['inputs']), training)
-        batch['data_samples'] = samples.to(self.device)
-        return batch
+        inputs = super().forward(dict(inputs=data['inputs']))['inputs']
+        samples = samples.to(self.device)
+        if training and self.batch_augments is not None:
+            one_hot = F.one_hot(samples.gt_label, self.num_classes)
+            inputs, samples.gt_score = self.batch_augments(inputs, one_hot)
+        return dict(inputs=inputs, data_samples=samples)

@@ -31,11 +31,11 @@ def inputs(n=6):
 
 def test_cosine_classifier():
     layer = MODELS.build(
-        dict(
-            type='CosineClassifier', in_features=8, out_features=5,
-            scale=20)).double()
+        dict(type='CosineClassifier', in_features=8, out_features=5,
+             scale=20)).double()
     torch.testing.assert_close(
-        layer.weight.norm(dim=1), torch.ones(5).double())
+        layer.weight.norm(dim=1),
+        torch.ones(5).double())
     x = inputs()[0][0]
     expected = torch.tensor([[
         20 * float(a @ b) / float(a.norm()) / float(b.norm())
@@ -63,13 +63,13 @@ def test_expert_loss_is_the_sum_over_experts():
     losses = head.expert_loss(logits, labels, weights, divisor)
     margins = 30 * ldam_margins(COUNTS).float().double()
     expected = sum(
-        F.cross_entropy(
-            z - margins[labels][:, None] * F.one_hot(labels, 5), labels)
-        for z in logits)
+        F.cross_entropy(z - margins[labels][:, None] *
+                        F.one_hot(labels, 5), labels) for z in logits)
     torch.testing.assert_close(losses['loss_cls'], expected)
     torch.testing.assert_close(
         losses['loss_diversity'],
-        -0.45 * mean_divergence(logits, torch.ones(1).double()))
+        -0.45 * mean_divergence(logits,
+                                torch.ones(1).double()))
 
 
 def test_reweighted_loss_is_torch_weighted_mean():
@@ -115,21 +115,82 @@ def test_joint_loss_is_the_ensembles():
     dict(type='CrossEntropyLoss'),
     dict(type='SoftmaxFocalLoss'),
     dict(type='LDAMLoss'),
+    dict(type='BalancedSoftmaxLoss'),
+    dict(type='ClassBalancedLoss'),
+    dict(type='SeesawLoss', num_classes=5),
     dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5),
 ])
-def test_any_loss_of_mmpretrain_convention(loss):
-    head = build_head(loss=loss)
+@pytest.mark.parametrize('joint_loss', [False, True])
+def test_any_loss_of_mmpretrain_convention(loss, joint_loss):
+    head = build_head(loss=loss, joint_loss=joint_loss)
     head.set_reweighting(0.9999)
     feats, labels = inputs()
     logits = head.expert_logits(feats)
-    value = head.expert_loss(logits, labels,
-                             *head.sample_weights(labels))['loss_cls']
+    weights = head.sample_weights(labels)
+    value = head.expert_loss(logits, labels, *weights)['loss_cls']
     assert value.isfinite() and value > 0
+    one_hot = F.one_hot(labels, 5).double()
+    same = head.expert_loss(logits, labels, *weights, one_hot)['loss_cls']
+    if loss['type'] != 'SeesawLoss':  # it counts on
+        torch.testing.assert_close(same, value)
+    mixed = .75 * one_hot + .25 * one_hot.roll(1, 0)
+    other = head.expert_loss(logits, labels, *weights, mixed)['loss_cls']
+    assert other.isfinite() and other != value
 
 
 def test_linear_classifier_has_no_scale():
     head = build_head(classifier=dict(type='LinearClassifier'))
-    assert head.loss_module.scale == 1.
+    assert [loss.scale for loss in head.losses] == [1.] * 3
+
+
+def test_a_loss_inside_a_loss_has_the_scale_of_the_classifier():
+    head = build_head(
+        loss=dict(type='ClassBalancedLoss', loss=dict(type='LDAMLoss')))
+    assert [loss.loss_module.scale for loss in head.losses] == [30] * 3
+
+
+def test_every_expert_has_its_own_loss():
+    """The recipe of SADE."""
+    cfgs = [
+        dict(type='CrossEntropyLoss'),
+        dict(type='BalancedSoftmaxLoss'),
+        dict(type='InverseSoftmaxLoss', tau=2.)
+    ]
+    head = build_head(loss=cfgs)
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    value = head.expert_loss(logits, labels,
+                             *head.sample_weights(labels))['loss_cls']
+    prior = torch.tensor(COUNTS).double() / sum(COUNTS)
+    offsets = (0, prior.log(), prior.log() - 2 * prior.flip(0).log())
+    expected = sum(
+        F.cross_entropy(z + offset, labels)
+        for z, offset in zip(logits, offsets))
+    # The offsets are kept in float32.
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_seesaw_loss_counts_an_image_once():
+    head = build_head(loss=dict(type='SeesawLoss', num_classes=5))
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    head.expert_loss(logits, labels, *head.sample_weights(labels))
+    for loss in head.losses:
+        assert torch.equal(loss.cum_samples.long(),
+                           labels.bincount(minlength=5))
+
+
+def test_logit_adjustment_after_training():
+    head = build_head()
+    logits = head(inputs()[0])
+    prior = torch.tensor(COUNTS).double() / sum(COUNTS)
+    torch.testing.assert_close(
+        head.adjust(logits, 1.5).softmax(1),
+        F.normalize(logits.softmax(1) / prior**1.5, p=1))
+    assert head.adjust(logits, 0) is logits
+    head.class_counts = None
+    with pytest.raises(UserError, match='logit_adjustment=1.*class_counts'):
+        head.adjust(logits, 1.)
 
 
 def test_users_mistakes():
@@ -141,6 +202,10 @@ def test_users_mistakes():
         head.set_class_counts([1, 2, 3])
     with pytest.raises(UserError, match='no training image'):
         head.set_class_counts([5, 0, 3, 2, 1])
+    with pytest.raises(UserError, match='lists 2 losses.*3 experts'):
+        build_head(loss=[dict(type='LDAMLoss')] * 2)
+    with pytest.raises(UserError, match='joint_loss=True .* list'):
+        build_head(loss=[dict(type='LDAMLoss')] * 3, joint_loss=True)
     with pytest.raises(UserError, match='topk=30 .* classes, 5'):
         build_head(router=dict(type='ExpertRouter'))
     with pytest.raises(UserError, match='at least 2 experts'):

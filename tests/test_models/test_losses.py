@@ -5,7 +5,9 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from ride_mm.models.heads.ride_head import deferred_weights
+from ride_mm.models.losses.class_balanced_loss import effective_number_weights
+from ride_mm.models.losses.classification_loss import (classification_loss,
+                                                       split_soft_label)
 from ride_mm.models.losses.diversity_loss import (class_temperature,
                                                   mean_divergence,
                                                   pairwise_divergence)
@@ -20,8 +22,7 @@ COUNTS = [400, 90, 30, 7, 2]
 
 def random_logits(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(
-        *shape, generator=generator, dtype=torch.float64)
+    logits = 3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
     return logits.requires_grad_()
 
 
@@ -31,14 +32,13 @@ def random_labels(n, k, seed=1):
 
 
 def log_softmax(row):
-    top = max(float(v) for v in row)
+    top = max(float(v.detach()) for v in row)
     total = sum(torch.exp(v - top) for v in row)
     return [v - top - torch.log(total) for v in row]
 
 
 def kl(log_p, log_q):
-    return sum(
-        torch.exp(a) * (a - b) for a, b in zip(log_p, log_q))
+    return sum(torch.exp(a) * (a - b) for a, b in zip(log_p, log_q))
 
 
 def assert_same(actual, expected, leaf):
@@ -67,28 +67,55 @@ def test_ldam_margins_on_cifar100_lt():
     assert scaled[-1].item() == 15.0
 
 
+def soft_labels(labels, others, shares, k):
+    """Shares of two classes an image, (N, K)."""
+    soft = torch.zeros(len(labels), k, dtype=torch.float64)
+    for n, (one, other, share) in enumerate(zip(labels, others, shares)):
+        soft[n, one] += share
+        soft[n, other] += 1 - share
+    return soft
+
+
+def plain_ldam(row, label, margins):
+    """Log probabilities after the label's logit is lowered."""
+    return log_softmax([
+        value - margins[c] if c == label else value
+        for c, value in enumerate(row)
+    ])
+
+
 @pytest.mark.parametrize('weighted', [False, True])
 def test_ldam_loss(weighted):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    margins = 30 * ldam_margins(COUNTS)
-    weights = deferred_weights(COUNTS, 0.9999)
+    loss = MODELS.build(dict(type='LDAMLoss', scale=30,
+                             class_counts=COUNTS)).double()
+    margins = 30 * ldam_margins(COUNTS).float().double()
+    weights = effective_number_weights(COUNTS, 0.9999)
     total, divisor = 0., 0.
     for row, label in zip(logits, labels.tolist()):
-        row = [
-            value - margins[c] if c == label else value
-            for c, value in enumerate(row)
-        ]
         weight = weights[label] if weighted else 1.
-        total = total - weight * log_softmax(row)[label]
+        total = total - weight * plain_ldam(row, label, margins)[label]
         divisor = divisor + weight
     sample_weight = weights[labels] if weighted else None
-    actual = ldam_loss(
+    actual = loss(
         logits,
         labels,
-        margins,
         weight=sample_weight,
         avg_factor=sample_weight.sum() if weighted else None)
     assert_same(actual, total / divisor, logits)
+
+
+def test_ldam_margin_of_a_mixture_is_the_label_s():
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    soft = soft_labels(labels, random_labels(6, 5, seed=2),
+                       [1., .9, .5, .3, 0., .7], 5)
+    margins = 30 * ldam_margins(COUNTS)
+    expected = 0.
+    for n, label in enumerate(labels.tolist()):
+        log_p = plain_ldam(logits[n], label, margins)
+        expected = expected - sum(soft[n, c] * log_p[c] for c in range(5))
+    assert_same(
+        ldam_loss(logits, labels, margins, soft).sum(), expected, logits)
 
 
 def test_ldam_module_needs_counts():
@@ -102,7 +129,9 @@ def test_ldam_module_scales_margins():
     logits, labels = random_logits(4, 5), random_labels(4, 5)
     expected = ldam_loss(logits, labels,
                          16 * ldam_margins(COUNTS).float().double())
-    torch.testing.assert_close(loss(logits, labels), expected)
+    torch.testing.assert_close(loss(logits, labels), expected.mean())
+    torch.testing.assert_close(
+        loss(logits, labels, reduction_override='none'), expected)
     assert not loss.state_dict()
 
 
@@ -117,13 +146,193 @@ def test_softmax_focal_loss(gamma):
         log_p = log_softmax(row)[label]
         expected = expected - (1 - torch.exp(log_p))**gamma * log_p
     assert_same(
-        softmax_focal_loss(logits, labels, gamma), expected / 6, logits)
+        softmax_focal_loss(logits, labels, gamma).sum(), expected, logits)
+
+
+def test_softmax_focal_loss_of_a_mixture():
+    logits, labels = random_logits(4, 5), random_labels(4, 5)
+    soft = soft_labels(labels, random_labels(4, 5, seed=2), [1., .8, .3, 0.],
+                       5)
+    expected = 0.
+    for row, shares in zip(logits, soft):
+        for share, log_p in zip(shares, log_softmax(row)):
+            expected = expected - share * (1 - torch.exp(log_p))**2 * log_p
+    assert_same(softmax_focal_loss(logits, soft, 2.).sum(), expected, logits)
+    loss = MODELS.build(dict(type='SoftmaxFocalLoss'))
+    torch.testing.assert_close(
+        loss(logits, labels, soft_label=soft), expected / 4)
 
 
 def test_softmax_focal_loss_of_a_sure_prediction_has_a_gradient():
     logits = torch.tensor([[80., 0., 0.]], requires_grad=True)
-    softmax_focal_loss(logits, torch.tensor([0]), 0.5).backward()
+    softmax_focal_loss(logits, torch.tensor([0]), 0.5).sum().backward()
     assert logits.grad.isfinite().all()
+
+
+# ------------------------------------------------------- logit adjustment
+
+
+def build_exactly(**cfg):
+    """A loss whose buffer is not rounded to float32."""
+    loss = MODELS.build(cfg)
+    loss.class_values = loss.values_of(COUNTS)
+    return loss
+
+
+def test_balanced_softmax_loss():
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    expected = 0.
+    for row, label in zip(logits, labels.tolist()):
+        terms = [n * torch.exp(z) for n, z in zip(COUNTS, row)]
+        expected = expected - torch.log(terms[label] / sum(terms))
+    loss = build_exactly(type='BalancedSoftmaxLoss')
+    assert_same(loss(logits, labels), expected / 6, logits)
+
+
+@pytest.mark.parametrize('tau', [0., 1., 1.5])
+def test_logit_adjustment_loss(tau):
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    expected = 0.
+    for row, label in zip(logits, labels.tolist()):
+        terms = [(n / sum(COUNTS))**tau * torch.exp(z)
+                 for n, z in zip(COUNTS, row)]
+        expected = expected - torch.log(terms[label] / sum(terms))
+    loss = build_exactly(type='LogitAdjustmentLoss', tau=tau)
+    assert_same(loss(logits, labels), expected / 6, logits)
+
+
+def test_inverse_softmax_loss():
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    # not in order of size, and two of a size
+    counts = [30, 400, 7, 2, 7]
+    inverse = [7, 2, 30, 400, 7]
+    expected = 0.
+    for row, label in zip(logits, labels.tolist()):
+        terms = [
+            n / sum(counts) / (m / sum(counts))**2 * torch.exp(z)
+            for n, m, z in zip(counts, inverse, row)
+        ]
+        expected = expected - torch.log(terms[label] / sum(terms))
+    loss = MODELS.build(dict(type='InverseSoftmaxLoss'))
+    loss.class_values = loss.values_of(counts)
+    assert_same(loss(logits, labels), expected / 6, logits)
+
+
+def test_inverse_softmax_of_a_reversed_list():
+    loss = MODELS.build(dict(type='InverseSoftmaxLoss', tau=1.))
+    offsets = loss.values_of(COUNTS)
+    expected = torch.tensor(COUNTS).double() / torch.tensor(COUNTS[::-1])
+    torch.testing.assert_close(offsets, expected.log())
+
+
+@pytest.mark.parametrize('cfg', [
+    dict(type='BalancedSoftmaxLoss'),
+    dict(type='LogitAdjustmentLoss', tau=2.),
+    dict(type='InverseSoftmaxLoss'),
+])
+def test_logit_adjustment_of_a_mixture(cfg):
+    logits, labels = random_logits(4, 5), random_labels(4, 5)
+    others = random_labels(4, 5, seed=2)
+    shares = torch.tensor([1., .8, .3, 0.]).double()
+    loss = build_exactly(**cfg)
+    parts = [
+        loss(logits, target, reduction_override='none')
+        for target in (labels, others)
+    ]
+    expected = (shares * parts[0] + (1 - shares) * parts[1]).mean()
+    soft = soft_labels(labels, others, shares, 5)
+    assert_same(loss(logits, labels, soft_label=soft), expected, logits)
+
+
+@pytest.mark.parametrize('cfg', [
+    dict(type='BalancedSoftmaxLoss'),
+    dict(type='ClassBalancedLoss'),
+    dict(type='InverseSoftmaxLoss'),
+    dict(type='LogitAdjustmentLoss'),
+])
+def test_losses_that_need_counts(cfg):
+    logits, labels = random_logits(4, 5), random_labels(4, 5)
+    loss = MODELS.build(cfg)
+    with pytest.raises(UserError, match=f'{cfg["type"]} knows no class'):
+        loss(logits, labels)
+    loss.set_class_counts(COUNTS)
+    given = MODELS.build(dict(cfg, class_counts=COUNTS))
+    assert torch.equal(loss(logits, labels), given(logits, labels))
+    assert not loss.state_dict()
+
+
+# --------------------------------------------------------- class-balanced
+
+
+def plain_weights():
+    """Effective numbers by their sum 1 + b + b^2 + ..., then scaled."""
+    weights = [1 / sum(0.99**i for i in range(n)) for n in COUNTS]
+    return [5 * weight / sum(weights) for weight in weights]
+
+
+@pytest.mark.parametrize('inner, gamma', [
+    (dict(type='CrossEntropyLoss'), 0),
+    (dict(type='SoftmaxFocalLoss', gamma=2.), 2),
+])
+def test_class_balanced_loss(inner, gamma):
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    weights = plain_weights()
+    expected = 0.
+    for row, label in zip(logits, labels.tolist()):
+        log_p = log_softmax(row)[label]
+        expected = (
+            expected - weights[label] * (1 - torch.exp(log_p))**gamma * log_p)
+    loss = build_exactly(type='ClassBalancedLoss', loss=inner, beta=0.99)
+    assert_same(loss(logits, labels), expected / 6, logits)
+
+
+def test_class_balanced_loss_tells_the_inner_loss_the_counts():
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    inner = MODELS.build(dict(type='LDAMLoss', class_counts=COUNTS))
+    loss = MODELS.build(
+        dict(type='ClassBalancedLoss', loss=dict(type='LDAMLoss')))
+    loss.set_class_counts(COUNTS)
+    weights = effective_number_weights(COUNTS).float()[labels]
+    torch.testing.assert_close(
+        loss(logits, labels),
+        (weights * inner(logits, labels, reduction_override='none')).mean())
+
+
+# ------------------------------------------------------------ mixed images
+
+
+def test_split_soft_label():
+    labels = torch.tensor([0, 1, 2, 3])
+    soft = soft_labels(labels, [4, 0, 2, 1], [.7, .2, .6, 0.], 5)
+    other, share = split_soft_label(labels, soft)
+    assert other.tolist() == [4, 0, 2, 1]
+    assert share.tolist() == pytest.approx([.7, .2, 1., 0.])
+
+
+def test_a_loss_of_class_indices_on_mixed_images():
+    logits, labels = random_logits(6, 5), random_labels(6, 5)
+    soft = soft_labels(labels, random_labels(6, 5, seed=2),
+                       [1., .875, .5, .25, 0., .75], 5)
+    # Powers of two: mmpretrain rounds weights to float32.
+    weights = torch.tensor([.5, 1., .25, 2., 4., 1.]).double()
+    expected = 0.
+    for row, shares, weight in zip(logits, soft, weights):
+        for share, log_p in zip(shares, log_softmax(row)):
+            expected = expected - weight * share * log_p
+    loss = MODELS.build(dict(type='CrossEntropyLoss'))
+    actual = classification_loss(
+        loss, logits, labels, soft, weight=weights, avg_factor=3.)
+    assert_same(actual, expected / 3, logits)
+
+
+def test_seesaw_loss_on_mixed_images():
+    """Its counters take both classes of a mixture, and no third one."""
+    logits, labels = random_logits(3, 5), torch.tensor([1, 2, 3])
+    soft = soft_labels(labels, [1, 4, 4], [1., .6, .2], 5)
+    loss = MODELS.build(dict(type='SeesawLoss', num_classes=5))
+    value = classification_loss(loss, logits, labels, soft)
+    assert value.isfinite() and value > 0
+    assert loss.cum_samples.tolist() == [0, 2, 1, 1, 2]
 
 
 # -------------------------------------------------------------- diversity
@@ -247,25 +456,24 @@ def test_routing_loss():
     for row, target_row in zip(logits, targets.tolist()):
         for z, target in zip(row, target_row):
             p = 1 / (1 + torch.exp(-z))
-            expected = expected - (
-                100 * torch.log(p) if target else 3 * torch.log(1 - p))
-    assert_same(
-        routing_loss(logits, targets, 100., 3.), expected / 14, logits)
+            expected = expected - (100 * torch.log(p) if target else 3 *
+                                   torch.log(1 - p))
+    assert_same(routing_loss(logits, targets, 100., 3.), expected / 14, logits)
 
 
 # -------------------------------------------------------------------- DRW
 
 
-def test_deferred_weights():
-    weights = deferred_weights(COUNTS, 0.9999)
+def test_effective_number_weights():
+    weights = effective_number_weights(COUNTS, 0.9999)
     plain = [(1 - 0.9999) / (1 - 0.9999**n) for n in COUNTS]
     for weight, value in zip(weights.tolist(), plain):
         assert weight == pytest.approx(5 * value / sum(plain), rel=1e-10)
     assert weights.sum().item() == pytest.approx(5)
 
 
-def test_deferred_weights_on_cifar100_lt():
-    weights = deferred_weights(CIFAR_COUNTS)
+def test_effective_number_weights_on_cifar100_lt():
+    weights = effective_number_weights(CIFAR_COUNTS)
     assert weights.min().item() == pytest.approx(0.0449, abs=5e-5)
     assert weights.max().item() == pytest.approx(4.378, abs=5e-4)
     assert math.isclose(weights.sum().item(), 100)

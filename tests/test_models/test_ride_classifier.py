@@ -6,9 +6,10 @@ from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from ride_mm.datasets.draws import seed_everything
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
 from ride_mm.models.classifiers import ride
-from ride_mm.structures import BatchDataSample
+from ride_mm.structures import BatchDataSample, gather_scores
 from ride_mm.utils.errors import UserError
 
 COUNTS = [50, 40, 30, 20, 10, 8, 6, 4, 3, 2]
@@ -68,6 +69,42 @@ def test_batch_data_samples_are_as_good_as_a_list(tiny_model):
         assert torch.equal(losses[0][name], losses[1][name])
 
 
+@pytest.mark.parametrize('augment', [
+    dict(type='Mixup', alpha=1.),
+    dict(type='CutMix', alpha=1.),
+    dict(type='Remix'),
+])
+def test_mixed_batches(tiny_model, augment):
+    """Of both kinds, with the same loss."""
+    model = build(tiny_model, train_cfg=dict(augments=augment)).eval()
+    model.set_class_counts(COUNTS)
+    labels = torch.cat([sample.gt_label for sample in samples()])
+    results = []
+    for data_samples in (samples(), BatchDataSample(labels)):
+        seed_everything(3)
+        data = model.data_preprocessor(
+            dict(inputs=images(), data_samples=data_samples), training=True)
+        assert not torch.equal(data['inputs'], images())
+        assert torch.equal(
+            torch.stack([sample.gt_score for sample in data['data_samples']]),
+            gather_scores(data['data_samples']))
+        results.append((data['inputs'], gather_scores(data['data_samples']),
+                        model.loss(**data)['loss_cls']))
+    for one, other in zip(*results):
+        assert torch.equal(one, other)
+    plain = model.loss(results[0][0], BatchDataSample(labels))
+    assert plain['loss_cls'] != results[0][2]
+
+
+def test_the_router_sees_real_images(tiny_model):
+    model = build(
+        tiny_model,
+        train_cfg=dict(augments=dict(type='Mixup', alpha=1.)),
+        stage='router')
+    data = model.data_preprocessor(batch(), training=True)
+    assert torch.equal(data['inputs'], images())
+
+
 def test_kept_router_inputs_give_the_same_loss(tiny_model):
     model = build(tiny_model, stage='router').train()
     labels = torch.cat([sample.gt_label for sample in samples()])
@@ -109,8 +146,8 @@ def test_the_compiler_chooses_the_memory_format(tiny_model):
         return compiled(model, inputs, *args)
 
     model._compiled = spy
-    model.loss(
-        images().contiguous(memory_format=torch.channels_last), samples())
+    model.loss(images().contiguous(memory_format=torch.channels_last),
+               samples())
     assert len(seen) == 1 and seen[0].is_contiguous()
 
 
@@ -122,14 +159,26 @@ def test_ensemble_is_the_mean_of_logits(tiny_model):
     predictions = predict(model, images(), mode='ensemble')
     with torch.no_grad():
         expected = torch.stack([
-            model.head.classifiers[k](model.neck.experts[k](
-                model.backbone(images())[-1])) for k in range(3)
+            model.head.classifiers[k](model.neck.experts[k](model.backbone(
+                images())[-1])) for k in range(3)
         ]).mean(0).softmax(1)
     torch.testing.assert_close(scores(predictions), expected)
     assert used(predictions) == [3] * 12
     assert {p.relative_compute for p in predictions} == {1.0}
     labels = torch.cat([p.pred_label for p in predictions])
     assert torch.equal(labels, expected.argmax(1))
+
+
+def test_logit_adjustment_changes_scores_and_not_the_route(tiny_model):
+    model = build(tiny_model)
+    plain = predict(model, images(), mode='route')
+    adjusted = predict(model, images(), logit_adjustment=2.)
+    prior = torch.tensor(COUNTS) / sum(COUNTS)
+    torch.testing.assert_close(
+        scores(adjusted),
+        torch.nn.functional.normalize(scores(plain) / prior**2, p=1))
+    assert used(adjusted) == used(plain)
+    assert model.adjusts_logits
 
 
 def test_threshold_0_is_the_ensemble(tiny_model):
@@ -289,7 +338,8 @@ def test_predict_fills_given_samples(tiny_model):
 def train(model, steps=1, wrapper=OptimWrapper, **kwargs):
     optim_wrapper = wrapper(
         optimizer=torch.optim.SGD(
-            model.parameters(), lr=0.1, weight_decay=0.1), **kwargs)
+            model.parameters(), lr=0.1, weight_decay=0.1),
+        **kwargs)
     model.train()
     for _ in range(steps):
         log = model.train_step(batch(), optim_wrapper)
@@ -344,8 +394,7 @@ def test_amp_on_the_cpu(tiny_model):
 def test_amp_wrapper_state_and_mistakes():
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
-    wrapper = AmpOptimWrapper(
-        optimizer=optimizer, clip_grad=dict(max_norm=1.))
+    wrapper = AmpOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=1.))
     wrapper.update_params((3 * parameter).sum())
     assert parameter.item() == pytest.approx(0.9)
     wrapper.load_state_dict(wrapper.state_dict())
@@ -432,7 +481,6 @@ def test_losses_leave_nothing_in_the_checkpoint(tiny_model):
     (dict(test_cfg=dict(treshold=0.3)), 'treshold'),
     (dict(test_cfg=dict(threshold=30)), 'between 0 and 1'),
     (dict(test_cfg=dict(mode='route', expert_logits=True)), 'ensemble'),
-    (dict(train_cfg=dict(augments=dict(type='Mixup', alpha=.2))), 'Mixup'),
 ])
 def test_users_mistakes(tiny_model, change, message):
     with pytest.raises(UserError, match=message):

@@ -3,7 +3,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ride_mm.datasets.class_counts import get_class_counts
+from ride_mm.datasets.class_counts import get_class_counts, stated_counts
 from ride_mm.utils.errors import UserError
 
 
@@ -15,10 +15,11 @@ def unwrapped(runner: Runner):
 
 @HOOKS.register_module()
 class ClassCountsHook(Hook):
-    """Gives the training set's class counts to the losses of the head.
+    """Gives the training set's class counts to the model.
 
-    Losses are built before data sets are, so they learn the counts here,
-    once, before training.
+    Models are built before data sets are, so their losses and batch
+    augmentations learn the counts here, once, before training; a test
+    learns them from what its data set says of the training set.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -26,12 +27,25 @@ class ClassCountsHook(Hook):
 
         Raises:
             UserError: If they do not fit ``model.head.num_classes``, or the
-                head has no use for them.
+                model has no use for them.
         """
-        head = unwrapped(runner).head
-        if not hasattr(head, 'set_class_counts'):
+        model = unwrapped(runner)
+        if not hasattr(model, 'set_class_counts'):
             raise UserError('ClassCountsHook gives class counts to a '
-                            f'RIDEHead, found model.head.type='
-                            f'"{type(head).__name__}"')
-        head.set_class_counts(
+                            'RIDEClassifier, found model.type='
+                            f'"{type(model).__name__}"')
+        model.set_class_counts(
             get_class_counts(runner.train_dataloader.dataset))
+
+    def before_test(self, runner: Runner) -> None:
+        """Hand over what the test set says, for a model that adjusts its
+        predictions by it.
+
+        Raises:
+            UserError: If the counts do not fit ``model.head.num_classes``.
+        """
+        model = unwrapped(runner)
+        if getattr(model, 'adjusts_logits', False):
+            counts = stated_counts(runner.test_dataloader.dataset)
+            if counts is not None:
+                model.set_class_counts(counts)

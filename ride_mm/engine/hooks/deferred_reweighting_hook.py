@@ -16,7 +16,7 @@ class DeferredReweightingHook(Hook):
     Args:
         begin (int): First re-weighted epoch, counted from 0, which is the
             number of epochs before it.
-        beta (float): See ``deferred_weights``. Defaults to 0.9999.
+        beta (float): See ``effective_number_weights``. Defaults to 0.9999.
     """
 
     def __init__(self, begin: int, beta: float = 0.9999) -> None:

@@ -1,16 +1,17 @@
 import math
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from ride_mm.structures import BatchDataSample, gather_labels
+from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ..heads.expert_router import RouterInputs
 from ..utils import count_macs
 from .state_check import check_state_dict
+from .teacher import Teacher
 
 STAGES = ('experts', 'router')
 MODES = ('auto', 'ensemble', 'route')
@@ -37,6 +38,18 @@ class RIDEClassifier(ImageClassifier):
             ``RIDEHead``.
         stage (str): What is trained: "experts" (all but the router) or
             "router" (nothing else). Defaults to "experts".
+        teacher (dict, optional): Whom the experts learn from, needed in
+            training alone:
+
+            - config (str | dict): Config file of the teacher, any
+              classifier of the same classes, or its ``model``.
+            - checkpoint (str): Its weights.
+            - loss (dict): Config of the loss. Defaults to
+              ``dict(type='DistillationLoss')``.
+            - multiply_losses (bool): Whether all losses are multiplied by
+              the number of experts, as the official code does when it
+              distils. Defaults to False.
+
         test_cfg (dict, optional): How to predict:
 
             - mode (str): "ensemble" runs all experts, "route" only those
@@ -47,6 +60,9 @@ class RIDEClassifier(ImageClassifier):
             - expert_logits (bool): Whether to return the logits of every
               expert as ``expert_logits``, (E, K); needs mode "ensemble".
               Defaults to False.
+            - logit_adjustment (float): tau of the post-hoc adjustment, see
+              ``RIDEHead.adjust``; the router sees logits as they are.
+              Defaults to 0.
 
         compile (bool | dict): Whether to compile networks and losses of the
             training step, or the options of ``torch.compile`` for it.
@@ -65,6 +81,7 @@ class RIDEClassifier(ImageClassifier):
                  neck: dict,
                  head: dict,
                  stage: str = 'experts',
+                 teacher: Optional[dict] = None,
                  test_cfg: Optional[dict] = None,
                  compile: Union[bool, dict] = False,
                  data_preprocessor: Optional[dict] = None,
@@ -76,9 +93,8 @@ class RIDEClassifier(ImageClassifier):
             data_preprocessor=dict(
                 dict(type='RIDEDataPreprocessor'), **data_preprocessor or {}),
             **kwargs)
-        if getattr(self.data_preprocessor, 'batch_augments', None):
-            raise UserError('model.train_cfg.augments: RIDEClassifier does '
-                            'not train on mixed images (Mixup, CutMix) yet')
+        if self.data_preprocessor.num_classes is None:
+            self.data_preprocessor.num_classes = self.head.num_classes
         if self.neck.num_experts != self.head.num_experts:
             raise UserError(
                 f'model.neck.num_experts={self.neck.num_experts} and '
@@ -90,6 +106,7 @@ class RIDEClassifier(ImageClassifier):
                 f'model.head.in_channels={self.head.in_channels}, but the '
                 f'experts of model.neck give {out_channels} channels')
         self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
+        self._set_teacher(**teacher or {})
         self._compiled = None
         if compile:
             options = dict(dynamic=False)
@@ -110,11 +127,12 @@ class RIDEClassifier(ImageClassifier):
                         mode: str = 'auto',
                         threshold: float = 0.5,
                         expert_logits: bool = False,
+                        logit_adjustment: float = 0.,
                         **unknown) -> dict:
         if unknown:
             raise UserError(
                 f'model.test_cfg: unknown option {sorted(unknown)}, expected '
-                'mode, threshold, expert_logits')
+                'mode, threshold, expert_logits, logit_adjustment')
         if mode not in MODES:
             raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
                             f'expected one of {MODES}')
@@ -129,12 +147,58 @@ class RIDEClassifier(ImageClassifier):
                             'mode="ensemble": a routed image has no logits '
                             'of the experts it did not see')
         return dict(
-            mode=mode, threshold=threshold, expert_logits=expert_logits)
+            mode=mode,
+            threshold=threshold,
+            expert_logits=expert_logits,
+            logit_adjustment=logit_adjustment)
+
+    def _set_teacher(self,
+                     config: Union[str, dict, None] = None,
+                     checkpoint: Optional[str] = None,
+                     loss: dict = dict(type='DistillationLoss'),
+                     multiply_losses: bool = False,
+                     **unknown) -> None:
+        if unknown:
+            raise UserError(
+                f'model.teacher: unknown option {sorted(unknown)}, expected '
+                'config, checkpoint, loss, multiply_losses')
+        if (config is None) != (checkpoint is None):
+            raise UserError('model.teacher needs config and checkpoint')
+        self.distillation = None if config is None else MODELS.build(loss)
+        self._loss_factor = self.num_experts if multiply_losses else 1
+        self._teacher = None
+        self._teacher_args = (config, checkpoint)
+
+    def _teach(self, inputs: torch.Tensor) -> Optional[torch.Tensor]:
+        """Logits of the teacher, (N, K), who is called when needed first: a
+        test does without."""
+        if self.distillation is None or self.stage == 'router':
+            return None
+        if self._teacher is None:
+            self._teacher = Teacher(*self._teacher_args, student=self)
+        return self._teacher(inputs)
 
     @property
     def num_experts(self) -> int:
         """int: Number of experts."""
         return self.head.num_experts
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """bool: Whether predictions depend on the class counts."""
+        return self.test_cfg['logit_adjustment'] != 0
+
+    def set_class_counts(self, class_counts: Sequence[int]) -> None:
+        """Give losses and batch augmentations the training images per class.
+
+        Args:
+            class_counts (Sequence[int]): (K, ), all > 0.
+
+        Raises:
+            UserError: If the counts do not fit the head.
+        """
+        self.head.set_class_counts(class_counts)
+        self.data_preprocessor.set_class_counts(class_counts)
 
     # ------------------------------------------------------------- training
 
@@ -158,6 +222,8 @@ class RIDEClassifier(ImageClassifier):
             if router is None:
                 raise UserError('model.stage="router" needs model.head.router')
             self.requires_grad_(False)
+            # Which experts an image needs is asked of real images.
+            self.data_preprocessor.batch_augments = None
         if router is not None:
             router.requires_grad_(stage == 'router')
         self.stage = stage
@@ -181,20 +247,22 @@ class RIDEClassifier(ImageClassifier):
             inputs (torch.Tensor | RouterInputs): Images, (N, C, H, W), or,
                 in stage "router", what was kept of :meth:`router_inputs`.
             data_samples (list[DataSample] | BatchDataSample, optional): With
-                ``gt_label`` each, for images. Defaults to None.
+                ``gt_label`` each, and ``gt_score`` where images are mixed.
+                Defaults to None.
 
         Returns:
-            dict[str, torch.Tensor]: ``loss_cls`` and ``loss_diversity`` in
-            stage "experts", ``loss_router`` in stage "router".
+            dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,
+            with a teacher, ``loss_distill`` in stage "experts",
+            ``loss_router`` in stage "router".
         """
         if isinstance(inputs, RouterInputs):
             return dict(loss_router=self.head.router.loss(inputs))
         labels = gather_labels(data_samples)
-        weights, divisor = self.head.sample_weights(labels)
+        args = (labels, *self.head.sample_weights(labels),
+                gather_scores(data_samples), self._teach(inputs))
         if self._is_compiled_for(len(inputs)):
-            return self._compiled(self, inputs.contiguous(), labels, weights,
-                                  divisor)
-        return self._losses(_channels_last(inputs), labels, weights, divisor)
+            return self._compiled(self, inputs.contiguous(), *args)
+        return self._losses(_channels_last(inputs), *args)
 
     def _is_compiled_for(self, batch_size: int) -> bool:
         """Whether this is the usual batch: a data set's last, smaller one is
@@ -202,13 +270,23 @@ class RIDEClassifier(ImageClassifier):
         return self._compiled is not None and batch_size == (
             self._compiled_sizes.setdefault(self.stage, batch_size))
 
-    def _losses(self, inputs: torch.Tensor, labels: torch.Tensor,
-                weights: torch.Tensor,
-                divisor: torch.Tensor) -> Dict[str, torch.Tensor]:
+    def _losses(
+            self, inputs: torch.Tensor, labels: torch.Tensor,
+            weights: torch.Tensor, divisor: torch.Tensor,
+            soft_labels: Optional[torch.Tensor],
+            teacher_logits: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
         """The part of the step that is tensors only, one graph."""
         if self.stage == 'experts':
             logits = self.head.expert_logits(self.extract_feat(inputs))
-            return self.head.expert_loss(logits, labels, weights, divisor)
+            losses = self.head.expert_loss(logits, labels, weights, divisor,
+                                           soft_labels)
+            if teacher_logits is not None:
+                losses['loss_distill'] = self.distillation(
+                    logits, teacher_logits)
+            return {
+                name: self._loss_factor * loss
+                for name, loss in losses.items()
+            }
         return dict(
             loss_router=self.head.router.loss(
                 self.router_inputs(inputs, labels)))
@@ -249,13 +327,14 @@ class RIDEClassifier(ImageClassifier):
             and, on request, ``expert_logits`` (E, K).
         """
         mean_logits, used, logits = self.infer(inputs)
-        scores = mean_logits.softmax(dim=1)
+        tau = self.test_cfg['logit_adjustment']
+        scores = self.head.adjust(mean_logits, tau).softmax(dim=1)
         labels = scores.argmax(dim=1, keepdim=True)
         compute = self.relative_compute(tuple(inputs.shape[1:]))
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(inputs))]
-        for index, (sample, num_used) in enumerate(
-                zip(data_samples, used.tolist())):
+        for index, (sample,
+                    num_used) in enumerate(zip(data_samples, used.tolist())):
             # A copy: pickling a row of a batch writes the whole batch.
             sample.set_pred_score(scores[index].clone())
             sample.set_pred_label(labels[index].clone())
@@ -306,8 +385,7 @@ class RIDEClassifier(ImageClassifier):
         return mode == 'route' or (mode == 'auto' and router is not None
                                    and router.trained)
 
-    def _route(self,
-               trunk: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def _route(self, trunk: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Run each expert on the images still in doubt.
 
         Args:

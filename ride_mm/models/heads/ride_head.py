@@ -1,4 +1,4 @@
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.dist import all_reduce
@@ -7,27 +7,9 @@ from mmpretrain.registry import MODELS
 
 from ride_mm.datasets.class_counts import check_class_counts
 from ride_mm.utils.errors import UserError
-
-
-def deferred_weights(class_counts: Sequence[int],
-                     beta: float = 0.9999) -> torch.Tensor:
-    """Weights by the effective number of images, ``(1 - b) / (1 - b^n)``.
-
-    Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
-    CVPR 2019, eq. 4, scaled to sum to the number of classes as LDAM-DRW
-    does.
-
-    Args:
-        class_counts (Sequence[int]): Training images per class, (K, ), > 0.
-        beta (float): 0 weights all classes alike, towards 1 by the inverse
-            count. Defaults to 0.9999.
-
-    Returns:
-        torch.Tensor: Weights, (K, ), float64.
-    """
-    counts = torch.as_tensor(class_counts, dtype=torch.float64)
-    weights = (1 - beta) / (1 - beta**counts)
-    return weights * len(counts) / weights.sum()
+from ..losses.class_balanced_loss import effective_number_weights
+from ..losses.classification_loss import classification_loss
+from ..losses.logit_adjustment_loss import log_prior
 
 
 @MODELS.register_module()
@@ -41,18 +23,21 @@ class RIDEHead(BaseModule):
         classifier (dict): Config of an expert's classifier, which takes
             ``in_features`` and ``out_features``. Defaults to
             ``dict(type='CosineClassifier', scale=30)``.
-        loss (dict): Config of the classification loss, the same for each
-            expert, with mmpretrain's calling convention. Defaults to
-            ``dict(type='LDAMLoss', max_margin=0.5)``.
+        loss (dict | list[dict]): Config of every expert's classification
+            loss, or one config an expert, with mmpretrain's calling
+            convention. Defaults to ``dict(type='LDAMLoss',
+            max_margin=0.5)``.
         diversity (dict, optional): Config of the loss that pushes experts
             apart. Defaults to None.
         router (dict, optional): Config of the router. Defaults to None.
         joint_loss (bool): Whether the classification loss is that of the
             ensemble, once per expert, instead of each expert's own (the
             "collaborative" loss of the official code). Defaults to False.
+        class_counts (Sequence[int], optional): Training images per class;
+            None waits for ``ClassCountsHook``. Defaults to None.
 
     Raises:
-        UserError: If the router's options do not fit.
+        UserError: If options do not fit together.
     """
 
     def __init__(self,
@@ -60,10 +45,12 @@ class RIDEHead(BaseModule):
                  in_channels: int,
                  num_experts: int,
                  classifier: dict = dict(type='CosineClassifier', scale=30),
-                 loss: dict = dict(type='LDAMLoss', max_margin=0.5),
+                 loss: Union[dict, List[dict]] = dict(
+                     type='LDAMLoss', max_margin=0.5),
                  diversity: Optional[dict] = None,
                  router: Optional[dict] = None,
                  joint_loss: bool = False,
+                 class_counts: Optional[Sequence[int]] = None,
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
@@ -76,10 +63,7 @@ class RIDEHead(BaseModule):
                     classifier,
                     in_features=in_channels,
                     out_features=num_classes)) for _ in range(num_experts))
-        self.loss_module = MODELS.build(loss)
-        if getattr(self.loss_module, 'scale', 1.) is None:
-            # Margins are cosines; logits are cosines times this.
-            self.loss_module.scale = getattr(self.classifiers[0], 'scale', 1.)
+        self.losses = self._build_losses(loss)
         self.diversity = None if diversity is None else MODELS.build(diversity)
         self.router = None
         if router is not None:
@@ -93,6 +77,25 @@ class RIDEHead(BaseModule):
         # Set anew in every run, so it has no place in a checkpoint.
         self.register_buffer(
             'class_weights', torch.ones(num_classes), persistent=False)
+        if class_counts is not None:
+            self.set_class_counts(class_counts)
+
+    def _build_losses(self, cfg: Union[dict, List[dict]]) -> ModuleList:
+        """One loss an expert: some, such as SeesawLoss, keep a count."""
+        cfgs = [cfg] * self.num_experts if isinstance(cfg, dict) else cfg
+        if len(cfgs) != self.num_experts:
+            raise UserError(
+                f'model.head.loss lists {len(cfgs)} losses, expected one for '
+                f'each of {self.num_experts} experts')
+        if self.joint_loss and not isinstance(cfg, dict):
+            raise UserError('model.head.joint_loss=True is one loss of the '
+                            'ensemble, but model.head.loss is a list')
+        losses = ModuleList(map(MODELS.build, cfgs))
+        for module in losses.modules():
+            if getattr(module, 'scale', 1.) is None:
+                # Margins are cosines; logits are cosines times this.
+                module.scale = getattr(self.classifiers[0], 'scale', 1.)
+        return losses
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
         """Give the losses the training images per class, (K, ).
@@ -103,7 +106,7 @@ class RIDEHead(BaseModule):
         """
         check_class_counts(class_counts, self.num_classes)
         self.class_counts = list(class_counts)
-        for module in (self.loss_module, self.diversity):
+        for module in (*self.losses, self.diversity):
             if hasattr(module, 'set_class_counts'):
                 module.set_class_counts(class_counts)
                 module.to(self.class_weights.device)
@@ -112,7 +115,8 @@ class RIDEHead(BaseModule):
         """Weight classes by their effective number (None: all alike).
 
         Args:
-            beta (float, optional): See :func:`deferred_weights`.
+            beta (float, optional): See
+                :func:`effective_number_weights`.
 
         Raises:
             UserError: If there are no class counts to weight by.
@@ -124,13 +128,12 @@ class RIDEHead(BaseModule):
             self.class_weights.fill_(1.)
         else:
             self.class_weights.copy_(
-                deferred_weights(self.class_counts, beta))
+                effective_number_weights(self.class_counts, beta))
         if self.diversity is not None:
             self.diversity.set_reweighting(beta is not None)
 
     def sample_weights(
-            self,
-            labels: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+            self, labels: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Weights of the images and what their weighted losses' sum is
         divided by.
 
@@ -164,9 +167,39 @@ class RIDEHead(BaseModule):
         """Mean logits of all experts, (N, K)."""
         return self.expert_logits(feats).mean(0)
 
-    def expert_loss(self, logits: torch.Tensor, labels: torch.Tensor,
-                    weights: torch.Tensor,
-                    divisor: torch.Tensor) -> Dict[str, torch.Tensor]:
+    def adjust(self, logits: torch.Tensor, tau: float) -> torch.Tensor:
+        """Lower logits by ``tau * log(prior)``, as for a balanced test set.
+
+        Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021,
+        eq. 9.
+
+        Args:
+            logits (torch.Tensor): (N, K).
+            tau (float): 0 changes nothing.
+
+        Returns:
+            torch.Tensor: (N, K).
+
+        Raises:
+            UserError: If the class counts are not known.
+        """
+        if tau == 0:
+            return logits
+        if self.class_counts is None:
+            raise UserError(
+                f'model.test_cfg.logit_adjustment={tau} knows no class '
+                'counts: add dict(type="ClassCountsHook") to custom_hooks, '
+                'or give model.head.class_counts')
+        return logits - tau * log_prior(self.class_counts).to(logits)
+
+    def expert_loss(
+            self,
+            logits: torch.Tensor,
+            labels: torch.Tensor,
+            weights: torch.Tensor,
+            divisor: torch.Tensor,
+            soft_labels: Optional[torch.Tensor] = None
+    ) -> Dict[str, torch.Tensor]:
         """Losses of stage "experts".
 
         Args:
@@ -174,6 +207,9 @@ class RIDEHead(BaseModule):
             labels (torch.Tensor): Class indices, (N, ).
             weights (torch.Tensor): See :meth:`sample_weights`.
             divisor (torch.Tensor): See :meth:`sample_weights`.
+            soft_labels (torch.Tensor, optional): Shares of the classes of
+                mixed images, (N, K); margins and weights follow ``labels``.
+                Defaults to None.
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls``, summed over experts, and
@@ -184,9 +220,14 @@ class RIDEHead(BaseModule):
             scores = logits.mean(0, keepdim=True).expand_as(logits)
         losses = dict(
             loss_cls=sum(
-                self.loss_module(
-                    score, labels, weight=weights, avg_factor=divisor)
-                for score in scores))
+                classification_loss(
+                    module,
+                    score,
+                    labels,
+                    soft_labels,
+                    weight=weights,
+                    avg_factor=divisor)
+                for module, score in zip(self.losses, scores)))
         if self.diversity is not None:
             losses['loss_diversity'] = self.diversity(logits)
         return losses

@@ -1,18 +1,13 @@
-from typing import Optional
-
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from mmpretrain.models.losses.utils import weight_reduce_loss
 from mmpretrain.registry import MODELS
+
+from .classification_loss import ClassificationLoss
 
 
 def softmax_focal_loss(cls_score: torch.Tensor,
-                       label: torch.Tensor,
-                       gamma: float = 2.0,
-                       weight: Optional[torch.Tensor] = None,
-                       reduction: str = 'mean',
-                       avg_factor: Optional[float] = None) -> torch.Tensor:
+                       target: torch.Tensor,
+                       gamma: float = 2.0) -> torch.Tensor:
     """Focal loss on softmax probabilities: ``(1 - p_y)^gamma * -log(p_y)``.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4.
@@ -20,28 +15,29 @@ def softmax_focal_loss(cls_score: torch.Tensor,
 
     Args:
         cls_score (torch.Tensor): Logits, (N, K).
-        label (torch.Tensor): Class indices, (N, ).
+        target (torch.Tensor): Class indices, (N, ), or shares of the
+            classes, (N, K), by which their losses are weighted.
         gamma (float): Focusing parameter; 0 is the cross entropy. Defaults
             to 2.0.
-        weight (torch.Tensor, optional): Weight of every sample, (N, ).
-        reduction (str): "none", "mean" or "sum". Defaults to "mean".
-        avg_factor (float, optional): What the sum is divided by instead of
-            N. Defaults to None.
 
     Returns:
-        torch.Tensor: The reduced loss.
+        torch.Tensor: The loss of every image, (N, ).
     """
-    cross_entropy = F.cross_entropy(cls_score, label, reduction='none')
+    log_p = F.log_softmax(cls_score, dim=1)
+    if target.dim() == 1:
+        log_p = log_p.gather(1, target.unsqueeze(1))
     # 1 - p_y as -expm1(log p_y) keeps its digits when p_y is close to 1; the
     # clamp keeps the gradient of x^gamma finite at 0 for gamma < 1.
-    rest = -torch.expm1(-cross_entropy)
+    rest = -torch.expm1(log_p)
     rest = rest.clamp(min=torch.finfo(rest.dtype).tiny)
-    loss = rest**gamma * cross_entropy
-    return weight_reduce_loss(loss, weight, reduction, avg_factor)
+    losses = -rest**gamma * log_p
+    if target.dim() == 2:
+        losses = target * losses
+    return losses.sum(1)
 
 
 @MODELS.register_module()
-class SoftmaxFocalLoss(nn.Module):
+class SoftmaxFocalLoss(ClassificationLoss):
     """Focal loss for one label per image.
 
     Args:
@@ -52,12 +48,7 @@ class SoftmaxFocalLoss(nn.Module):
         super().__init__()
         self.gamma = gamma
 
-    def forward(self,
-                cls_score: torch.Tensor,
-                label: torch.Tensor,
-                weight: Optional[torch.Tensor] = None,
-                avg_factor: Optional[float] = None,
-                reduction_override: Optional[str] = None) -> torch.Tensor:
-        """See :func:`softmax_focal_loss`."""
-        return softmax_focal_loss(cls_score, label, self.gamma, weight,
-                                  reduction_override or 'mean', avg_factor)
+    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
+                     target: torch.Tensor) -> torch.Tensor:
+        """Focal losses, (N, )."""
+        return softmax_focal_loss(cls_score, target, self.gamma)

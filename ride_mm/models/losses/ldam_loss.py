@@ -1,12 +1,10 @@
 from typing import Optional, Sequence
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from mmpretrain.models.losses.utils import weight_reduce_loss
 from mmpretrain.registry import MODELS
 
-from ride_mm.utils.errors import UserError
+from .classification_loss import ClassCountsLoss
 
 
 def ldam_margins(class_counts: Sequence[int],
@@ -32,31 +30,27 @@ def ldam_margins(class_counts: Sequence[int],
 def ldam_loss(cls_score: torch.Tensor,
               label: torch.Tensor,
               margins: torch.Tensor,
-              weight: Optional[torch.Tensor] = None,
-              reduction: str = 'mean',
-              avg_factor: Optional[float] = None) -> torch.Tensor:
+              target: Optional[torch.Tensor] = None) -> torch.Tensor:
     """Cross entropy after the target's logit is lowered by its margin.
 
     Args:
         cls_score (torch.Tensor): Logits, (N, K).
-        label (torch.Tensor): Class indices, (N, ).
+        label (torch.Tensor): Class indices, (N, ): whose logit is lowered.
         margins (torch.Tensor): Margin of every class in logit units, (K, ).
-        weight (torch.Tensor, optional): Weight of every sample, (N, ).
-        reduction (str): "none", "mean" or "sum". Defaults to "mean".
-        avg_factor (float, optional): What the sum is divided by instead of
-            N. Defaults to None.
+        target (torch.Tensor, optional): Shares of the classes of mixed
+            images, (N, K). None means ``label``. Defaults to None.
 
     Returns:
-        torch.Tensor: The reduced loss.
+        torch.Tensor: The loss of every image, (N, ).
     """
-    target = label.unsqueeze(1)
-    lowered = cls_score.scatter_add(1, target, -margins[target])
-    loss = F.cross_entropy(lowered, label, reduction='none')
-    return weight_reduce_loss(loss, weight, reduction, avg_factor)
+    index = label.unsqueeze(1)
+    lowered = cls_score.scatter_add(1, index, -margins[index])
+    return F.cross_entropy(
+        lowered, label if target is None else target, reduction='none')
 
 
 @MODELS.register_module()
-class LDAMLoss(nn.Module):
+class LDAMLoss(ClassCountsLoss):
     """Label-distribution-aware margin loss.
 
     ``RIDEHead`` supplies the scale of its classifier and, through
@@ -78,28 +72,16 @@ class LDAMLoss(nn.Module):
         super().__init__()
         self.max_margin = max_margin
         self.scale = scale
-        # Follows the data set, so it has no place in a checkpoint.
-        self.register_buffer('margins', None, persistent=False)
         if class_counts is not None:
             self.set_class_counts(class_counts)
 
-    def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Compute the margins of ``class_counts``, (K, )."""
-        self.margins = ldam_margins(class_counts, self.max_margin).float()
+    def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
+        """Margins of the classes, (K, )."""
+        return ldam_margins(class_counts, self.max_margin)
 
-    def forward(self,
-                cls_score: torch.Tensor,
-                label: torch.Tensor,
-                weight: Optional[torch.Tensor] = None,
-                avg_factor: Optional[float] = None,
-                reduction_override: Optional[str] = None) -> torch.Tensor:
-        """See :func:`ldam_loss`; ``cls_score`` (N, K), ``label`` (N, )."""
-        if self.margins is None:
-            raise UserError(
-                'LDAMLoss knows no class counts: add '
-                'dict(type="ClassCountsHook") to custom_hooks, or give '
-                'model.head.loss.class_counts')
+    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
+                     target: torch.Tensor) -> torch.Tensor:
+        """Losses of margin-lowered logits, (N, )."""
         scale = 1. if self.scale is None else self.scale
-        margins = scale * self.margins.to(cls_score.dtype)
-        return ldam_loss(cls_score, label, margins, weight,
-                         reduction_override or 'mean', avg_factor)
+        margins = scale * self.class_values.to(cls_score.dtype)
+        return ldam_loss(cls_score, label, margins, target)

@@ -1,0 +1,3 @@
+from .remix import Remix
+
+__all__ = ['Remix']

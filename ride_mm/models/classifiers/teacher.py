@@ -1,0 +1,74 @@
+from pathlib import Path
+from typing import Union
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import load_checkpoint
+from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.registry import MODELS
+
+from ride_mm.utils.errors import UserError
+
+
+def _describe(preprocessor) -> dict:
+    """What a data preprocessor makes of an image."""
+    normalizes = preprocessor._enable_normalize
+    return dict(
+        mean=preprocessor.mean.flatten().tolist() if normalizes else None,
+        std=preprocessor.std.flatten().tolist() if normalizes else None,
+        to_rgb=preprocessor.to_rgb)
+
+
+class Teacher:
+    """A trained classifier that only answers.
+
+    It is no module, so it is in no checkpoint and no optimizer, takes no
+    initialization, and a distributed wrapper does not see it.
+
+    Args:
+        config (str | dict): Config file of the teacher, or its ``model``.
+        checkpoint (str): Its weights.
+        student (BaseClassifier): Who is to learn from it.
+
+    Raises:
+        UserError: If a file is missing, or the teacher knows other classes
+            or sees other pixels than the student.
+    """
+
+    def __init__(self, config: Union[str, dict], checkpoint: str,
+                 student: BaseClassifier) -> None:
+        for key, path in dict(config=config, checkpoint=checkpoint).items():
+            if isinstance(path,
+                          str) and not (Path(path).is_file() or '://' in path):
+                raise UserError(f'model.teacher.{key}: there is no file '
+                                f'{path}')
+        if isinstance(config, str):
+            config = Config.fromfile(config).model
+        config = {**config, 'teacher': None} if 'teacher' in config else config
+        self.model = MODELS.build(config)
+        self._check(student)
+        load_checkpoint(
+            self.model, checkpoint, map_location='cpu', strict=True)
+        self.model.eval().requires_grad_(False)
+
+    def _check(self, student: BaseClassifier) -> None:
+        classes, expected = (
+            model.head.num_classes for model in (self.model, student))
+        if classes != expected:
+            raise UserError(f'model.teacher knows {classes} classes, '
+                            f'model.head.num_classes={expected}')
+        seen, expected = (
+            _describe(model.data_preprocessor)
+            for model in (self.model, student))
+        if seen != expected:
+            raise UserError(
+                'model.teacher sees the images that model.data_preprocessor '
+                f'has made, {expected}, but was trained on {seen}')
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits of images, (N, C, H, W) to (N, K), in fp32 or more."""
+        # Follows the student to its device; does nothing from then on.
+        self.model.to(inputs.device)
+        logits = self.model(inputs, mode='tensor')
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))

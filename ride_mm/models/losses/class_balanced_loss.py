@@ -1,0 +1,72 @@
+from typing import Optional, Sequence
+
+import torch
+from mmpretrain.registry import MODELS
+
+from .classification_loss import ClassCountsLoss, classification_loss
+
+
+def effective_number_weights(class_counts: Sequence[int],
+                             beta: float = 0.9999) -> torch.Tensor:
+    """Weights by the effective number of images, ``(1 - b) / (1 - b^n)``.
+
+    Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
+    CVPR 2019, eq. 4, scaled to sum to the number of classes as they and
+    LDAM-DRW do.
+
+    Args:
+        class_counts (Sequence[int]): Training images per class, (K, ), > 0.
+        beta (float): 0 weights all classes alike, towards 1 by the inverse
+            count. Defaults to 0.9999.
+
+    Returns:
+        torch.Tensor: Weights, (K, ), float64.
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    weights = (1 - beta) / (1 - beta**counts)
+    return weights * len(counts) / weights.sum()
+
+
+@MODELS.register_module()
+class ClassBalancedLoss(ClassCountsLoss):
+    """Any loss, every image weighted by the effective number of its class.
+
+    Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
+    CVPR 2019. The weighted sum is divided by the number of images, not by
+    the sum of the weights as ``DeferredReweightingHook`` does.
+
+    Args:
+        loss (dict): Config of the loss, such as ``SoftmaxFocalLoss``.
+            Defaults to ``dict(type='CrossEntropyLoss')``.
+        beta (float): See :func:`effective_number_weights`. Defaults to
+            0.9999.
+        class_counts (Sequence[int], optional): Training images per class;
+            None waits for :meth:`set_class_counts`. Defaults to None.
+    """
+
+    def __init__(self,
+                 loss: dict = dict(type='CrossEntropyLoss'),
+                 beta: float = 0.9999,
+                 class_counts: Optional[Sequence[int]] = None) -> None:
+        super().__init__()
+        self.loss_module = MODELS.build(loss)
+        self.beta = beta
+        if class_counts is not None:
+            self.set_class_counts(class_counts)
+
+    def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
+        """Weights of the classes; the inner loss learns the counts too."""
+        if hasattr(self.loss_module, 'set_class_counts'):
+            self.loss_module.set_class_counts(class_counts)
+        return effective_number_weights(class_counts, self.beta)
+
+    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
+                     target: torch.Tensor) -> torch.Tensor:
+        """Weighted losses, (N, )."""
+        losses = classification_loss(
+            self.loss_module,
+            cls_score,
+            label,
+            soft_label=None if target is label else target,
+            reduction_override='none')
+        return self.class_values[label].to(losses.dtype) * losses

@@ -1,0 +1,48 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmpretrain.registry import HOOKS
+from runs import build_runner, digits_config, train
+
+from ride_mm.utils.errors import UserError
+
+
+def test_training_tells_losses_and_batch_augmentations(root, tmp_path):
+    """Mixed images in stage 1, real ones in stage 2."""
+    runner = train(
+        digits_config(
+            root, tmp_path, **{
+                'model.train_cfg': dict(augments=dict(type='Remix')),
+                'model.head.loss': dict(
+                    _delete_=True, type='BalancedSoftmaxLoss'),
+                'default_hooks.checkpoint.interval': 10,
+            }))
+    counts = runner.train_dataloader.dataset.metainfo['class_counts']
+    model = runner.model
+    assert model.head.class_counts == counts
+    for loss in model.head.losses:
+        expected = torch.tensor(counts).double().log()
+        difference = loss.class_values - expected
+        torch.testing.assert_close(
+            difference, difference[:1].expand(10).double(), rtol=0, atol=1e-6)
+    assert model.stage == 'router' and model.head.router.trained
+    assert model.data_preprocessor.batch_augments is None
+
+
+def test_a_test_tells_whom_it_concerns(root, tmp_path):
+    """The counts of the training set, from the test set's own statement."""
+    for tau in (0., 1.):
+        cfg = digits_config(root, tmp_path)
+        cfg.model.test_cfg.logit_adjustment = tau
+        runner = build_runner(cfg)
+        runner.test()
+        counts = runner.test_dataloader.dataset.metainfo['class_counts']
+        assert max(counts) > 3 * min(counts)
+        assert runner.model.head.class_counts == (counts if tau else None)
+
+
+def test_a_model_without_use_for_counts():
+    runner = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match='found model.type="Linear"'):
+        HOOKS.build(dict(type='ClassCountsHook')).before_train(runner)
