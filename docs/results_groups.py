@@ -5,7 +5,14 @@ from typing import Dict, List, Optional
 from ride_mm.analysis import read_results
 
 # By the beginning of a name, in the order of the tables.
-METHODS = dict(ce='Cross entropy', ldam_drw='LDAM-DRW', ride='RIDE')
+METHODS = dict(
+    ce='Cross entropy',
+    balanced_softmax='Balanced softmax',
+    ldam_drw='LDAM-DRW',
+    crt='cRT',
+    lws='LWS',
+    sade='SADE',
+    ride='RIDE')
 DATA = dict(
     CIFAR100LT='CIFAR-100-LT',
     CIFAR10LT='CIFAR-10-LT',

@@ -7,8 +7,8 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmpretrain.registry import (DATA_SAMPLERS, HOOKS, METRICS, MODELS,
-                                 TRANSFORMS)
+from mmpretrain.registry import (DATA_SAMPLERS, DATASETS, HOOKS, METRICS,
+                                 MODELS, TRANSFORMS)
 from PIL import Image
 
 from ride_mm.engine import launch
@@ -76,15 +76,17 @@ def schedule(cfg):
     return rates
 
 
-@pytest.mark.parametrize('name, steps, gamma', [
-    ('ride_r32_cifar100_lt', (160, 180), 0.01),
-    ('ride_r50_imagenet_lt', (60, 80), 0.1),
+@pytest.mark.parametrize('name, steps, gamma, warmup', [
+    ('ride_r32_cifar100_lt', (160, 180), 0.01, 5),
+    ('ride_r32_cifar100_lt_distill', (160, 180), 0.01, 20),
+    ('ride_r50_imagenet_lt', (60, 80), 0.1, 5),
+    ('sade_r32_cifar100_lt', (160, 180), 0.1, 5),
 ])
-def test_official_schedule(root, name, steps, gamma):
+def test_official_schedule(root, name, steps, gamma, warmup):
     rates = schedule(Config.fromfile(root / f'configs/{name}.py'))
     for epoch, rate in enumerate(rates):
         expected = 0.1 * gamma**sum(epoch >= step for step in steps)
-        expected *= min(1, (epoch + 1) / 5)
+        expected *= min(1, (epoch + 1) / warmup)
         assert rate == pytest.approx(expected, rel=1e-12), epoch
 
 
@@ -147,12 +149,46 @@ def test_imagenet_lt_config_trains_both_stages(root, tmp_path):
     json.dumps(metrics)
 
 
+def shown_configs(path):
+    """The configs that a page shows."""
+    text = path.read_text()
+    blocks = [code.split('```')[0] for code in text.split('```python\n')[1:]]
+    return [block for block in blocks if block.startswith('_base_')]
+
+
 def readme_config(root, part):
     """The config with this part that the README shows."""
-    text = (root / 'README.md').read_text()
-    blocks = [code.split('```')[0] for code in text.split('```python\n')[1:]]
-    block, = [b for b in blocks if b.startswith('_base_') and part in b]
+    block, = [b for b in shown_configs(root / 'README.md') if part in b]
     return block
+
+
+@pytest.mark.parametrize('block', shown_configs(ROOT / 'docs/recipes.md'))
+def test_configs_of_the_recipes(root, tmp_path, block):
+    config = tmp_path / 'shown.py'
+    config.write_text(block.replace("'configs/", f"'{root}/configs/"))
+    cfg = Config.fromfile(config)
+    MODELS.build(cfg.model)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        assert DATASETS.get(loader.dataset.type) is not None
+        inner = loader.dataset.get('dataset', loader.dataset)
+        for transform in inner.pipeline:
+            TRANSFORMS.build(transform)
+    assert cfg.test_dataloader.dataset.type == 'CIFAR100LT'
+    assert cfg.test_dataloader.dataset.split == 'test'
+
+
+def test_a_student_and_its_teacher(root):
+    student, teacher = (
+        Config.fromfile(root / f'configs/ride_r32_cifar100_lt_{name}.py')
+        for name in ('distill', 'teacher'))
+    options = student.model.teacher
+    assert options.config == 'configs/ride_r32_cifar100_lt_teacher.py'
+    assert options.checkpoint == (
+        'work_dirs/ride_r32_cifar100_lt_teacher/'
+        f'epoch_{teacher.train_cfg.max_epochs}.pth')
+    assert teacher.data_preprocessor == student.data_preprocessor
+    assert teacher.model.head.num_experts == 6
+    assert teacher.custom_hooks[1].type == 'DeferredReweightingHook'
 
 
 def test_readme_config_of_the_router_cache(root, tmp_path):

@@ -1,5 +1,6 @@
 from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .digits_lt import DigitsLT
+from .hold_out import hold_out
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
 from .transforms import DrawCropFlipRotate, collate_batch
@@ -7,5 +8,5 @@ from .transforms import DrawCropFlipRotate, collate_batch
 __all__ = [
     'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'DigitsLT',
     'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT', 'LongTailList',
-    'PlacesLT', 'PowerSampler', 'collate_batch'
+    'PlacesLT', 'PowerSampler', 'collate_batch', 'hold_out'
 ]

@@ -1,5 +1,3 @@
-from typing import Sequence
-
 import torch.nn.functional as F
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
@@ -13,15 +11,8 @@ from .heads.expert_router import RouterInputs
 class RIDEDataPreprocessor(ClsDataPreprocessor):
     """mmpretrain's preprocessor, for batches of :class:`BatchDataSample` too.
 
-    Inputs of the router are left as they are. ``num_classes`` is that of the
-    head unless it is given.
+    Inputs of the router are left as they are.
     """
-
-    def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Tell the batch augmentations the training images per class."""
-        for augment in getattr(self.batch_augments, 'augments', ()):
-            if hasattr(augment, 'set_class_counts'):
-                augment.set_class_counts(class_counts)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalize the images and move everything to the model's device.

@@ -11,6 +11,7 @@ from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import UserError
 
 COUNTS = [50, 40, 30, 20, 10, 8, 6, 4, 3, 2]
+PIXELS = dict(mean=[.1] * 3, std=[1.] * 3, to_rgb=True)
 
 
 def plain_divergence(student, teacher, temperature):
@@ -52,14 +53,14 @@ def teacher(tiny_model, tmp_path):
     torch.manual_seed(7)
     model = MODELS.build(cfg)
     config, checkpoint = tmp_path / 'teacher.py', tmp_path / 'teacher.pth'
-    Config(dict(model=cfg)).dump(config)
+    Config(dict(model=cfg, data_preprocessor=PIXELS)).dump(config)
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
     return dict(config=str(config), checkpoint=str(checkpoint)), model.eval()
 
 
 def build(cfg, **kwargs):
     torch.manual_seed(0)
-    model = MODELS.build(dict(cfg, **kwargs))
+    model = MODELS.build(dict(cfg, **{'data_preprocessor': PIXELS, **kwargs}))
     model.set_class_counts(COUNTS)
     return model
 
@@ -116,6 +117,7 @@ def test_the_router_needs_no_teacher(tiny_model, tmp_path):
 def test_any_classifier_is_a_teacher(tiny_model, tmp_path):
     cfg = dict(
         type='ImageClassifier',
+        data_preprocessor=PIXELS,
         backbone=dict(type='ResNet', depth=18),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=10, in_channels=512))
@@ -137,18 +139,20 @@ def test_users_mistakes(tiny_model, teacher):
             build(tiny_model, teacher=wrong).loss(*batch())
     with pytest.raises(UserError, match='of another architecture'):
         other = copy.deepcopy(Config.fromfile(options['config']).model)
+        other.data_preprocessor = PIXELS
         other.backbone.depth = other.neck.expert.depth = 32
         build(
             tiny_model, teacher=dict(options, config=other)).loss(*batch())
     other = copy.deepcopy(tiny_model)
     other.head.num_classes = 100
-    model = MODELS.build(dict(other, teacher=options))
+    model = MODELS.build(
+        dict(other, teacher=options, data_preprocessor=PIXELS))
     model.set_class_counts(range(1, 101))
     with pytest.raises(UserError, match='10 classes.*num_classes=100'):
         model.loss(*batch())
     model = build(
         tiny_model,
         teacher=options,
-        data_preprocessor=dict(mean=[1.] * 3, std=[2.] * 3))
-    with pytest.raises(UserError, match='teacher sees .* trained on .*None'):
+        data_preprocessor=dict(PIXELS, mean=[1., 2., 3.]))
+    with pytest.raises(UserError, match=r'teacher sees .*\[1.0, 2.0, 3.0\]'):
         model.loss(*batch())

@@ -1,11 +1,13 @@
 from .checkpoint_hook import CheckpointHook
 from .class_counts_hook import ClassCountsHook
 from .deferred_reweighting_hook import DeferredReweightingHook
+from .new_classifiers_hook import NewClassifiersHook
 from .router_cache_hook import RouterCacheHook
 from .sampler_seed_hook import DistSamplerSeedHook
 from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
-    'DistSamplerSeedHook', 'RouterCacheHook', 'TwoStageHook'
+    'DistSamplerSeedHook', 'NewClassifiersHook', 'RouterCacheHook',
+    'TwoStageHook'
 ]

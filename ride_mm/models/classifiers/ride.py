@@ -13,7 +13,7 @@ from ..utils import count_macs
 from .state_check import check_state_dict
 from .teacher import Teacher
 
-STAGES = ('experts', 'router')
+STAGES = ('experts', 'classifier', 'router')
 MODES = ('auto', 'ensemble', 'route')
 # Images that a CPU predicts at once: larger activations than theirs are
 # fetched from the system anew, and cleared, by every layer.
@@ -36,8 +36,10 @@ class RIDEClassifier(ImageClassifier):
         neck (dict): Config of the experts' tails, a ``MultiExpertNeck``.
         head (dict): Config of classifiers, losses and router, a
             ``RIDEHead``.
-        stage (str): What is trained: "experts" (all but the router) or
-            "router" (nothing else). Defaults to "experts".
+        stage (str): What is trained: "experts" (all but the router),
+            "classifier" (nothing but the experts' classifiers, or their
+            scales where ``head.learn_scales`` is set) or "router" (nothing
+            else). Defaults to "experts".
         teacher (dict, optional): Whom the experts learn from, needed in
             training alone:
 
@@ -93,7 +95,7 @@ class RIDEClassifier(ImageClassifier):
             data_preprocessor=dict(
                 dict(type='RIDEDataPreprocessor'), **data_preprocessor or {}),
             **kwargs)
-        if self.data_preprocessor.num_classes is None:
+        if getattr(self.data_preprocessor, 'num_classes', 0) is None:
             self.data_preprocessor.num_classes = self.head.num_classes
         if self.neck.num_experts != self.head.num_experts:
             raise UserError(
@@ -198,7 +200,14 @@ class RIDEClassifier(ImageClassifier):
             UserError: If the counts do not fit the head.
         """
         self.head.set_class_counts(class_counts)
-        self.data_preprocessor.set_class_counts(class_counts)
+        for augment in self._batch_augments:
+            if hasattr(augment, 'set_class_counts'):
+                augment.set_class_counts(class_counts)
+
+    @property
+    def _batch_augments(self) -> list:
+        chosen = getattr(self.data_preprocessor, 'batch_augments', None)
+        return [] if chosen is None else chosen.augments
 
     # ------------------------------------------------------------- training
 
@@ -218,10 +227,13 @@ class RIDEClassifier(ImageClassifier):
             raise UserError(f'model.stage="{stage}" is unknown, expected one '
                             f'of {STAGES}')
         router = self.head.router
-        if stage == 'router':
-            if router is None:
-                raise UserError('model.stage="router" needs model.head.router')
+        if stage == 'router' and router is None:
+            raise UserError('model.stage="router" needs model.head.router')
+        if stage != 'experts':
             self.requires_grad_(False)
+        if stage == 'classifier':
+            self.head.set_classifiers_trainable()
+        if stage == 'router':
             # Which experts an image needs is asked of real images.
             self.data_preprocessor.batch_augments = None
         if router is not None:
@@ -229,9 +241,11 @@ class RIDEClassifier(ImageClassifier):
         self.stage = stage
 
     def train(self, mode: bool = True) -> 'RIDEClassifier':
-        """Set the mode; what stage "router" has frozen stays in eval."""
+        """Set the mode; what the stage has frozen stays in eval."""
         super().train(mode and self.stage == 'experts')
         self.training = mode
+        if self.stage == 'classifier':
+            self.head.classifiers.train(mode)
         if self.stage == 'router':
             self.head.router.train(mode)
         return self
@@ -252,8 +266,8 @@ class RIDEClassifier(ImageClassifier):
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,
-            with a teacher, ``loss_distill`` in stage "experts",
-            ``loss_router`` in stage "router".
+            with a teacher, ``loss_distill`` in stages "experts" and
+            "classifier", ``loss_router`` in stage "router".
         """
         if isinstance(inputs, RouterInputs):
             return dict(loss_router=self.head.router.loss(inputs))
@@ -276,7 +290,7 @@ class RIDEClassifier(ImageClassifier):
             soft_labels: Optional[torch.Tensor],
             teacher_logits: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
         """The part of the step that is tensors only, one graph."""
-        if self.stage == 'experts':
+        if self.stage != 'router':
             logits = self.head.expert_logits(self.extract_feat(inputs))
             losses = self.head.expert_loss(logits, labels, weights, divisor,
                                            soft_labels)
@@ -401,7 +415,7 @@ class RIDEClassifier(ImageClassifier):
         if 0 < threshold < 1:
             bound = math.log(threshold / (1 - threshold))
         feature = self.neck.experts[0](trunk)
-        totals = self.head.expert_logits([feature])[0]
+        totals = self.head.logits_of(0, feature)
         used = totals.new_ones(len(totals), dtype=torch.long)
         active = torch.arange(len(totals), device=totals.device)
         for k in range(1, self.num_experts):
@@ -412,8 +426,7 @@ class RIDEClassifier(ImageClassifier):
                 break
             trunk = trunk[in_doubt]
             feature = self.neck.experts[k](trunk)
-            totals[active] += self.head.classifiers[k](feature).to(
-                totals.dtype)
+            totals[active] += self.head.logits_of(k, feature)
             used[active] += 1
         return totals / used.unsqueeze(1), used
 

@@ -6,8 +6,11 @@ import torch.nn as nn
 from ride_mm.utils.errors import UserError
 
 # What a checkpoint may lack or have in excess: a model without a trained
-# router is whole, and old BatchNorms did not count their batches.
-OPTIONAL = ('head.router.', 'num_batches_tracked')
+# router, learned scales or what a loss has counted is whole, and old
+# BatchNorms did not count their batches.
+OPTIONAL = ('head.router.', 'head.scales', 'head.losses.',
+            'num_batches_tracked')
+CLASSIFIERS = 'head.classifiers.'
 
 
 def _required(key: str) -> bool:
@@ -62,3 +65,19 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
             f'the checkpoint is of another architecture:\n  {shown}{more}\n'
             'Check backbone, num_experts, widths, num_classes and topk; to '
             'start from a pretrained trunk use model.backbone.init_cfg')
+
+
+def keep_own_classifiers(state_dict: Dict[str, torch.Tensor],
+                         module: nn.Module) -> None:
+    """Put a classifier's own last layers in the place of those of a
+    checkpoint, which may be of another type.
+
+    Args:
+        state_dict (dict[str, torch.Tensor]): What is to be loaded; changed.
+        module (nn.Module): The classifier it is to be loaded into.
+    """
+    own = module.state_dict()
+    for key in [key for key in state_dict if CLASSIFIERS in key]:
+        del state_dict[key]
+    state_dict.update(
+        (key, value) for key, value in own.items() if CLASSIFIERS in key)

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Union
 
@@ -17,6 +18,13 @@ def _describe(preprocessor) -> dict:
         mean=preprocessor.mean.flatten().tolist() if normalizes else None,
         std=preprocessor.std.flatten().tolist() if normalizes else None,
         to_rgb=preprocessor.to_rgb)
+
+
+def _read_model(path: str) -> dict:
+    """The model of a config file, as a runner would build it."""
+    cfg = Config.fromfile(path)
+    preprocessor = cfg.get('data_preprocessor', {})
+    return dict(dict(data_preprocessor=preprocessor), **cfg.model)
 
 
 class Teacher:
@@ -43,9 +51,12 @@ class Teacher:
                 raise UserError(f'model.teacher.{key}: there is no file '
                                 f'{path}')
         if isinstance(config, str):
-            config = Config.fromfile(config).model
-        config = {**config, 'teacher': None} if 'teacher' in config else config
-        self.model = MODELS.build(config)
+            config = _read_model(config)
+        # Who taught the teacher is of no concern.
+        self.model = MODELS.build({
+            key: copy.deepcopy(value)
+            for key, value in config.items() if key != 'teacher'
+        })
         self._check(student)
         load_checkpoint(
             self.model, checkpoint, map_location='cpu', strict=True)

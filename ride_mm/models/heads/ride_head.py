@@ -4,6 +4,7 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModule, ModuleList
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from ride_mm.datasets.class_counts import check_class_counts
 from ride_mm.utils.errors import UserError
@@ -33,6 +34,11 @@ class RIDEHead(BaseModule):
         joint_loss (bool): Whether the classification loss is that of the
             ensemble, once per expert, instead of each expert's own (the
             "collaborative" loss of the official code). Defaults to False.
+        learn_scales (bool): Whether the logits of every expert are
+            multiplied by a learned factor a class, which stage "classifier"
+            then trains instead of the classifiers (LWS: Kang et al.,
+            "Decoupling Representation and Classifier for Long-Tailed
+            Recognition", ICLR 2020). Defaults to False.
         class_counts (Sequence[int], optional): Training images per class;
             None waits for ``ClassCountsHook``. Defaults to None.
 
@@ -50,6 +56,7 @@ class RIDEHead(BaseModule):
                  diversity: Optional[dict] = None,
                  router: Optional[dict] = None,
                  joint_loss: bool = False,
+                 learn_scales: bool = False,
                  class_counts: Optional[Sequence[int]] = None,
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
@@ -63,6 +70,9 @@ class RIDEHead(BaseModule):
                     classifier,
                     in_features=in_channels,
                     out_features=num_classes)) for _ in range(num_experts))
+        self.scales = None
+        if learn_scales:
+            self.scales = nn.Parameter(torch.ones(num_experts, num_classes))
         self.losses = self._build_losses(loss)
         self.diversity = None if diversity is None else MODELS.build(diversity)
         self.router = None
@@ -157,11 +167,23 @@ class RIDEHead(BaseModule):
 
     def expert_logits(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits of the experts, (E, N, K), for E features (N, D)."""
-        logits = torch.stack([
-            classifier(feat)
-            for classifier, feat in zip(self.classifiers, feats)
+        return torch.stack([
+            self.logits_of(index, feat) for index, feat in enumerate(feats)
         ])
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def logits_of(self, index: int, feat: torch.Tensor) -> torch.Tensor:
+        """Logits of one expert in fp32 or more, (N, K), for its feature,
+        (N, D)."""
+        logits = self.classifiers[index](feat)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits if self.scales is None else logits * self.scales[index]
+
+    def set_classifiers_trainable(self) -> None:
+        """Let stage "classifier" train what it is there for."""
+        if self.scales is None:
+            self.classifiers.requires_grad_(True)
+        else:
+            self.scales.requires_grad_(True)
 
     def forward(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
         """Mean logits of all experts, (N, K)."""

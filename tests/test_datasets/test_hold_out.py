@@ -1,0 +1,58 @@
+import copy
+
+import numpy as np
+import pytest
+from mmpretrain.registry import DATASETS
+
+from ride_mm.datasets.class_counts import get_class_counts, stated_counts
+from ride_mm.datasets.hold_out import held_out_indices
+from ride_mm.utils.errors import UserError
+
+DIGITS = dict(type='DigitsLT', split='train', pipeline=[])
+
+
+def test_held_out_indices():
+    labels = np.repeat([2, 0, 1, 3], [100, 19, 2, 1])
+    chosen = held_out_indices(labels, 0.1, seed=0)
+    # A tenth, but one of two and never the only one.
+    assert np.bincount(labels[chosen], minlength=4).tolist() == [1, 1, 10, 0]
+    assert (np.diff(chosen) > 0).all()
+    assert chosen.tolist() == held_out_indices(labels, 0.1, seed=0).tolist()
+    assert chosen.tolist() != held_out_indices(labels, 0.1, seed=1).tolist()
+
+
+def test_both_parts_of_a_training_set():
+    whole = DATASETS.build(DIGITS)
+    rest, held_out = (
+        DATASETS.build(
+            dict(
+                type='HoldOut',
+                dataset=copy.deepcopy(DIGITS),
+                held_out=part,
+                fraction=0.2)) for part in (False, True))
+    counts = np.array(get_class_counts(whole))
+    kept = np.bincount(rest.get_gt_labels(), minlength=10)
+    out = np.bincount(held_out.get_gt_labels(), minlength=10)
+    assert (kept + out == counts).all() and len(held_out) == out.sum()
+    assert (out == np.maximum((0.2 * counts).astype(int), 1)).all()
+    assert stated_counts(rest) == stated_counts(held_out) == kept.tolist()
+    # They are the images of the training set, each in one part.
+    images = [
+        [dataset[i]['img'].tobytes() for i in range(len(dataset))]
+        for dataset in (rest, held_out, whole)
+    ]
+    assert sorted(images[0] + images[1]) == sorted(images[2])
+    for dataset in (rest, held_out):
+        labels = [dataset[i]['gt_label'] for i in range(len(dataset))]
+        assert labels == dataset.get_gt_labels().tolist()
+
+
+@pytest.mark.parametrize('fraction', [0, 1, -.5])
+def test_mistakes(fraction):
+    with pytest.raises(UserError, match='between 0 and 1'):
+        DATASETS.build(
+            dict(
+                type='HoldOut',
+                dataset=DIGITS,
+                held_out=True,
+                fraction=fraction))

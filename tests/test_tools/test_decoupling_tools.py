@@ -1,0 +1,238 @@
+"""Decoupled training on a checkpoint of stage 1, with and without experts."""
+import importlib
+import logging
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS, MODELS
+
+from ride_mm.engine import launch
+from ride_mm.evaluation.long_tail import long_tail_accuracy
+from ride_mm.utils.errors import UserError
+
+# Digits as scanned, a tenth of the training set held out to choose on.
+CONFIG = """
+_base_ = '{root}/configs/ride_r32_digits_lt.py'
+
+num_experts = {experts}
+model = dict(
+    backbone=dict(depth=20),
+    neck=dict(num_experts=num_experts, expert=dict(depth=20)),
+    head=dict(
+        num_experts=num_experts,
+        classifier=dict(_delete_=True, type='{classifier}'),
+        loss=dict(_delete_=True, type='CrossEntropyLoss'),
+        diversity=None, router=None))
+train_set = _base_.train_dataloader.dataset
+val_set = dict(train_set, pipeline=[
+    dict(type='Resize', scale=(8, 8)), dict(type='PackInputs')])
+train_dataloader = dict(
+    batch_size=32, num_workers=0, dataset=dict(
+        _delete_=True, type='HoldOut', held_out=False, dataset=train_set))
+val_dataloader = dict(
+    num_workers=0, dataset=dict(
+        _delete_=True, type='HoldOut', held_out=True, dataset=val_set))
+test_dataloader = dict(
+    num_workers=0, dataset=dict(pipeline=val_set['pipeline']))
+custom_hooks = []
+log_level = 'ERROR'
+"""
+STAGE = """
+_base_ = './{name}.py'
+
+model = dict(stage='classifier', head=dict(learn_scales={scales}))
+load_from = '{checkpoint}'
+train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=2)
+val_cfg = val_dataloader = val_evaluator = None
+param_scheduler = []
+custom_hooks = {hooks}
+"""
+
+
+@pytest.fixture
+def tool(root, monkeypatch, tmp_path):
+    """Run a tool in an empty folder."""
+    monkeypatch.syspath_prepend(root / 'tools/decoupling')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *args):
+        importlib.import_module(name).main(list(map(str, args)))
+
+    return run
+
+
+def write_config(root, name, experts=3, classifier='LinearClassifier'):
+    text = CONFIG.format(root=root, experts=experts, classifier=classifier)
+    with open(f'{name}.py', 'w') as file:
+        file.write(text)
+    return f'{name}.py'
+
+
+def write_checkpoint(config):
+    """A checkpoint of stage 1: features that know a little, by chance."""
+    torch.manual_seed(0)
+    cfg = Config.fromfile(config)
+    model = MODELS.build(
+        dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    for classifier in model.head.classifiers:
+        with torch.no_grad():
+            classifier.weight *= torch.arange(1., 11.).unsqueeze(1)
+    path = config.replace('.py', '.pth')
+    torch.save(dict(meta={}, state_dict=model.state_dict()), path)
+    return path, model
+
+
+def images_of(dataset, model):
+    """Images as the model takes them, and their labels."""
+    dataset = DATASETS.build(dataset)
+    inputs = torch.stack([dataset[i]['inputs'] for i in range(len(dataset))])
+    data = model.data_preprocessor(dict(inputs=inputs))
+    return data['inputs'], torch.tensor(dataset.get_gt_labels())
+
+
+@pytest.mark.parametrize('experts', [1, 3])
+def test_tau_normalization(root, tool, experts, capsys):
+    config = write_config(root, 'linear', experts)
+    checkpoint, model = write_checkpoint(config)
+    tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth',
+         '--taus', 0, .5, 1, 1.5)
+    cfg = Config.fromfile(config)
+    images, labels = images_of(cfg.val_dataloader.dataset, model)
+    feats = [feat.detach() for feat in model.extract_feat(images)]
+    counts = [5] * 10
+    figures = {}
+    for tau in (0., .5, 1., 1.5):
+        logits = sum(
+            feat @ (layer.weight / layer.weight.norm(dim=1)[:, None]**tau).T
+            for feat, layer in zip(feats, model.head.classifiers))
+        hits = (logits.argmax(1) == labels).numpy()
+        figures[tau] = long_tail_accuracy(hits, labels.numpy(), counts)
+    best = max(figures, key=lambda tau: figures[tau]['balanced'])
+    out = capsys.readouterr().out
+    assert f'| {best:g} < ' in out
+    for tau, values in figures.items():
+        assert f"{values['balanced']:.2f}" in out
+    state = torch.load('new.pth')['state_dict']
+    for index, layer in enumerate(model.head.classifiers):
+        key = f'head.classifiers.{index}'
+        torch.testing.assert_close(
+            state[f'{key}.weight'],
+            layer.weight / layer.weight.norm(dim=1)[:, None]**best)
+        assert not state[f'{key}.bias'].any()
+    model.load_state_dict(state)
+
+
+def test_logit_adjustment(root, tool, capsys):
+    config = write_config(root, 'linear')
+    checkpoint, model = write_checkpoint(config)
+    tool('choose_tau', config, checkpoint, 'logit-adjustment', '--taus', 0, 1,
+         2)
+    cfg = Config.fromfile(config)
+    dataset = cfg.val_dataloader.dataset
+    images, labels = images_of(dataset, model)
+    counts = DATASETS.build(dataset).metainfo['class_counts']
+    prior = torch.tensor(counts) / sum(counts)
+    with torch.no_grad():
+        logits = model(images)
+    figures = {}
+    for tau in (0, 1, 2):
+        hits = (logits - tau * prior.log()).argmax(1) == labels
+        figures[tau] = long_tail_accuracy(hits.numpy(), labels.numpy(), counts)
+    best = max(figures, key=lambda tau: figures[tau]['balanced'])
+    out = capsys.readouterr().out
+    assert f'model.test_cfg.logit_adjustment={best}' in out
+    assert f"{figures[best]['balanced']:.2f}" in out
+    assert figures[best] != figures[0]
+
+
+@pytest.mark.parametrize('experts', [1, 3])
+def test_nearest_class_mean(root, tool, experts):
+    """The classifiers of the checkpoint are of another type."""
+    checkpoint, model = write_checkpoint(
+        write_config(root, 'linear', experts))
+    config = write_config(root, 'cosine', experts, 'CosineClassifier')
+    tool('nearest_class_mean', config, checkpoint, '--out', 'ncm.pth')
+    cfg = Config.fromfile(config)
+    dataset = cfg.train_dataloader.dataset
+    dataset.dataset.pipeline = cfg.test_dataloader.dataset.pipeline
+    images, labels = images_of(dataset, model)
+    state = torch.load('ncm.pth')['state_dict']
+    for index, feats in enumerate(model.extract_feat(images)):
+        for label in range(10):
+            chosen = feats[labels == label].detach().double()
+            torch.testing.assert_close(
+                state[f'head.classifiers.{index}.weight'][label].double(),
+                sum(chosen) / len(chosen), rtol=1e-4, atol=1e-6)
+    MODELS.build(cfg.model).load_state_dict(state)
+
+
+@pytest.mark.parametrize('experts', [1, 3])
+@pytest.mark.parametrize('scales', [False, True])
+def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
+    """cRT and LWS; interrupted and resumed, with the same weights."""
+    checkpoint, model = write_checkpoint(
+        write_config(root, 'linear', experts))
+    hooks = [dict(type='ClassCountsHook')]
+    if not scales:
+        hooks.append(dict(type='NewClassifiersHook'))
+    (tmp_path / 'stage.py').write_text(
+        STAGE.format(
+            name='linear', scales=scales, checkpoint=checkpoint, hooks=hooks))
+    states = []
+    for name, epochs in (('whole', [2]), ('parts', [1, 2])):
+        for max_epochs in epochs:
+            cfg = launch.load_config('stage.py')
+            cfg.merge_from_dict({
+                'work_dir': name,
+                'train_cfg.max_epochs': max_epochs,
+                'experiment_name': f'{name}_{max_epochs}_{scales}_{experts}',
+                'default_hooks.checkpoint.interval': 1,
+            })
+            if max_epochs != epochs[0]:
+                cfg.load_from, cfg.resume = None, True
+            launch.set_dataloader_defaults(cfg)
+            runner = launch.build_runner(cfg)
+            runner.logger.setLevel(logging.ERROR)
+            runner.train()
+        states.append(runner.model.state_dict())
+    changed = {
+        key
+        for key, value in runner.model.state_dict().items()
+        if key != 'head.scales'
+        and not torch.equal(value, model.state_dict()[key])
+    }
+    for key in states[0]:
+        assert torch.equal(states[0][key], states[1][key]), key
+    if scales:
+        assert not changed
+        assert not (states[0]['head.scales'] == 1).any()
+    else:
+        assert changed == {
+            f'head.classifiers.{i}.{name}'
+            for i in range(experts) for name in ('weight', 'bias')
+        }
+        # New ones: far from those that had grown with the class.
+        assert states[0]['head.classifiers.0.weight'].abs().max() < .5
+
+
+def test_mistakes(root, tool, tmp_path, capsys):
+    config = write_config(root, 'linear')
+    checkpoint, _ = write_checkpoint(config)
+    with pytest.raises(UserError, match='on which nothing is chosen'):
+        tool('choose_tau', root / 'configs/ride_r32_digits_lt.py', checkpoint,
+             'tau-norm', '--out', 'new.pth')
+    with pytest.raises(SystemExit):
+        tool('choose_tau', config, checkpoint, 'tau-norm')
+    assert '--out FILE is needed' in capsys.readouterr().err
+    with pytest.raises(UserError, match='needs model.head.classifier'):
+        tool('nearest_class_mean', config, checkpoint, '--out', 'new.pth')
+    (tmp_path / 'old.pth').touch()
+    with pytest.raises(UserError, match='not overwritten'):
+        tool('nearest_class_mean', config, checkpoint, '--out', 'old.pth')
+    config = write_config(root, 'cosine', classifier='CosineClassifier')
+    checkpoint, _ = write_checkpoint(config)
+    with pytest.raises(UserError, match='has no norms to divide by'):
+        tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth')
+    assert not (tmp_path / 'new.pth').exists()

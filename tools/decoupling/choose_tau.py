@@ -1,0 +1,106 @@
+"""Choose tau of tau-normalization or logit adjustment on validation images."""
+import argparse
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+from decoupled import load_runner, write_checkpoint
+
+from ride_mm.analysis import decoupling
+from ride_mm.datasets.class_counts import GROUPS, stated_counts
+from ride_mm.engine import launch
+from ride_mm.evaluation.class_group_metric import build_table, render_table
+from ride_mm.utils.errors import UserError, run_tool
+
+EXAMPLE = """example:
+  python tools/decoupling/choose_tau.py CONFIG CHECKPOINT tau-norm \\
+      --out work_dirs/tau_norm.pth
+  python tools/test.py CONFIG work_dirs/tau_norm.pth
+  python tools/decoupling/choose_tau.py CONFIG CHECKPOINT logit-adjustment
+  python tools/test.py CONFIG CHECKPOINT \\
+      --cfg-options model.test_cfg.logit_adjustment=TAU
+
+The images are those of val_dataloader, which must not be the test set: where
+there is no validation list, train and choose with dict(type='HoldOut').
+"""
+METHODS = ('tau-norm', 'logit-adjustment')
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launch.common_arguments()])
+    parser.add_argument('checkpoint', help='the checkpoint of stage 1')
+    parser.add_argument('method', choices=METHODS, help='what tau is of')
+    parser.add_argument(
+        '--taus',
+        nargs='+',
+        type=float,
+        default=np.arange(0, 2.01, .1).round(1).tolist(),
+        metavar='TAU',
+        help='what to choose from (default: 0.0 0.1 ... 2.0)')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='checkpoint to write with the classifiers normalized (.pth)')
+    args = parser.parse_args(argv)
+    if (args.method == 'tau-norm') != bool(args.out):
+        parser.error('--out FILE is needed for tau-norm, and for it alone')
+    return args
+
+
+def check_val_set(cfg) -> None:
+    """Refuse to choose anything on the test set.
+
+    Raises:
+        UserError: If validation and test images are the same.
+    """
+    if cfg.val_dataloader.dataset == cfg.test_dataloader.dataset:
+        raise UserError(
+            "the config's val_dataloader has the test set, on which nothing "
+            'is chosen: train without some images and set val_dataloader.'
+            "dataset=dict(type='HoldOut', held_out=True, dataset=...), see "
+            'docs/recipes.md')
+
+
+def figures_table(figures: Dict[float, dict], best: float) -> str:
+    """A row for each tau, the best one marked."""
+    names = [
+        name for name in ('overall', 'balanced', *GROUPS)
+        if name in figures[best]
+    ]
+    rows = [[f'{tau:g}' + ' <' * (tau == best)] +
+            [f'{values[name]:.2f}' for name in names]
+            for tau, values in figures.items()]
+    return render_table(
+        build_table('Accuracy by tau (%)', ['tau', *names], rows))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    if args.out:
+        launch.check_output_file(args.out, ('.pth', ))
+    runner = load_runner(args, check=check_val_set)
+    loader = runner.val_dataloader
+    counts = stated_counts(loader.dataset)
+    if counts is None:
+        raise UserError("the validation set states no metainfo["
+                        "'class_counts']: use a dataset of ride_mm")
+    if args.method == 'tau-norm':
+        predict, labels = decoupling.tau_normalization(runner.model, loader)
+    else:
+        predict, labels = decoupling.logit_adjustment(runner.model, loader,
+                                                      counts)
+    tau, figures = decoupling.choose_tau(predict, labels.numpy(), counts,
+                                         args.taus)
+    print(figures_table(figures, tau))
+    if args.out:
+        decoupling.tau_normalize_(runner.model, tau)
+        write_checkpoint(runner.model, args.out, tau=tau)
+    else:
+        print(f'--cfg-options model.test_cfg.logit_adjustment={tau:g}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

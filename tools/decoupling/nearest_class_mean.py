@@ -1,0 +1,60 @@
+"""Make each class's mean feature the weight of its cosine classifier."""
+import argparse
+import copy
+from typing import Optional, Sequence
+
+from decoupled import load_runner, write_checkpoint
+
+from ride_mm.analysis import decoupling
+from ride_mm.engine import launch
+from ride_mm.utils.errors import run_tool
+
+EXAMPLE = """example:
+  python tools/decoupling/nearest_class_mean.py CONFIG CHECKPOINT \\
+      --out work_dirs/ncm.pth
+  python tools/test.py CONFIG work_dirs/ncm.pth
+
+CONFIG needs model.head.classifier.type="CosineClassifier"; what classifiers
+the checkpoint was trained with does not matter.
+"""
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launch.common_arguments()])
+    parser.add_argument('checkpoint', help='the checkpoint of stage 1')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        required=True,
+        help='checkpoint to write (.pth)')
+    return parser.parse_args(argv)
+
+
+def training_loader(runner):
+    """All training images, once, as a test sees them."""
+    cfg = copy.deepcopy(runner.cfg.test_dataloader)
+    cfg.dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
+    inner = cfg.dataset
+    while 'dataset' in inner:
+        inner = inner.dataset
+    inner.pipeline = runner.cfg.test_dataloader.dataset.pipeline
+    return runner.build_dataloader(cfg)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    launch.check_output_file(args.out, ('.pth', ))
+    runner = load_runner(args, own_classifiers=True)
+    means = decoupling.nearest_class_means(runner.model,
+                                           training_loader(runner))
+    for classifier, mean in zip(runner.model.head.classifiers, means):
+        classifier.weight.data.copy_(mean)
+    write_checkpoint(runner.model, args.out)
+
+
+if __name__ == '__main__':
+    run_tool(main)
