@@ -322,7 +322,7 @@ class RIDEClassifier(ImageClassifier):
         bound = math.inf if threshold == 1 else -math.inf
         if 0 < threshold < 1:
             bound = math.log(threshold / (1 - threshold))
-        feature = self.neck.experts[0](trunk)
+        feature = self.neck.run_expert(0, trunk)
         totals = self.head.expert_logits([feature])[0]
         used = totals.new_ones(len(totals), dtype=torch.long)
         active = torch.arange(len(totals), device=totals.device)
@@ -333,7 +333,7 @@ class RIDEClassifier(ImageClassifier):
             if len(active) == 0:
                 break
             trunk = trunk[in_doubt]
-            feature = self.neck.experts[k](trunk)
+            feature = self.neck.run_expert(k, trunk)
             totals[active] += self.head.classifiers[k](feature).to(
                 totals.dtype)
             used[active] += 1
@@ -357,15 +357,15 @@ class RIDEClassifier(ImageClassifier):
         image = torch.zeros((1, *image_shape), device=device)
         with torch.no_grad():
             trunk = self.backbone(image)[-1]
-            feature = self.neck.experts[0](trunk)
+            feature = self.neck.run_expert(0, trunk)
         mean_logits = feature.new_zeros((1, self.head.num_classes))
         routers = 0 if self.head.router is None else self.num_experts - 1
         macs = dict(
             trunk=[count_macs(self.backbone, image)],
             experts=[
-                count_macs(tail, trunk) + count_macs(classifier, feature)
-                for tail, classifier in zip(self.neck.experts,
-                                            self.head.classifiers)
+                count_macs(self.neck.run_expert, index, trunk) +
+                count_macs(classifier, feature)
+                for index, classifier in enumerate(self.head.classifiers)
             ],
             routers=[
                 count_macs(self.head.router, index, feature, mean_logits)
