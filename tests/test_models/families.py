@@ -1,7 +1,7 @@
 """A tiny network of every family: whole, as a trunk, and a full-width tail.
 
-``size`` is that of an image; ``trunk_names`` of the tails apart, all weights
-have the names of the whole backbone.
+``size`` is that of an image; the ``aliases`` of a tail apart, all weights have
+the names that they have in the whole backbone.
 """
 import torch
 from mmpretrain.registry import MODELS
@@ -146,13 +146,14 @@ def cifar_resnet(depth, **options):
 WIDTHS = (8, 16, 32, 64)
 CONVNEXT = dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24])
 GROUPS = dict(groups=32, width_per_group=4)
+NARROW = dict(base_channels=8, stem_channels=8)
 
 # Milliseconds each.
 TINY = dict(
     cifar_resnet=cifar_resnet(20),
     cifar_resnet_b=cifar_resnet(20, shortcut='B'),
-    resnet10=resnet('ResNet10', 10, (128, 256, 512)),
-    resnet18=resnet('ResNet', 18, (128, 256, 512)),
+    resnet10=resnet('ResNet10', 10, (16, 32, 64), **NARROW),
+    resnet18=resnet('ResNet', 18, (16, 32, 64), **NARROW),
     swin=swin(SWIN, 64, WIDTHS, SWIN, window_size=2),
     swin_v2=swin_v2(
         dict(SWIN, extra_norm_every_n_blocks=2),

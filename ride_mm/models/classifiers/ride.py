@@ -10,6 +10,8 @@ from ride_mm.structures import BatchDataSample, gather_labels
 from ride_mm.utils.errors import UserError
 from ..heads.expert_router import RouterInputs
 from ..utils import count_macs
+from .fit_check import check_experts_fit
+from .pretrained import spread_backbone
 from .state_check import check_state_dict
 
 STAGES = ('experts', 'router')
@@ -21,6 +23,20 @@ _CPU_PIXELS = 2**18
 
 def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
+    """Config of neck or head, with the model's number of experts.
+
+    Raises:
+        UserError: If it names another number.
+    """
+    found = part.get('num_experts', num_experts)
+    if found != num_experts:
+        raise UserError(f'model.{name}.num_experts={found} contradicts '
+                        f'model.num_experts={num_experts}: set the latter '
+                        'alone')
+    return dict(part, num_experts=num_experts)
 
 
 @MODELS.register_module()
@@ -35,6 +51,8 @@ class RIDEClassifier(ImageClassifier):
         neck (dict): Config of the experts' tails, a ``MultiExpertNeck``.
         head (dict): Config of classifiers, losses and router, a
             ``RIDEHead``.
+        num_experts (int, optional): Number of experts, for neck and head.
+            Defaults to None, which means that both name it themselves.
         stage (str): What is trained: "experts" (all but the router) or
             "router" (nothing else). Defaults to "experts".
         test_cfg (dict, optional): How to predict:
@@ -54,7 +72,10 @@ class RIDEClassifier(ImageClassifier):
         data_preprocessor (dict, optional): Config of the preprocessor, of
             type :class:`RIDEDataPreprocessor` unless it says otherwise.
             Defaults to None.
-        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`.
+        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`, among
+            them ``init_cfg=dict(type='Pretrained', checkpoint=...,
+            prefix='backbone')``: the weights of a whole backbone, for the
+            trunk and every expert.
 
     Raises:
         UserError: If options are unknown or do not fit together.
@@ -64,11 +85,15 @@ class RIDEClassifier(ImageClassifier):
                  backbone: dict,
                  neck: dict,
                  head: dict,
+                 num_experts: Optional[int] = None,
                  stage: str = 'experts',
                  test_cfg: Optional[dict] = None,
                  compile: Union[bool, dict] = False,
                  data_preprocessor: Optional[dict] = None,
                  **kwargs) -> None:
+        if num_experts is not None:
+            neck = with_num_experts('neck', neck, num_experts)
+            head = with_num_experts('head', head, num_experts)
         super().__init__(
             backbone,
             neck,
@@ -89,6 +114,7 @@ class RIDEClassifier(ImageClassifier):
             raise UserError(
                 f'model.head.in_channels={self.head.in_channels}, but the '
                 f'experts of model.neck give {out_channels} channels')
+        check_experts_fit(self.backbone, self.neck)
         self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
         self._compiled = None
         if compile:
@@ -104,6 +130,7 @@ class RIDEClassifier(ImageClassifier):
             # compiler of torch 2.11 fails on it, and chooses for itself.
             self.to(memory_format=torch.channels_last)
         self.set_stage(stage)
+        self.register_load_state_dict_pre_hook(spread_backbone)
         self.register_load_state_dict_pre_hook(check_state_dict)
 
     def _check_test_cfg(self,

@@ -79,7 +79,7 @@ class ConvNeXtExpert(BaseModule):
             ])
             in_channels = channels
         self.width_keys = [f'stages.{stage}.0.norm.weight' for stage in stages]
-        self.trunk_names = {
+        self.aliases = {
             f'norm{stages[0] - 1}': f'downsample_layers.{stages[0]}.0'
         }
         self.norm_name = f'norm{stages[-1]}'

@@ -126,6 +126,8 @@ class SwinExpert(BaseModule):
             f'stages.{stage}.blocks.0.norm1.weight' for stage in stages
         ]
         self.norm_name = f'norm{stages[-1]}'
+        # of checkpoints of its first version
+        self.aliases = {self.norm_name: 'norm'}
         if final_norm:
             self.add_module(self.norm_name, NormPool(self.out_channels))
 
