@@ -6,13 +6,17 @@ from .heads import CosineClassifier, ExpertRouter, LinearClassifier, RIDEHead
 from .losses import (BalancedSoftmaxLoss, ClassBalancedLoss, DistillationLoss,
                      DiversityLoss, InverseSoftmaxLoss, LDAMLoss,
                      LogitAdjustmentLoss, RoutingLoss, SoftmaxFocalLoss)
-from .necks import CIFARResNetExpert, MultiExpertNeck, ResNetExpert
+from .necks import (CIFARResNetExpert, ConvNeXtExpert, MultiExpertNeck,
+                    NormPool, ResNetExpert, SwinExpert, SwinV2Expert,
+                    ViTExpert)
 
 __all__ = [
     'BalancedSoftmaxLoss', 'CIFARResNet', 'CIFARResNetExpert',
-    'ClassBalancedLoss', 'CosineClassifier', 'DistillationLoss',
-    'DiversityLoss', 'ExpertRouter', 'InverseSoftmaxLoss', 'LDAMLoss',
-    'LinearClassifier', 'LogitAdjustmentLoss', 'MultiExpertNeck',
-    'RIDEClassifier', 'RIDEDataPreprocessor', 'RIDEHead', 'Remix', 'ResNet10',
-    'ResNetExpert', 'RoutingLoss', 'SoftmaxFocalLoss'
+    'ClassBalancedLoss', 'ConvNeXtExpert', 'CosineClassifier',
+    'DistillationLoss', 'DiversityLoss', 'ExpertRouter',
+    'InverseSoftmaxLoss', 'LDAMLoss', 'LinearClassifier',
+    'LogitAdjustmentLoss', 'MultiExpertNeck', 'NormPool', 'RIDEClassifier',
+    'RIDEDataPreprocessor', 'RIDEHead', 'Remix', 'ResNet10',
+    'ResNetExpert', 'RoutingLoss', 'SoftmaxFocalLoss', 'SwinExpert',
+    'SwinV2Expert', 'ViTExpert'
 ]

@@ -1,5 +1,6 @@
+from typing import Callable
+
 import torch
-import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -12,15 +13,15 @@ def full_precision(x: torch.Tensor) -> torch.autocast:
 
 
 @torch.no_grad()
-def count_macs(module: nn.Module, *inputs: torch.Tensor) -> int:
+def count_macs(module: Callable, *inputs) -> int:
     """Multiply-accumulates of convolutions and matrix products.
 
     Measured by running the module, so it is right for whatever it is made
     of; normalization, activations and pooling are not counted, as usual.
 
     Args:
-        module (nn.Module): What to run, in evaluation mode.
-        *inputs (torch.Tensor): What to run it on.
+        module (Callable): A module, or a method of one, in evaluation mode.
+        *inputs: What to run it on.
 
     Returns:
         int: Multiply-accumulates of this call.

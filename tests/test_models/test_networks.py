@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
@@ -19,12 +18,6 @@ R50 = {2: (4.452e9, 29.60e6), 3: (5.770e9, 43677248), 4: (7.089e9, 57.75e6),
        6: (9.727e9, 85.91e6)}
 RX50 = {3: (6.050e9, 42889024)}
 R10 = {3: (1.173e9, 9.40e6)}
-
-
-def build_eval(**cfg):
-    module = MODELS.build(cfg)
-    module.eval()  # returns None for mmpretrain's backbones
-    return module
 
 
 def check_size(model, shape, macs, params):
@@ -82,56 +75,6 @@ def test_single_r32_size(root):
     assert macs['trunk'][0] + macs['experts'][0] == pytest.approx(
         68.9e6, rel=1e-3)
     assert parameters(model) == pytest.approx(0.47e6, rel=1e-2)
-
-
-@pytest.mark.parametrize('family, depth, kwargs, widths', [
-    ('ResNet', 18, {}, (128, 256, 512)),
-    ('ResNet', 50, {}, (512, 1024, 2048)),
-    ('ResNeXt', 50, dict(groups=32, width_per_group=4), (512, 1024, 2048)),
-    ('SEResNet', 50, {}, (512, 1024, 2048)),
-    ('ResNetV1d', 50, {}, (512, 1024, 2048)),
-    ('ResNet10', 10, {}, (128, 256, 512)),
-])
-def test_trunk_and_full_expert_are_the_whole_backbone(family, depth, kwargs,
-                                                      widths):
-    options = dict(depth=depth, **kwargs)
-    whole = build_eval(type=family, **options)
-    trunk = build_eval(
-        type=family,
-        num_stages=2,
-        strides=(1, 2),
-        dilations=(1, 1),
-        out_indices=(1, ),
-        **options)
-    expert = build_eval(
-        type='ResNetExpert',
-        family=family,
-        in_channels=widths[0],
-        out_channels=widths[1:],
-        **options)
-    state = whole.state_dict()
-    assert not trunk.load_state_dict(state, strict=False).missing_keys
-    assert not expert.load_state_dict(state, strict=False).missing_keys
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        expected = F.adaptive_avg_pool2d(whole(x)[-1], 1).flatten(1)
-        assert torch.equal(expert(trunk(x)[-1]), expected)
-
-
-@pytest.mark.parametrize('shortcut', ['A', 'B'])
-def test_cifar_trunk_and_full_expert_are_the_whole_backbone(shortcut):
-    options = dict(depth=20, shortcut=shortcut)
-    whole = build_eval(type='CIFARResNet', **options)
-    trunk = build_eval(type='CIFARResNet', num_stages=1, **options)
-    expert = build_eval(
-        type='CIFARResNetExpert', out_channels=(32, 64), **options)
-    state = whole.state_dict()
-    assert not trunk.load_state_dict(state, strict=False).missing_keys
-    assert not expert.load_state_dict(state, strict=False).missing_keys
-    x = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        expected = F.adaptive_avg_pool2d(whole(x)[-1], 1).flatten(1)
-        assert torch.equal(expert(trunk(x)[-1]), expected)
 
 
 @pytest.mark.parametrize('depth, blocks', [(20, 3), (32, 5), (44, 7),

@@ -10,6 +10,8 @@ from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ..heads.expert_router import RouterInputs
 from ..utils import count_macs
+from .fit_check import check_experts_fit
+from .pretrained import spread_backbone
 from .state_check import check_state_dict
 from .teacher import Teacher
 
@@ -24,6 +26,20 @@ def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.contiguous(memory_format=torch.channels_last)
 
 
+def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
+    """Config of neck or head, with the model's number of experts.
+
+    Raises:
+        UserError: If it names another number.
+    """
+    found = part.get('num_experts', num_experts)
+    if found != num_experts:
+        raise UserError(f'model.{name}.num_experts={found} contradicts '
+                        f'model.num_experts={num_experts}: set the latter '
+                        'alone')
+    return dict(part, num_experts=num_experts)
+
+
 @MODELS.register_module()
 class RIDEClassifier(ImageClassifier):
     """RIDE: experts on a shared trunk, and a router between them.
@@ -36,6 +52,8 @@ class RIDEClassifier(ImageClassifier):
         neck (dict): Config of the experts' tails, a ``MultiExpertNeck``.
         head (dict): Config of classifiers, losses and router, a
             ``RIDEHead``.
+        num_experts (int, optional): Number of experts, for neck and head.
+            Defaults to None, which means that both name it themselves.
         stage (str): What is trained: "experts" (all but the router),
             "classifier" (nothing but the experts' classifiers, or their
             scales where ``head.learn_scales`` is set) or "router" (nothing
@@ -72,7 +90,10 @@ class RIDEClassifier(ImageClassifier):
         data_preprocessor (dict, optional): Config of the preprocessor, of
             type :class:`RIDEDataPreprocessor` unless it says otherwise.
             Defaults to None.
-        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`.
+        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`, among
+            them ``init_cfg=dict(type='Pretrained', checkpoint=...,
+            prefix='backbone')``: the weights of a whole backbone, for the
+            trunk and every expert.
 
     Raises:
         UserError: If options are unknown or do not fit together.
@@ -82,12 +103,16 @@ class RIDEClassifier(ImageClassifier):
                  backbone: dict,
                  neck: dict,
                  head: dict,
+                 num_experts: Optional[int] = None,
                  stage: str = 'experts',
                  teacher: Optional[dict] = None,
                  test_cfg: Optional[dict] = None,
                  compile: Union[bool, dict] = False,
                  data_preprocessor: Optional[dict] = None,
                  **kwargs) -> None:
+        if num_experts is not None:
+            neck = with_num_experts('neck', neck, num_experts)
+            head = with_num_experts('head', head, num_experts)
         super().__init__(
             backbone,
             neck,
@@ -107,6 +132,7 @@ class RIDEClassifier(ImageClassifier):
             raise UserError(
                 f'model.head.in_channels={self.head.in_channels}, but the '
                 f'experts of model.neck give {out_channels} channels')
+        check_experts_fit(self.backbone, self.neck)
         self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
         self._set_teacher(**teacher or {})
         self._compiled = None
@@ -123,6 +149,7 @@ class RIDEClassifier(ImageClassifier):
             # compiler of torch 2.11 fails on it, and chooses for itself.
             self.to(memory_format=torch.channels_last)
         self.set_stage(stage)
+        self.register_load_state_dict_pre_hook(spread_backbone)
         self.register_load_state_dict_pre_hook(check_state_dict)
 
     def _check_test_cfg(self,
@@ -414,7 +441,7 @@ class RIDEClassifier(ImageClassifier):
         bound = math.inf if threshold == 1 else -math.inf
         if 0 < threshold < 1:
             bound = math.log(threshold / (1 - threshold))
-        feature = self.neck.experts[0](trunk)
+        feature = self.neck.run_expert(0, trunk)
         totals = self.head.logits_of(0, feature)
         used = totals.new_ones(len(totals), dtype=torch.long)
         active = torch.arange(len(totals), device=totals.device)
@@ -425,7 +452,7 @@ class RIDEClassifier(ImageClassifier):
             if len(active) == 0:
                 break
             trunk = trunk[in_doubt]
-            feature = self.neck.experts[k](trunk)
+            feature = self.neck.run_expert(k, trunk)
             totals[active] += self.head.logits_of(k, feature)
             used[active] += 1
         return totals / used.unsqueeze(1), used
@@ -448,15 +475,15 @@ class RIDEClassifier(ImageClassifier):
         image = torch.zeros((1, *image_shape), device=device)
         with torch.no_grad():
             trunk = self.backbone(image)[-1]
-            feature = self.neck.experts[0](trunk)
+            feature = self.neck.run_expert(0, trunk)
         mean_logits = feature.new_zeros((1, self.head.num_classes))
         routers = 0 if self.head.router is None else self.num_experts - 1
         macs = dict(
             trunk=[count_macs(self.backbone, image)],
             experts=[
-                count_macs(tail, trunk) + count_macs(classifier, feature)
-                for tail, classifier in zip(self.neck.experts,
-                                            self.head.classifiers)
+                count_macs(self.neck.run_expert, index, trunk) +
+                count_macs(classifier, feature)
+                for index, classifier in enumerate(self.head.classifiers)
             ],
             routers=[
                 count_macs(self.head.router, index, feature, mean_logits)

@@ -64,7 +64,7 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
         raise UserError(
             f'the checkpoint is of another architecture:\n  {shown}{more}\n'
             'Check backbone, num_experts, widths, num_classes and topk; to '
-            'start from a pretrained trunk use model.backbone.init_cfg')
+            'start from a pretrained backbone use model.init_cfg')
 
 
 def keep_own_classifiers(state_dict: Dict[str, torch.Tensor],

@@ -1,5 +1,11 @@
 from .cifar_resnet_expert import CIFARResNetExpert
+from .convnext_expert import ConvNeXtExpert
 from .multi_expert_neck import MultiExpertNeck
 from .resnet_expert import ResNetExpert
+from .swin_expert import NormPool, SwinExpert, SwinV2Expert
+from .vit_expert import ViTExpert
 
-__all__ = ['CIFARResNetExpert', 'MultiExpertNeck', 'ResNetExpert']
+__all__ = [
+    'CIFARResNetExpert', 'ConvNeXtExpert', 'MultiExpertNeck', 'NormPool',
+    'ResNetExpert', 'SwinExpert', 'SwinV2Expert', 'ViTExpert'
+]

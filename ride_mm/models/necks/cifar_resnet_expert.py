@@ -47,6 +47,7 @@ class CIFARResNetExpert(BaseModule):
                 name, make_stage(in_channels, width, num_blocks, 2, shortcut))
             in_channels = width
         self.out_channels = in_channels
+        self.width_keys = [f'{name}.0.bn2.weight' for name in self.stages]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, D)."""

@@ -1,7 +1,7 @@
-from typing import Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
-from mmengine.model import BaseModule, ModuleList
+from mmengine.model import BaseModule, ModuleList, Sequential
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
@@ -14,13 +14,23 @@ class MultiExpertNeck(BaseModule):
     Args:
         num_experts (int): Number of experts, >= 1.
         expert (dict): Config of one tail. A tail takes the trunk's last
-            feature map, (N, C, H, W), and returns features, (N, D).
+            output and returns features, (N, D); it has the attributes
+            ``in_channels`` and ``out_channels``. docs/backbones.md shows how
+            to write one.
+        shared (dict[str, dict], optional): Configs of layers that all experts
+            share, by name; they take what a tail returns, one after the
+            other, and the last one returns features, (N, D). Defaults to
+            None.
 
     Raises:
         UserError: If ``num_experts`` is below 1.
     """
 
-    def __init__(self, num_experts: int, expert: dict, init_cfg=None) -> None:
+    def __init__(self,
+                 num_experts: int,
+                 expert: dict,
+                 shared: Optional[Dict[str, dict]] = None,
+                 init_cfg=None) -> None:
         super().__init__(init_cfg)
         if num_experts < 1:
             raise UserError(
@@ -28,18 +38,32 @@ class MultiExpertNeck(BaseModule):
         # Built one by one: copies would start, and stay, identical.
         self.experts = ModuleList(
             MODELS.build(expert) for _ in range(num_experts))
+        self.shared = Sequential()
+        for name, layer in (shared or {}).items():
+            self.shared.add_module(name, MODELS.build(layer))
 
     @property
     def num_experts(self) -> int:
         """int: Number of experts."""
         return len(self.experts)
 
-    def forward(self,
-                feats: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, ...]:
+    def run_expert(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """Features of one expert, (N, D).
+
+        Args:
+            index (int): Which expert, 0..E-1.
+            x (torch.Tensor): The trunk's last output, (N, ...).
+        """
+        return self.shared(self.experts[index](x))
+
+    def forward(self, feats: Tuple[torch.Tensor,
+                                   ...]) -> Tuple[torch.Tensor, ...]:
         """Features of every expert, E tensors (N, D).
 
         Args:
             feats (tuple[torch.Tensor]): Outputs of the trunk; the last one
-                is used, (N, C, H, W).
+                is used, (N, ...).
         """
-        return tuple(expert(feats[-1]) for expert in self.experts)
+        return tuple(
+            self.run_expert(index, feats[-1])
+            for index in range(self.num_experts))

@@ -86,6 +86,13 @@ class ResNetExpert(BaseModule):
             self.stages.append(name)
             in_channels = channels
         self.out_channels = in_channels
+        self.width_keys = [
+            f'{name}.0.{self._last_norm(name)}.weight' for name in self.stages
+        ]
+
+    def _last_norm(self, stage: str) -> str:
+        block = getattr(self, stage)[0]
+        return getattr(block, 'norm3_name', None) or block.norm2_name
 
     @staticmethod
     def _make_stage(factory: ResNet, stage: int, in_channels: int,

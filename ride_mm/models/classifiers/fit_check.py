@@ -1,0 +1,95 @@
+"""Whether the experts' tails can go on from their trunk."""
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional
+
+import torch
+import torch.nn as nn
+from torch.func import functional_call
+
+from ride_mm.utils.errors import UserError
+
+OFFER = ('An expert tail takes the last output of the trunk, (N, C, H, W) or '
+         'tokens, (N, L, C), with C = in_channels, and returns features, '
+         '(N, D), with D = out_channels: see docs/backbones.md')
+
+
+def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
+    """Refuse experts that do not fit their trunk.
+
+    Runs the trunk and one expert on an empty image, once more of another
+    size where that does not work. A trunk that takes none of these sizes is
+    not checked.
+
+    Args:
+        backbone (nn.Module): The trunk.
+        neck (nn.Module): The ``MultiExpertNeck``.
+
+    Raises:
+        UserError: If the shapes do not fit, or the features are not
+            (N, ``out_channels``).
+    """
+    misfit = None
+    with _evaluation_mode(backbone, neck), torch.no_grad():
+        # Small and cheap; large enough for any window, but without numbers;
+        # the usual size.
+        for run, size in ((_run, 32), (imagine, 896), (_run, 224)):
+            try:
+                misfit = _find_misfit(run, backbone, neck, size)
+            except Exception:
+                continue
+            if misfit is None:
+                return
+    if misfit is not None:
+        raise UserError(misfit)
+
+
+def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module,
+                 size: int) -> Optional[str]:
+    """Say what does not fit; what the trunk itself raises is passed on."""
+    trunk = run(backbone, torch.zeros(1, 3, size, size))[-1]
+    tail = neck.experts[0]
+    found = (f'model.neck.expert ({type(tail).__name__}) does not fit '
+             f'model.backbone ({type(backbone).__name__}), whose last output '
+             f'is {_shape(trunk)} for images of {size} x {size}')
+    channels = trunk.shape[1] if trunk.dim() == 4 else trunk.shape[-1]
+    wanted = getattr(tail, 'in_channels', channels)
+    if wanted != channels:
+        return (f'{found}: in_channels={wanted}, but there are {channels} '
+                f'channels. {OFFER}')
+    try:
+        feature = run(neck.shared, run(tail, trunk))
+    except Exception as error:
+        reason = str(error).strip().split('\n')[0]
+        return f'{found}: there it fails with "{reason}". {OFFER}'
+    wanted = getattr(tail, 'out_channels', feature.shape[-1])
+    if feature.shape != (1, wanted):
+        return (f'{found}: it returns {_shape(feature)} instead of (N, '
+                f'{wanted}). {OFFER}')
+    return None
+
+
+def _run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return module(x)
+
+
+def imagine(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Run ``module`` on the meta device: there are shapes, but no numbers."""
+    tensors = dict(module.named_parameters())
+    tensors.update(module.named_buffers())
+    tensors = {name: value.to('meta') for name, value in tensors.items()}
+    return functional_call(module, tensors, (x.to('meta'), ))
+
+
+@contextmanager
+def _evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for module in modules
+             for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    yield
+    for part, mode in modes:
+        part.training = mode
+
+
+def _shape(x: torch.Tensor) -> str:
+    return f'({", ".join(["N", *map(str, x.shape[1:])])})'

@@ -1,0 +1,133 @@
+"""Pretrained weights of a whole backbone, for the trunk and every expert."""
+import logging
+from typing import Dict, List
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+
+from ride_mm.utils.errors import UserError
+
+# Not learned: a network has them before anything is loaded.
+DERIVED = ('num_batches_tracked', 'relative_position_index',
+           'relative_coords_table', 'attn_mask')
+HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
+
+
+def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
+                    prefix: str, *args) -> None:
+    """While a classifier is initialized, let it take a whole backbone.
+
+    The tails' weights have the names of the whole backbone, so those of one
+    checkpoint go into the trunk, every expert and what the experts share;
+    the head keeps its own. A hook for ``register_load_state_dict_pre_hook``:
+    it makes ``init_cfg=dict(type='Pretrained', ...)`` of the classifier do
+    this with a checkpoint that has no experts, and leaves every other
+    loading alone.
+
+    Args:
+        module (nn.Module): The classifier.
+        state_dict (dict[str, torch.Tensor]): What is to be loaded into it,
+            replaced by all of its own weights.
+        prefix (str): What the classifier's keys begin with there.
+
+    Raises:
+        UserError: If the weights are those of another backbone, or of
+            another width.
+    """
+    # mmengine's mark of a module that is being initialized.
+    if not hasattr(module, '_params_init_info'):
+        return
+    whole = _without_prefix(state_dict, prefix)
+    if any(key.startswith('neck.') for key in whole):
+        return
+    if any(key.startswith('backbone.') for key in whole):
+        whole = _without_prefix(whole, 'backbone.')
+    # First the experts: what they say of widths helps most.
+    parts = [('neck.expert', expert) for expert in module.neck.experts]
+    parts += [('neck.shared', module.neck.shared),
+              ('backbone', module.backbone)]
+    aliases = getattr(module.neck.experts[0], 'aliases', {})
+    for new, old in aliases.items():
+        whole.update({
+            f'{new}.{key}': value
+            for key, value in _without_prefix(whole, f'{old}.').items()
+        })
+    for name, part in parts:
+        _load(name, part, whole, module.neck.experts[0])
+    _check_left_over(whole, [part for _, part in parts], aliases)
+    state_dict.clear()
+    state_dict.update({
+        prefix + key: value
+        for key, value in module.state_dict().items()
+    })
+
+
+def _without_prefix(state_dict: Dict[str, torch.Tensor],
+                    prefix: str) -> Dict[str, torch.Tensor]:
+    return {
+        key[len(prefix):]: value
+        for key, value in state_dict.items() if key.startswith(prefix)
+    }
+
+
+def _load(name: str, part: nn.Module, whole: Dict[str, torch.Tensor],
+          tail: nn.Module) -> None:
+    own = {key: value.shape for key, value in part.state_dict().items()}
+    try:
+        # The part's own hooks may rename or resize.
+        missing = part.load_state_dict(whole, strict=False).missing_keys
+    except RuntimeError as error:
+        lines = [
+            f'{key} is {tuple(whole[key].shape)} there and {tuple(shape)} here'
+            for key, shape in own.items()
+            if key in whole and whole[key].shape != shape
+        ] or [str(error)]
+        raise UserError(
+            f'model.init_cfg: the checkpoint does not fit model.{name} '
+            f'({type(part).__name__}): {lines[0]}. {_advice(tail, whole)}'
+        ) from None
+    _refuse_or_warn(
+        f'model.{name} ({type(part).__name__}) needs, but the '
+        'checkpoint has not', {key: len(own[key])
+                               for key in missing})
+
+
+def _advice(tail: nn.Module, whole: Dict[str, torch.Tensor]) -> str:
+    keys = getattr(tail, 'width_keys', [])
+    found = tuple(len(whole[key]) for key in keys if key in whole)
+    own = tuple(len(tail.state_dict()[key]) for key in keys)
+    if found == own:
+        return 'Is it the checkpoint of another backbone?'
+    return (f'Experts of full width fit it, model.neck.expert.out_channels='
+            f'{found}, not {own}; narrower ones can only take the trunk from '
+            'it, with model.backbone.init_cfg')
+
+
+def _check_left_over(whole: Dict[str, torch.Tensor], parts: List[nn.Module],
+                     aliases: Dict[str, str]) -> None:
+    used = {key for part in parts for key in part.state_dict()}
+    ignored = HEADS + tuple(f'{old}.' for old in aliases.values())
+    _refuse_or_warn(
+        'the checkpoint has, but the model has no place for', {
+            key: value.dim()
+            for key, value in whole.items()
+            if key not in used and not key.startswith(ignored)
+        })
+
+
+def _refuse_or_warn(what: str, dims: Dict[str, int]) -> None:
+    """Norms may come and go, as at the end of a ViT that is fine-tuned;
+    anything else makes another network."""
+    dims = {key: dim for key, dim in dims.items() if not key.endswith(DERIVED)}
+    if not dims:
+        return
+    shown = ', '.join(list(dims)[:3]) + (', ...' if len(dims) > 3 else '')
+    if max(dims.values()) > 1:
+        raise UserError(
+            f'model.init_cfg: {what} {shown}: it is the checkpoint of another '
+            'backbone')
+    print_log(
+        f'model.init_cfg: {what} {shown}',
+        logger='current',
+        level=logging.WARNING)

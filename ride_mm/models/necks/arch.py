@@ -1,0 +1,64 @@
+"""What the tails of transformers and ConvNeXt read from an ``arch``."""
+from typing import Dict, List, Sequence, Union
+
+import torch
+
+from ride_mm.utils.errors import UserError, nearest
+
+
+def arch_settings(tail: str, zoo: Dict[str, dict], arch: Union[str,
+                                                               dict]) -> dict:
+    """Sizes of a whole backbone, by name or as they are.
+
+    Args:
+        tail (str): Type of the tail, for messages.
+        zoo (dict[str, dict]): mmpretrain's own table of the family.
+        arch (str | dict): A name in it, or such a dict.
+
+    Returns:
+        dict: Depths, widths and whatever else the family has.
+
+    Raises:
+        UserError: If there is no such name, or a key is missing.
+    """
+    if isinstance(arch, str):
+        if arch.lower() not in zoo:
+            raise UserError(f'{tail}: arch="{arch}" is unknown, expected one '
+                            f'of {sorted(zoo)}.{nearest(arch, zoo)}')
+        return zoo[arch.lower()]
+    missing = sorted(set(next(iter(zoo.values()))) - set(arch))
+    if missing:
+        raise UserError(f'{tail}: arch={dict(arch)} lacks {missing}')
+    return arch
+
+
+def check_stages(tail: str, num_stages: int, stages: Sequence[int],
+                 out_channels: Sequence[int]) -> None:
+    """Check that these are the last stages, with one width each.
+
+    Raises:
+        UserError: If they are not.
+    """
+    expected = tuple(range(num_stages - len(stages), num_stages))
+    if tuple(stages) != expected or not stages:
+        raise UserError(
+            f'{tail}: stages={tuple(stages)} must be the last ones, counted '
+            f'from 0, of the {num_stages} that the backbone has')
+    if len(out_channels) != len(stages):
+        raise UserError(f'{tail}: stages={tuple(stages)} and out_channels='
+                        f'{tuple(out_channels)} must have one entry a stage '
+                        'each')
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:
+    """Stochastic depth of every block of a whole backbone.
+
+    Args:
+        rate (float): Of its last block; it grows linearly from 0.
+        depths (Sequence[int]): Blocks of each stage.
+
+    Returns:
+        list[list[float]]: Stage by stage.
+    """
+    rates = torch.linspace(0, rate, sum(depths)).split(list(depths))
+    return [stage.tolist() for stage in rates]

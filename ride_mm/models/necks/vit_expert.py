@@ -1,0 +1,108 @@
+from typing import Sequence, Union
+
+import torch
+from mmengine.model import BaseModule, ModuleDict
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.backbones.vision_transformer import \
+    TransformerEncoderLayer
+from mmpretrain.models.utils import build_norm_layer
+from mmpretrain.registry import MODELS
+
+from ride_mm.utils.errors import UserError
+from .arch import arch_settings, drop_path_rates
+
+OUT_TYPES = ('cls_token', 'avg_featmap')
+
+
+@MODELS.register_module()
+class ViTExpert(BaseModule):
+    """The last layers of a ViT or DeiT: the tail of one expert.
+
+    The trunk is a ``VisionTransformer`` (or ``DistilledVisionTransformer``)
+    with fewer layers, ``out_type='raw'`` and ``final_norm=False``. Its tokens
+    have as many channels everywhere, so an expert can only be narrower in
+    its feed-forward layers (``feedforward_channels`` of a dict ``arch``).
+
+    Args:
+        arch (str | dict): The whole network, as in mmpretrain's
+            ``VisionTransformer``: "base", "deit-small", ...
+        layers (Sequence[int]): Which layers, counted from 0.
+        out_type (str): "cls_token", or "avg_featmap" for the mean of the
+            patch tokens with a norm of its own. Defaults to "cls_token".
+        final_norm (bool): Whether to normalize the tokens after the last
+            layer. Defaults to True.
+        num_extra_tokens (int): Tokens before those of the patches: 1, or 2
+            for a distilled DeiT. Defaults to 1.
+        drop_rate (float): Dropout of the layers. Defaults to 0.
+        drop_path_rate (float): Stochastic depth of the whole network's last
+            layer. Defaults to 0.
+        qkv_bias (bool): Whether queries, keys and values have a bias.
+            Defaults to True.
+        norm_cfg (dict): Config of the norms. Defaults to
+            ``dict(type='LN', eps=1e-6)``.
+        layer_scale_init_value (float): Of the layer scale, 0 for none.
+            Defaults to 0.
+        layer_cfgs (dict): Other options of each layer. Defaults to {}.
+
+    Raises:
+        UserError: If ``arch`` or ``out_type`` is unknown, or ``layers`` are
+            not its last ones.
+    """
+
+    def __init__(self,
+                 arch: Union[str, dict],
+                 layers: Sequence[int],
+                 out_type: str = 'cls_token',
+                 final_norm: bool = True,
+                 num_extra_tokens: int = 1,
+                 drop_rate: float = 0.,
+                 drop_path_rate: float = 0.,
+                 qkv_bias: bool = True,
+                 norm_cfg: dict = dict(type='LN', eps=1e-6),
+                 layer_scale_init_value: float = 0.,
+                 layer_cfgs: dict = dict(),
+                 init_cfg=None) -> None:
+        super().__init__(init_cfg)
+        arch = arch_settings('ViTExpert', VisionTransformer.arch_zoo, arch)
+        depth = arch['num_layers']
+        if not layers or tuple(layers) != tuple(
+                range(depth - len(layers), depth)):
+            raise UserError(
+                f'ViTExpert: layers={tuple(layers)} must be the last ones, '
+                f'counted from 0, of the {depth} that the backbone has')
+        if out_type not in OUT_TYPES:
+            raise UserError(f'ViTExpert: out_type="{out_type}" is unknown, '
+                            f'expected one of {OUT_TYPES}')
+        self.out_type = out_type
+        self.final_norm = final_norm
+        self.num_extra_tokens = num_extra_tokens
+        self.in_channels = self.out_channels = arch['embed_dims']
+        rates, = drop_path_rates(drop_path_rate, [depth])
+        self.layers = ModuleDict({
+            str(layer):
+            TransformerEncoderLayer(
+                self.in_channels, arch['num_heads'],
+                arch['feedforward_channels'],
+                **dict(
+                    dict(
+                        layer_scale_init_value=layer_scale_init_value,
+                        drop_rate=drop_rate,
+                        drop_path_rate=rates[layer],
+                        qkv_bias=qkv_bias,
+                        norm_cfg=norm_cfg), **layer_cfgs))
+            for layer in layers
+        })
+        if final_norm:
+            self.ln1 = build_norm_layer(norm_cfg, self.out_channels)
+        if out_type == 'avg_featmap':
+            self.ln2 = build_norm_layer(norm_cfg, self.out_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens (N, L, D) to (N, D)."""
+        for layer in self.layers.values():
+            x = layer(x)
+        if self.final_norm:
+            x = self.ln1(x)
+        if self.out_type == 'cls_token':
+            return x[:, 0]
+        return self.ln2(x[:, self.num_extra_tokens:].mean(dim=1))
