@@ -1,10 +1,7 @@
 # The teacher of `ride_r32_cifar100_lt_distill.py`: 6 experts without a router.
 _base_ = './ride_r32_cifar100_lt.py'
 
-num_experts = 6
-model = dict(
-    neck=dict(num_experts=num_experts),
-    head=dict(num_experts=num_experts, router=None))
+model = dict(num_experts=6, head=dict(router=None))
 
 train_cfg = dict(max_epochs=200)
 custom_hooks = _base_.custom_hooks[:2]

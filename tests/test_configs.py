@@ -187,7 +187,7 @@ def test_a_student_and_its_teacher(root):
         'work_dirs/ride_r32_cifar100_lt_teacher/'
         f'epoch_{teacher.train_cfg.max_epochs}.pth')
     assert teacher.data_preprocessor == student.data_preprocessor
-    assert teacher.model.head.num_experts == 6
+    assert teacher.model.num_experts == 6
     assert teacher.custom_hooks[1].type == 'DeferredReweightingHook'
 
 

@@ -7,8 +7,9 @@ _base_ = [
 ]
 
 model = dict(
-    neck=dict(num_experts=1, expert=dict(out_channels=(32, 64))),
-    head=dict(num_experts=1, in_channels=64, diversity=None, router=None))
+    num_experts=1,
+    neck=dict(expert=dict(out_channels=(32, 64))),
+    head=dict(in_channels=64, diversity=None, router=None))
 
 optim_wrapper = dict(optimizer=dict(weight_decay=2e-4, nesterov=False))
 train_cfg = dict(max_epochs=200)

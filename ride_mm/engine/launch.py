@@ -18,6 +18,8 @@ from mmengine.runner import Runner
 from ride_mm.utils.errors import UserError, nearest
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# How the training images of a data set are chosen.
+_PROFILE = ('imb_type', 'imb_factor')
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 # A typo differs in a letter or two; a new key is less alike than this.
 _TYPO_RATIO = 0.85
@@ -104,6 +106,7 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
             raise UserError(f'--cfg-options {options} does not fit {path}: '
                             f'{error}') from error
     move_compile(cfg)
+    follow_training_set(cfg)
     return cfg
 
 
@@ -167,6 +170,29 @@ def move_compile(cfg: Config) -> None:
     name = str(cfg.get('model', {}).get('type', '')).split('.')[-1]
     if name == 'RIDEClassifier' and 'compile' in cfg:
         cfg.model.compile = cfg.pop('compile')
+
+
+def innermost_dataset(loader: Optional[dict]) -> dict:
+    """Config of a data loader's data set, without its wrappers."""
+    dataset = (loader or {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+def follow_training_set(cfg: Config) -> None:
+    """Tell validation and test set how the training images were chosen.
+
+    Metrics group the classes by their training images, so another imbalance
+    is one option, ``train_dataloader.dataset.imb_factor``.
+    """
+    train = innermost_dataset(cfg.get('train_dataloader'))
+    for name in ('val_dataloader', 'test_dataloader'):
+        dataset = innermost_dataset(cfg.get(name))
+        if dataset.get('type') == train.get('type'):
+            for key in _PROFILE:
+                if key in train:
+                    dataset.setdefault(key, train[key])
 
 
 def set_work_dir(cfg: Config, work_dir: Optional[str], config: str) -> None:

@@ -18,7 +18,8 @@ from ride_mm.utils.errors import UserError
 CONFIG = """
 model = dict(
     type='RIDEClassifier',
-    head=dict(num_experts=2, router=dict(topk=3), diversity=dict(weight=.5)))
+    num_experts=2,
+    head=dict(router=dict(topk=3), diversity=dict(weight=.5)))
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,

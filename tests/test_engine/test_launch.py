@@ -137,6 +137,28 @@ class TestCompile:
         assert 'compile' not in cfg.model
 
 
+class TestTrainingProfile:
+    """One option is enough for another imbalance."""
+
+    def test_test_sets_follow_the_training_set(self, root):
+        cfg = launch.load_config(
+            str(root / 'configs/ride_r32_cifar100_lt.py'), {
+                'train_dataloader.dataset.imb_factor': 0.1,
+                'test_dataloader.dataset.imb_factor': 0.02
+            })
+        assert cfg.val_dataloader.dataset.imb_factor == 0.1
+        assert cfg.val_dataloader.dataset.imb_type == 'exp'
+        assert cfg.test_dataloader.dataset.imb_factor == 0.02
+
+    def test_other_data_sets_do_not(self, cfg):
+        cfg.train_dataloader.dataset.update(type='A', imb_factor=0.1)
+        cfg.val_dataloader.dataset.type = 'B'
+        launch.follow_training_set(cfg)
+        assert 'imb_factor' not in cfg.val_dataloader.dataset
+        cfg.val_dataloader = None
+        launch.follow_training_set(cfg)
+
+
 class TestDataloaders:
 
     def test_defaults(self, cfg):

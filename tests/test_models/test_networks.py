@@ -31,7 +31,7 @@ def check_size(model, shape, macs, params):
 @pytest.mark.parametrize('num_experts', R32)
 def test_r32_size(root, num_experts):
     cfg = Config.fromfile(root / 'configs/_base_/models/ride_r32.py').model
-    cfg.neck.num_experts = cfg.head.num_experts = num_experts
+    cfg.num_experts = num_experts
     model = MODELS.build(cfg)
     check_size(model, (3, 32, 32), *R32[num_experts])
     if num_experts == 3:
@@ -42,7 +42,7 @@ def test_r32_size(root, num_experts):
 @pytest.mark.parametrize('num_experts', [2, 3])
 def test_r50_size(root, num_experts):
     cfg = Config.fromfile(root / 'configs/_base_/models/ride_r50.py').model
-    cfg.neck.num_experts = cfg.head.num_experts = num_experts
+    cfg.num_experts = num_experts
     model = MODELS.build(cfg)
     check_size(model, (3, 224, 224), *R50[num_experts])
     if num_experts == 3:

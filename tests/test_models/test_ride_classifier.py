@@ -443,7 +443,7 @@ def test_frozen_stages_of_the_user_stay_frozen(root):
 def test_another_architecture_is_refused(tiny_model):
     model = build(tiny_model)
     more = copy.deepcopy(tiny_model)
-    more.neck.num_experts = more.head.num_experts = 4
+    more.num_experts = 4
     with pytest.raises(UserError, match='only in the checkpoint'):
         model.load_state_dict(build(more).state_dict())
     with pytest.raises(UserError, match='not in the checkpoint'):
@@ -502,6 +502,7 @@ def test_widths_must_agree(tiny_model):
 
 
 def test_numbers_of_experts_must_agree(tiny_model):
-    tiny_model.neck.num_experts = 2
+    tiny_model.pop('num_experts')
+    tiny_model.neck.num_experts, tiny_model.head.num_experts = 2, 3
     with pytest.raises(UserError, match='neck.num_experts=2'):
         build(tiny_model)

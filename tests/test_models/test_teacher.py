@@ -49,7 +49,7 @@ def test_students():
 def teacher(tiny_model, tmp_path):
     """The options of a teacher with 6 experts, and its model."""
     cfg = copy.deepcopy(tiny_model)
-    cfg.neck.num_experts = cfg.head.num_experts = 6
+    cfg.num_experts = 6
     torch.manual_seed(7)
     model = MODELS.build(cfg)
     config, checkpoint = tmp_path / 'teacher.py', tmp_path / 'teacher.pth'

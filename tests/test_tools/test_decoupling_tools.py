@@ -15,12 +15,11 @@ from ride_mm.utils.errors import UserError
 CONFIG = """
 _base_ = '{root}/configs/ride_r32_digits_lt.py'
 
-num_experts = {experts}
 model = dict(
+    num_experts={experts},
     backbone=dict(depth=20),
-    neck=dict(num_experts=num_experts, expert=dict(depth=20)),
+    neck=dict(expert=dict(depth=20)),
     head=dict(
-        num_experts=num_experts,
         classifier=dict(_delete_=True, type='{classifier}'),
         loss=dict(_delete_=True, type='CrossEntropyLoss'),
         diversity=None, router=None))

@@ -388,7 +388,7 @@ def check(args: argparse.Namespace) -> None:
     cfg = variants.load(args.config, args.cfg_options)
     if cfg.model.head.get('router') is None:
         raise UserError(f'{args.config} has no model.head.router to route by.')
-    experts = cfg.model.head.num_experts
+    experts = cfg.model.num_experts
     if args.checkpoint is not None:
         launch.check_checkpoint_path(args.checkpoint)
     elif len(args.usage) != experts:

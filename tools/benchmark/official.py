@@ -160,7 +160,7 @@ class Official:
         settings['n_gpu'] = int(self.device == 'cuda')
         settings['arch']['args'].update(
             num_classes=head.num_classes,
-            num_experts=head.num_experts,
+            num_experts=cfg.model.num_experts,
             reduce_dimension=tuple(cfg.model.neck.expert.out_channels)
             != full_width(cfg),
             use_norm=head.classifier.type == 'CosineClassifier')

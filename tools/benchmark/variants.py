@@ -84,7 +84,7 @@ def set_single(cfg: Config) -> None:
         cfg (Config): The config, changed in place.
     """
     neck, head = cfg.model.neck, cfg.model.head
-    neck.num_experts = head.num_experts = 1
+    cfg.model.num_experts = 1
     neck.expert.out_channels = full_width(cfg)
     head.in_channels = full_width(cfg)[-1]
     head.classifier = ConfigDict(type='LinearClassifier')

@@ -38,10 +38,8 @@ def training_loader(runner):
     """All training images, once, as a test sees them."""
     cfg = copy.deepcopy(runner.cfg.test_dataloader)
     cfg.dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
-    inner = cfg.dataset
-    while 'dataset' in inner:
-        inner = inner.dataset
-    inner.pipeline = runner.cfg.test_dataloader.dataset.pipeline
+    launch.innermost_dataset(cfg).pipeline = launch.innermost_dataset(
+        runner.cfg.test_dataloader).pipeline
     return runner.build_dataloader(cfg)
 
 

@@ -21,6 +21,7 @@ train_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         split='train',
+        # the test set follows these, so that metrics know the classes' sizes
         imb_type='exp',
         imb_factor=0.01,
         # as images that are loaded from files, for inference on those
@@ -35,8 +36,6 @@ val_dataloader = dict(
         type=dataset_type,
         data_root=data_root,
         split='test',
-        imb_type='exp',
-        imb_factor=0.01,
         to_bgr=True,
         pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),

@@ -1,13 +1,11 @@
 # RIDE on the CIFAR ResNet-32: stage 1 of the network is shared, every expert
 # has stages 2 and 3 at three quarters of their width.
-num_experts = 3
-
 model = dict(
     type='RIDEClassifier',
+    num_experts=3,
     backbone=dict(type='CIFARResNet', depth=32, num_stages=1),
     neck=dict(
         type='MultiExpertNeck',
-        num_experts=num_experts,
         expert=dict(
             type='CIFARResNetExpert',
             depth=32,
@@ -18,7 +16,6 @@ model = dict(
         type='RIDEHead',
         num_classes=100,
         in_channels=48,
-        num_experts=num_experts,
         classifier=dict(type='CosineClassifier', scale=30),
         loss=dict(type='LDAMLoss', max_margin=0.5),
         diversity=dict(type='DiversityLoss', weight=0.45, gamma=0.05),

@@ -1,9 +1,8 @@
 # RIDE on ResNet-50: stages 1 and 2 are shared, every expert has stages 3 and
 # 4 at three quarters of their width.
-num_experts = 3
-
 model = dict(
     type='RIDEClassifier',
+    num_experts=3,
     backbone=dict(
         type='ResNet',
         depth=50,
@@ -14,7 +13,6 @@ model = dict(
         zero_init_residual=False),
     neck=dict(
         type='MultiExpertNeck',
-        num_experts=num_experts,
         expert=dict(
             type='ResNetExpert',
             depth=50,
@@ -25,7 +23,6 @@ model = dict(
         type='RIDEHead',
         num_classes=1000,
         in_channels=1536,
-        num_experts=num_experts,
         classifier=dict(type='CosineClassifier', scale=30),
         loss=dict(type='LDAMLoss', max_margin=0.5),
         diversity=dict(type='DiversityLoss', weight=0.2, gamma=0.02),

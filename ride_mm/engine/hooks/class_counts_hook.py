@@ -1,3 +1,5 @@
+from typing import Sequence
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -13,6 +15,21 @@ def unwrapped(runner: Runner):
     return model.module if is_model_wrapper(model) else model
 
 
+def check_same_counts(counts: Sequence[int], val_dataset) -> None:
+    """Check that a validation set states the training set's counts.
+
+    Raises:
+        UserError: If it states others.
+    """
+    stated = getattr(val_dataset, 'metainfo', {}).get('class_counts', counts)
+    for label, (count, other) in enumerate(zip(counts, stated)):
+        if count != other:
+            raise UserError(
+                f'class {label} has {count} training images, but '
+                f'val_dataloader.dataset states {other}: give it the '
+                'imb_factor, or class_counts, of train_dataloader.dataset')
+
+
 @HOOKS.register_module()
 class ClassCountsHook(Hook):
     """Gives the training set's class counts to the model.
@@ -26,16 +43,19 @@ class ClassCountsHook(Hook):
         """Hand over the counts.
 
         Raises:
-            UserError: If they do not fit ``model.head.num_classes``, or the
-                model has no use for them.
+            UserError: If they do not fit ``model.head.num_classes``, the
+                model has no use for them, or the validation set, whose
+                metrics group the classes by them, states others.
         """
         model = unwrapped(runner)
         if not hasattr(model, 'set_class_counts'):
             raise UserError('ClassCountsHook gives class counts to a '
                             'RIDEClassifier, found model.type='
                             f'"{type(model).__name__}"')
-        model.set_class_counts(
-            get_class_counts(runner.train_dataloader.dataset))
+        counts = get_class_counts(runner.train_dataloader.dataset)
+        if runner.val_loop is not None:
+            check_same_counts(counts, runner.val_dataloader.dataset)
+        model.set_class_counts(counts)
 
     def before_test(self, runner: Runner) -> None:
         """Hand over what the test set says, for a model that adjusts its
