@@ -1,11 +1,15 @@
 """Every config builds, and what no other test trains runs on tiny data."""
 import json
+import math
+import os
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from mmpretrain.registry import (DATA_SAMPLERS, DATASETS, HOOKS, METRICS,
                                  MODELS, TRANSFORMS)
@@ -62,7 +66,6 @@ def schedule(cfg):
     """Learning rate of every epoch, as the runner would set it."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
-    from mmengine.registry import PARAM_SCHEDULERS
     schedulers = [
         PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))
         for scheduler in cfg.param_scheduler
@@ -76,37 +79,182 @@ def schedule(cfg):
     return rates
 
 
-@pytest.mark.parametrize('name, steps, gamma, warmup', [
-    ('ride_r32_cifar100_lt', (160, 180), 0.01, 5),
-    ('ride_r32_cifar100_lt_distill', (160, 180), 0.01, 20),
-    ('ride_r50_imagenet_lt', (60, 80), 0.1, 5),
-    ('sade_r32_cifar100_lt', (160, 180), 0.1, 5),
+@pytest.mark.parametrize('name, rate, steps, gamma, warm_up', [
+    ('ride_r32_cifar100_lt', 0.1, (160, 180), 0.01, 5),
+    ('ride_r32_cifar100_lt_distill', 0.1, (160, 180), 0.01, 20),
+    ('ride_r32_cifar10_lt', 0.1, (160, 180), 0.01, 5),
+    ('ride_r10_imagenet_lt', 0.1, (60, 80), 0.1, 5),
+    ('ride_r50_imagenet_lt', 0.1, (60, 80), 0.1, 5),
+    ('ride_rx50_imagenet_lt', 0.1, (60, 80), 0.1, 5),
+    ('ride_r50_inaturalist2018', 0.2, (60, 80), 0.1, 5),
+    ('sade_r32_cifar100_lt', 0.1, (160, 180), 0.1, 5),
+    ('ride_r152_places_lt', 0.01, (10, 20), 0.1, 0),
 ])
-def test_official_schedule(root, name, steps, gamma, warmup):
+def test_official_schedule(root, name, rate, steps, gamma, warm_up):
     rates = schedule(Config.fromfile(root / f'configs/{name}.py'))
-    for epoch, rate in enumerate(rates):
-        expected = 0.1 * gamma**sum(epoch >= step for step in steps)
-        expected *= min(1, (epoch + 1) / warmup)
-        assert rate == pytest.approx(expected, rel=1e-12), epoch
+    for epoch, found in enumerate(rates):
+        expected = rate * gamma**sum(epoch >= step for step in steps)
+        if epoch < warm_up:
+            expected *= (epoch + 1) / warm_up
+        assert found == pytest.approx(expected, rel=1e-12), epoch
 
 
-def write_imagenet_lt(folder, num_classes=1000):
-    """Small JPEGs, laid out and listed as ImageNet-LT is."""
+@pytest.mark.parametrize('name', ['swin_t', 'swin_s'])
+def test_official_schedule_of_swin(root, name, steps=4):
+    """Linear warm-up, then a cosine whose period began with it, every step.
+
+    Against the formula of the official scheduler, ``steps`` steps an epoch.
+    """
+    cfg = Config.fromfile(root / f'configs/ride_{name}_imagenet_lt.py')
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))],
+                                lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = []
+    for scheduler in cfg.param_scheduler:
+        scheduler = dict(scheduler, optimizer=optimizer, epoch_length=steps)
+        assert scheduler.pop('convert_to_iter_based')
+        kind = PARAM_SCHEDULERS.get(scheduler.pop('type'))
+        schedulers.append(kind.build_iter_from_epoch(**scheduler))
+    total, warm_up = 300 * steps, 20 * steps
+    for step in range(total):
+        found = optimizer.param_groups[0]['lr']
+        cosine = (1 + math.cos(math.pi * step / total)) / 2
+        if step >= warm_up:
+            expected = 1e-5 + (1e-3 - 1e-5) * cosine
+            assert found == pytest.approx(expected, rel=3e-4)
+        else:
+            # Here the official one leaves the cosine, > 0.989, out.
+            linear = 1e-6 + (1e-3 - 1e-6) * step / (warm_up - 1)
+            assert found == pytest.approx(linear * cosine, rel=3e-3)
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+@pytest.mark.parametrize('name, classes, batch, decay, begin, gamma, topk', [
+    ('ride_r32_cifar100_lt', 100, 128, 5e-4, 160, 0.05, 30),
+    ('ride_r10_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 30),
+    ('ride_r50_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 50),
+    ('ride_rx50_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 50),
+    ('ride_r50_inaturalist2018', 8142, 512, 2e-4, 80, 0.015, 50),
+    ('ride_r152_places_lt', 365, 128, 4e-4, 20, 0.02, 50),
+    ('ride_swin_t_imagenet_lt', 1000, 1024, 0.2, 241, 0.02, 50),
+    ('ride_swin_s_imagenet_lt', 1000, 1024, 0.3, 241, 0.02, 50),
+])
+def test_official_hyper_parameters(root, name, classes, batch, decay, begin,
+                                   gamma, topk):
+    cfg = Config.fromfile(root / f'configs/{name}.py')
+    head = cfg.model.head
+    assert head.num_classes == classes
+    assert head.diversity.gamma == gamma
+    assert head.router.topk == topk
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert batch % cfg.train_dataloader.batch_size == 0
+    assert cfg.optim_wrapper.optimizer.weight_decay == decay
+    assert cfg.custom_hooks[1].begin == begin
+    # Whatever the number of GPUs of stage 1, the router's batch is 512.
+    router = Config.fromfile(root / f'configs/{name}_router.py')
+    gpus = batch // cfg.train_dataloader.batch_size
+    assert router.train_dataloader.batch_size * gpus == 512
+    assert router.auto_scale_lr.base_batch_size == 512
+
+
+def groups_of(cfg):
+    """Rate and decay of every parameter, as the runner would set them."""
+    model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    names = {id(value): key for key, value in model.named_parameters()}
+    return {
+        names[id(group['params'][0])]: (group['lr'], group['weight_decay'])
+        for group in wrapper.optimizer.param_groups
+    }
+
+
+def test_what_is_pretrained_learns_slower(root):
+    cfg = Config.fromfile(root / 'configs/ride_r152_places_lt.py')
+    for part in (cfg.model.backbone, cfg.model.neck.expert):
+        part.depth = 50
+    for name, (rate, _) in groups_of(cfg).items():
+        if not name.startswith('head.router'):
+            is_new = name.startswith('head.classifiers')
+            assert rate == pytest.approx(1e-2 if is_new else 1e-3), name
+
+
+def test_what_swin_does_not_decay(root):
+    """Norms, biases and the tables of relative positions."""
+    cfg = Config.fromfile(root / 'configs/ride_swin_t_imagenet_lt.py')
+    groups = groups_of(cfg)
+    shapes = {
+        key: value.dim()
+        for key, value in MODELS.build(cfg.model).named_parameters()
+    }
+    for name, (_, decay) in groups.items():
+        if not name.startswith('head.router'):
+            free = shapes[name] == 1 or name.endswith('bias_table')
+            assert decay == (0 if free else 0.2), name
+    assert groups['neck.shared.norm3.weight'][1] == 0
+
+
+def test_swin_starts_as_published(root):
+    """Linear layers and classifiers from N(0, 0.02^2)."""
+    cfg = Config.fromfile(root / 'configs/ride_swin_t_imagenet_lt.py')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    for weight in (
+            model.backbone.stages[1].downsample.reduction.weight,
+            model.neck.experts[2].stages['3'].blocks[0].ffn.layers[1].weight,
+            model.head.classifiers[1].weight):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.02)
+    # Stochastic depth grows through trunk and experts as through the whole.
+    rates = [
+        module.drop_prob for part in (model.backbone, model.neck.experts[0])
+        for name, module in part.named_modules()
+        if name.endswith('ffn.dropout_layer')
+    ]
+    assert rates == pytest.approx([0.2 * i / 11 for i in range(12)])
+
+
+def test_number_of_experts_and_imbalance_are_one_option(root, tmp_path):
+    path = tmp_path / 'six.py'
+    path.write_text(f"_base_ = '{root}/configs/ride_r32_cifar100_lt.py'\n"
+                    'model = dict(num_experts=6)\n')
+    assert MODELS.build(Config.fromfile(path).model).num_experts == 6
+    cfg = launch.load_config(
+        str(path), {
+            'model.num_experts': 2,
+            'train_dataloader.dataset.imb_factor': 0.1
+        })
+    assert MODELS.build(cfg.model).num_experts == 2
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.imb_factor == 0.1
+
+
+# How the lists name images: of a split and a label.
+LAYOUTS = dict(
+    ImageNet_LT=(1000, ('train', 'val', 'test'), lambda split, label:
+                 f'{"train" if split == "train" else "val"}/n{label:08d}'),
+    Places_LT=(365, ('train', 'val', 'test'), lambda split, label:
+               f'{"train" if split == "train" else "val"}/place_{label}'),
+    iNaturalist18=(8142, ('train', 'val'),
+                   lambda split, label: f'train_val2018/Plantae/{label}'))
+
+
+def write_images(folder, name):
+    """Small JPEGs, laid out and listed as those of a benchmark are."""
+    num_classes, splits, subfolder = LAYOUTS[name]
     rng = np.random.default_rng(0)
-    lists = dict(train=[], val=[], test=[])
-    for label in range(num_classes):
-        wnid = f'n{label:08d}'
-        for split in lists:
-            if split != 'train' and label % 250:
-                continue
-            name = f'{"train" if split == "train" else "val"}/{wnid}'
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            name = f'{name}/{wnid}_{split}.JPEG'
-            pixels = rng.integers(256, size=(40, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name)
-            lists[split].append(f'{name} {label}')
-    for split, lines in lists.items():
-        (folder / f'ImageNet_LT_{split}.txt').write_text('\n'.join(lines))
+    folder.mkdir(parents=True)
+    images = [folder / f'{i}.jpg' for i in range(8)]
+    for image in images:
+        pixels = rng.integers(256, size=(40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(image)
+    for split in splits:
+        lines = []
+        for label in range(0, num_classes, 1 if split == 'train' else 250):
+            path = f'{subfolder(split, label)}/{split}_{label}.jpg'
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(images[label % 8], folder / path)
+            lines.append(f'{path} {label}')
+        (folder / f'{name}_{split}.txt').write_text('\n'.join(lines))
 
 
 def train_two_steps_a_stage(cfg, work_dir):
@@ -132,21 +280,69 @@ def train_two_steps_a_stage(cfg, work_dir):
     return runner
 
 
-def test_imagenet_lt_config_trains_both_stages(root, tmp_path):
-    data_root = tmp_path / 'imagenet_lt'
-    write_imagenet_lt(data_root)
-    cfg = Config.fromfile(root / 'configs/ride_r50_imagenet_lt.py')
-    for name in ('train', 'val', 'test'):
-        cfg[f'{name}_dataloader'].dataset.data_root = str(data_root)
-    runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
+def small_config(root, tmp_path, name, images):
+    """A config on generated images; its optimizers' states are not saved."""
+    write_images(tmp_path / 'data', images)
+    cfg = Config.fromfile(root / f'configs/{name}.py')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(tmp_path / 'data')
+    cfg.default_hooks.checkpoint.save_optimizer = False
+    return cfg
+
+
+def check_both_stages(cfg, work_dir):
+    runner = train_two_steps_a_stage(cfg, work_dir)
     assert runner.iter == 4
     assert runner.model.stage == 'router'
     assert runner.model.head.router.num_updates == 2
-    scalars = runner.message_hub.log_scalars
-    assert 'val/long_tail/overall_top5' in scalars
+    losses = runner.message_hub.log_scalars['train/loss'].data[0]
+    assert np.isfinite(losses).all()
     metrics = runner.test()
     assert 0 <= metrics['long_tail/overall'] <= 100
     json.dumps(metrics)
+    return runner
+
+
+@pytest.mark.parametrize('name, images', [
+    ('ride_r10_imagenet_lt', 'ImageNet_LT'),
+    ('ride_r50_imagenet_lt', 'ImageNet_LT'),
+    ('ride_rx50_imagenet_lt', 'ImageNet_LT'),
+    ('ride_r50_inaturalist2018', 'iNaturalist18'),
+])
+def test_config_trains_both_stages(root, tmp_path, name, images):
+    cfg = small_config(root, tmp_path, name, images)
+    runner = check_both_stages(cfg, tmp_path / 'work')
+    assert 'val/long_tail/overall_top5' in runner.message_hub.log_scalars
+
+
+@pytest.mark.parametrize('name', ['swin_t', 'swin_s'])
+def test_swin_config_trains_both_stages(root, tmp_path, name):
+    cfg = small_config(root, tmp_path, f'ride_{name}_imagenet_lt',
+                       'ImageNet_LT')
+    # At 64 pixels the last feature maps are smaller than a window.
+    cfg.model.backbone.pad_small_map = True
+    cfg.model.neck.expert.pad_small_map = True
+    check_both_stages(cfg, tmp_path / 'work')
+
+
+def test_places_config_trains_both_stages(root, tmp_path):
+    """From pretrained weights; a ResNet-50 of a quarter of the width, since
+    three ResNet-152 take too long."""
+    cfg = small_config(root, tmp_path, 'ride_r152_places_lt', 'Places_LT')
+    narrow = dict(depth=50, base_channels=16, stem_channels=16)
+    whole = MODELS.build(dict(type='ResNet', **narrow))
+    torch.save(
+        {
+            f'backbone.{key}': value
+            for key, value in whole.state_dict().items()
+        }, tmp_path / 'r50.pth')
+    model = cfg.model
+    model.init_cfg.checkpoint = str(tmp_path / 'r50.pth')
+    model.backbone.update(narrow)
+    model.neck.expert.update(narrow, in_channels=128, out_channels=(256, 512))
+    model.head.in_channels = 512
+    runner = check_both_stages(cfg, tmp_path / 'work')
+    assert runner.model.head.class_counts == [1] * 365
 
 
 def shown_configs(path):
@@ -194,8 +390,8 @@ def test_a_student_and_its_teacher(root):
 def test_readme_config_of_the_router_cache(root, tmp_path):
     config = tmp_path / 'cached.py'
     config.write_text(
-        readme_config(root, 'RouterCacheHook').replace(
-            "'configs/", f"'{root}/configs/"))
+        readme_config(root, 'RouterCacheHook').replace("'configs/",
+                                                       f"'{root}/configs/"))
     assert [hook.type for hook in Config.fromfile(config).custom_hooks
             ] == ['ClassCountsHook', 'RouterCacheHook']
 

@@ -105,7 +105,8 @@ def test_ldam_loss(weighted):
     assert_same(actual, total / divisor, logits)
 
 
-def test_ldam_margin_of_a_mixture_is_the_label_s():
+@pytest.mark.parametrize('smoothing', [0., .1])
+def test_ldam_margin_of_a_mixture_is_the_label_s(smoothing):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
     soft = soft_labels(labels, random_labels(6, 5, seed=2),
                        [1., .9, .5, .3, 0., .7], 5)
@@ -113,9 +114,10 @@ def test_ldam_margin_of_a_mixture_is_the_label_s():
     expected = 0.
     for n, label in enumerate(labels.tolist()):
         log_p = plain_ldam(logits[n], label, margins)
-        expected = expected - sum(soft[n, c] * log_p[c] for c in range(5))
-    assert_same(
-        ldam_loss(logits, labels, margins, soft).sum(), expected, logits)
+        shares = (1 - smoothing) * soft[n] + smoothing / 5
+        expected = expected - sum(shares[c] * log_p[c] for c in range(5))
+    actual = ldam_loss(logits, labels, margins, soft, smoothing)
+    assert_same(actual.sum(), expected, logits)
 
 
 def test_ldam_module_needs_counts():

@@ -30,7 +30,8 @@ def ldam_margins(class_counts: Sequence[int],
 def ldam_loss(cls_score: torch.Tensor,
               label: torch.Tensor,
               margins: torch.Tensor,
-              target: Optional[torch.Tensor] = None) -> torch.Tensor:
+              target: Optional[torch.Tensor] = None,
+              label_smoothing: float = 0.) -> torch.Tensor:
     """Cross entropy after the target's logit is lowered by its margin.
 
     Args:
@@ -39,6 +40,8 @@ def ldam_loss(cls_score: torch.Tensor,
         margins (torch.Tensor): Margin of every class in logit units, (K, ).
         target (torch.Tensor, optional): Shares of the classes of mixed
             images, (N, K). None means ``label``. Defaults to None.
+        label_smoothing (float): Share of the target that is spread over all
+            classes. Defaults to 0.
 
     Returns:
         torch.Tensor: The loss of every image, (N, ).
@@ -46,7 +49,10 @@ def ldam_loss(cls_score: torch.Tensor,
     index = label.unsqueeze(1)
     lowered = cls_score.scatter_add(1, index, -margins[index])
     return F.cross_entropy(
-        lowered, label if target is None else target, reduction='none')
+        lowered,
+        label if target is None else target,
+        reduction='none',
+        label_smoothing=label_smoothing)
 
 
 @MODELS.register_module()
@@ -61,6 +67,7 @@ class LDAMLoss(ClassCountsLoss):
             unscaled (cosine) logit. Defaults to 0.5.
         scale (float, optional): Factor by which the classifier multiplies
             its cosines. None takes the classifier's own. Defaults to None.
+        label_smoothing (float): See :func:`ldam_loss`. Defaults to 0.
         class_counts (Sequence[int], optional): Training images per class;
             None waits for :meth:`set_class_counts`. Defaults to None.
     """
@@ -68,10 +75,12 @@ class LDAMLoss(ClassCountsLoss):
     def __init__(self,
                  max_margin: float = 0.5,
                  scale: Optional[float] = None,
+                 label_smoothing: float = 0.,
                  class_counts: Optional[Sequence[int]] = None) -> None:
         super().__init__()
         self.max_margin = max_margin
         self.scale = scale
+        self.label_smoothing = label_smoothing
         if class_counts is not None:
             self.set_class_counts(class_counts)
 
@@ -84,4 +93,5 @@ class LDAMLoss(ClassCountsLoss):
         """Losses of margin-lowered logits, (N, )."""
         scale = 1. if self.scale is None else self.scale
         margins = scale * self.class_values.to(cls_score.dtype)
-        return ldam_loss(cls_score, label, margins, target)
+        return ldam_loss(cls_score, label, margins, target,
+                         self.label_smoothing)

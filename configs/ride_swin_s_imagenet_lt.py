@@ -1,0 +1,14 @@
+# RIDE, 3 experts, Swin-S, ImageNet-LT: 300 epochs of the experts, then 5 of
+# the router. Where classes are re-weighted, the loss is divided by the sum of
+# the weights; the official code of this backbone divides by their number.
+_base_ = [
+    '_base_/models/ride_swin_s.py',
+    '_base_/datasets/imagenet_lt_swin.py',
+    '_base_/schedules/imagenet_lt_swin.py',
+    '_base_/default_runtime.py',
+]
+
+# The official code divides the diversity loss by the number of experts: with
+# two this is 0.1, and the weight decay 0.2.
+model = dict(head=dict(diversity=dict(weight=0.2 / 3)))
+optim_wrapper = dict(optimizer=dict(weight_decay=0.3))

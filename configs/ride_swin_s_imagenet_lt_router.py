@@ -1,0 +1,14 @@
+# Stage 2 alone, on the experts that `ride_swin_s_imagenet_lt.py` has trained.
+_base_ = './ride_swin_s_imagenet_lt.py'
+
+model = dict(stage='router')
+load_from = 'work_dirs/ride_swin_s_imagenet_lt/epoch_300.pth'
+
+train_dataloader = dict(
+    batch_size=64, sampler=dict(_delete_=True, type='ClassBalancedSampler'))
+optim_wrapper = dict(_delete_=True, **_base_.router_stage.optim_wrapper)
+param_scheduler = _base_.router_stage.param_scheduler
+auto_scale_lr = _base_.router_stage.auto_scale_lr
+
+train_cfg = dict(max_epochs=_base_.router_epochs)
+custom_hooks = [dict(type='ClassCountsHook')]
