@@ -1,0 +1,10 @@
+# RIDE, 3 experts that also learn from the 6 of the teacher. As the official
+# code does, with all losses once for every expert.
+_base_ = './ride_r50_inaturalist2018.py'
+
+model = dict(
+    teacher=dict(
+        config='configs/ride_r50_inaturalist2018_teacher.py',
+        checkpoint='work_dirs/ride_r50_inaturalist2018_teacher/epoch_100.pth',
+        loss=dict(type='DistillationLoss', temperature=1.5),
+        multiply_losses=True))
