@@ -12,10 +12,18 @@ def parameters(module):
 
 # Conv and matrix-product MACs and parameters of the official networks without
 # router, by number of experts.
-R32 = {2: (74.9e6, 530512), 3: (100.4e6, 783856), 4: (125.8e6, 1037200),
-       6: (176.7e6, 1543888)}
-R50 = {2: (4.452e9, 29.60e6), 3: (5.770e9, 43677248), 4: (7.089e9, 57.75e6),
-       6: (9.727e9, 85.91e6)}
+R32 = {
+    2: (74.9e6, 530512),
+    3: (100.4e6, 783856),
+    4: (125.8e6, 1037200),
+    6: (176.7e6, 1543888)
+}
+R50 = {
+    2: (4.452e9, 29.60e6),
+    3: (5.770e9, 43677248),
+    4: (7.089e9, 57.75e6),
+    6: (9.727e9, 85.91e6)
+}
 RX50 = {3: (6.050e9, 42889024)}
 R10 = {3: (1.173e9, 9.40e6)}
 
@@ -24,8 +32,8 @@ def check_size(model, shape, macs, params):
     measured = model.macs(shape)
     total = sum(measured['trunk']) + sum(measured['experts'])
     assert total == pytest.approx(macs, rel=1e-3)
-    assert parameters(model) - parameters(
-        model.head.router) == pytest.approx(params, rel=5e-4)
+    assert parameters(model) - parameters(model.head.router) == pytest.approx(
+        params, rel=5e-4)
 
 
 @pytest.mark.parametrize('num_experts', R32)
@@ -49,22 +57,20 @@ def test_r50_size(root, num_experts):
         assert parameters(model.head.router) == 49251
 
 
-def test_rx50_size(root):
-    cfg = Config.fromfile(root / 'configs/_base_/models/ride_r50.py').model
-    for part in (cfg.backbone, cfg.neck.expert):
-        part.update(groups=32, width_per_group=4)
-    cfg.backbone.type = cfg.neck.expert.family = 'ResNeXt'
-    check_size(MODELS.build(cfg), (3, 224, 224), *RX50[3])
+@pytest.mark.parametrize('name, macs, params', [('r10', *R10[3]),
+                                                ('rx50', *RX50[3])])
+def test_other_resnet_sizes(root, name, macs, params):
+    cfg = Config.fromfile(root / f'configs/_base_/models/ride_{name}.py').model
+    check_size(MODELS.build(cfg), (3, 224, 224), macs, params)
 
 
-def test_r10_size(root):
-    cfg = Config.fromfile(root / 'configs/_base_/models/ride_r50.py').model
-    for part in (cfg.backbone, cfg.neck.expert):
-        part.depth = 10
-    cfg.backbone.type = cfg.neck.expert.family = 'ResNet10'
-    cfg.neck.expert.update(in_channels=128, out_channels=(192, 384))
-    cfg.head.in_channels = 384
-    check_size(MODELS.build(cfg), (3, 224, 224), *R10[3])
+@pytest.mark.parametrize('name, params', [('swin_t', 47122218),
+                                          ('swin_s', 83161818)])
+def test_swin_size(root, name, params):
+    """Parameters of the official RIDE-Swin networks."""
+    cfg = Config.fromfile(root / f'configs/_base_/models/ride_{name}.py').model
+    model = MODELS.build(cfg)
+    assert parameters(model) - parameters(model.head.router) == params
 
 
 def test_single_r32_size(root):
@@ -77,8 +83,8 @@ def test_single_r32_size(root):
     assert parameters(model) == pytest.approx(0.47e6, rel=1e-2)
 
 
-@pytest.mark.parametrize('depth, blocks', [(20, 3), (32, 5), (44, 7),
-                                           (56, 9), (110, 18)])
+@pytest.mark.parametrize('depth, blocks', [(20, 3), (32, 5), (44, 7), (56, 9),
+                                           (110, 18)])
 def test_cifar_depths(depth, blocks):
     net = MODELS.build(
         dict(type='CIFARResNet', depth=depth, out_indices=(0, 1, 2)))
@@ -88,8 +94,8 @@ def test_cifar_depths(depth, blocks):
 
 
 def test_zero_padded_shortcut():
-    block = MODELS.build(
-        dict(type='CIFARResNetExpert', depth=20)).layer2[0].eval()
+    block = MODELS.build(dict(type='CIFARResNetExpert',
+                              depth=20)).layer2[0].eval()
     x = torch.randn(1, 16, 4, 4)
     padded = block._shortcut(x)
     assert padded.shape == (1, 24, 2, 2)
@@ -99,8 +105,7 @@ def test_zero_padded_shortcut():
 
 @pytest.mark.parametrize('name', ['r32', 'r50'])
 def test_experts_start_different(root, name):
-    cfg = Config.fromfile(
-        root / f'configs/_base_/models/ride_{name}.py').model
+    cfg = Config.fromfile(root / f'configs/_base_/models/ride_{name}.py').model
     model = MODELS.build(cfg)
     model.init_weights()
     for one, other in ((0, 1), (1, 2)):
