@@ -51,13 +51,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             dict(meta=dict(converted_from=name), state_dict=state))
     }
     if args.config_out:
-        title = f'{network.title}, converted from {name}.'
+        title = f'{network.title}, converted from {name!r}.'
         text = config_text(network, args.dst, args.config_out, title)
         contents[args.config_out] = text.encode()
-    facts = network.facts() + [
-        ('saved after epoch', str(found.epoch)),
-        ('weights', f'{len(found.state)}, each used once'),
-    ] + [('note', note) for note in found.notes]
+    facts = network.facts()
+    if found.epoch is not None:
+        facts.append(('saved after epoch', str(found.epoch)))
+    facts.append(('weights', f'{len(found.state)}, each used once'))
+    facts += [('note', note) for note in found.notes]
     rich.print(facts_table(args.src, facts))
     write(contents)
     print('wrote ' + ' and '.join(outputs))
