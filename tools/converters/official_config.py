@@ -1,24 +1,15 @@
 """The config of a converted checkpoint."""
 import os
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 
 from mmengine.config import Config
 from official_resnet import ResNet
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-# Data by the number of classes; the first is the recipe's own.
-_CIFAR = dict(
-    model='models/ride_r32.py',
-    data={
-        100: 'datasets/cifar100_lt.py',
-        10: 'datasets/cifar10_lt.py'
-    },
-    schedule='schedules/cifar_lt.py')
-_IMAGENET = dict(
-    model='models/ride_r50.py',
-    data={1000: 'datasets/imagenet_lt.py'},
-    schedule='schedules/imagenet_lt.py')
+# Recipes by the number of classes; the first is for all other numbers.
+_CIFAR = {100: 'ride_r32_cifar100_lt.py', 10: 'ride_r32_cifar10_lt.py'}
+_IMAGENET = {1000: 'ride_r50_imagenet_lt.py'}
 
 # Without a router there is no second stage.
 _EXPERTS_ALONE = """
@@ -44,34 +35,25 @@ def config_text(network: ResNet, checkpoint: str, config: str,
     Returns:
         str: The config.
     """
-    recipe = _CIFAR if network.is_cifar else _IMAGENET
-    model = _as_code(_with_losses(network, recipe['model']))
-    folder = os.path.dirname(os.path.abspath(config))
-    bases = ''.join(f'    {os.path.relpath(path, folder)!r},\n'
-                    for path in _bases(network, recipe))
-    text = (f'# {title}\n_base_ = [\n{bases}]\n\n'
-            f'model = {model}\n\nload_from = {checkpoint!r}\n')
+    recipes = _CIFAR if network.is_cifar else _IMAGENET
+    name = recipes.get(network.num_classes, next(iter(recipes.values())))
+    base = os.path.relpath(CONFIGS / name,
+                           os.path.dirname(os.path.abspath(config)))
+    model = _with_losses(network, Config.fromfile(CONFIGS / name).model)
+    text = (f'# {title}\n_base_ = {base!r}\n\nmodel = {_as_code(model)}\n\n'
+            f'load_from = {checkpoint!r}\n')
     if network.topk is None:
         text += _EXPERTS_ALONE
-    if network.num_classes not in recipe['data']:
+    if network.num_classes not in recipes:
         text += (f'\n# No data set here has {network.num_classes} classes: '
                  'name yours in train_dataloader,\n# val_dataloader and '
                  'test_dataloader.\n')
     return text
 
 
-def _bases(network: ResNet, recipe: dict) -> List[Path]:
-    data = recipe['data']
-    names = ('_base_/' +
-             data.get(network.num_classes, next(iter(data.values()))),
-             '_base_/' + recipe['schedule'], '_base_/default_runtime.py')
-    return [CONFIGS / name for name in names]
-
-
-def _with_losses(network: ResNet, name: str) -> dict:
+def _with_losses(network: ResNet, recipe: dict) -> dict:
     """The model with losses and prediction as the recipe has them."""
-    model = network.model()
-    recipe = Config.fromfile(CONFIGS / '_base_' / name).model
+    model = dict(_delete_=True, **network.model())
     head = model['head']
     head['loss'] = recipe.head.loss
     if network.layout.num_experts > 1:
