@@ -43,7 +43,7 @@ def test_answers_of_the_official_code(name):
     answers = Answers.load(name)
     official = answers.draw()
     network, state = to_ours(official)
-    arch = network.official_arch()
+    arch = network.official_settings()['arch']
     assert arch['type'] == answers.arch['type']
     assert arch['args'].items() >= {
         key: value
@@ -250,9 +250,9 @@ def mmpretrain_resnet(path):
     (lambda path: path.unlink(), 'the file does not exist'),
     (mmpretrain_resnet, 'no checkpoint of the official RIDE code.* it has '
      'backbone.conv1.weight, '),
-    (lambda path: torch.save([1], path), 'it has no state_dict'),
+    (lambda path: torch.save([1], path), 'it has no state_dict or model'),
     (lambda path: torch.save(dict(state_dict=dict(a=1)), path),
-     "has 'a', which is no tensor"),
+     "is 'a', which is no tensor"),
     (lambda path: torch.save(
         dict(state_dict=to_ours(torch.load(path)['state_dict'])[1]), path),
      'a checkpoint of ride_mm already'),

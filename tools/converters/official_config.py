@@ -4,13 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from official_resnet import ResNet
+from network import Network
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-# Recipes by the number of classes; the first is for all other numbers.
-_CIFAR = {100: 'ride_r32_cifar100_lt.py', 10: 'ride_r32_cifar10_lt.py'}
-_IMAGENET = {1000: 'ride_r50_imagenet_lt.py'}
-
 # Without a router there is no second stage.
 _EXPERTS_ALONE = """
 # The checkpoint has no router: the first stage alone.
@@ -19,14 +15,14 @@ custom_hooks = _base_.custom_hooks[:-1]
 """
 
 
-def config_text(network: ResNet, checkpoint: str, config: str,
+def config_text(network: Network, checkpoint: str, config: str,
                 title: str) -> str:
     """Write the config of a converted checkpoint.
 
     Losses, data and schedule are those of the recipe for such a network.
 
     Args:
-        network (ResNet): What the checkpoint has.
+        network (Network): What the checkpoint has.
         checkpoint (str): Path of the checkpoint, as it is to be loaded.
         config (str): Path of the config: what it inherits from is named
             relative to its folder.
@@ -35,7 +31,7 @@ def config_text(network: ResNet, checkpoint: str, config: str,
     Returns:
         str: The config.
     """
-    recipes = _CIFAR if network.is_cifar else _IMAGENET
+    recipes = network.recipes
     name = recipes.get(network.num_classes, next(iter(recipes.values())))
     base = os.path.relpath(CONFIGS / name,
                            os.path.dirname(os.path.abspath(config)))
@@ -51,7 +47,7 @@ def config_text(network: ResNet, checkpoint: str, config: str,
     return text
 
 
-def _with_losses(network: ResNet, recipe: dict) -> dict:
+def _with_losses(network: Network, recipe: dict) -> dict:
     """The model with losses and prediction as the recipe has them."""
     model = dict(_delete_=True, **network.model())
     head = model['head']

@@ -1,13 +1,15 @@
 """The checkpoints of the official repository and ours, in both directions."""
 from collections import OrderedDict
 from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple, Tuple
+from typing import Any, Iterator, NamedTuple, Optional, Tuple, Type
 
 import torch
 from key_table import State, check_same_keys, rename
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from official_resnet import Layout, ResNet
+from network import Network
+from official_resnet import ResNet
+from official_swin import Swin
 from torch.overrides import TorchFunctionMode
 
 import ride_mm  # noqa: F401
@@ -15,6 +17,7 @@ from ride_mm.utils.checkpoint import (CheckpointError, load_checkpoint_file,
                                       load_foreign_checkpoint)
 from ride_mm.utils.errors import UserError, user_message
 
+ARCHITECTURES: Tuple[Type[Network], ...] = (ResNet, Swin)
 # What old BatchNorms did not count, and old versions named otherwise.
 _COUNTER = '.num_batches_tracked'
 _OLD_NAMES = ('backbone.ensemble_help_pred_', 'backbone.expert_help_pred_')
@@ -50,17 +53,17 @@ def read_official(path: str) -> OfficialFile:
         UserError: If the file is damaged or no such checkpoint.
     """
     checkpoint = load_foreign_checkpoint(path)
-    state = _state_dict(checkpoint)
+    state = _state_dict(checkpoint, 'state_dict', 'model')
     notes = []
     if all(key.startswith('module.') for key in state):
         notes.append('"module." of DataParallel left out')
         state = _renamed(state, 'module.', '')
     if any(key.startswith('neck.experts.') for key in state):
         raise UserError('it is a checkpoint of ride_mm already')
-    if not any(key.startswith('backbone.linear') for key in state):
-        raise UserError(
-            'it is no checkpoint of the official RIDE code, which has the '
-            f'classifiers backbone.linear(s); it has {_some(state)}')
+    if _architecture(state, 'official_sign') is None:
+        signs = ' or '.join(kind.official_sign for kind in ARCHITECTURES)
+        raise UserError('it is no checkpoint of the official RIDE code, whose '
+                        f'keys begin with {signs}; it has {_some(state)}')
     if any(key.startswith(_OLD_NAMES[0]) for key in state):
         notes.append('router by its old name, "ensemble_help_pred"')
         state = _renamed(state, *_OLD_NAMES)
@@ -69,16 +72,24 @@ def read_official(path: str) -> OfficialFile:
     return OfficialFile(state, checkpoint.get('epoch'), tuple(notes))
 
 
-def _state_dict(checkpoint: Any) -> State:
-    state = None
-    if isinstance(checkpoint, dict):
-        state = checkpoint.get('state_dict')
+def _state_dict(checkpoint: Any, *names: str) -> State:
+    found = checkpoint if isinstance(checkpoint, dict) else {}
+    state = next((found[name] for name in names if name in found), None)
     if not isinstance(state, dict) or not state:
-        raise UserError('it has no state_dict')
+        raise UserError(f'it has no {" or ".join(names)}')
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
-            raise UserError(f'its state_dict has {key!r}, which is no tensor')
+            raise UserError(f'among its weights is {key!r}, which is no '
+                            'tensor')
     return state
+
+
+def _architecture(state: State, sign: str) -> Optional[Type[Network]]:
+    """The architecture whose sign one of the keys begins with."""
+    for kind in ARCHITECTURES:
+        if any(key.startswith(getattr(kind, sign)) for key in state):
+            return kind
+    return None
 
 
 def _some(state: State) -> str:
@@ -95,27 +106,32 @@ def _renamed(state: State, old: str, new: str) -> State:
     return renamed
 
 
-def to_ours(state: State) -> Tuple[ResNet, State]:
+def to_ours(state: State) -> Tuple[Network, State]:
     """Convert official weights; every key is used exactly once.
 
     Args:
         state (dict[str, torch.Tensor]): From :func:`read_official`.
 
     Returns:
-        tuple[ResNet, dict[str, torch.Tensor]]: What the network is, and its
+        tuple[Network, dict[str, torch.Tensor]]: What the network is, and its
         weights for a ``RIDEClassifier``.
 
     Raises:
         UserError: If the network is unknown, or keys are missing or left
             over.
     """
-    network = ResNet.infer(state)
-    table = network.layout.table()
+    network = _architecture(state, 'official_sign').infer(state)
+    table, constants = network.table(), network.constants()
     expected = _expected(network)
     has_router = expected.pop(_UPDATES, None) is not None
     expected = rename(expected, [entry.backward() for entry in table])
+    expected.update(constants)
     state = _with_counters(state, expected)
     check_same_keys(state, expected)
+    for key, tensor in constants.items():
+        if not torch.equal(state.pop(key), tensor):
+            raise UserError(f'its {key} is another one than in the official '
+                            'code')
     converted = rename(state, table)
     if has_router:
         converted[_UPDATES] = torch.tensor(1)
@@ -123,13 +139,15 @@ def to_ours(state: State) -> Tuple[ResNet, State]:
 
 
 def _lacks_counters(state: State) -> bool:
-    """Whether the BatchNorms are old ones, which did not count batches."""
-    return not any(key.endswith(_COUNTER) for key in state)
+    """Whether there are BatchNorms, old ones that did not count batches."""
+    return any(
+        key.endswith('.running_mean')
+        for key in state) and not any(key.endswith(_COUNTER) for key in state)
 
 
 def _with_counters(state: State, expected: State) -> State:
     if not _lacks_counters(state):
-        return state
+        return OrderedDict(state)
     counters = {
         key: torch.tensor(0)
         for key in expected if key.endswith(_COUNTER)
@@ -150,7 +168,7 @@ def read_ours(path: str) -> State:
     Raises:
         UserError: If the file is damaged or no such checkpoint.
     """
-    state = _state_dict(load_checkpoint_file(path, 'cpu'))
+    state = _state_dict(load_checkpoint_file(path, 'cpu'), 'state_dict')
     if not any(key.startswith('neck.experts.') for key in state):
         raise UserError('it is no checkpoint of ride_mm, which has '
                         f'neck.experts; it has {_some(state)}')
@@ -160,14 +178,14 @@ def read_ours(path: str) -> State:
     return state
 
 
-def to_official(state: State) -> Tuple[ResNet, State]:
+def to_official(state: State) -> Tuple[Network, State]:
     """Convert our weights; every key is used exactly once.
 
     Args:
         state (dict[str, torch.Tensor]): From :func:`read_ours`.
 
     Returns:
-        tuple[ResNet, dict[str, torch.Tensor]]: What the network is, and its
+        tuple[Network, dict[str, torch.Tensor]]: What the network is, and its
         weights for the official code.
 
     Raises:
@@ -176,12 +194,17 @@ def to_official(state: State) -> Tuple[ResNet, State]:
     """
     state = OrderedDict(state)
     state.pop(_UPDATES, None)
-    table = Layout.of_ours(state).table()
+    kind = _architecture(state, 'our_sign')
+    if kind is None:
+        raise UserError('the official code has no network whose keys are '
+                        f'{_some(state)}')
+    table = kind.layout_type.of_ours(state).table()
     converted = rename(state, [entry.backward() for entry in table])
-    network = ResNet.infer(converted)
+    network = kind.infer(converted)
     expected = _expected(network)
     expected.pop(_UPDATES, None)
     check_same_keys(state, expected)
+    converted.update(network.constants())
     return network, converted
 
 
@@ -197,7 +220,7 @@ class _Weightless(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _expected(network: ResNet) -> State:
+def _expected(network: Network) -> State:
     """The state dict of our model; only its keys and shapes mean anything."""
     init_default_scope('mmpretrain')
     with _Weightless():

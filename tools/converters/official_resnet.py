@@ -1,8 +1,10 @@
 """ResNets of the official repository: their keys, and what the keys tell."""
-from typing import List, NamedTuple, Optional, Tuple
+from dataclasses import dataclass
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from key_table import Entry, State, count, size, transposed
 from mmpretrain.registry import MODELS
+from network import Network
 
 from ride_mm.models.backbones.cifar_resnet import DEPTHS
 from ride_mm.utils.errors import UserError
@@ -126,43 +128,33 @@ def _topk(state: State) -> Optional[int]:
         state, _ROUTER + 'hidden_fcs.0.weight')
 
 
-class ResNet(NamedTuple):
+@dataclass(frozen=True)
+class ResNet(Network):
     """What the tensors tell about a ResNet of the official repository.
 
     Args:
-        layout (Layout): Its parts.
         family (str): Registered type of the backbone.
         depth (int): Its depth.
-        num_classes (int): Number of classes.
-        out_channels (tuple[int]): Channels after each stage of an expert.
         expansion (int): By how much a block widens what is inside it.
-        topk (int, optional): Logits that the router looks at; None without a
-            router.
     """
 
-    layout: Layout
+    official_sign = 'backbone.linear'
+    our_sign = 'backbone.conv1.'
+    layout_type = Layout
+
     family: str
     depth: int
-    num_classes: int
-    out_channels: Tuple[int, ...]
     expansion: int
-    topk: Optional[int]
 
     @classmethod
     def infer(cls, state: State) -> 'ResNet':
-        """Tell the network from its official keys and their shapes.
-
-        Raises:
-            UserError: If it is none that can be built here.
-        """
         layout = Layout.of_official(state)
         stages = layout.trunk + layout.tail
         blocks = tuple(count(state, layout.stage(stage)) for stage in stages)
         bottleneck = 'backbone.layer1.0.conv3.weight' in state
         family, depth = _network(state, blocks, bottleneck)
-        last = '0.bn3.weight' if bottleneck else '0.bn2.weight'
-        weight = layout.classifier() + 'weight'
         expansion = 4 if bottleneck else 1
+        last = '0.bn3.weight' if bottleneck else '0.bn2.weight'
         channels = {
             stage: size(state,
                         layout.stage(stage) + last)
@@ -172,101 +164,77 @@ class ResNet(NamedTuple):
             raise UserError(
                 f'its shared stage 3 (share_layer3=True) has {channels[3]} '
                 f'channels; a trunk of mmpretrain has {256 * expansion} there')
+        weight = layout.classifier() + 'weight'
         return cls(
             layout,
-            family,
-            depth,
             num_classes=size(state, weight, 1 if layout.cosine else 0),
             out_channels=tuple(channels[stage] for stage in layout.tail),
-            expansion=expansion,
-            topk=_topk(state))
+            topk=_topk(state),
+            family=family,
+            depth=depth,
+            expansion=expansion)
 
     @property
     def name(self) -> str:
-        """str: The usual name, such as "ResNeXt-50"."""
         family = 'ResNeXt' if self.family == 'ResNeXt' else 'ResNet'
         return f'{family}-{self.depth}'
 
     @property
-    def title(self) -> str:
-        """str: The network in a few words."""
-        number = self.layout.num_experts
-        return f'{self.name}, {number} expert' + 's' * (number > 1)
-
-    def facts(self) -> List[Tuple[str, str]]:
-        """What the network is, as names and values."""
-        layout = self.layout
-        router = 'none'
-        if self.topk is not None:
-            router = f'trained, looks at the {self.topk} largest logits'
-        return [
-            ('network', self.title),
-            ('classes', str(self.num_classes)),
-            ('shared stages', ', '.join(map(str, layout.trunk))),
-            ('stages of an expert', ', '.join(
-                f'{stage} ({channels} channels)'
-                for stage, channels in zip(layout.tail, self.out_channels))),
-            ('classifier',
-             'cosine, scale 30' if layout.cosine else 'linear, with bias'),
-            ('router', router),
-        ]
-
-    @property
-    def is_cifar(self) -> bool:
-        """bool: Whether it is the network for images of 32x32 pixels."""
+    def _is_cifar(self) -> bool:
         return self.family == 'CIFARResNet'
 
-    def model(self) -> dict:
-        """Config of the parts that the tensors belong to.
+    @property
+    def recipes(self) -> Dict[int, str]:
+        if self._is_cifar:
+            return {
+                100: 'ride_r32_cifar100_lt.py',
+                10: 'ride_r32_cifar10_lt.py'
+            }
+        return {1000: 'ride_r50_imagenet_lt.py'}
 
-        Raises:
-            UserError: If a trunk of the network cannot be configured here.
-        """
-        trunk = len(self.layout.trunk)
-        width = (16 if self.is_cifar else 64) * 2**(trunk - 1)
-        backbone = dict(type=self.family, depth=self.depth, num_stages=trunk)
+    def backbone(self) -> dict:
+        stages = len(self.layout.trunk)
+        config = dict(type=self.family, depth=self.depth, num_stages=stages)
+        if not self._is_cifar:
+            config.update(
+                strides=(1, 2, 2)[:stages],
+                dilations=(1, ) * stages,
+                out_indices=(stages - 1, ),
+                zero_init_residual=False)
+        return config
+
+    def neck(self) -> dict:
+        width = (16 if self._is_cifar else 64) * self.expansion
         expert = dict(
-            type='CIFARResNetExpert' if self.is_cifar else 'ResNetExpert',
+            type='CIFARResNetExpert' if self._is_cifar else 'ResNetExpert',
             depth=self.depth,
-            in_channels=width * self.expansion,
+            in_channels=width * 2**(len(self.layout.trunk) - 1),
             stages=tuple(stage - 1 for stage in self.layout.tail),
             out_channels=self.out_channels)
-        if not self.is_cifar:
-            backbone.update(
-                strides=(1, 2, 2)[:trunk],
-                dilations=(1, ) * trunk,
-                out_indices=(trunk - 1, ),
-                zero_init_residual=False)
+        if not self._is_cifar:
             expert.update(family=self.family)
-        router = None
+        return dict(expert=expert)
+
+    def official_settings(self) -> dict:
+        layout = self.layout
+        kind = self._official_class()
+        args = dict(
+            num_classes=self.num_classes, num_experts=layout.num_experts)
+        for stage, channels in zip(layout.tail, self.out_channels):
+            args[f'layer{stage}_output_dim'] = channels // self.expansion
+        if 3 in layout.trunk:
+            args['share_layer3'] = True
+        if layout.cosine:
+            args['use_norm'] = True
         if self.topk is not None:
-            router = dict(type='ExpertRouter', topk=self.topk)
-        return dict(
-            type='RIDEClassifier',
-            backbone=backbone,
-            neck=dict(
-                type='MultiExpertNeck',
-                num_experts=self.layout.num_experts,
-                expert=expert),
-            head=dict(
-                type='RIDEHead',
-                num_classes=self.num_classes,
-                in_channels=self.out_channels[-1],
-                num_experts=self.layout.num_experts,
-                classifier=dict(type='CosineClassifier', scale=30)
-                if self.layout.cosine else dict(type='LinearClassifier'),
-                router=router))
+            args['top_choices_num'] = self.topk
+        return dict(arch=dict(type=kind, args=args))
 
-    def official_arch(self) -> dict:
-        """What ``arch`` is to be in an official ``config.json``.
-
-        Raises:
-            UserError: If the official code has no such network.
-        """
+    def _official_class(self) -> str:
         layout = self.layout
         kind = self.name.replace(
             '-', '') + ('Model' if self.topk is None else 'EAModel')
-        tails = [(2, 3) if self.is_cifar else (3, 4)]
+        tails = [(2, 3) if self._is_cifar else (3, 4)]
         if self.family != 'ResNeXt' and layout.num_experts > 1:
             tails.append((4, ))
         if kind not in CLASSES or layout.tail not in tails:
@@ -279,14 +247,7 @@ class ResNet(NamedTuple):
             raise UserError(
                 f'the official {kind} with {layout.num_experts} experts has '
                 'linear classifiers only, not cosines')
-        args = dict(
-            num_classes=self.num_classes, num_experts=layout.num_experts)
-        for stage, channels in zip(layout.tail, self.out_channels):
-            args[f'layer{stage}_output_dim'] = channels // self.expansion
-        if 3 in layout.trunk:
-            args['share_layer3'] = True
-        if layout.cosine:
-            args['use_norm'] = True
-        if self.topk is not None:
-            args['top_choices_num'] = self.topk
-        return dict(type=kind, args=args)
+        return kind
+
+    def official_checkpoint(self, state: State) -> dict:
+        return dict(arch=self._official_class(), state_dict=state)

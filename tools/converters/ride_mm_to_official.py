@@ -17,8 +17,7 @@ EXAMPLE = """example:
       work_dirs/ride_r32_cifar100_lt/epoch_205.pth saved/r32/model.pth
 
 The official test.py also reads config.json beside the file: take the nearest
-one of its configs/, with the "arch" that is printed here and "n_gpu": 1. Its
-models multiply cosines by 30, like ours by default.
+one of its configs/, with the "arch" that is printed here and "n_gpu": 1.
 """
 
 
@@ -39,12 +38,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     check_outputs([args.dst], args.overwrite)
     with about(args.src):
         network, state = to_official(read_ours(args.src))
-        arch = network.official_arch()
-    checkpoint = dict(arch=arch['type'], state_dict=state)
+        settings = network.official_settings()
+    checkpoint = network.official_checkpoint(state)
     rich.print(facts_table(args.src, network.facts()))
     write({args.dst: checkpoint_bytes(checkpoint)})
-    print(f'wrote {args.dst}; in its config.json: "arch": '
-          f'{json.dumps(arch, indent=2)}')
+    print(f'wrote {args.dst}; the official config needs '
+          f'{json.dumps(settings, indent=2)}')
 
 
 if __name__ == '__main__':
