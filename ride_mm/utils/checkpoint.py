@@ -18,13 +18,14 @@ Two places in MMEngine run a text *inside* a checkpoint as a Python config:
   since it says how the model was trained: do not build a model from the
   weights alone with an inferencer of another library, unless you trust them.
 """
+import functools
 import os
 import os.path as osp
 import pickle
 import re
 import warnings
 import zipfile
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 from urllib.parse import urlparse
 
 import torch
@@ -141,13 +142,9 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     Raises:
         CheckpointError: If the file is damaged or refused.
     """
-    damage = find_damage(path)
-    if damage is not None:
-        raise CheckpointError(
-            f'Cannot load {path}: the file {damage}. Use another checkpoint, '
-            'or copy or download this one again.')
+    _check_damage(path)
     try:
-        checkpoint = _load_as_data(path, map_location)
+        checkpoint = _load_as_data(path, map_location, _load_mmengine)
     except pickle.UnpicklingError as error:
         checkpoint = _load_if_trusted(path, map_location, _culprit(error))
     if isinstance(checkpoint, dict) and isinstance(
@@ -156,13 +153,54 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     return checkpoint
 
 
-def _load_as_data(path: str, map_location: Any) -> Any:
+def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
+    """Load the tensors and plain data of another program's checkpoint.
+
+    Nothing is imported and nothing that the file names is called: objects of
+    unknown classes become an ``OrderedDict`` each (see
+    :class:`ride_mm.utils.stand_ins.Unknown`).
+
+    Args:
+        path (str): A local path.
+        map_location (Any, optional): As in :func:`torch.load`. Defaults to
+            'cpu'.
+
+    Returns:
+        Any: The checkpoint.
+
+    Raises:
+        CheckpointError: If the file is damaged, or refused for what PyTorch
+            allows in no file.
+    """
+    _check_damage(path)
     try:
-        try:
-            return torch.load(
-                path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError:
-            return load_with_stand_ins(path, map_location)
+        return _load_as_data(
+            path, map_location,
+            functools.partial(load_with_stand_ins, allow_unknown=True))
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f'Refused to load {path}: it needs {_culprit(error)}, which no '
+            'checkpoint of a network does.') from None
+
+
+def _check_damage(path: str) -> None:
+    damage = find_damage(path)
+    if damage is not None:
+        raise CheckpointError(
+            f'Cannot load {path}: the file {damage}. Use another checkpoint, '
+            'or copy or download this one again.')
+
+
+def _load_mmengine(path: str, map_location: Any) -> Any:
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError:
+        return load_with_stand_ins(path, map_location)
+
+
+def _load_as_data(path: str, map_location: Any, load: Callable) -> Any:
+    try:
+        return load(path, map_location)
     except Exception as error:
         if _may_load_otherwise(error):
             raise

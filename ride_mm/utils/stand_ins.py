@@ -12,16 +12,21 @@ So none of them is ever called here. Each name is answered by a class of this
 module, which only notes what the file says and refuses what a checkpoint of
 MMEngine never says. :func:`unwrap` then builds the real objects from the
 notes.
+
+Checkpoints of other programs pickle objects of classes that are not even
+there. Where only the tensors beside them are wanted, an :class:`Unknown` is
+put in the place of each: it holds what the file says and does nothing.
 """
 import inspect
 import math
 import pickle
+import pickletools
 import re
 import types
 import zipfile
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Type
+from typing import Any, BinaryIO, Dict, Iterator, Type
 
 import numpy as np
 import torch
@@ -177,7 +182,18 @@ class _ConfigDict(StandIn):
         return ConfigDict(unwrap(self.items, memo))
 
 
-def _named(stand_in: Type[StandIn], path: str) -> Type[StandIn]:
+class Unknown:
+    """Whatever an unknown name makes: an empty dict that takes all data.
+
+    PyTorch's safe unpickler puts items and attributes into an
+    ``OrderedDict``, and calls nothing of it.
+    """
+
+    def __new__(cls, *args, **kwargs) -> OrderedDict:
+        return OrderedDict()
+
+
+def _named(stand_in: type, path: str) -> type:
     """Subclass ``stand_in`` under the full name that it answers to.
 
     ``torch.serialization.add_safe_globals`` of torch < 2.7 knows no other way
@@ -226,9 +242,12 @@ def unwrap(value: Any, memo: dict) -> Any:
         memo[id(value)] = value.build(memo)
     elif type(value) in (dict, OrderedDict, Counter):
         memo[id(value)] = value
-        items = [(unwrap(k, memo), unwrap(v, memo)) for k, v in value.items()]
-        value.clear()
-        value.update(dict(items))
+        # of the class: an unknown object may have an attribute of this name
+        kind = type(value)
+        items = [(unwrap(k, memo), unwrap(v, memo))
+                 for k, v in kind.items(value)]
+        kind.clear(value)
+        kind.update(value, dict(items))
     elif type(value) is list:
         memo[id(value)] = value
         value[:] = [unwrap(item, memo) for item in value]
@@ -245,8 +264,8 @@ def unwrap(value: Any, memo: dict) -> Any:
 
 
 @contextmanager
-def _stand_ins_allowed() -> Iterator[None]:
-    """Allow the stand-ins, and what the user has allowed, for a while."""
+def _allowed(stand_ins: Dict[str, type]) -> Iterator[None]:
+    """Allow stand-ins, and what the user has allowed, for a while."""
     serialization = torch.serialization
     by_user = serialization.get_safe_globals()
 
@@ -256,8 +275,8 @@ def _stand_ins_allowed() -> Iterator[None]:
 
     serialization.clear_safe_globals()
     serialization.add_safe_globals(
-        [item for item in by_user if path(item) not in STAND_INS] +
-        list(STAND_INS.values()))
+        [item for item in by_user if path(item) not in stand_ins] +
+        list(stand_ins.values()))
     try:
         yield
     finally:
@@ -266,19 +285,19 @@ def _stand_ins_allowed() -> Iterator[None]:
 
 
 class _StrictUnpickler(pickle._Unpickler):
-    """What ``weights_only`` does, with the stand-ins, for torch < 2.4.
+    """What ``weights_only`` does, with stand-ins, for torch < 2.4.
 
     Its own list of allowed globals cannot be extended.
     """
     dispatch = dict(pickle._Unpickler.dispatch)
+    stand_ins: Dict[str, type]
 
     def find_class(self, module: str, name: str) -> Any:
         path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
         allowed = torch._weights_only_unpickler._get_allowed_globals()
-        if path in STAND_INS:
-            return STAND_INS[path]
-        if path in allowed:
-            return allowed[path]
+        for known in (STAND_INS, allowed, self.stand_ins):
+            if path in known:
+                return known[path]
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {path}')
 
     def load_build(self) -> None:
@@ -292,17 +311,52 @@ class _StrictUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-_STRICT_PICKLE = types.SimpleNamespace(
-    __name__='strict_pickle', Unpickler=_StrictUnpickler)
+def _strict_pickle(stand_ins: Dict[str, type]) -> types.SimpleNamespace:
+    unpickler = type('Unpickler', (_StrictUnpickler, ),
+                     dict(stand_ins=stand_ins))
+    return types.SimpleNamespace(__name__='strict_pickle', Unpickler=unpickler)
 
 
-def load_with_stand_ins(path: str, map_location: Any = None) -> Any:
+def _unknown_names(path: str) -> Dict[str, type]:
+    """An :class:`Unknown` for every name in a file that is no stand-in's."""
+    with open(path, 'rb') as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                name, = [
+                    n for n in archive.namelist() if n.endswith('/data.pkl')
+                ]
+                with archive.open(name) as pickled:
+                    names = _names_in_pickle(pickled)
+        else:
+            # the format of torch < 1.6: a magic number, a version, a
+            # description of the system, the checkpoint
+            file.seek(0)
+            names = [_names_in_pickle(file) for _ in range(4)][-1]
+    return {
+        name: _named(Unknown, name)
+        for name in names if name not in STAND_INS
+    }
+
+
+def _names_in_pickle(file: BinaryIO) -> set:
+    return {
+        argument.replace(' ', '.').replace('__builtin__.', 'builtins.')
+        for opcode, argument, _ in pickletools.genops(file)
+        if opcode.name == 'GLOBAL'
+    }
+
+
+def load_with_stand_ins(path: str,
+                        map_location: Any = None,
+                        allow_unknown: bool = False) -> Any:
     """Load a checkpoint of MMEngine without calling anything it names.
 
     Args:
         path (str): A file written by ``torch.save``.
         map_location (Any, optional): As in :func:`torch.load`. Defaults to
             None.
+        allow_unknown (bool): Whether names that no checkpoint of MMEngine
+            has are answered by :class:`Unknown`. Defaults to False.
 
     Returns:
         Any: The checkpoint.
@@ -310,8 +364,11 @@ def load_with_stand_ins(path: str, map_location: Any = None) -> Any:
     Raises:
         pickle.UnpicklingError: If the file needs other globals.
     """
+    stand_ins = dict(STAND_INS)
+    if allow_unknown:
+        stand_ins.update(_unknown_names(path))
     if hasattr(torch.serialization, 'clear_safe_globals'):
-        with _stand_ins_allowed():
+        with _allowed(stand_ins):
             loaded = torch.load(
                 path, map_location=map_location, weights_only=True)
     elif zipfile.is_zipfile(path):
@@ -319,7 +376,7 @@ def load_with_stand_ins(path: str, map_location: Any = None) -> Any:
             path,
             map_location=map_location,
             weights_only=False,
-            pickle_module=_STRICT_PICKLE)
+            pickle_module=_strict_pickle(stand_ins))
     else:
         # the format of torch < 1.6, which MMEngine never wrote, may be a tar
         # archive that `weights_only=False` would unpack

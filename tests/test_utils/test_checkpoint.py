@@ -1,5 +1,10 @@
 import builtins
+import os
+import pathlib
 import pickle
+import subprocess
+import sys
+import types
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -14,7 +19,8 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from ride_mm.utils import stand_ins
 from ride_mm.utils.checkpoint import (TRUST_VARIABLE, CheckpointError,
                                       find_damage, install_checkpoint_loader,
-                                      load_checkpoint_file, load_from_http,
+                                      load_checkpoint_file,
+                                      load_foreign_checkpoint, load_from_http,
                                       numbered_checkpoints, step_of)
 
 install_checkpoint_loader()
@@ -383,3 +389,80 @@ def test_numbers(tmp_path):
                      (2, str(tmp_path / 'epoch_2.pth'))]
     assert numbered_checkpoints(str(tmp_path / 'none'), 'epoch_{}.pth') == []
     assert step_of('/a/iter_0012.pth', 'iter_{:04d}.pth') == 12
+
+
+@pytest.fixture
+def foreign_class(monkeypatch):
+    """Classes of a module that is gone when the file is read."""
+    module = types.ModuleType('gone')
+    monkeypatch.setitem(sys.modules, 'gone', module)
+
+    def make(name, base=object):
+        setattr(module, name, type(name, (base, ), dict(__module__='gone')))
+        return getattr(module, name)
+
+    return make
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler,
+                                           foreign_class, zipped):
+    if not (zipped or hasattr(torch.serialization, 'clear_safe_globals')):
+        pytest.skip('torch < 2.4 refuses the old format')
+    config = foreign_class('Config')()
+    config.items = OrderedDict(a=1, path=pathlib.PurePosixPath('a/b'))
+    node = foreign_class('Node', dict)(b=2)
+    path = tmp_path / 'x.pth'
+    torch.save(
+        dict(w=torch.arange(3.), config=config, node=node),
+        path,
+        _use_new_zipfile_serialization=zipped)
+    monkeypatch.delitem(sys.modules, 'gone')
+    with pytest.raises(CheckpointError, match='gone'):
+        load_checkpoint_file(str(path))
+
+    loaded = load_foreign_checkpoint(str(path))
+    assert torch.equal(loaded['w'], torch.arange(3.))
+    assert type(loaded['config']) is type(loaded['node']) is OrderedDict
+    assert loaded['config'].__dict__['items'] == dict(a=1, path={})
+    assert loaded['node'] == dict(b=2)
+    assert 'gone' not in sys.modules
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('function, arguments', [
+    (builtins.exec, ('open({!r}, "w").close()', )),
+    (os.system, ('touch {!r}', )),
+    (subprocess.call, (['touch', '{}'], )),
+])
+def test_foreign_code_does_not_run(tmp_path, unpickler, function, arguments,
+                                   zipped):
+    marker = str(tmp_path / 'marker')
+    arguments = [
+        argument.format(marker) if isinstance(argument, str) else
+        [word.format(marker) for word in argument] for argument in arguments
+    ]
+    path = tmp_path / 'x.pth'
+    torch.save(
+        dict(w=torch.ones(1), config=Calls(function, *arguments)),
+        path,
+        _use_new_zipfile_serialization=zipped)
+    try:
+        loaded = load_foreign_checkpoint(str(path))
+        assert loaded['w'] == 1 and loaded['config'] == {}
+    except CheckpointError as error:
+        assert str(error).startswith('Refused')
+    assert not os.path.exists(marker)
+    # the file is as hostile as it is meant to be
+    torch.load(path, weights_only=False)
+    assert os.path.exists(marker)
+
+
+def test_foreign_damage(tmp_path):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(pickle.dumps(dict(w=1)))
+    with pytest.raises(CheckpointError, match='not that of a checkpoint'):
+        load_foreign_checkpoint(str(path))
+    path.write_text('text')
+    with pytest.raises(CheckpointError, match='not a checkpoint of torch'):
+        load_foreign_checkpoint(str(path))
