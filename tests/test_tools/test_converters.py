@@ -385,10 +385,10 @@ def test_data_of_a_config(tmp_path):
 
 
 def test_tools_take_a_converted_checkpoint(tmp_path, monkeypatch, capsys):
-    from test_configs import train_two_steps_a_stage, write_imagenet_lt
+    from test_configs import train_two_steps_a_stage, write_images
     monkeypatch.setenv('LOCAL_RANK', '0')
     data_root = tmp_path / 'imagenet_lt'
-    write_imagenet_lt(data_root)
+    write_images(data_root, 'ImageNet_LT')
     config, checkpoint = converted(tmp_path, 'r10_ea', 1000)
     monkeypatch.chdir(tmp_path)
     load_tool(ROOT, 'test')([
