@@ -194,6 +194,7 @@ def test_a_checkpoint_of_the_classifier_is_loaded_as_it_is(tmp_path):
 def test_only_initialization_takes_a_whole_backbone(tmp_path):
     """A test of it would have a random head."""
     model = MODELS.build(ride(TINY['vit']))
+    model.init_weights()
     save_whole(TINY['vit'], tmp_path / 'whole.pth')
     with pytest.raises(UserError, match='another architecture'):
         load_checkpoint(model, str(tmp_path / 'whole.pth'))
@@ -264,6 +265,39 @@ def test_position_embeddings_are_resized_by_the_trunk(tmp_path):
     position = model.backbone.pos_embed
     assert position.shape == (1, 17, 8)
     assert torch.equal(position[:, 0], state['backbone.pos_embed'][:, 0])
+
+
+def test_swin_v2_takes_weights_of_other_windows(tmp_path):
+    """Its position biases are computed, whatever the window."""
+    save_whole(TINY['swin_v2'], tmp_path / 'whole.pth')
+    family = copy.deepcopy(TINY['swin_v2'])
+    for part in ('trunk', 'tail'):
+        family[part]['window_size'] = 2
+    model = MODELS.build(
+        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
+    name = 'stages.2.blocks.1.attn.w_msa.relative_coords_table'
+    tables = model.neck.experts[0].state_dict()[name].clone()
+    model.init_weights()
+    state = torch.load(tmp_path / 'whole.pth')['state_dict']
+    expert = model.neck.experts[2].state_dict()
+    assert torch.equal(expert[name], tables)
+    name = name.replace('relative_coords_table', 'cpb_mlp.0.weight')
+    assert torch.equal(expert[name], state[f'backbone.{name}'])
+
+
+# ------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize('name', TINY)
+def test_every_weight_is_trained(name):
+    """None is left over for a distributed wrapper to wait for."""
+    family = TINY[name]
+    model = scatter(MODELS.build(ride(family))).train()
+    x = torch.randn(4, 3, family['size'], family['size'])
+    samples = [DataSample().set_gt_label(i) for i in range(4)]
+    sum(model.loss(x, samples).values()).backward()
+    assert [key for key, value in model.named_parameters()
+            if value.grad is None] == []  # yapf: disable
 
 
 # ------------------------------------------------------------------ mistakes

@@ -8,9 +8,10 @@ from mmengine.logging import print_log
 
 from ride_mm.utils.errors import UserError
 
-# Not learned: a network has them before anything is loaded.
-DERIVED = ('num_batches_tracked', 'relative_position_index',
-           'relative_coords_table', 'attn_mask')
+# Computed from the sizes of windows, which may be others here.
+COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
+# Left out by old checkpoints.
+COUNTS = ('num_batches_tracked', )
 HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
 
 
@@ -38,29 +39,41 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
     # mmengine's mark of a module that is being initialized.
     if not hasattr(module, '_params_init_info'):
         return
+    tail = module.neck.experts[0]
+    aliases = getattr(tail, 'aliases', {})
     whole = _without_prefix(state_dict, prefix)
-    if any(key.startswith('neck.') for key in whole):
+    if any(key.startswith('neck.experts.') for key in whole):
         return
-    if any(key.startswith('backbone.') for key in whole):
-        whole = _without_prefix(whole, 'backbone.')
+    whole = _as_backbone(whole, aliases)
     # First the experts: what they say of widths helps most.
     parts = [('neck.expert', expert) for expert in module.neck.experts]
     parts += [('neck.shared', module.neck.shared),
               ('backbone', module.backbone)]
-    aliases = getattr(module.neck.experts[0], 'aliases', {})
-    for new, old in aliases.items():
-        whole.update({
-            f'{new}.{key}': value
-            for key, value in _without_prefix(whole, f'{old}.').items()
-        })
     for name, part in parts:
-        _load(name, part, whole, module.neck.experts[0])
+        _load(name, part, whole, tail)
     _check_left_over(whole, [part for _, part in parts], aliases)
     state_dict.clear()
     state_dict.update({
         prefix + key: value
         for key, value in module.state_dict().items()
     })
+
+
+def _as_backbone(whole: Dict[str, torch.Tensor],
+                 aliases: Dict[str, str]) -> Dict[str, torch.Tensor]:
+    """Weights of a backbone or classifier under all names of the former."""
+    if any(key.startswith('backbone.') for key in whole):
+        whole = _without_prefix(whole, 'backbone.')
+    whole = {
+        key: value
+        for key, value in whole.items() if not key.endswith(COMPUTED)
+    }
+    for new, old in aliases.items():
+        whole.update({
+            f'{new}.{key}': value
+            for key, value in _without_prefix(whole, f'{old}.').items()
+        })
+    return whole
 
 
 def _without_prefix(state_dict: Dict[str, torch.Tensor],
@@ -119,7 +132,10 @@ def _check_left_over(whole: Dict[str, torch.Tensor], parts: List[nn.Module],
 def _refuse_or_warn(what: str, dims: Dict[str, int]) -> None:
     """Norms may come and go, as at the end of a ViT that is fine-tuned;
     anything else makes another network."""
-    dims = {key: dim for key, dim in dims.items() if not key.endswith(DERIVED)}
+    dims = {
+        key: dim
+        for key, dim in dims.items() if not key.endswith(COMPUTED + COUNTS)
+    }
     if not dims:
         return
     shown = ', '.join(list(dims)[:3]) + (', ...' if len(dims) > 3 else '')
