@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -20,6 +21,13 @@ from ride_mm.engine import launch
 CONFIGS = sorted(
     str(path.relative_to(ROOT)) for folder in ('configs', 'configs/baselines')
     for path in (ROOT / folder).glob('*.py'))
+# The parameters that the model index states; a test of the packaging compares
+# its configs.
+INDEX = {
+    model['Config']: model['Metadata']['Parameters']
+    for model in yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    ['Models']
+}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -28,6 +36,8 @@ def test_config_builds(root, name, monkeypatch):
     monkeypatch.setattr(torch.nn.init, 'kaiming_uniform_', lambda *_, **__: 0)
     cfg = Config.fromfile(root / name)
     model = MODELS.build(cfg.model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert INDEX.get(name, parameters) == parameters
     for loader in (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader):
         for transform in loader.dataset.pipeline:
