@@ -246,6 +246,27 @@ def test_pickled_objects_are_neither_imported_nor_run(official, convert,
     assert not marker.exists()
 
 
+def test_file_of_ride_swin(convert, tmp_path, monkeypatch):
+    official = Answers.load('swin_t_2').draw()
+    yacs = types.ModuleType('yacs')
+    monkeypatch.setitem(sys.modules, 'yacs', yacs)
+    yacs.CfgNode = type('CfgNode', (dict, ), dict(__module__='yacs'))
+    state = convert(
+        dict(model=official, epoch=299, config=yacs.CfgNode(MODEL='swin')))
+    assert same(state, to_ours(official)[1])
+    back = str(tmp_path / 'back.pth')
+    ride_mm_to_official.main([str(tmp_path / 'dst.pth'), back])
+    content = torch.load(back)
+    assert list(content) == ['model'] and same(content['model'], official)
+
+    key = 'layers.0.branches.0.blocks.1.attn_mask'
+    with pytest.raises(UserError, match=f'its {key} is another one'):
+        to_ours(dict(official, **{key: -official[key]}))
+    official.pop('layers.2.branches.1.blocks.5.attn_mask')
+    with pytest.raises(UserError, match='lacks .*branches.1.blocks.5.attn_ma'):
+        to_ours(official)
+
+
 def truncate(path):
     content = path.read_bytes()
     path.write_bytes(content[:len(content) // 2])
@@ -357,8 +378,8 @@ def converted(folder, name, num_classes=None):
 
 
 @pytest.mark.parametrize('name', [
-    'r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10', 'r10_shared', 'r10_ea',
-    'rx50_ea'
+    'r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10_shared', 'r10_ea',
+    'swin_t_2'
 ])
 def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
     config, checkpoint = converted(tmp_path, name)
@@ -385,21 +406,43 @@ def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
         set(answers.num_experts) if routes else {len(answers.logits)})
 
 
-def test_data_of_a_config(tmp_path):
-    config, _ = converted(tmp_path, 'r32_4', 100)
+@pytest.mark.parametrize('name, num_classes, data', [
+    ('r32_4', 100, 'CIFAR100LT'),
+    ('r32_4', 10, 'CIFAR10LT'),
+    ('r32_4', 20, None),
+    ('r10_3', 365, 'PlacesLT'),
+    ('r10_3', 8142, 'INaturalist2018'),
+    ('swin_t_2', 1000, 'ImageNetLT'),
+])
+def test_data_of_a_config(tmp_path, name, num_classes, data):
+    config, checkpoint = converted(tmp_path, name, num_classes)
+    note = f'# No data set here has {num_classes} classes'
+    assert (note in open(config).read()) == (data is None)
     cfg = Config.fromfile(config)
-    assert cfg.train_dataloader.dataset.type == 'CIFAR100LT'
-    assert 'No data set here' not in open(config).read()
-    # ten classes fewer than the recipe's router looks at
-    other = tmp_path / 'other'
-    other.mkdir()
-    config, _ = converted(other, 'r32_4', 10)
+    if data is not None:
+        assert cfg.train_dataloader.dataset.type == data
+    # nothing is left of the recipe's model
+    assert 'init_cfg' not in cfg.model
+    model = MODELS.build(cfg.model)
+    model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=True)
+
+
+def test_config_of_the_docs_trains_a_router(tmp_path):
+    _, checkpoint = converted(tmp_path, 'r10_3', 1000)
+    text = (ROOT / 'docs/checkpoints.md').read_text()
+    block = text.split('```python\n')[1].split('```')[0]
+    config = tmp_path / 'router.py'
+    config.write_text(block.replace('r50.py', 'my_config.py'))
     cfg = Config.fromfile(config)
-    assert cfg.train_dataloader.dataset.type == 'CIFAR10LT'
-    another = tmp_path / 'another'
-    another.mkdir()
-    config, _ = converted(another, 'r32_4', 20)
-    assert '# No data set here has 20 classes' in open(config).read()
+    model = MODELS.build(cfg.model)
+    assert model.stage == 'router' and cfg.load_from == checkpoint
+    missing, extra = model.load_state_dict(
+        torch.load(checkpoint)['state_dict'], strict=False)
+    assert not extra
+    assert missing and all('router' in key for key in missing)
+    assert cfg.train_cfg.max_epochs == 5
+    assert [hook.type for hook in cfg.custom_hooks] == ['ClassCountsHook']
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
 
 
 def test_tools_take_a_converted_checkpoint(tmp_path, monkeypatch, capsys):

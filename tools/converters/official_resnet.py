@@ -190,7 +190,11 @@ class ResNet(Network):
                 100: 'ride_r32_cifar100_lt.py',
                 10: 'ride_r32_cifar10_lt.py'
             }
-        return {1000: 'ride_r50_imagenet_lt.py'}
+        return {
+            1000: 'ride_r50_imagenet_lt.py',
+            8142: 'ride_r50_inaturalist2018.py',
+            365: 'ride_r152_places_lt.py'
+        }
 
     def backbone(self) -> dict:
         stages = len(self.layout.trunk)
