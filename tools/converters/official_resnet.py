@@ -190,8 +190,9 @@ class ResNet(Network):
                 100: 'ride_r32_cifar100_lt.py',
                 10: 'ride_r32_cifar10_lt.py'
             }
+        size = dict(ResNet10='r10', ResNeXt='rx50').get(self.family, 'r50')
         return {
-            1000: 'ride_r50_imagenet_lt.py',
+            1000: f'ride_{size}_imagenet_lt.py',
             8142: 'ride_r50_inaturalist2018.py',
             365: 'ride_r152_places_lt.py'
         }
