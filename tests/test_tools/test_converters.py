@@ -141,6 +141,16 @@ def test_every_key_is_used(official, key):
                     lambda state: state.update({key: torch.zeros(1)})))
 
 
+@pytest.mark.parametrize('index', ['7', '999999999', 'x'])
+def test_experts_without_a_gap(official, index):
+    gap = {
+        key.replace('linears.2.', f'linears.{index}.'): value
+        for key, value in official.items()
+    }
+    with pytest.raises(UserError, match='it lacks backbone.linears.2.weight'):
+        to_ours(gap)
+
+
 @pytest.mark.parametrize('key', [
     'backbone.layer2s.1.3.conv1.weight',
     'backbone.linears.2.weight',
@@ -517,3 +527,12 @@ def test_networks_the_official_code_has_not(tiny_model, tmp_path, change,
     with pytest.raises(UserError, match=words):
         ride_mm_to_official.main([src, dst])
     assert not os.path.exists(dst)
+
+
+def test_backbone_the_official_code_has_not(tmp_path):
+    src = str(tmp_path / 'a.pth')
+    state = {'backbone.cls_token': 0, 'neck.experts.0.layers.8.ln1.bias': 0}
+    torch.save(dict(state_dict={key: torch.ones(1) for key in state}), src)
+    with pytest.raises(
+            UserError, match='no network whose keys are backbone.c'):
+        ride_mm_to_official.main([src, str(tmp_path / 'b.pth')])
