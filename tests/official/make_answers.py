@@ -64,8 +64,6 @@ CASES = [
     Case('rx152_2', 'ResNeXt152Model',
          dict(num_experts=2, reduce_dimension=True)),
 ]
-# Whose class has no factor.
-UNSCALED = ('rx50', 'rx152')
 _SMALL = dict(
     depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], use_normed_linear=True)
 SWIN_CASES = [
@@ -134,7 +132,8 @@ class Asked:
             self.backbone = self.model.backbone
             single = [getattr(self.backbone, 'linear', None)]
             self.classifiers = list(getattr(self.backbone, 'linears', single))
-            self.scale = 1 if case.name in UNSCALED else self.backbone.s
+            # a single ResNeXt has none
+            self.scale = getattr(self.backbone, 's', 1)
             self.answer_scale = 1
         self.model.eval()
         own = self.model.state_dict()
