@@ -7,7 +7,7 @@ import json
 import math
 import zlib
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -44,16 +44,25 @@ def is_router(key: str) -> bool:
     return 'help_pred' in key
 
 
+def constant_name(key: str, shape: Sequence[int]) -> Optional[str]:
+    """Name of what a network saves though it is not learned."""
+    name = key.split('.')[-1]
+    if name in ('attn_mask', 'relative_position_index'):
+        return f'{name}_{shape[0]}'
+    return None
+
+
 def draw_state(shapes: Dict[str, Sequence[int]],
                router_seed: int = 0) -> Dict[str, torch.Tensor]:
     """Draw all weights of a network."""
-    # Ten times as large: decisions are clear though images are much alike.
-    return {
-        key:
-        10 *
-        draw(key, shape, router_seed) if is_router(key) else draw(key, shape)
-        for key, shape in shapes.items()
-    }
+    state = {}
+    for key, shape in shapes.items():
+        if is_router(key):
+            # Decisions are clear though images are much alike.
+            state[key] = 10 * draw(key, shape, router_seed)
+        elif constant_name(key, shape) is None:
+            state[key] = draw(key, shape)
+    return state
 
 
 def draw_images(number: int, size: int) -> torch.Tensor:
@@ -79,6 +88,8 @@ class Answers(NamedTuple):
         ensemble (np.ndarray): Its answer with all experts, (N, K).
         routed (np.ndarray, optional): Its routed answer, (N, K).
         num_experts (np.ndarray, optional): Experts used, (N, ).
+        constants (dict[str, np.ndarray]): What it saves though it is not
+            learned, by :func:`constant_name`.
     """
 
     arch: dict
@@ -90,11 +101,14 @@ class Answers(NamedTuple):
     ensemble: np.ndarray
     routed: Optional[np.ndarray] = None
     num_experts: Optional[np.ndarray] = None
+    constants: Dict[str, np.ndarray] = {}
 
     def save(self, name: str) -> None:
         """Write the answers to a small file."""
-        arrays, facts = {}, {}
+        arrays, facts = dict(self.constants), {}
         for field, value in self._asdict().items():
+            if field == 'constants':
+                continue
             if isinstance(value, np.ndarray):
                 arrays[field] = value
             elif value is not None:
@@ -107,14 +121,24 @@ class Answers(NamedTuple):
     def load(cls, name: str) -> 'Answers':
         """Read the answers."""
         with np.load(FOLDER / f'{name}.npz') as file:
-            fields: Dict[str, Any] = dict(file)
-        return cls(**json.loads(fields.pop('facts').tobytes()), **fields)
+            arrays = dict(file)
+        facts = json.loads(arrays.pop('facts').tobytes())
+        fields = {
+            field: arrays.pop(field)
+            for field in cls._fields if field in arrays
+        }
+        return cls(constants=arrays, **facts, **fields)
 
     def draw(self) -> Dict[str, torch.Tensor]:
         """Draw the weights, and check that they are the same again."""
         assert drawn(self.shapes, self.size) == self.drawn, (
             'torch draws other numbers here: make the answers anew')
-        return draw_state(self.shapes, self.router_seed)
+        state = draw_state(self.shapes, self.router_seed)
+        for key, shape in self.shapes.items():
+            name = constant_name(key, shape)
+            if name is not None:
+                state[key] = torch.from_numpy(self.constants[name])
+        return {key: state[key] for key in self.shapes}
 
     def images(self) -> torch.Tensor:
         """Draw the images."""

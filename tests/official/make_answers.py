@@ -1,7 +1,9 @@
 """Ask the official code for the answers that the converters are tested by.
 
     git clone https://github.com/frank-xwang/RIDE-LongTailRecognition
-    python tests/official/make_answers.py --official RIDE-LongTailRecognition
+    git clone https://github.com/frank-xwang/RIDE-Swin
+    python tests/official/make_answers.py \\
+        --official RIDE-LongTailRecognition --swin RIDE-Swin
 
 Without a GPU. What is patched in it to run today is printed.
 """
@@ -10,11 +12,13 @@ import contextlib
 import importlib
 import io
 import sys
+import types
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import draws
 import torch
+from torch import nn
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 # A decision this far from a tie is the same on every machine.
@@ -60,6 +64,16 @@ CASES = [
     Case('rx152_2', 'ResNeXt152Model',
          dict(num_experts=2, reduce_dimension=True)),
 ]
+_SMALL = dict(
+    depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], use_normed_linear=True)
+SWIN_CASES = [
+    Case('swin_t', 'SwinTransformer', dict(use_normed_linear=True)),
+    Case('swin_t_2', 'SwinTransformer',
+         dict(num_experts=2, use_normed_linear=True)),
+    Case('swin_t_2_linear', 'SwinTransformer',
+         dict(num_experts=2, force_original_feature_dim=True)),
+    Case('swin_s_3', 'SwinTransformer', dict(_SMALL, num_experts=3)),
+]
 
 
 class _BoolMasks:
@@ -84,18 +98,50 @@ def import_official(path: str) -> None:
         print(f'patched {patch.name}: {patch.why}')
 
 
+def import_swin(path: str) -> None:
+    """Make the network of RIDE-Swin importable, without all around it."""
+    try:
+        import timm.models.layers  # noqa: F401
+    except ImportError:
+        layers = types.ModuleType('timm.models.layers')
+        layers.DropPath = lambda rate: nn.Identity()
+        layers.to_2tuple = nn.modules.utils._pair
+        layers.trunc_normal_ = nn.init.trunc_normal_
+        for name in ('timm', 'timm.models', 'timm.models.layers'):
+            sys.modules[name] = layers
+        print('patched timm: not installed; nothing of it matters here')
+    sys.path.insert(0, str(Path(path, 'models').resolve()))
+
+
 class Asked:
     """A network of the official code with drawn weights."""
 
     def __init__(self, case: Case) -> None:
-        models = importlib.import_module('model.model')
         args = dict(num_classes=draws.NUM_CLASSES, **case.args)
         self.arch = dict(type=case.kind, args=args)
-        self.model = getattr(models, case.kind)(**args).eval()
-        self.backbone = self.model.backbone
-        self.shapes = {
-            key: list(value.shape)
-            for key, value in self.model.state_dict().items()
+        if case in SWIN_CASES:
+            module = importlib.import_module('swin_transformer')
+            self.model = self.backbone = module.SwinTransformer(**args)
+            self.classifiers = list(self.model.heads)
+            # a part of its loss, not of its answer
+            self.scale = 30 if args.get('use_normed_linear') else 1
+            self.answer_scale = self.scale
+        else:
+            module = importlib.import_module('model.model')
+            self.model = getattr(module, case.kind)(**args)
+            self.backbone = self.model.backbone
+            single = [getattr(self.backbone, 'linear', None)]
+            self.classifiers = list(getattr(self.backbone, 'linears', single))
+            # a single ResNeXt has none
+            self.scale = getattr(self.backbone, 's', 1)
+            self.answer_scale = 1
+        self.model.eval()
+        own = self.model.state_dict()
+        self.shapes = {key: list(value.shape) for key, value in own.items()}
+        self.constants = {
+            draws.constant_name(key, value.shape): value.numpy()
+            for key, value in own.items()
+            if draws.constant_name(key, value.shape) is not None
         }
         self.size = 32 if '32' in case.kind else 224
         self.images = draws.draw_images(case.images, self.size)
@@ -103,23 +149,22 @@ class Asked:
 
     def draw(self, router_seed: int) -> None:
         self.router_seed = router_seed
-        self.model.load_state_dict(draws.draw_state(self.shapes, router_seed))
+        drawn = draws.draw_state(self.shapes, router_seed)
+        missing, extra = self.model.load_state_dict(drawn, strict=False)
+        assert not extra and len(missing) + len(drawn) == len(self.shapes)
 
     def logits(self) -> Tuple[torch.Tensor, torch.Tensor]:
         """Of every expert, (E, N, K), and of the ensemble, (N, K)."""
-        backbone, found = self.backbone, []
-        linears = getattr(backbone, 'linears', None)
-        if linears is None:
-            linears = [backbone.linear]
+        found = []
         hooks = [
-            linear.register_forward_hook(
+            classifier.register_forward_hook(
                 lambda module, inputs, output: found.append(output))
-            for linear in linears
+            for classifier in self.classifiers
         ]
         ensemble = self._run()
         for hook in hooks:
             hook.remove()
-        return torch.stack(found) * getattr(backbone, 's', 1), ensemble
+        return torch.stack(found) * self.scale, ensemble * self.answer_scale
 
     def _run(self) -> torch.Tensor:
         if not hasattr(self.model, 'confidence_model'):
@@ -182,6 +227,7 @@ def ask(case: Case) -> draws.Answers:
         drawn=draws.drawn(network.shapes, network.size),
         logits=logits.numpy(),
         ensemble=ensemble.numpy(),
+        constants=network.constants,
         **answers)
 
 
@@ -191,20 +237,21 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--official', required=True, help='a clone of the official code')
+    parser.add_argument('--swin', required=True, help='a clone of RIDE-Swin')
     parser.add_argument(
         '--only', nargs='+', help='names of the answers to make')
     args = parser.parse_args(argv)
 
     import_official(args.official)
+    import_swin(args.swin)
     draws.FOLDER.mkdir(exist_ok=True)
-    for case in CASES:
+    for case in CASES + SWIN_CASES:
         if args.only is None or case.name in args.only:
             with contextlib.redirect_stdout(io.StringIO()):
                 answers = ask(case)
             answers.save(case.name)
-            print(case.name, answers.num_experts,
-                  abs(answers.logits).max(),
-                  answers.logits.std(1).mean())
+            print(f'{case.name}: experts used {answers.num_experts}, largest '
+                  f'logit {abs(answers.logits).max():.2f}')
 
 
 if __name__ == '__main__':

@@ -28,13 +28,35 @@ NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
 
 def same(found, expected):
     """Whether two state dicts are equal, bit by bit."""
-    return list(found) == list(expected) and all(
+    return found.keys() == expected.keys() and all(
         torch.equal(found[key], expected[key]) for key in expected)
+
+
+def asked_for(settings):
+    """Options of an official network, by the names that both share."""
+    if 'MODEL' in settings:
+        model = settings['MODEL']
+        names = dict(
+            NUM_EXPERTS='num_experts',
+            NUM_CLASSES='num_classes',
+            USE_NORMED_LINEAR='use_normed_linear',
+            FORCE_ORIGINAL_FEATURE_DIM='force_original_feature_dim')
+        return dict({
+            name: model[key]
+            for key, name in names.items()
+        },
+                    type='SwinTransformer',
+                    depths=model['SWIN']['DEPTHS'],
+                    num_heads=model['SWIN']['NUM_HEADS'])
+    arch = settings['arch']
+    options = dict(arch['args'], type=arch['type'])
+    options.pop('reduce_dimension', None)
+    return options
 
 
 def test_all_official_networks_are_here():
     kinds = {Answers.load(name).arch['type'] for name in NAMES}
-    assert kinds == set(CLASSES)
+    assert kinds == {*CLASSES, 'SwinTransformer'}
 
 
 @torch.no_grad()
@@ -43,13 +65,9 @@ def test_answers_of_the_official_code(name):
     answers = Answers.load(name)
     official = answers.draw()
     network, state = to_ours(official)
-    arch = network.official_settings()['arch']
-    assert arch['type'] == answers.arch['type']
-    assert arch['args'].items() >= {
-        key: value
-        for key, value in answers.arch['args'].items()
-        if key != 'reduce_dimension'
-    }.items()
+    settings = network.official_settings()
+    assert asked_for(settings).items() >= asked_for(
+        dict(arch=answers.arch)).items()
 
     model = MODELS.build(network.model()).eval()
     model.load_state_dict(state)
@@ -121,6 +139,16 @@ def test_every_key_is_used(official, key):
         to_ours(
             altered(official,
                     lambda state: state.update({key: torch.zeros(1)})))
+
+
+@pytest.mark.parametrize('index', ['7', '999999999', 'x'])
+def test_experts_without_a_gap(official, index):
+    gap = {
+        key.replace('linears.2.', f'linears.{index}.'): value
+        for key, value in official.items()
+    }
+    with pytest.raises(UserError, match='it lacks backbone.linears.2.weight'):
+        to_ours(gap)
 
 
 @pytest.mark.parametrize('key', [
@@ -226,6 +254,27 @@ def test_pickled_objects_are_neither_imported_nor_run(official, convert,
     with pytest.raises(UserError, match='Refused to load .*system'):
         convert(dict(content, epoch=6))
     assert not marker.exists()
+
+
+def test_file_of_ride_swin(convert, tmp_path, monkeypatch):
+    official = Answers.load('swin_t_2').draw()
+    yacs = types.ModuleType('yacs')
+    monkeypatch.setitem(sys.modules, 'yacs', yacs)
+    yacs.CfgNode = type('CfgNode', (dict, ), dict(__module__='yacs'))
+    state = convert(
+        dict(model=official, epoch=299, config=yacs.CfgNode(MODEL='swin')))
+    assert same(state, to_ours(official)[1])
+    back = str(tmp_path / 'back.pth')
+    ride_mm_to_official.main([str(tmp_path / 'dst.pth'), back])
+    content = torch.load(back)
+    assert list(content) == ['model'] and same(content['model'], official)
+
+    key = 'layers.0.branches.0.blocks.1.attn_mask'
+    with pytest.raises(UserError, match=f'its {key} is another one'):
+        to_ours(dict(official, **{key: -official[key]}))
+    official.pop('layers.2.branches.1.blocks.5.attn_mask')
+    with pytest.raises(UserError, match='lacks .*branches.1.blocks.5.attn_ma'):
+        to_ours(official)
 
 
 def truncate(path):
@@ -339,8 +388,8 @@ def converted(folder, name, num_classes=None):
 
 
 @pytest.mark.parametrize('name', [
-    'r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10', 'r10_shared', 'r10_ea',
-    'rx50_ea'
+    'r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10_shared', 'r10_ea',
+    'swin_t_2'
 ])
 def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
     config, checkpoint = converted(tmp_path, name)
@@ -367,21 +416,43 @@ def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
         set(answers.num_experts) if routes else {len(answers.logits)})
 
 
-def test_data_of_a_config(tmp_path):
-    config, _ = converted(tmp_path, 'r32_4', 100)
+@pytest.mark.parametrize('name, num_classes, data', [
+    ('r32_4', 100, 'CIFAR100LT'),
+    ('r32_4', 10, 'CIFAR10LT'),
+    ('r32_4', 20, None),
+    ('r10_3', 365, 'PlacesLT'),
+    ('r10_3', 8142, 'INaturalist2018'),
+    ('swin_t_2', 1000, 'ImageNetLT'),
+])
+def test_data_of_a_config(tmp_path, name, num_classes, data):
+    config, checkpoint = converted(tmp_path, name, num_classes)
+    note = f'# No data set here has {num_classes} classes'
+    assert (note in open(config).read()) == (data is None)
     cfg = Config.fromfile(config)
-    assert cfg.train_dataloader.dataset.type == 'CIFAR100LT'
-    assert 'No data set here' not in open(config).read()
-    # ten classes fewer than the recipe's router looks at
-    other = tmp_path / 'other'
-    other.mkdir()
-    config, _ = converted(other, 'r32_4', 10)
+    if data is not None:
+        assert cfg.train_dataloader.dataset.type == data
+    # nothing is left of the recipe's model
+    assert 'init_cfg' not in cfg.model
+    model = MODELS.build(cfg.model)
+    model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=True)
+
+
+def test_config_of_the_docs_trains_a_router(tmp_path):
+    _, checkpoint = converted(tmp_path, 'r10_3', 1000)
+    text = (ROOT / 'docs/checkpoints.md').read_text()
+    block = text.split('```python\n')[1].split('```')[0]
+    config = tmp_path / 'router.py'
+    config.write_text(block.replace('r50.py', 'my_config.py'))
     cfg = Config.fromfile(config)
-    assert cfg.train_dataloader.dataset.type == 'CIFAR10LT'
-    another = tmp_path / 'another'
-    another.mkdir()
-    config, _ = converted(another, 'r32_4', 20)
-    assert '# No data set here has 20 classes' in open(config).read()
+    model = MODELS.build(cfg.model)
+    assert model.stage == 'router' and cfg.load_from == checkpoint
+    missing, extra = model.load_state_dict(
+        torch.load(checkpoint)['state_dict'], strict=False)
+    assert not extra
+    assert missing and all('router' in key for key in missing)
+    assert cfg.train_cfg.max_epochs == 5
+    assert [hook.type for hook in cfg.custom_hooks] == ['ClassCountsHook']
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
 
 
 def test_tools_take_a_converted_checkpoint(tmp_path, monkeypatch, capsys):
@@ -456,3 +527,12 @@ def test_networks_the_official_code_has_not(tiny_model, tmp_path, change,
     with pytest.raises(UserError, match=words):
         ride_mm_to_official.main([src, dst])
     assert not os.path.exists(dst)
+
+
+def test_backbone_the_official_code_has_not(tmp_path):
+    src = str(tmp_path / 'a.pth')
+    state = {'backbone.cls_token': 0, 'neck.experts.0.layers.8.ln1.bias': 0}
+    torch.save(dict(state_dict={key: torch.ones(1) for key in state}), src)
+    with pytest.raises(
+            UserError, match='no network whose keys are backbone.c'):
+        ride_mm_to_official.main([src, str(tmp_path / 'b.pth')])

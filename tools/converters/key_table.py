@@ -100,13 +100,14 @@ def count(state: State, prefix: str) -> int:
         prefix (str): What the keys of the list begin with, with its dot.
 
     Returns:
-        int: One more than the largest index; 0 if there is no such key.
+        int: How many indices there are. Should one be missing, the last one
+        is left over when keys are compared.
     """
-    indices = [
-        key[len(prefix):].split('.')[0] for key in state
-        if key.startswith(prefix)
-    ]
-    return 1 + max((int(i) for i in indices if i.isdigit()), default=-1)
+    indices = {
+        key[len(prefix):].split('.')[0]
+        for key in state if key.startswith(prefix)
+    }
+    return len(indices)
 
 
 def size(state: State, key: str, dim: int = 0) -> int:
