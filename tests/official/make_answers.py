@@ -1,9 +1,9 @@
 """Ask the official code for the answers that the converters are tested by.
 
     git clone https://github.com/frank-xwang/RIDE-LongTailRecognition
-    git clone https://github.com/frank-xwang/RIDE-Swin
+    git clone https://github.com/TonyLianLong/RIDE-Swin-LongTailRecognition
     python tests/official/make_answers.py \\
-        --official RIDE-LongTailRecognition --swin RIDE-Swin
+        --official RIDE-LongTailRecognition --swin RIDE-Swin-LongTailRecognition
 
 Without a GPU. What is patched in it to run today is printed.
 """
