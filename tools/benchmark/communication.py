@@ -22,7 +22,6 @@ from mmpretrain.registry import MODELS
 from torch.profiler import profile
 
 from ride_mm.models.classifiers import RIDEClassifier
-from ride_mm.models.classifiers.ride import STAGES
 from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import run_tool
 
@@ -37,6 +36,8 @@ LINKS = {
 }
 # images in the step that is counted: the bytes do not depend on it
 _BATCH = 2
+# Of a whole run.
+STAGES = ('experts', 'router')
 _FP32 = 4
 
 
