@@ -3,7 +3,8 @@
     git clone https://github.com/frank-xwang/RIDE-LongTailRecognition
     git clone https://github.com/TonyLianLong/RIDE-Swin-LongTailRecognition
     python tests/official/make_answers.py \\
-        --official RIDE-LongTailRecognition --swin RIDE-Swin-LongTailRecognition
+        --official RIDE-LongTailRecognition \\
+        --swin RIDE-Swin-LongTailRecognition
 
 Without a GPU. What is patched in it to run today is printed.
 """

@@ -78,7 +78,6 @@ class Network:
 
     def model(self) -> dict:
         """Config of a ``RIDEClassifier``, as far as the tensors tell."""
-        experts = dict(num_experts=self.layout.num_experts)
         classifier = dict(type='LinearClassifier')
         if self.layout.cosine:
             classifier = dict(type='CosineClassifier', scale=30)
@@ -87,13 +86,13 @@ class Network:
             router = dict(type='ExpertRouter', topk=self.topk)
         return dict(
             type='RIDEClassifier',
+            num_experts=self.layout.num_experts,
             backbone=self.backbone(),
-            neck=dict(type='MultiExpertNeck', **experts, **self.neck()),
+            neck=dict(type='MultiExpertNeck', **self.neck()),
             head=dict(
                 type='RIDEHead',
                 num_classes=self.num_classes,
                 in_channels=self.out_channels[-1],
-                **experts,
                 classifier=classifier,
                 router=router))
 
