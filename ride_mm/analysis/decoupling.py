@@ -78,7 +78,9 @@ def tau_normalization(
             '"LinearClassifier": a CosineClassifier has no norms to divide by')
     features, labels = zip(*_batches(model, loader, model.extract_feat))
     features = [torch.cat(columns) for columns in zip(*features)]
-    weights = [layer.weight.cpu() for layer in model.head.classifiers]
+    weights = [
+        layer.weight.detach().cpu() for layer in model.head.classifiers
+    ]
 
     def predict(tau: float) -> torch.Tensor:
         logits = sum(feature @ tau_normalized(weight, tau).T

@@ -222,6 +222,9 @@ def test_mistakes(root, tool, tmp_path, capsys):
     with pytest.raises(UserError, match='on which nothing is chosen'):
         tool('choose_tau', root / 'configs/ride_r32_digits_lt.py', checkpoint,
              'tau-norm', '--out', 'new.pth')
+    with pytest.raises(UserError, match='config has no val_dataloader'):
+        tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth',
+             '--cfg-options', 'val_dataloader=None')
     with pytest.raises(SystemExit):
         tool('choose_tau', config, checkpoint, 'tau-norm')
     assert '--out FILE is needed' in capsys.readouterr().err

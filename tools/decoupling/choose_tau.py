@@ -54,8 +54,12 @@ def check_val_set(cfg) -> None:
     """Refuse to choose anything on the test set.
 
     Raises:
-        UserError: If validation and test images are the same.
+        UserError: If validation and test images are the same, or there are
+            no validation images.
     """
+    if cfg.get('val_dataloader') is None:
+        raise UserError('the config has no val_dataloader, whose images tau '
+                        'is chosen on')
     if cfg.val_dataloader.dataset == cfg.test_dataloader.dataset:
         raise UserError(
             "the config's val_dataloader has the test set, on which nothing "
