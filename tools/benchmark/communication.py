@@ -1,12 +1,11 @@
 """Count the bytes that a step of distributed training sends.
 
 Two processes on this machine train a step of each stage by gloo, and what
-their collectives are given is read from PyTorch's profiler. Beside it stands
-what it has to be, by the number of parameters, and the time that n GPUs need
-to send it and to compute the step, on paper.
+their collectives are given is counted as PyTorch dispatches them. Beside it
+stands what it has to be, by the number of parameters, and the time that n GPUs
+need to send it and to compute the step, on paper.
 """
 import argparse
-import math
 import socket
 from typing import Dict, Optional, Sequence
 
@@ -19,7 +18,8 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from torch.profiler import profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from ride_mm.models.classifiers import RIDEClassifier
 from ride_mm.structures import BatchDataSample
@@ -149,14 +149,27 @@ def _count_stage(cfg: Config, model: RIDEClassifier, stage: str) -> int:
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
     inputs = torch.randn(_BATCH, 3, *variants.image_size(cfg))
     samples = BatchDataSample(torch.arange(_BATCH))
-    with profile(record_shapes=True) as profiler:
+    with _CountCollectives() as counted:
         losses = wrapped(inputs, samples, mode='loss')
         sum(losses.values()).backward()
-    shapes = [
-        shape for event in profiler.events() if event.name.startswith('gloo:')
-        for shape in event.input_shapes
-    ]
-    return _FP32 * sum(math.prod(shape) for shape in shapes)
+    return counted.bytes
+
+
+class _CountCollectives(TorchDispatchMode):
+    """Adds up the bytes of the tensors that collectives are called with.
+
+    A profiler would miss what a gloo thread has not yet reported.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == 'c10d':
+            self.bytes += sum(leaf.nbytes for leaf in tree_iter(args[0])
+                              if isinstance(leaf, torch.Tensor))
+        return func(*args, **(kwargs or {}))
 
 
 def build(cfg: Config) -> RIDEClassifier:
