@@ -1,29 +1,15 @@
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
-from ride_mm.datasets.class_counts import GROUPS, group_masks
+from ride_mm.datasets.class_counts import group_masks
 from ride_mm.evaluation.class_group_metric import group_titles
-from ride_mm.evaluation.expert_usage import key_prefix, most_experts
+from .style import GRID, GROUP_COLORS, INK, LEGEND, TITLE, clean, save
 
-# Okabe and Ito's palette: distinct for every common form of colour blindness.
-GROUP_COLORS = dict(many='#0072B2', medium='#E69F00', few='#009E73')
-INK, SOFT, GRID = '#222222', '#666666', '#dddddd'
-TITLE = dict(loc='left', fontsize=15, fontweight='bold', color=INK)
-LEGEND = dict(
-    loc='lower left',
-    bbox_to_anchor=(0, 1),
-    frameon=False,
-    handlelength=1,
-    handletextpad=.5,
-    columnspacing=1.5,
-    borderaxespad=.4,
-    borderpad=0)
-DPI = 150
 MAX_BARS = 120
 MAX_DOTS = 2000
 
@@ -45,7 +31,7 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
         accuracy (Sequence[float]): Percent per class with length K; NaN for
             a class that was not tested.
         class_counts (Sequence[int]): Training images per class, K numbers.
-        path (str | Path): The PNG file to write.
+        path (str | Path): The picture to write, see :func:`save`.
         overall (float): Accuracy over all images, percent, for the title.
         thresholds (Sequence[int]): The smallest and the largest medium-shot
             class. Defaults to (20, 100).
@@ -102,9 +88,9 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
     bottom.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:g}'))
     _name_classes(bottom, order, class_names)
     for axes in (top, bottom):
-        _clean(axes)
+        clean(axes)
         axes.grid(axis='y', color=GRID, linewidth=.8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_classes(axes: Axes, where: np.ndarray, accuracy: np.ndarray,
@@ -153,105 +139,3 @@ def _name_classes(axes: Axes, order: np.ndarray,
         dots = 'dot: a class, ' if len(order) <= MAX_DOTS else ''
         label += f' ({dots}bar: mean of up to {size} classes)'
     axes.set_xlabel(label)
-
-
-def plot_expert_usage(figures: Dict[str, float],
-                      path: Union[str, Path],
-                      thresholds: Sequence[int] = (20, 100)) -> Path:
-    """Draw how many experts images run: overall, many, medium and few.
-
-    Args:
-        figures (dict[str, float]): What :func:`expert_usage` returns.
-        path (str | Path): The PNG file to write.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class, for the labels. Defaults to (20, 100).
-
-    Returns:
-        Path: The file.
-    """
-    prefixes = {
-        name: key_prefix(name)
-        for name in ('overall', *GROUPS)
-        if f'{key_prefix(name)}mean' in figures
-    }
-    most = most_experts(figures)
-    colors = _shades(most)
-
-    figure = Figure(figsize=(10, 1.6 + .75 * len(prefixes)),
-                    layout='constrained')
-    axes = figure.subplots()
-    rows = np.arange(len(prefixes))
-    left = np.zeros(len(prefixes))
-    for num in range(1, most + 1):
-        shares = np.array(
-            [figures[f'{prefix}used_{num}'] for prefix in prefixes.values()])
-        axes.barh(
-            rows,
-            shares,
-            left=left,
-            height=.68,
-            color=colors[num - 1],
-            edgecolor='white',
-            label=f'{num} expert' + 's' * (num > 1))
-        _label_shares(axes, rows, left, shares, colors[num - 1])
-        left += shares
-    for row, prefix in zip(rows, prefixes.values()):
-        axes.text(
-            101.5,
-            row,
-            f"mean {figures[f'{prefix}mean']:.2f} experts\n"
-            f"{100 * figures[f'{prefix}compute']:.0f}% of full compute",
-            va='center',
-            color=INK,
-            fontsize=10)
-
-    titles = group_titles(thresholds)
-    axes.set_yticks(rows, [titles[name] for name in prefixes], fontsize=11)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel='share of the test images')
-    axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.set_title(
-        f"Experts used: {figures['mean']:.2f} of {most} on average",
-        pad=34,
-        **TITLE)
-    axes.legend(**LEGEND, ncols=most)
-    _clean(axes)
-    axes.tick_params(axis='y', length=0)
-    return _save(figure, path)
-
-
-def _shades(num: int) -> List[tuple]:
-    """Blues from light to dark: more experts, more ink."""
-    light, dark = np.array([.78, .87, .95]), np.array([.03, .27, .50])
-    return [
-        tuple(light + (dark - light) * step)
-        for step in np.linspace(0., 1., max(num, 2))[:num]
-    ]
-
-
-def _label_shares(axes: Axes, rows: np.ndarray, left: np.ndarray,
-                  shares: np.ndarray, color: tuple) -> None:
-    ink = INK if np.mean(color) > .55 else 'white'
-    for row, start, share in zip(rows, left, shares):
-        if share >= 5:  # narrower ones have no room for the number
-            axes.text(
-                start + share / 2,
-                row,
-                f'{share:.0f}%',
-                ha='center',
-                va='center',
-                color=ink,
-                fontsize=11)
-
-
-def _clean(axes: Axes) -> None:
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.tick_params(colors=SOFT, labelcolor=INK)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: Union[str, Path]) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, facecolor='white', format='png')
-    return path

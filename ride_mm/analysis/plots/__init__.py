@@ -1,0 +1,5 @@
+from .accuracy_by_class import plot_accuracy_by_class
+from .expert_usage import plot_expert_usage
+from .style import save
+
+__all__ = ['plot_accuracy_by_class', 'plot_expert_usage', 'save']
