@@ -23,7 +23,8 @@ _HOUSEKEEPING = re.compile(
     r'|env_cfg|model_wrapper_cfg|randomness\.seed'
     r'|default_hooks\.(checkpoint|logger|visualization))(\..*)?')
 # Validations are kept without what only details the groups.
-_DETAIL = re.compile(r'.*/(balanced.*|(many|medium|few)_.*)')
+_DETAIL = re.compile(r'.*/((balanced|harmonic|geometric|worst|by_class).*'
+                     r'|(many|medium|few)_.*)')
 _STEP = re.compile(r'Epoch\(train\) +\[(\d+)\]\[ *\d+/(\d+)\]')
 
 

@@ -10,15 +10,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.datasets.class_counts import (GROUPS, Thresholds,
+                                           resolve_thresholds)
 from ride_mm.evaluation import (accuracy_by_class, expert_usage,
                                 long_tail_accuracy)
-from ride_mm.evaluation.class_group_metric import (build_table, group_titles,
-                                                   resolve_class_counts,
-                                                   sample_groups,
-                                                   validate_labels,
-                                                   validate_thresholds)
 from ride_mm.evaluation.expert_usage import usage_cells, usage_columns
+from ride_mm.evaluation.groups import (group_titles, resolve_class_counts,
+                                       sample_groups, validate_labels)
+from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
 from .plots import plot_accuracy_by_class, plot_expert_usage
 from .predictions import Predictions, read_predictions
@@ -53,7 +52,7 @@ def load_test_classes(config: Union[str, Path]
     metric = _long_tail_options(cfg.get('test_evaluator'))
     counts = resolve_class_counts(
         metric.get('class_counts'), dataset.metainfo, 'LongTailMetric')
-    thresholds = validate_thresholds(metric.get('thresholds', (20, 100)))
+    thresholds = resolve_thresholds(metric.get('thresholds', 'ride'))
     return counts, thresholds, dataset.metainfo, len(dataset)
 
 
@@ -67,14 +66,14 @@ def _long_tail_options(evaluator) -> dict:
 
 def summarize(predictions: Predictions,
               class_counts: Sequence[int],
-              thresholds: Sequence[int] = (20, 100)) -> Dict[str, float]:
+              thresholds: Thresholds = 'ride') -> Dict[str, float]:
     """Compute the figures that the metrics of a test run report.
 
     Args:
         predictions (Predictions): The predictions for N images.
         class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
 
     Returns:
         dict[str, float]: The figures of :func:`long_tail_accuracy` (top-1)
@@ -112,15 +111,15 @@ def _validate_classes(predictions: Predictions,
 def summary_table(figures: Dict[str, float],
                   predictions: Predictions,
                   class_counts: Sequence[int],
-                  thresholds: Sequence[int] = (20, 100)) -> Table:
+                  thresholds: Thresholds = 'ride') -> Table:
     """Lay out the figures of :func:`summarize`, one row per group.
 
     Args:
         figures (dict[str, float]): The figures.
         predictions (Predictions): The predictions that they describe.
         class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
 
     Returns:
         rich.table.Table: The table, for ``rich.print``.
@@ -148,7 +147,7 @@ def draw_summary(figures: Dict[str, float],
                  predictions: Predictions,
                  class_counts: Sequence[int],
                  out_dir: Union[str, Path],
-                 thresholds: Sequence[int] = (20, 100),
+                 thresholds: Thresholds = 'ride',
                  class_names: Optional[Sequence[str]] = None) -> List[Path]:
     """Draw the figures of :func:`summarize` into PNG files.
 
@@ -157,8 +156,8 @@ def draw_summary(figures: Dict[str, float],
         predictions (Predictions): The predictions that they describe.
         class_counts (Sequence[int]): Training images per class, K numbers.
         out_dir (str | Path): The folder to write into.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
         class_names (Sequence[str], optional): K names. Defaults to None.
 
     Returns:

@@ -1,9 +1,18 @@
+from .calibration import (CalibrationMetric, ScoreQuality, calibration,
+                          calibration_error, score_quality)
 from .class_group_metric import ClassGroupMetric
 from .expert_usage import ExpertUsageMetric, expert_usage
+from .experts import ExpertMetric, expert_columns, expert_figures
+from .label_shift import (correct_prior, shift_priors, shift_table,
+                          shifted_accuracy, shifted_prior)
 from .long_tail import (LongTailMetric, accuracy_by_class, long_tail_accuracy,
-                        topk_hits)
+                        recall_means, topk_hits)
 
 __all__ = [
-    'ClassGroupMetric', 'ExpertUsageMetric', 'LongTailMetric',
-    'accuracy_by_class', 'expert_usage', 'long_tail_accuracy', 'topk_hits'
+    'CalibrationMetric', 'ClassGroupMetric', 'ExpertMetric',
+    'ExpertUsageMetric', 'LongTailMetric', 'ScoreQuality',
+    'accuracy_by_class', 'calibration', 'calibration_error', 'correct_prior',
+    'expert_columns', 'expert_figures', 'expert_usage', 'long_tail_accuracy',
+    'recall_means', 'score_quality', 'shift_priors', 'shift_table',
+    'shifted_accuracy', 'shifted_prior', 'topk_hits'
 ]

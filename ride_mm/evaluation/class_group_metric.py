@@ -1,169 +1,21 @@
-import io
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from ride_mm.datasets.class_counts import group_masks, read_class_counts
+from ride_mm.datasets.class_counts import Thresholds, resolve_thresholds
 from ride_mm.utils.errors import UserError
+from .groups import (group_titles, key_prefix, resolve_class_counts,
+                     sample_groups, validate_labels)
+from .tables import build_table, render_table
 
 
-def validate_thresholds(thresholds: Sequence[int]) -> Tuple[int, int]:
-    """Check the class sizes between few-, medium- and many-shot.
-
-    Args:
-        thresholds (Sequence[int]): The smallest and the largest number of
-            training images of a medium-shot class.
-
-    Returns:
-        tuple[int, int]: The same two numbers.
-
-    Raises:
-        UserError: If these are not two numbers with ``0 <= low <= high``.
-    """
-    if len(thresholds) != 2 or not 0 <= thresholds[0] <= thresholds[1]:
-        raise UserError(
-            f'thresholds must be two class sizes (low, high) with '
-            f'0 <= low <= high, for example (20, 100), but got {thresholds}.')
-    return tuple(thresholds)
-
-
-def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
-    """Check that labels are classes.
-
-    Args:
-        labels (np.ndarray): Labels with shape (N, ).
-        num_classes (int): The number of classes K.
-        name (str): What the labels are, for the message.
-
-    Raises:
-        UserError: If a label lies outside ``[0, num_classes)``.
-    """
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if outside.size:
-        raise UserError(
-            f'{name} {outside[0]} is not one of the {num_classes} classes '
-            f'(0 to {num_classes - 1}) that the class counts describe. Is '
-            'this the right dataset, or do the class counts come from '
-            'another one?')
-
-
-def resolve_class_counts(class_counts: Union[Sequence[int], str, None],
-                         dataset_meta: Optional[dict],
-                         owner: str) -> np.ndarray:
-    """Find the training images per class.
-
-    Args:
-        class_counts (Sequence[int] | str, optional): The counts, or a file
-            to read them from. None means those of the dataset.
-        dataset_meta (dict, optional): ``metainfo`` of the evaluated dataset.
-        owner (str): Who asks, for the message.
-
-    Returns:
-        np.ndarray: The counts with shape (K, ).
-
-    Raises:
-        UserError: If there are no counts, or if they do not fit the classes
-            of the dataset.
-    """
-    meta = dataset_meta or {}
-    if isinstance(class_counts, str):
-        class_counts = _read_counts(class_counts, owner)
-    elif class_counts is None:
-        class_counts = meta.get('class_counts')
-    if class_counts is None:
-        raise UserError(
-            f'{owner} needs the number of training images of each class, but '
-            "the evaluated dataset has no metainfo['class_counts']. Use a "
-            'dataset of ride_mm, or add `metainfo=dict(class_counts=[...])` '
-            f'to the dataset, or `class_counts=[...]` (a list or a file) to '
-            f'{owner}.')
-    counts = np.asarray(class_counts)
-    if counts.ndim != 1 or counts.dtype.kind not in 'iu' or not counts.size \
-            or counts.min() < 0:
-        raise UserError(
-            f'{owner}: class_counts must be a list of whole numbers, one for '
-            f'each class, none below 0, but got {class_counts!r:.80}.')
-    classes = meta.get('classes')
-    if classes is not None and len(classes) != counts.size:
-        raise UserError(
-            f'{owner}: {counts.size} class counts do not fit the '
-            f'{len(classes)} classes of the evaluated dataset.')
-    return counts
-
-
-def _read_counts(path: str, owner: str) -> List[int]:
-    try:
-        return read_class_counts(path)
-    except (OSError, ValueError) as e:
-        raise UserError(f'{owner}.class_counts: {e}') from e
-
-
-def sample_groups(gt_label: np.ndarray,
-                  class_counts: Sequence[int],
-                  thresholds: Sequence[int] = (20, 100)
-                  ) -> Dict[str, np.ndarray]:
-    """Say which images belong to the many-, medium- and few-shot classes.
-
-    Args:
-        gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
-
-    Returns:
-        dict[str, np.ndarray]: Bool masks with shape (N, ) under 'overall',
-        'many', 'medium' and 'few'. A group without images is left out.
-    """
-    groups = {'overall': np.ones(len(gt_label), dtype=bool)}
-    for name, classes in group_masks(class_counts, thresholds).items():
-        groups[name] = np.asarray(classes)[gt_label]
-    return {name: images for name, images in groups.items() if images.any()}
-
-
-def group_titles(thresholds: Sequence[int]) -> Dict[str, str]:
-    """Name the groups with their class sizes, for tables and plots."""
-    low, high = thresholds
-    return dict(
-        overall='overall',
-        balanced='balanced (class mean)',
-        many=f'many (> {high})',
-        medium=f'medium ({low} to {high})',
-        few=f'few (< {low})')
-
-
-def build_table(title: str, columns: Sequence[str],
-                rows: Sequence[Sequence[str]]) -> Table:
-    """Build a table: the first column left, the numbers right.
-
-    Args:
-        title (str): What the table shows.
-        columns (Sequence[str]): The column heads.
-        rows (Sequence[Sequence[str]]): The cells, already formatted.
-
-    Returns:
-        rich.table.Table: The table, plain ASCII so that any log takes it.
-    """
-    table = Table(title=title, box=box.ASCII, title_justify='left')
-    for i, column in enumerate(columns):
-        table.add_column(
-            column, justify='right' if i else 'left', no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def render_table(table: Table) -> str:
-    """Render a table as plain text, however narrow the terminal is."""
-    console = Console(file=io.StringIO(), width=1000, color_system=None)
-    console.print(table)
-    lines = console.file.getvalue().splitlines()
-    return '\n'.join(line.rstrip() for line in lines)
+def name_image(sample: dict) -> str:
+    """Name the image of a data sample, for a message."""
+    path = sample.get('img_path')
+    return path or f"image {sample.get('sample_idx', '(unnumbered)')}"
 
 
 class ClassGroupMetric(BaseMetric):
@@ -173,8 +25,10 @@ class ClassGroupMetric(BaseMetric):
     which is before the training starts.
 
     Args:
-        thresholds (Sequence[int]): The smallest and the largest number of
-            training images of a medium-shot class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are: the
+            smallest and the largest number of training images of a
+            medium-shot class, or "ride" (20 and 100), "ride-swin" (21 and
+            99) or "thirds" of the classes. Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means
             ``metainfo['class_counts']`` of the evaluated dataset.
@@ -185,12 +39,12 @@ class ClassGroupMetric(BaseMetric):
     """
 
     def __init__(self,
-                 thresholds: Sequence[int] = (20, 100),
+                 thresholds: Thresholds = 'ride',
                  class_counts: Union[Sequence[int], str, None] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.thresholds = validate_thresholds(thresholds)
+        self.thresholds = resolve_thresholds(thresholds)
         self._class_counts = class_counts
         self._resolved: Optional[np.ndarray] = None
 
@@ -238,8 +92,74 @@ class ClassGroupMetric(BaseMetric):
         validate_labels(labels.numpy(), len(self.class_counts), 'True label')
         return labels
 
+    def scores(self, data_samples: Sequence[dict]) -> torch.Tensor:
+        """Collect and check the scores of a batch.
+
+        Args:
+            data_samples (Sequence[dict]): A batch of B outputs of the model.
+
+        Returns:
+            torch.Tensor: ``pred_score`` with shape (B, K).
+
+        Raises:
+            UserError: If the model predicts no scores, or those of another
+                number of classes, or one of them is not a number.
+        """
+        if any('pred_score' not in sample for sample in data_samples):
+            raise UserError(f'{type(self).__name__} needs `pred_score`, but '
+                            'these predictions hold none.')
+        scores = torch.stack([s['pred_score'] for s in data_samples])
+        self.check_scores(scores, data_samples)
+        return scores
+
+    def check_scores(self, scores: torch.Tensor,
+                     data_samples: Sequence[dict]) -> None:
+        """Check scores or logits of a batch.
+
+        Args:
+            scores (torch.Tensor): With shape (B, ..., K).
+            data_samples (Sequence[dict]): Where they come from.
+
+        Raises:
+            UserError: If these are not K classes, or one of the numbers is
+                none.
+        """
+        name = type(self).__name__
+        if scores.size(-1) != len(self.class_counts):
+            raise UserError(
+                f'{name}: {len(self.class_counts)} class counts do not fit a '
+                f'model that predicts {scores.size(-1)} classes. Check '
+                '`num_classes` of the head and the class counts.')
+        wrong = ~scores.isfinite().flatten(1).all(dim=1)
+        if wrong.any():
+            sample = data_samples[int(wrong.nonzero()[0])]
+            raise UserError(f'{name}: the scores of {name_image(sample)} are '
+                            'not all finite numbers. Has the training '
+                            'diverged?')
+
     def log_table(self, title: str, columns: Sequence[str],
                   rows: List[List[str]]) -> None:
         """Write a table into the log of the run."""
         text = render_table(build_table(title, columns, rows))
         print_log('\n' + text, logger='current')
+
+    def log_by_group(self, title: str, columns: Dict[str, str],
+                     figures: Dict[str, float], gt_label: np.ndarray,
+                     digits: int) -> None:
+        """Write a table with a row for each group into the log of the run.
+
+        Args:
+            title (str): What the table shows.
+            columns (dict[str, str]): Column heads by name of the figure.
+            figures (dict[str, float]): As :func:`mean_by_group` names them.
+            gt_label (np.ndarray): True labels with shape (N, ).
+            digits (int): Digits after the point.
+        """
+        titles = group_titles(self.thresholds)
+        groups = sample_groups(gt_label, self.class_counts, self.thresholds)
+        self.log_table(title, ['training images', 'images', *columns.values()],
+                       [[titles[group],
+                         str(np.count_nonzero(images))] + [
+                             f'{figures[key_prefix(group) + name]:.{digits}f}'
+                             for name in columns
+                         ] for group, images in groups.items()])

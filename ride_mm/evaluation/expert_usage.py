@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
+from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.utils.errors import UserError
-from .class_group_metric import (ClassGroupMetric, group_titles, sample_groups,
-                                 validate_labels)
+from .class_group_metric import ClassGroupMetric
+from .groups import group_titles, key_prefix, sample_groups, validate_labels
 
 
 def expert_usage(
@@ -14,7 +15,7 @@ def expert_usage(
     relative_compute: np.ndarray,
     gt_label: np.ndarray,
     class_counts: Sequence[int],
-    thresholds: Sequence[int] = (20, 100)
+    thresholds: Thresholds = 'ride'
 ) -> Dict[str, float]:
     """Compute how many experts images need, overall and by class size.
 
@@ -25,8 +26,8 @@ def expert_usage(
             those of all experts, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
 
     Returns:
         dict[str, float]: 'used_1' to 'used_{E}' (percent of the images that
@@ -80,8 +81,8 @@ class ExpertUsageMetric(ClassGroupMetric):
     view, the only one whose fields MMPretrain keeps.
 
     Args:
-        thresholds (Sequence[int]): The smallest and the largest number of
-            training images of a medium-shot class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :class:`LongTailMetric`. Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means
             ``metainfo['class_counts']`` of the evaluated dataset.
@@ -143,11 +144,6 @@ class ExpertUsageMetric(ClassGroupMetric):
         self.log_table('Experts used (% of the images)',
                        ['training images', 'images'] + usage_columns(figures),
                        rows)
-
-
-def key_prefix(group: str) -> str:
-    """What the keys of a group begin with in :func:`expert_usage`."""
-    return '' if group == 'overall' else f'{group}_'
 
 
 def most_experts(figures: Dict[str, float]) -> int:

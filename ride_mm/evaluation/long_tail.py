@@ -1,12 +1,14 @@
+import math
 from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
+from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.utils.errors import UserError
-from .class_group_metric import (ClassGroupMetric, group_titles, sample_groups,
-                                 validate_labels)
+from .class_group_metric import ClassGroupMetric
+from .groups import group_titles, sample_groups, validate_labels
 
 
 def topk_hits(pred_score: torch.Tensor,
@@ -52,24 +54,49 @@ def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray,
     return np.divide(100. * right, images, out=accuracy, where=images > 0)
 
 
+def recall_means(by_class: np.ndarray) -> Dict[str, float]:
+    """Summarize the accuracies of the classes, each counted alike.
+
+    Args:
+        by_class (np.ndarray): What :func:`accuracy_by_class` returns. Classes
+            without images (NaN) are left out.
+
+    Returns:
+        dict[str, float]: Percent: 'balanced' (arithmetic mean: balanced
+        accuracy), 'harmonic' and 'geometric' (means that are 0 as soon as
+        one class is), 'worst_10' (mean of the worst tenth of the classes,
+        rounded up) and 'worst_class'.
+    """
+    recalls = np.sort(by_class[~np.isnan(by_class)])
+    with np.errstate(divide='ignore'):
+        harmonic = 1. / np.mean(1. / recalls)
+        geometric = np.exp(np.mean(np.log(recalls)))
+    tenth = math.ceil(len(recalls) / 10)
+    return dict(
+        balanced=float(recalls.mean()),
+        harmonic=float(harmonic),
+        geometric=float(geometric),
+        worst_10=float(recalls[:tenth].mean()),
+        worst_class=float(recalls[0]))
+
+
 def long_tail_accuracy(hits: np.ndarray,
                        gt_label: np.ndarray,
                        class_counts: Sequence[int],
-                       thresholds: Sequence[int] = (20, 100)
-                       ) -> Dict[str, float]:
-    """Compute the accuracy overall, balanced and by class size.
+                       thresholds: Thresholds = 'ride') -> Dict[str, float]:
+    """Compute the accuracy overall, over the classes and by class size.
 
     'overall', 'many', 'medium' and 'few' average over images, as the
-    official RIDE evaluation does. 'balanced' is the mean of the accuracies
-    of all classes that have images. On a test set with as many images of
-    each class, both averages agree.
+    official RIDE evaluation does; :func:`recall_means` says what averages
+    over the classes. On a test set with as many images of each class,
+    'overall' and 'balanced' agree.
 
     Args:
         hits (np.ndarray): Whether each prediction is right, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
 
     Returns:
         dict[str, float]: Percent. A group without images is left out.
@@ -80,11 +107,12 @@ def long_tail_accuracy(hits: np.ndarray,
 
     Examples:
         >>> import numpy as np
-        >>> long_tail_accuracy(
+        >>> figures = long_tail_accuracy(
         ...     hits=np.array([True, True, False, True]),
         ...     gt_label=np.array([0, 0, 1, 1]),
         ...     class_counts=[500, 5])
-        {'overall': 75.0, 'balanced': 75.0, 'many': 100.0, 'few': 50.0}
+        >>> figures['balanced'], figures['worst_class'], figures['few']
+        (75.0, 50.0, 50.0)
     """
     hits, gt_label = np.asarray(hits), np.asarray(gt_label)
     if hits.shape != gt_label.shape or hits.ndim != 1:
@@ -100,19 +128,27 @@ def long_tail_accuracy(hits: np.ndarray,
         name: 100. * float(np.mean(hits[images]))
         for name, images in groups.items()
     }
-    balanced = float(np.nanmean(by_class))
-    return {'overall': accuracy.pop('overall'), 'balanced': balanced,
-            **accuracy}
+    overall = accuracy.pop('overall')
+    return dict(overall=overall, **recall_means(by_class), **accuracy)
+
+
+MEAN_TITLES = dict(
+    balanced='balanced (class mean)',
+    harmonic='harmonic mean of classes',
+    geometric='geometric mean of classes',
+    worst_10='worst 10% of classes',
+    worst_class='worst class')
 
 
 @METRICS.register_module()
 class LongTailMetric(ClassGroupMetric):
-    """Accuracy overall, balanced, and of many-, medium- and few-shot classes.
+    """Accuracy overall, over the classes and by class size.
 
-    The figures are percent: ``long_tail/overall``, ``long_tail/balanced``,
-    ``long_tail/many``, ``long_tail/medium`` and ``long_tail/few``, and for
-    each k above 1 the same with ``_top{k}`` behind. A group without images
-    is left out. :func:`long_tail_accuracy` says how each is averaged.
+    The figures are percent: ``long_tail/overall``, ``balanced``,
+    ``harmonic``, ``geometric``, ``worst_10``, ``worst_class``, ``many``,
+    ``medium`` and ``few``, and for each k above 1 the same with ``_top{k}``
+    behind. A group without images is left out. :func:`long_tail_accuracy`
+    says how each is averaged.
 
     The metric keeps a few numbers per image, never the scores. Predictions
     are taken from ``pred_score``, and from ``pred_label`` only where there
@@ -121,8 +157,13 @@ class LongTailMetric(ClassGroupMetric):
     Args:
         topk (int | Sequence[int]): Every k of the top-k accuracy. Those above
             1 need ``pred_score``. Defaults to (1, ).
-        thresholds (Sequence[int]): The smallest and the largest number of
-            training images of a medium-shot class. Defaults to (20, 100).
+        by_class (bool): Whether to return the accuracy of every class as
+            well, ``long_tail/by_class``: a list of K numbers, None for a
+            class without images. Defaults to False.
+        thresholds (str | Sequence[int]): What many, medium and few are: the
+            smallest and the largest number of training images of a
+            medium-shot class, or "ride" (20 and 100), "ride-swin" (21 and
+            99) or "thirds" of the classes. Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means
             ``metainfo['class_counts']`` of the evaluated dataset.
@@ -138,11 +179,13 @@ class LongTailMetric(ClassGroupMetric):
 
     def __init__(self,
                  topk: Union[int, Sequence[int]] = (1, ),
-                 thresholds: Sequence[int] = (20, 100),
+                 by_class: bool = False,
+                 thresholds: Thresholds = 'ride',
                  class_counts: Union[Sequence[int], str, None] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(thresholds, class_counts, collect_device, prefix)
+        self.by_class = by_class
         self.topk = (topk, ) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
             raise UserError('LongTailMetric: topk must name at least one k, '
@@ -157,21 +200,12 @@ class LongTailMetric(ClassGroupMetric):
         """
         gt_label = self.gt_labels(data_samples)
         if 'pred_score' in data_samples[0]:
-            hits = self._hits_of_scores(data_samples, gt_label)
+            hits = topk_hits(self.scores(data_samples), gt_label, self.topk)
         else:
             hits = self._hits_of_labels(data_samples, gt_label)
         self.results.extend(
             (label, *flags)
             for label, flags in zip(gt_label.tolist(), hits.tolist()))
-
-    def _hits_of_scores(self, data_samples, gt_label) -> torch.Tensor:
-        scores = torch.stack([s['pred_score'] for s in data_samples])
-        if scores.size(1) != len(self.class_counts):
-            raise UserError(
-                f'LongTailMetric: {len(self.class_counts)} class counts do '
-                f'not fit a model that predicts {scores.size(1)} classes. '
-                'Check `num_classes` of the head and the class counts.')
-        return topk_hits(scores, gt_label, self.topk)
 
     def _hits_of_labels(self, data_samples, gt_label) -> torch.Tensor:
         if self.topk != (1, ):
@@ -192,33 +226,44 @@ class LongTailMetric(ClassGroupMetric):
         Returns:
             dict[str, float]: The figures in percent, without prefix.
         """
-        columns = np.array(results, dtype=np.int64).reshape(
-            len(results), 1 + len(self.topk)).T
-        gt_label, hits = columns[0], columns[1:].astype(bool)
-        figures = [
-            long_tail_accuracy(hit, gt_label, self.class_counts,
-                               self.thresholds) for hit in hits
-        ]
-        if results:
-            self._log(figures, gt_label)
+        if not results:
+            return {}
+        gt_label, *hits = np.array(results, dtype=np.int64).T
+        figures = {
+            k: self._figures(hit.astype(bool), gt_label)
+            for k, hit in zip(self.topk, hits)
+        }
+        self._log(figures, gt_label)
         return {
             name if k == 1 else f'{name}_top{k}': value
-            for k, values in zip(self.topk, figures)
-            for name, value in values.items()
+            for k, values in figures.items() for name, value in values.items()
         }
 
-    def _log(self, figures: List[dict], gt_label: np.ndarray) -> None:
+    def _figures(self, hits: np.ndarray, gt_label: np.ndarray) -> dict:
+        figures = long_tail_accuracy(hits, gt_label, self.class_counts,
+                                     self.thresholds)
+        if self.by_class:
+            recalls = accuracy_by_class(hits, gt_label, len(self.class_counts))
+            figures['by_class'] = [
+                None if math.isnan(recall) else recall
+                for recall in recalls.tolist()
+            ]
+        return figures
+
+    def _log(self, figures: Dict[int, dict], gt_label: np.ndarray) -> None:
         groups = sample_groups(gt_label, self.class_counts, self.thresholds)
-        titles = group_titles(self.thresholds)
-        rows = []
-        for name in figures[0]:
-            images = groups.get(name, groups['overall'])
-            rows.append([
-                titles[name],
-                str(np.unique(gt_label[images]).size),
-                str(np.count_nonzero(images)),
-                *(f'{values[name]:.2f}' for values in figures)
-            ])
+        sizes = {
+            name:
+            [str(np.unique(gt_label[images]).size),
+             str(np.count_nonzero(images))]
+            for name, images in groups.items()
+        }
+        titles = dict(group_titles(self.thresholds), **MEAN_TITLES)
+        first = next(iter(figures.values()))
+        rows = [[
+            titles[name], *sizes.get(name, ('', '')),
+            *(f'{values[name]:.2f}' for values in figures.values())
+        ] for name in first if name in titles]
         self.log_table('Accuracy (%)',
                        ['training images', 'classes', 'images'] +
-                       [f'top-{k}' for k in self.topk], rows)
+                       [f'top-{k}' for k in figures], rows)

@@ -14,7 +14,7 @@ from mmpretrain.structures import DataSample
 from ride_mm.analysis import (Predictions, draw_summary, summarize,
                               summarize_file, summary_table)
 from ride_mm.evaluation import ExpertUsageMetric, LongTailMetric
-from ride_mm.evaluation.class_group_metric import render_table
+from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -76,9 +76,38 @@ def test_group_masks_leaves_out_empty_groups():
     assert list(group_masks([200, 5], thresholds=(1, 1000))) == ['medium']
 
 
-@pytest.mark.parametrize('thresholds', [(100, 20), (20, ), (1, 2, 3)])
-def test_group_masks_thresholds(thresholds):
-    with pytest.raises(ValueError, match='ascending order'):
+def test_group_masks_by_name():
+    counts = [101, 100, 99, 21, 20, 19]
+    named = {
+        name: [mask.tolist() for mask in group_masks(counts, name).values()]
+        for name in ('ride', 'ride-swin')
+    }
+    assert named['ride'] == [[n > 100 for n in counts],
+                             [20 <= n <= 100 for n in counts],
+                             [n < 20 for n in counts]]
+    # as in the official code of RIDE-Swin: >= 100 / 20 < n < 100 / <= 20
+    assert named['ride-swin'] == [[n >= 100 for n in counts],
+                                  [20 < n < 100 for n in counts],
+                                  [n <= 20 for n in counts]]
+
+
+def test_group_masks_of_thirds():
+    masks = group_masks([1, 9, 5, 5, 5, 2, 7], 'thirds')
+    classes = {name: np.flatnonzero(mask) for name, mask in masks.items()}
+    assert {name: found.tolist() for name, found in classes.items()} == dict(
+        many=[1, 2, 6], medium=[3, 4], few=[0, 5])
+    assert list(group_masks([3, 1], 'thirds')) == ['many', 'medium']
+
+
+@pytest.mark.parametrize('thresholds, message', [
+    ((100, 20), 'thresholds must be two class sizes'),
+    ((20, ), 'two class sizes'),
+    ((1, 2, 3), 'two class sizes'),
+    ((-1, 2), '0 <= low'),
+    ('rides', '"rides" is unknown.*Did you mean \'ride\''),
+])
+def test_group_masks_thresholds(thresholds, message):
+    with pytest.raises(UserError, match=message):
         group_masks([1, 2], thresholds)
 
 

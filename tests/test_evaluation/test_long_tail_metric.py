@@ -10,7 +10,7 @@ from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 
 from ride_mm.evaluation import (LongTailMetric, accuracy_by_class,
-                                long_tail_accuracy, topk_hits)
+                                long_tail_accuracy, recall_means, topk_hits)
 from ride_mm.utils.errors import UserError
 
 # One class on each side of both edges: 20 and 100 are medium-shot.
@@ -43,9 +43,22 @@ def plain_long_tail(hits, gt_label, counts, low, high):
         for name in ('overall', group):
             groups.setdefault(name, []).append(hit)
     figures = {k: 100 * sum(v) / len(v) for k, v in groups.items()}
-    recalls = [100 * sum(v) / len(v) for v in of_class.values()]
+    recalls = sorted(100 * sum(v) / len(v) for v in of_class.values())
     figures['balanced'] = sum(recalls) / len(recalls)
+    figures['harmonic'] = figures['geometric'] = 0.
+    if recalls[0] > 0:
+        figures['harmonic'] = len(recalls) / sum(1 / r for r in recalls)
+        figures['geometric'] = math.prod(recalls)**(1 / len(recalls))
+    worst = recalls[:(len(recalls) + 9) // 10]
+    figures['worst_10'] = sum(worst) / len(worst)
+    figures['worst_class'] = recalls[0]
     return figures
+
+
+def only_groups(figures):
+    """Without what is averaged over classes, but for the balanced figure."""
+    means = ('harmonic', 'geometric', 'worst_10', 'worst_class')
+    return {k: v for k, v in figures.items() if not k.endswith(means)}
 
 
 def test_topk_hits():
@@ -65,10 +78,10 @@ def test_accuracy_by_class():
 def test_groups_and_their_edges():
     hits = np.array([True, False, True, True, False, False, True, False])
     gt_label = np.array([0, 0, 1, 1, 2, 2, 3, 3])
-    assert long_tail_accuracy(hits, gt_label, COUNTS) == dict(
+    assert only_groups(long_tail_accuracy(hits, gt_label, COUNTS)) == dict(
         overall=50., balanced=50., many=50., medium=50., few=50.)
     figures = long_tail_accuracy(hits, gt_label, COUNTS, thresholds=(19, 99))
-    assert figures == dict(
+    assert only_groups(figures) == dict(
         overall=50., balanced=50., many=75., medium=25.)  # nothing below 19
 
 
@@ -76,7 +89,7 @@ def test_balanced_differs_from_overall_on_an_unbalanced_test_set():
     # Class 0: 9 of 9 images right, class 3: 0 of 1, 1 and 2 without images.
     hits = np.array([True] * 9 + [False])
     gt_label = np.array([0] * 9 + [3])
-    assert long_tail_accuracy(hits, gt_label, COUNTS) == dict(
+    assert only_groups(long_tail_accuracy(hits, gt_label, COUNTS)) == dict(
         overall=90., balanced=50., many=100., few=0.)
 
 
@@ -84,7 +97,55 @@ def test_group_is_averaged_over_images():
     # Both classes are medium-shot: 1 of 1 and 0 of 3 images are right.
     figures = long_tail_accuracy(
         np.array([True, False, False, False]), np.array([1, 2, 2, 2]), COUNTS)
-    assert figures == dict(overall=25., balanced=50., medium=25.)
+    assert only_groups(figures) == dict(overall=25., balanced=50., medium=25.)
+
+
+def test_means_over_classes():
+    means = recall_means(np.array([80., math.nan, 20., 50.] + [90.] * 17))
+    assert means == pytest.approx(
+        dict(
+            balanced=(80 + 20 + 50 + 17 * 90) / 20,
+            harmonic=20 / (1 / 80 + 1 / 20 + 1 / 50 + 17 / 90),
+            geometric=(80 * 20 * 50 * 90**17)**(1 / 20),
+            worst_10=35.,
+            worst_class=20.))
+
+
+def test_one_class_that_is_always_wrong():
+    means = recall_means(np.array([100., 0., 100.]))
+    assert (means['harmonic'], means['geometric']) == (0., 0.)
+    assert (means['worst_10'], means['worst_class']) == (0., 0.)
+
+
+def test_accuracy_of_every_class():
+    metric = LongTailMetric(topk=(1, 2), by_class=True, class_counts=COUNTS)
+    figures = run_metric(metric, make_samples([0, 0, 2, 3], [0, 1, 0, 3]))
+    assert figures['long_tail/by_class'] == [50., None, 0., 100.]
+    assert figures['long_tail/by_class_top2'] == [100., None, 0., 100.]
+
+
+def test_scores_that_are_no_numbers_name_the_image():
+    samples = make_samples([0, 1, 2], [0, 1, 2])
+    samples[1].update(img_path='cats/7.jpg')
+    samples[1]['pred_score'][2] = math.nan
+    samples[2].update(sample_idx=41)
+    samples[2]['pred_score'][0] = math.inf
+    metric = LongTailMetric(class_counts=COUNTS)
+    with pytest.raises(UserError, match='scores of cats/7.jpg are not all'):
+        metric.process(None, samples)
+    with pytest.raises(UserError, match='scores of image 41 are'):
+        metric.process(None, samples[2:])
+
+
+def test_constant_scores_and_one_class():
+    samples = make_samples([0, 1], [0, 0])
+    for sample in samples:
+        sample['pred_score'] = torch.full((4, ), .25)
+    figures = run_metric(LongTailMetric(class_counts=COUNTS), samples)
+    assert figures['long_tail/overall'] in (0., 50.)  # some class has to win
+    one = DataSample().set_gt_label(0).set_pred_score(torch.ones(1)).to_dict()
+    figures = run_metric(LongTailMetric(class_counts=[5]), [one])
+    assert list(figures.values()) == pytest.approx([100.] * len(figures))
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -111,7 +172,7 @@ def test_no_images_and_wrong_shapes():
 def test_metric_is_registered_and_named():
     metric = METRICS.build(dict(type='LongTailMetric', class_counts=COUNTS))
     figures = run_metric(metric, make_samples([0, 1, 2, 3], [0, 1, 0, 0]))
-    assert figures == {
+    assert only_groups(figures) == {
         'long_tail/overall': 50.,
         'long_tail/balanced': 50.,
         'long_tail/many': 100.,
@@ -146,7 +207,7 @@ def test_metric_takes_counts_of_the_dataset_unless_told_otherwise():
 
     metric = LongTailMetric(class_counts=[1, 1, 1, 1])
     metric.dataset_meta = dict(class_counts=COUNTS)
-    assert set(run_metric(metric, samples)) == {
+    assert set(only_groups(run_metric(metric, samples))) == {
         'long_tail/overall', 'long_tail/balanced', 'long_tail/few'
     }
 
@@ -220,6 +281,7 @@ def test_logs_a_table(tmp_path):
 @pytest.mark.parametrize('kwargs, message', [
     (dict(thresholds=(100, 20)), 'thresholds'),
     (dict(thresholds=(20, )), 'thresholds'),
+    (dict(thresholds='halves'), 'thresholds="halves" is unknown'),
     (dict(topk=()), 'topk'),
     (dict(topk=0), 'topk'),
 ])

@@ -8,7 +8,7 @@ from decoupled import load_runner, write_checkpoint
 from ride_mm.analysis import decoupling
 from ride_mm.datasets.class_counts import GROUPS, stated_counts
 from ride_mm.engine import launch
-from ride_mm.evaluation.class_group_metric import build_table, render_table
+from ride_mm.evaluation.tables import build_table, render_table
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = """example:

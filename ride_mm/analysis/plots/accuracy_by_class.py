@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from ride_mm.datasets.class_counts import group_masks
-from ride_mm.evaluation.class_group_metric import group_titles
+from ride_mm.datasets.class_counts import Thresholds, group_masks
+from ride_mm.evaluation.groups import group_titles
 from .style import GRID, GROUP_COLORS, INK, LEGEND, TITLE, clean, save
 
 MAX_BARS = 120
@@ -18,7 +18,7 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
                            class_counts: Sequence[int],
                            path: Union[str, Path],
                            overall: float,
-                           thresholds: Sequence[int] = (20, 100),
+                           thresholds: Thresholds = 'ride',
                            group_accuracy: Optional[Dict[str, float]] = None,
                            class_names: Optional[Sequence[str]] = None
                            ) -> Path:
@@ -33,8 +33,8 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
         class_counts (Sequence[int]): Training images per class, K numbers.
         path (str | Path): The picture to write, see :func:`save`.
         overall (float): Accuracy over all images, percent, for the title.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
         group_accuracy (dict[str, float], optional): Percent under 'many',
             'medium' and 'few'. Defaults to None, which means the mean over
             the classes of the group.

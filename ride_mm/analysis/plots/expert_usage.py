@@ -1,27 +1,27 @@
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
+from typing import Dict, List, Union
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ride_mm.datasets.class_counts import GROUPS
-from ride_mm.evaluation.class_group_metric import group_titles
-from ride_mm.evaluation.expert_usage import key_prefix, most_experts
+from ride_mm.datasets.class_counts import GROUPS, Thresholds
+from ride_mm.evaluation.expert_usage import most_experts
+from ride_mm.evaluation.groups import group_titles, key_prefix
 from .style import INK, LEGEND, TITLE, clean, save
 
 
 def plot_expert_usage(figures: Dict[str, float],
                       path: Union[str, Path],
-                      thresholds: Sequence[int] = (20, 100)) -> Path:
+                      thresholds: Thresholds = 'ride') -> Path:
     """Draw how many experts images run: overall, many, medium and few.
 
     Args:
         figures (dict[str, float]): What :func:`expert_usage` returns.
         path (str | Path): The picture to write, see :func:`save`.
-        thresholds (Sequence[int]): The smallest and the largest medium-shot
-            class, for the labels. Defaults to (20, 100).
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
 
     Returns:
         Path: The file.

@@ -1,0 +1,189 @@
+from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+
+import numpy as np
+import torch
+from mmpretrain.registry import METRICS
+from torchmetrics.functional.classification import binary_calibration_error
+
+from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.utils.errors import UserError
+from .class_group_metric import ClassGroupMetric
+from .groups import key_prefix, mean_by_group, sample_groups
+
+NUM_BINS = 15
+TITLES = dict(ece='ECE (%)', nll='NLL', brier='Brier score')
+
+
+class ScoreQuality(NamedTuple):
+    """What remains of the scores of N images.
+
+    Args:
+        confidence (np.ndarray): Score of the predicted class, (N, ).
+        hits (np.ndarray): Bool, whether it is the true class, (N, ).
+        nll (np.ndarray): Minus the log score of the true class, (N, ), in
+            nats.
+        brier (np.ndarray): Squared distance of the scores from the one-hot
+            label, summed over classes, (N, ), from 0 to 2.
+    """
+
+    confidence: np.ndarray
+    hits: np.ndarray
+    nll: np.ndarray
+    brier: np.ndarray
+
+
+def score_quality(pred_score: torch.Tensor,
+                  gt_label: torch.Tensor) -> ScoreQuality:
+    """Compare scores with the true classes, in float64.
+
+    A score below the smallest normal float32 counts as that: a softmax may
+    have rounded it to 0, whose logarithm would outweigh all other images.
+
+    Args:
+        pred_score (torch.Tensor): Probabilities with shape (N, K).
+        gt_label (torch.Tensor): True labels with shape (N, ).
+
+    Returns:
+        ScoreQuality: Of N images.
+    """
+    scores = pred_score.double()
+    labels = gt_label.to(scores.device)
+    confidence, best = scores.max(dim=1)
+    true_score = scores.gather(1, labels[:, None]).squeeze(1)
+    smallest = torch.finfo(torch.float32).tiny
+    columns = (
+        confidence,
+        best == labels,
+        -true_score.clamp_min(smallest).log(),
+        scores.square().sum(1) - 2 * true_score + 1,
+    )
+    return ScoreQuality(*(column.cpu().numpy() for column in columns))
+
+
+def calibration_error(confidence: np.ndarray,
+                      hits: np.ndarray,
+                      num_bins: int = NUM_BINS) -> float:
+    """Compute the expected calibration error (ECE).
+
+    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning", AAAI 2015; Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017, eq. 3.
+
+    Args:
+        confidence (np.ndarray): Score of the predicted class, (N, ).
+        hits (np.ndarray): Whether it is the true class, (N, ).
+        num_bins (int): Bins of equal width. Defaults to 15.
+
+    Returns:
+        float: Percent.
+    """
+    # A softmax of one dominant class can add up to a rounding above 1.
+    confidence = torch.from_numpy(np.asarray(confidence)).clamp(0., 1.)
+    hits = torch.from_numpy(np.asarray(hits)).long()
+    error = binary_calibration_error(confidence, hits, n_bins=num_bins)
+    return 100. * error.item()
+
+
+def calibration(quality: ScoreQuality,
+                gt_label: np.ndarray,
+                class_counts: Sequence[int],
+                thresholds: Thresholds = 'ride',
+                num_bins: int = NUM_BINS) -> Dict[str, float]:
+    """Compute how far scores can be trusted, overall and by class size.
+
+    Args:
+        quality (ScoreQuality): Of N images.
+        gt_label (np.ndarray): True labels with shape (N, ).
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
+        num_bins (int): Bins of the calibration error. Defaults to 15.
+
+    Returns:
+        dict[str, float]: 'ece' (percent, see :func:`calibration_error`),
+        'nll' (mean negative log-likelihood, nats) and 'brier' (mean Brier
+        score, 0 to 2); then the same with 'many\\_', 'medium\\_' and 'few\\_'
+        in front. A group without images is left out.
+    """
+    means = mean_by_group(
+        dict(nll=quality.nll, brier=quality.brier), gt_label, class_counts,
+        thresholds)
+    figures = {}
+    for group, images in sample_groups(gt_label, class_counts,
+                                       thresholds).items():
+        prefix = key_prefix(group)
+        figures[f'{prefix}ece'] = calibration_error(
+            quality.confidence[images], quality.hits[images], num_bins)
+        for name in ('nll', 'brier'):
+            figures[prefix + name] = means[prefix + name]
+    return figures
+
+
+@METRICS.register_module()
+class CalibrationMetric(ClassGroupMetric):
+    """How far the scores can be trusted, overall and by class size.
+
+    The figures are ``calibration/ece`` (expected calibration error,
+    percent), ``calibration/nll`` (negative log-likelihood, nats) and
+    ``calibration/brier`` (Brier score, 0 to 2), and the same for each group,
+    such as ``calibration/few_ece``. A group without images is left out.
+
+    The metric keeps four numbers per image, never the scores.
+
+    Args:
+        num_bins (int): Bins of equal width of the calibration error.
+            Defaults to 15.
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :class:`LongTailMetric`. Defaults to "ride".
+        class_counts (Sequence[int] | str, optional): Training images per
+            class, or a file to read them from. Defaults to None, which means
+            ``metainfo['class_counts']`` of the evaluated dataset.
+        collect_device (str): Device used to collect the results of several
+            processes, 'cpu' or 'gpu'. Defaults to 'cpu'.
+        prefix (str, optional): Prefix of the metric names. Defaults to None,
+            which means 'calibration'.
+    """
+    default_prefix: Optional[str] = 'calibration'
+
+    def __init__(self,
+                 num_bins: int = NUM_BINS,
+                 thresholds: Thresholds = 'ride',
+                 class_counts: Union[Sequence[int], str, None] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None) -> None:
+        super().__init__(thresholds, class_counts, collect_device, prefix)
+        if num_bins < 1:
+            raise UserError('CalibrationMetric: num_bins must be 1 or more, '
+                            f'but got {num_bins}.')
+        self.num_bins = num_bins
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the label and the quality of the scores of each image.
+
+        Args:
+            data_batch: A batch of the dataloader, not used.
+            data_samples (Sequence[dict]): A batch of outputs of the model.
+        """
+        gt_label = self.gt_labels(data_samples)
+        quality = score_quality(self.scores(data_samples), gt_label)
+        columns = (gt_label, *quality)
+        self.results.extend(zip(*(column.tolist() for column in columns)))
+
+    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+        """Compute the figures of the whole dataset and log them as a table.
+
+        Args:
+            results (list[tuple]): (label, confidence, hit, nll, brier) of
+                every image.
+
+        Returns:
+            dict[str, float]: The figures, without prefix.
+        """
+        if not results:
+            return {}
+        gt_label, *quality = map(np.array, zip(*results))
+        figures = calibration(
+            ScoreQuality(*quality), gt_label, self.class_counts,
+            self.thresholds, self.num_bins)
+        self.log_by_group('Calibration', TITLES, figures, gt_label, digits=4)
+        return figures

@@ -1,0 +1,153 @@
+"""The many-, medium- and few-shot groups of tested images."""
+from typing import Dict, List, Optional, Sequence, Union
+
+import numpy as np
+
+from ride_mm.datasets.class_counts import (THIRDS, Thresholds, group_masks,
+                                           read_class_counts,
+                                           resolve_thresholds)
+from ride_mm.utils.errors import UserError
+
+
+def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
+    """Check that labels are classes.
+
+    Args:
+        labels (np.ndarray): Labels with shape (N, ).
+        num_classes (int): The number of classes K.
+        name (str): What the labels are, for the message.
+
+    Raises:
+        UserError: If a label lies outside ``[0, num_classes)``.
+    """
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if outside.size:
+        raise UserError(
+            f'{name} {outside[0]} is not one of the {num_classes} classes '
+            f'(0 to {num_classes - 1}) that the class counts describe. Is '
+            'this the right dataset, or do the class counts come from '
+            'another one?')
+
+
+def resolve_class_counts(class_counts: Union[Sequence[int], str, None],
+                         dataset_meta: Optional[dict],
+                         owner: str) -> np.ndarray:
+    """Find the training images per class.
+
+    Args:
+        class_counts (Sequence[int] | str, optional): The counts, or a file
+            to read them from. None means those of the dataset.
+        dataset_meta (dict, optional): ``metainfo`` of the evaluated dataset.
+        owner (str): Who asks, for the message.
+
+    Returns:
+        np.ndarray: The counts with shape (K, ).
+
+    Raises:
+        UserError: If there are no counts, or if they do not fit the classes
+            of the dataset.
+    """
+    meta = dataset_meta or {}
+    if isinstance(class_counts, str):
+        class_counts = _read_counts(class_counts, owner)
+    elif class_counts is None:
+        class_counts = meta.get('class_counts')
+    if class_counts is None:
+        raise UserError(
+            f'{owner} needs the number of training images of each class, but '
+            "the evaluated dataset has no metainfo['class_counts']. Use a "
+            'dataset of ride_mm, or add `metainfo=dict(class_counts=[...])` '
+            f'to the dataset, or `class_counts=[...]` (a list or a file) to '
+            f'{owner}.')
+    counts = np.asarray(class_counts)
+    if counts.ndim != 1 or counts.dtype.kind not in 'iu' or not counts.size \
+            or counts.min() < 0:
+        raise UserError(
+            f'{owner}: class_counts must be a list of whole numbers, one for '
+            f'each class, none below 0, but got {class_counts!r:.80}.')
+    classes = meta.get('classes')
+    if classes is not None and len(classes) != counts.size:
+        raise UserError(
+            f'{owner}: {counts.size} class counts do not fit the '
+            f'{len(classes)} classes of the evaluated dataset.')
+    return counts
+
+
+def _read_counts(path: str, owner: str) -> List[int]:
+    try:
+        return read_class_counts(path)
+    except (OSError, ValueError) as e:
+        raise UserError(f'{owner}.class_counts: {e}') from e
+
+
+def sample_groups(gt_label: np.ndarray,
+                  class_counts: Sequence[int],
+                  thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
+    """Say which images belong to the many-, medium- and few-shot classes.
+
+    Args:
+        gt_label (np.ndarray): True labels with shape (N, ).
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
+
+    Returns:
+        dict[str, np.ndarray]: Bool masks with shape (N, ) under 'overall',
+        'many', 'medium' and 'few'. A group without images is left out.
+    """
+    groups = {'overall': np.ones(len(gt_label), dtype=bool)}
+    for name, classes in group_masks(class_counts, thresholds).items():
+        groups[name] = np.asarray(classes)[gt_label]
+    return {name: images for name, images in groups.items() if images.any()}
+
+
+def group_titles(thresholds: Thresholds) -> Dict[str, str]:
+    """Name the groups with their class sizes, for tables and plots."""
+    thresholds = resolve_thresholds(thresholds)
+    if thresholds == THIRDS:
+        sizes = dict(
+            many='largest third', medium='middle third', few='smallest third')
+    else:
+        low, high = thresholds
+        sizes = dict(
+            many=f'> {high}', medium=f'{low} to {high}', few=f'< {low}')
+    return dict(
+        overall='overall',
+        **{name: f'{name} ({size})'
+           for name, size in sizes.items()})
+
+
+def key_prefix(group: str) -> str:
+    """What the names of a group's figures begin with."""
+    return '' if group == 'overall' else f'{group}_'
+
+
+def mean_by_group(columns: Dict[str, np.ndarray],
+                  gt_label: np.ndarray,
+                  class_counts: Sequence[int],
+                  thresholds: Thresholds = 'ride') -> Dict[str, float]:
+    """Average figures of images, over all and by group.
+
+    Args:
+        columns (dict[str, np.ndarray]): Figures of N images by name, each
+            with shape (N, ).
+        gt_label (np.ndarray): True labels with shape (N, ).
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
+
+    Returns:
+        dict[str, float]: The means under their names, then with 'many\\_',
+        'medium\\_' and 'few\\_' in front. A group without images is left
+        out.
+
+    Raises:
+        UserError: If a label is not a class.
+    """
+    validate_labels(gt_label, len(class_counts), 'True label')
+    return {
+        f'{key_prefix(group)}{name}': float(column[images].mean())
+        for group, images in sample_groups(gt_label, class_counts,
+                                           thresholds).items()
+        for name, column in columns.items()
+    }

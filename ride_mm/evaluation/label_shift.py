@@ -1,0 +1,123 @@
+"""Test sets with other class frequencies, without another forward pass.
+
+Zhang et al., "Self-Supervised Aggregation of Diverse Experts for
+Test-Agnostic Long-Tailed Recognition", NeurIPS 2022.
+"""
+from typing import Dict, Sequence
+
+import numpy as np
+import torch
+
+from ride_mm.utils.errors import UserError
+
+# Sizes of the largest class over the smallest one, as SADE's tables have them.
+RATIOS = (50, 25, 10, 5, 2)
+
+
+def shifted_prior(class_counts: Sequence[int], ratio: float,
+                  backward: bool = False) -> np.ndarray:
+    """Make the class frequencies of a long-tailed test set.
+
+    They fall exponentially from the largest training class to the smallest
+    one, or rise ("backward").
+
+    Args:
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        ratio (float): Largest frequency over the smallest one, 1 or more;
+            1 is a balanced test set.
+        backward (bool): Whether the smallest training class is the largest
+            test class. Defaults to False.
+
+    Returns:
+        np.ndarray: Frequencies with shape (K, ) and sum 1. Of equal training
+        classes the first ones come first.
+
+    Raises:
+        UserError: If the ratio is below 1.
+    """
+    if ratio < 1:
+        raise UserError('the imbalance ratio of a test set must be 1 or '
+                        f'more, but got {ratio}.')
+    counts = np.asarray(class_counts)
+    falling = np.geomspace(ratio, 1., len(counts))
+    prior = np.empty(len(counts))
+    prior[np.argsort(-counts, kind='stable')] = (
+        falling[::-1] if backward else falling)
+    return prior / prior.sum()
+
+
+def shifted_accuracy(by_class: np.ndarray, prior: np.ndarray) -> float:
+    """Accuracy that is expected on a test set with other frequencies.
+
+    Args:
+        by_class (np.ndarray): Accuracy of each class, percent, shape (K, ).
+            Classes without images (NaN) are left out.
+        prior (np.ndarray): Frequencies of the classes, shape (K, ).
+
+    Returns:
+        float: Percent.
+    """
+    tested = ~np.isnan(by_class)
+    return float(np.average(by_class[tested], weights=prior[tested]))
+
+
+def shift_table(by_class: np.ndarray,
+                class_counts: Sequence[int],
+                ratios: Sequence[float] = RATIOS) -> Dict[str, float]:
+    """Accuracy on forward, uniform and backward long-tailed test sets.
+
+    Args:
+        by_class (np.ndarray): Accuracy of each class, percent, shape (K, ).
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        ratios (Sequence[float]): Imbalance ratios. Defaults to
+            (50, 25, 10, 5, 2).
+
+    Returns:
+        dict[str, float]: Percent under 'forward_50', ..., 'uniform', ...,
+        'backward_50', from the most forward to the most backward.
+    """
+    priors = shift_priors(class_counts, ratios)
+    return {
+        name: shifted_accuracy(by_class, prior)
+        for name, prior in priors.items()
+    }
+
+
+def shift_priors(class_counts: Sequence[int],
+                 ratios: Sequence[float] = RATIOS) -> Dict[str, np.ndarray]:
+    """Class frequencies of the test sets of :func:`shift_table`, by name."""
+    largest_first = sorted(ratios, reverse=True)
+    return {
+        **{
+            f'forward_{ratio:g}': shifted_prior(class_counts, ratio)
+            for ratio in largest_first
+        }, 'uniform':
+        shifted_prior(class_counts, 1),
+        **{
+            f'backward_{ratio:g}': shifted_prior(class_counts, ratio, True)
+            for ratio in reversed(largest_first)
+        }
+    }
+
+
+def correct_prior(pred_score: torch.Tensor, prior: np.ndarray,
+                  model_prior: np.ndarray) -> torch.Tensor:
+    """Correct scores for a test set whose class frequencies are known.
+
+    Bayes' rule: scores are multiplied by the new frequencies over those that
+    the model assumes (Saerens et al., "Adjusting the Outputs of a Classifier
+    to New a Priori Probabilities", Neural Computation 2002, eq. 2.4).
+
+    Args:
+        pred_score (torch.Tensor): Probabilities with shape (N, K).
+        prior (np.ndarray): Frequencies of the test classes, shape (K, ).
+        model_prior (np.ndarray): Frequencies that the model assumes, shape
+            (K, ), all above 0: those of the training images after plain
+            cross entropy, equal ones where the loss makes up for them.
+
+    Returns:
+        torch.Tensor: Probabilities with shape (N, K), float64.
+    """
+    weights = torch.from_numpy(np.asarray(prior) / np.asarray(model_prior))
+    scores = pred_score.double() * weights.to(pred_score.device)
+    return scores / scores.sum(dim=1, keepdim=True)

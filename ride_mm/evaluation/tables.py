@@ -1,0 +1,36 @@
+"""Tables for logs and terminals."""
+import io
+from typing import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def build_table(title: str, columns: Sequence[str],
+                rows: Sequence[Sequence[str]]) -> Table:
+    """Build a table: the first column left, the numbers right.
+
+    Args:
+        title (str): What the table shows.
+        columns (Sequence[str]): The column heads.
+        rows (Sequence[Sequence[str]]): The cells, already formatted.
+
+    Returns:
+        rich.table.Table: The table, plain ASCII so that any log takes it.
+    """
+    table = Table(title=title, box=box.ASCII, title_justify='left')
+    for i, column in enumerate(columns):
+        table.add_column(
+            column, justify='right' if i else 'left', no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def render_table(table: Table) -> str:
+    """Render a table as plain text, however narrow the terminal is."""
+    console = Console(file=io.StringIO(), width=1000, color_system=None)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    return '\n'.join(line.rstrip() for line in lines)
