@@ -5,9 +5,9 @@ from typing import Optional, Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
 
 from ride_mm.engine import launch
+from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import run_tool
 
 
@@ -22,6 +22,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         choices=['metrics', 'pred'],
         help='what to write: the metrics (.json, .yaml, .pkl) or the '
         'prediction for every image (.pkl; default)')
+    parser.add_argument(
+        '--all-experts',
+        action='store_true',
+        help='run all experts on every image and keep what each expert and '
+        'router says, for tools/analysis')
     parser.add_argument(
         '--tta',
         action='store_true',
@@ -77,6 +82,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             out_dir=args.show_dir,
             interval=args.interval,
             wait_time=args.wait_time)
+    if args.all_experts:
+        launch.enable_all_experts(cfg)
     if args.tta:
         launch.enable_tta(cfg)
     launch.set_launcher(cfg, args.launcher)
@@ -85,7 +92,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.fuse_conv_bn:
         launch.fuse_conv_bn(runner)
     if args.out and not dump_metrics:
-        runner.test_evaluator.metrics.append(DumpResults(args.out))
+        run = describe_run(runner, args.config, args.cfg_options,
+                           args.checkpoint)
+        runner.test_evaluator.metrics.append(DumpPredictions(args.out, run))
     metrics = runner.test()
     if args.out and dump_metrics and is_main_process():
         mmengine.dump(metrics, args.out)

@@ -1,8 +1,9 @@
 import json
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
@@ -12,11 +13,16 @@ from rich.table import Table
 
 from ride_mm.datasets.class_counts import (GROUPS, Thresholds,
                                            resolve_thresholds)
-from ride_mm.evaluation import (accuracy_by_class, expert_usage,
-                                long_tail_accuracy)
+from ride_mm.evaluation import (accuracy_by_class, calibration, correct_prior,
+                                expert_figures, expert_usage,
+                                long_tail_accuracy, score_quality,
+                                shift_priors, shift_table, shifted_accuracy)
+from ride_mm.evaluation.calibration import TITLES as CALIBRATION_TITLES
 from ride_mm.evaluation.expert_usage import usage_cells, usage_columns
-from ride_mm.evaluation.groups import (group_titles, resolve_class_counts,
-                                       sample_groups, validate_labels)
+from ride_mm.evaluation.groups import (group_titles, key_prefix,
+                                       resolve_class_counts, sample_groups,
+                                       validate_labels)
+from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
 from .plots import plot_accuracy_by_class, plot_expert_usage
@@ -24,7 +30,7 @@ from .predictions import Predictions, read_predictions
 
 
 def load_test_classes(config: Union[str, Path]
-                      ) -> Tuple[np.ndarray, Tuple[int, int], dict, int]:
+                      ) -> Tuple[np.ndarray, Thresholds, dict, int]:
     """Read from a config what the test images are grouped by.
 
     ``thresholds`` and ``class_counts`` of a ``LongTailMetric`` in the
@@ -35,8 +41,8 @@ def load_test_classes(config: Union[str, Path]
         config (str | Path): The config file.
 
     Returns:
-        tuple: Training images per class with shape (K, ), the two
-        thresholds, ``metainfo`` of the test dataset and its length.
+        tuple: Training images per class with shape (K, ), the definition
+        of the groups, ``metainfo`` of the test dataset and its length.
 
     Raises:
         UserError: If the config has no test dataset, or this one no class
@@ -66,33 +72,99 @@ def _long_tail_options(evaluator) -> dict:
 
 def summarize(predictions: Predictions,
               class_counts: Sequence[int],
-              thresholds: Thresholds = 'ride') -> Dict[str, float]:
-    """Compute the figures that the metrics of a test run report.
+              thresholds: Thresholds = 'ride',
+              model_prior: Optional[str] = None) -> Dict[str, float]:
+    """Compute the figures that the metrics of a test run report, and more.
 
     Args:
         predictions (Predictions): The predictions for N images.
         class_counts (Sequence[int]): Training images per class, K numbers.
         thresholds (str | Sequence[int]): What many, medium and few are, see
             :func:`group_masks`. Defaults to "ride".
+        model_prior (str, optional): Class frequencies that the model
+            assumes, "uniform" or "training", for the correction of its
+            scores where those of the test set are others and known. Defaults
+            to None, which means no such figures.
 
     Returns:
         dict[str, float]: The figures of :func:`long_tail_accuracy` (top-1)
-        under 'long_tail/...', and where the model has experts those of
-        :func:`expert_usage` under 'experts/...'.
+        under 'long_tail/...', of :func:`shift_table` under
+        'label_shift/...', where there are scores of :func:`calibration`
+        under 'calibration/...', where the model has experts of
+        :func:`expert_usage` under 'experts/...' and, where their logits were
+        kept, of :func:`expert_figures` under 'expert/...'. With a
+        ``model_prior`` those of :func:`corrected_shift_table` under
+        'label_shift_corrected/...'.
 
     Raises:
-        UserError: If the class counts do not fit the predictions.
+        UserError: If the class counts do not fit the predictions, or there
+            are no scores to correct.
     """
     _validate_classes(predictions, class_counts)
-    accuracy = long_tail_accuracy(
-        predictions.pred_label == predictions.gt_label, predictions.gt_label,
-        class_counts, thresholds)
-    figures = {f'long_tail/{name}': value for name, value in accuracy.items()}
+    labels = predictions.gt_label
+    args = (labels, class_counts, thresholds)
+    figures = dict(long_tail=long_tail_accuracy(predictions.hits, *args))
+    if predictions.pred_score is not None:
+        quality = score_quality(*_tensors(predictions.pred_score, labels))
+        figures['calibration'] = calibration(quality, *args)
     if predictions.num_experts_used is not None:
-        usage = expert_usage(predictions.num_experts_used,
-                             predictions.relative_compute,
-                             predictions.gt_label, class_counts, thresholds)
-        figures.update((f'experts/{k}', value) for k, value in usage.items())
+        figures['experts'] = expert_usage(predictions.num_experts_used,
+                                          predictions.relative_compute, *args)
+    if predictions.expert_logits is not None:
+        figures['expert'] = expert_figures(
+            *_tensors(predictions.expert_logits, labels), class_counts,
+            thresholds)
+    figures['label_shift'] = shift_table(
+        accuracy_by_class(predictions.hits, labels, len(class_counts)),
+        class_counts)
+    if model_prior is not None:
+        figures['label_shift_corrected'] = corrected_shift_table(
+            predictions, class_counts, model_prior)
+    return {
+        f'{kind}/{name}': value
+        for kind, values in figures.items() for name, value in values.items()
+    }
+
+
+def _tensors(*arrays: np.ndarray) -> List[torch.Tensor]:
+    return [torch.from_numpy(array) for array in arrays]
+
+
+def corrected_shift_table(predictions: Predictions,
+                          class_counts: Sequence[int],
+                          model_prior: str) -> Dict[str, float]:
+    """Accuracy on shifted test sets whose class frequencies are known.
+
+    Args:
+        predictions (Predictions): With scores.
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        model_prior (str): Class frequencies that the model assumes:
+            "training" after plain cross entropy, "uniform" where the loss
+            makes up for them.
+
+    Returns:
+        dict[str, float]: As :func:`shift_table`, of predictions after
+        :func:`correct_prior`.
+
+    Raises:
+        UserError: If there are no scores, or the prior is unknown.
+    """
+    priors = dict(
+        uniform=np.ones(len(class_counts)), training=np.array(class_counts))
+    if model_prior not in priors:
+        raise UserError(f'model_prior must be one of {", ".join(priors)}, but '
+                        f'got {model_prior}')
+    if predictions.pred_score is None:
+        raise UserError('these predictions hold no scores, which a known '
+                        'class frequency could correct')
+    scores, labels = _tensors(predictions.pred_score, predictions.gt_label)
+    figures = {}
+    for name, prior in shift_priors(class_counts).items():
+        corrected = correct_prior(scores, prior, priors[model_prior])
+        hits = (corrected.argmax(1) == labels).numpy()
+        figures[name] = shifted_accuracy(
+            accuracy_by_class(hits, predictions.gt_label, len(class_counts)),
+            prior)
     return figures
 
 
@@ -108,11 +180,11 @@ def _validate_classes(predictions: Predictions,
     validate_labels(predictions.pred_label, num_classes, 'Predicted label')
 
 
-def summary_table(figures: Dict[str, float],
-                  predictions: Predictions,
-                  class_counts: Sequence[int],
-                  thresholds: Thresholds = 'ride') -> Table:
-    """Lay out the figures of :func:`summarize`, one row per group.
+def summary_tables(figures: Dict[str, float],
+                   predictions: Predictions,
+                   class_counts: Sequence[int],
+                   thresholds: Thresholds = 'ride') -> List[Table]:
+    """Lay out the figures of :func:`summarize`.
 
     Args:
         figures (dict[str, float]): The figures.
@@ -122,25 +194,77 @@ def summary_table(figures: Dict[str, float],
             :func:`group_masks`. Defaults to "ride".
 
     Returns:
-        rich.table.Table: The table, for ``rich.print``.
+        list[rich.table.Table]: Tables for ``rich.print``: the groups, the
+        means over classes, the experts where their logits were kept, and
+        shifted test sets.
     """
-    usage = _usage_figures(figures)
-    titles = group_titles(thresholds)
     groups = sample_groups(predictions.gt_label, class_counts, thresholds)
+    titles = group_titles(thresholds)
+    tables = [_group_table(figures, predictions, groups, titles)]
+    means = {
+        title: figures[f'long_tail/{name}']
+        for name, title in MEAN_TITLES.items()
+    }
+    tables.append(_one_row('Accuracy over the classes (%)', [means]))
+    expert = _of_kind(figures, 'expert')
+    if expert:
+        names = [name for name in expert if name.split('_')[0] not in GROUPS]
+        tables.append(
+            build_table(
+                'Experts: accuracy (%), disagreement (%), KL (nats)',
+                ['training images', *(name.replace('_', ' ')
+                                      for name in names)],
+                [[titles[group]] +
+                 [f'{expert[key_prefix(group) + name]:.2f}' for name in names]
+                 for group in groups]))
+    kinds = ('label_shift', 'label_shift_corrected')
+    shifts = [_of_kind(figures, kind) for kind in kinds]
+    tables.append(
+        _one_row(
+            'Accuracy on shifted test sets (%); second row: corrected for '
+            'their known class frequencies' if shifts[1] else
+            'Accuracy on shifted test sets (%)', filter(None, shifts)))
+    for table in tables:
+        table.box = box.ROUNDED
+    return tables
+
+
+def _group_table(figures: Dict[str, float], predictions: Predictions,
+                 groups: Dict[str, np.ndarray], titles: Dict[str,
+                                                             str]) -> Table:
+    usage = _of_kind(figures, 'experts')
+    quality = _of_kind(figures, 'calibration')
     rows = [[
         titles[name],
         str(np.unique(predictions.gt_label[images]).size),
         str(np.count_nonzero(images)),
         f"{figures[f'long_tail/{name}']:.2f}",
+        *(f'{quality[key_prefix(name) + key]:.3f}'
+          for key in CALIBRATION_TITLES if quality),
         *(usage_cells(usage, name) if usage else ())
     ] for name, images in groups.items()]
-    table = build_table(
-        'Accuracy, experts used (% of the images), compute (1 = all experts)'
-        if usage else 'Accuracy (%)',
-        ['training images', 'classes', 'images', 'accuracy'] +
-        (usage_columns(usage) if usage else []), rows)
-    table.box = box.ROUNDED
-    return table
+    columns = ['training images', 'classes', 'images', 'accuracy (%)']
+    columns += CALIBRATION_TITLES.values() if quality else ()
+    columns += usage_columns(usage) if usage else ()
+    title = 'Accuracy' + ', calibration' * bool(quality)
+    if usage:
+        title += ', experts used (% of the images), compute (1 = all experts)'
+    return build_table(title, columns, rows)
+
+
+def _one_row(title: str, rows: Iterable[Dict[str, float]]) -> Table:
+    """A table of figures that are columns."""
+    rows = list(rows)
+    return build_table(title, [name.replace('_', ' ') for name in rows[0]],
+                       [[f'{value:.2f}' for value in row.values()]
+                        for row in rows])
+
+
+def _of_kind(figures: Dict[str, float], kind: str) -> Dict[str, float]:
+    return {
+        key[len(kind) + 1:]: value
+        for key, value in figures.items() if key.startswith(f'{kind}/')
+    }
 
 
 def draw_summary(figures: Dict[str, float],
@@ -165,10 +289,10 @@ def draw_summary(figures: Dict[str, float],
         model has experts.
     """
     out_dir = Path(out_dir)
-    hits = predictions.pred_label == predictions.gt_label
     paths = [
         plot_accuracy_by_class(
-            accuracy_by_class(hits, predictions.gt_label, len(class_counts)),
+            accuracy_by_class(predictions.hits, predictions.gt_label,
+                              len(class_counts)),
             class_counts,
             out_dir / 'accuracy_by_class.png',
             figures['long_tail/overall'],
@@ -177,25 +301,18 @@ def draw_summary(figures: Dict[str, float],
              for g in GROUPS if f'long_tail/{g}' in figures},
             class_names=class_names)
     ]
-    usage = _usage_figures(figures)
+    usage = _of_kind(figures, 'experts')
     if usage:
         paths.append(
             plot_expert_usage(usage, out_dir / 'expert_usage.png', thresholds))
     return paths
 
 
-def _usage_figures(figures: Dict[str, float]) -> Dict[str, float]:
-    return {
-        key[len('experts/'):]: value
-        for key, value in figures.items() if key.startswith('experts/')
-    }
-
-
 def summarize_file(config: Union[str, Path],
                    predictions_file: Union[str, Path],
                    out_dir: Union[str, Path, None] = None,
-                   json_file: Union[str, Path, None] = None
-                   ) -> Dict[str, float]:
+                   json_file: Union[str, Path, None] = None,
+                   model_prior: Optional[str] = None) -> Dict[str, float]:
     """Print and draw a summary of a file of predictions.
 
     Args:
@@ -205,6 +322,7 @@ def summarize_file(config: Union[str, Path],
             None, which means that of the predictions.
         json_file (str | Path, optional): Where to write the figures as JSON.
             Defaults to None, which means nowhere.
+        model_prior (str, optional): See :func:`summarize`. Defaults to None.
 
     Returns:
         dict[str, float]: The figures of :func:`summarize`.
@@ -220,11 +338,12 @@ def summarize_file(config: Union[str, Path],
             f'{predictions_file} holds predictions for {len(predictions)} '
             f'images, but the test dataset of {config} has {num_images}. '
             'Were they made with another config?')
-    figures = summarize(predictions, counts, thresholds)
+    figures = summarize(predictions, counts, thresholds, model_prior)
 
     # Wide enough for any number of experts, also where the output is a pipe.
     console = Console(width=1000)
-    console.print(summary_table(figures, predictions, counts, thresholds))
+    for table in summary_tables(figures, predictions, counts, thresholds):
+        console.print(table)
     if predictions.num_experts_used is None:
         console.print('No plot of the experts used: the predictions hold no '
                       'num_experts_used.')

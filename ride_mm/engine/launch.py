@@ -167,9 +167,13 @@ def move_compile(cfg: Config) -> None:
     mmengine would compile the whole ``train_step``, whose data samples and
     optimizer break the graph; the classifier compiles its tensor part.
     """
-    name = str(cfg.get('model', {}).get('type', '')).split('.')[-1]
-    if name == 'RIDEClassifier' and 'compile' in cfg:
+    if _is_ride(cfg) and 'compile' in cfg:
         cfg.model.compile = cfg.pop('compile')
+
+
+def _is_ride(cfg: Config) -> bool:
+    name = str(cfg.get('model', {}).get('type', ''))
+    return name.split('.')[-1] == 'RIDEClassifier'
 
 
 def innermost_dataset(loader: Optional[dict]) -> dict:
@@ -363,6 +367,19 @@ def set_launcher(cfg: Config, launcher: str) -> None:
         **(cfg.get('model_wrapper_cfg') or {}))
     cfg.model_wrapper_cfg.device_ids = None
     dist.init_process_group('gloo')
+
+
+def enable_all_experts(cfg: Config) -> None:
+    """Keep what each expert and router says (``--all-experts``).
+
+    Raises:
+        UserError: If the model has no experts.
+    """
+    if not _is_ride(cfg):
+        raise UserError('--all-experts needs model.type="RIDEClassifier", '
+                        f'found "{cfg.model.get("type")}"')
+    cfg.model.test_cfg = dict(
+        cfg.model.get('test_cfg') or {}, mode='ensemble', expert_logits=True)
 
 
 def enable_tta(cfg: Config) -> None:

@@ -1,6 +1,7 @@
 from .calibration import (CalibrationMetric, ScoreQuality, calibration,
                           calibration_error, score_quality)
 from .class_group_metric import ClassGroupMetric
+from .dump import DumpPredictions, describe_run, fingerprint
 from .expert_usage import ExpertUsageMetric, expert_usage
 from .experts import ExpertMetric, expert_columns, expert_figures
 from .label_shift import (correct_prior, shift_priors, shift_table,
@@ -9,10 +10,10 @@ from .long_tail import (LongTailMetric, accuracy_by_class, long_tail_accuracy,
                         recall_means, topk_hits)
 
 __all__ = [
-    'CalibrationMetric', 'ClassGroupMetric', 'ExpertMetric',
-    'ExpertUsageMetric', 'LongTailMetric', 'ScoreQuality',
-    'accuracy_by_class', 'calibration', 'calibration_error', 'correct_prior',
-    'expert_columns', 'expert_figures', 'expert_usage', 'long_tail_accuracy',
-    'recall_means', 'score_quality', 'shift_priors', 'shift_table',
-    'shifted_accuracy', 'shifted_prior', 'topk_hits'
+    'CalibrationMetric', 'ClassGroupMetric', 'DumpPredictions', 'ExpertMetric',
+    'ExpertUsageMetric', 'LongTailMetric', 'ScoreQuality', 'accuracy_by_class',
+    'calibration', 'calibration_error', 'correct_prior', 'describe_run',
+    'expert_columns', 'expert_figures', 'expert_usage', 'fingerprint',
+    'long_tail_accuracy', 'recall_means', 'score_quality', 'shift_priors',
+    'shift_table', 'shifted_accuracy', 'shifted_prior', 'topk_hits'
 ]

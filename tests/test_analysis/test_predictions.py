@@ -7,7 +7,8 @@ import torch
 from mmengine.evaluator import DumpResults
 from mmpretrain.structures import DataSample
 
-from ride_mm.analysis import read_predictions
+from ride_mm.analysis import read_own_predictions, read_predictions
+from ride_mm.evaluation import DumpPredictions
 from ride_mm.utils.errors import UserError
 
 
@@ -43,6 +44,65 @@ def test_reads_what_a_test_run_dumps(tmp_path):
     assert predictions.num_classes == 3
     assert predictions.num_experts_used.tolist() == [2, 3]
     assert predictions.relative_compute.tolist() == [.75, 1.]
+
+
+def test_reads_what_made_them_and_what_experts_say(tmp_path):
+    file = tmp_path / 'predictions.pkl'
+    run = dict(config='c.py', checkpoint='e.pth', class_counts=[3, 2, 1])
+    dump = DumpPredictions(str(file), run)
+    torch.manual_seed(0)
+    logits, routers = torch.rand(4, 2, 3), torch.rand(4, 1)
+    compute = torch.tensor([.6, 1.1], dtype=torch.float64)
+    for experts, router in zip(logits, routers):
+        dump.process(None, [
+            make_sample(
+                expert_logits=experts,
+                router_logits=router,
+                routed_compute=compute)
+        ])
+    dump.evaluate(4)
+
+    predictions = read_own_predictions(file, experts=True)
+    assert predictions.run == run
+    assert torch.equal(
+        torch.from_numpy(predictions.expert_logits).transpose(0, 1), logits)
+    assert (predictions.router_logits == routers.T.numpy()).all()
+    assert predictions.routed_compute.tolist() == compute.tolist()
+    assert predictions.hits.tolist() == [False] * 4
+    # written once for all images
+    assert file.read_bytes().count(b'e.pth') == 1
+
+
+@pytest.mark.parametrize('run, message', [
+    (None, 'does not say which run'),
+    (dict(config='c.py', class_counts=None), 'c.py knows the training'),
+    (dict(config='c.py', class_counts=[1, 2]), '3 classes.*counts of 2'),
+    (dict(config='c.py', checkpoint='e.pth', class_counts=[1, 2, 3]),
+     'test.py c.py e.pth --all-experts'),
+])
+def test_predictions_of_another_make(tmp_path, run, message):
+    file = tmp_path / 'predictions.pkl'
+    sample = make_sample() if run is None else dict(make_sample(), run=run)
+    mmengine.dump([sample], str(file))
+    with pytest.raises(UserError, match=message):
+        read_own_predictions(file, experts=True)
+
+
+def test_scores_that_are_no_numbers_name_the_image(tmp_path):
+    file = tmp_path / 'predictions.pkl'
+    sample = make_sample()
+    sample['pred_score'][1] = float('nan')
+    mmengine.dump([make_sample(), sample], str(file))
+    with pytest.raises(UserError, match='`pred_score` of a.png'):
+        read_predictions(file)
+
+
+def test_compute_that_differs(tmp_path):
+    file = tmp_path / 'predictions.pkl'
+    samples = [make_sample(routed_compute=torch.tensor([c])) for c in (1., 2)]
+    mmengine.dump(samples, str(file))
+    with pytest.raises(UserError, match='images of different sizes'):
+        read_predictions(file)
 
 
 def test_model_without_experts_or_scores(tmp_path):

@@ -12,8 +12,9 @@ import torch
 from mmpretrain.structures import DataSample
 
 from ride_mm.analysis import (Predictions, draw_summary, summarize,
-                              summarize_file, summary_table)
-from ride_mm.evaluation import ExpertUsageMetric, LongTailMetric
+                              summarize_file, summary_tables)
+from ride_mm.evaluation import (CalibrationMetric, ExpertMetric,
+                                ExpertUsageMetric, LongTailMetric)
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 
@@ -52,6 +53,7 @@ def workspace(tmp_path):
             if with_experts:
                 sample.num_experts_used = int(rng.integers(1, 4))
                 sample.relative_compute = float(rng.random())
+                sample.expert_logits = torch.from_numpy(rng.random((2, 3)))
             samples.append(sample.to_dict())
         mmengine.dump(samples, str(tmp_path / 'predictions.pkl'))
         (tmp_path / 'test.txt').write_text(''.join(
@@ -78,11 +80,16 @@ def test_figures_are_those_of_the_metrics(workspace, tmp_path, capsys):
 
     expected = {}
     for metric in (LongTailMetric(class_counts=COUNTS),
-                   ExpertUsageMetric(class_counts=COUNTS)):
+                   CalibrationMetric(class_counts=COUNTS),
+                   ExpertUsageMetric(class_counts=COUNTS),
+                   ExpertMetric(class_counts=COUNTS)):
         metric.process(None, samples)
         expected.update(metric.evaluate(NUM_IMAGES))
     figures = json.loads((tmp_path / 'out' / 's.json').read_text())
-    assert figures == pytest.approx(expected)
+    shifts = {key for key in figures if key.startswith('label_shift/')}
+    assert len(shifts) == 11
+    assert {k: figures[k] for k in figures
+            if k not in shifts} == pytest.approx(expected)
 
     printed = capsys.readouterr().out
     for name in ('accuracy_by_class.png', 'expert_usage.png'):
@@ -110,6 +117,27 @@ def test_options_of_the_metric_hold(workspace):
     assert 'long_tail/many' not in summarize_file(config, file)
 
 
+def test_correction_for_a_known_shift():
+    """By hand: a test set like the training set, and one the other way."""
+    counts = [30, 10]
+    scores = np.array([[.6, .4], [.9, .1], [.4, .6], [.7, .3]])
+    predictions = Predictions(
+        np.array([0, 0, 1, 1]), scores.argmax(1), pred_score=scores)
+    figures = summarize(predictions, counts, model_prior='training')
+    # Scores x (1, 3): all but the second go to class 1, whatever is flatter.
+    assert figures['label_shift_corrected/uniform'] == pytest.approx(75.)
+    # x (50/51 / 0.75, 1/51 / 0.25): all go to class 0.
+    assert figures['label_shift_corrected/forward_50'] == pytest.approx(
+        100 * 50 / 51)
+    assert figures['label_shift/forward_50'] == pytest.approx(
+        100 * (50 + .5) / 51)
+    with pytest.raises(UserError, match='no scores'):
+        summarize(
+            Predictions(np.array([0]), np.array([0])),
+            counts,
+            model_prior='uniform')
+
+
 def test_config_without_counts(workspace):
     config, file, _ = workspace(counts='')
     with pytest.raises(UserError, match='class_counts'):
@@ -131,7 +159,8 @@ def test_predictions_of_another_dataset(workspace):
 
 
 @pytest.mark.parametrize('predictions, message', [
-    (Predictions(np.array([0]), np.array([0]), 5), '5 classes.*counts of 3'),
+    (Predictions(np.array([0]), np.array([0]), np.ones((1, 5))),
+     '5 classes.*counts of 3'),
     (Predictions(np.array([3]), np.array([0])), 'True label 3'),
     (Predictions(np.array([0]), np.array([9])), 'Predicted label 9'),
 ])
@@ -142,10 +171,10 @@ def test_counts_must_fit_the_predictions(predictions, message):
 
 def test_table_and_plots_leave_out_an_empty_group(tmp_path):
     predictions = Predictions(
-        np.array([0, 2]), np.array([0, 0]), 3, np.array([1, 2]),
-        np.array([.5, 1.]))
+        np.array([0, 2]), np.array([0, 0]), np.full((2, 3), 1 / 3),
+        np.array([1, 2]), np.array([.5, 1.]))
     figures = summarize(predictions, COUNTS)
-    text = render_table(summary_table(figures, predictions, COUNTS))
+    text = render_table(summary_tables(figures, predictions, COUNTS)[0])
     assert 'many' in text and 'few' in text and 'medium' not in text
     paths = draw_summary(figures, predictions, COUNTS, tmp_path)
     assert all(path.stat().st_size for path in paths) and len(paths) == 2

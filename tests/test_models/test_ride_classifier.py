@@ -214,7 +214,7 @@ def test_threshold_0_ignores_a_sure_router(tiny_model):
     assert used(routed) == [3] * 12
 
 
-def plain_route(model, x, threshold):
+def plain_route(model, x, *thresholds):
     """Image by image, as the method is told in words."""
     results = []
     for image in x.split(1):
@@ -227,7 +227,7 @@ def plain_route(model, x, threshold):
             if k == 2:
                 break
             doubt = model.head.router(k, feature, logits / count)
-            if not torch.sigmoid(doubt).item() > threshold:
+            if not torch.sigmoid(doubt).item() > thresholds[k]:
                 break
         results.append((count, (logits / count).softmax(1)[0]))
     return results
@@ -245,7 +245,7 @@ def test_routing_image_by_image(tiny_model):
     threshold = middle.mean().item()
     assert middle.diff() > 1e-6
     with torch.no_grad():
-        expected = plain_route(model, x, threshold)
+        expected = plain_route(model, x, threshold, threshold)
     routed = predict(model, x, mode='route', threshold=threshold)
     assert used(routed) == [count for count, _ in expected]
     assert len(set(used(routed))) > 1
@@ -254,6 +254,27 @@ def test_routing_image_by_image(tiny_model):
         torch.stack([score for _, score in expected]),
         rtol=1e-4,
         atol=1e-5)
+
+
+def split_thresholds(model, x):
+    """Thresholds that send about half of the images on, from each router;
+    between two images, so that rounding decides nothing."""
+    feats = model.neck(model.backbone(x))
+    logits = model.head.expert_logits(feats)
+    doubts = model.head.router.all_logits(feats, logits).sigmoid()
+    middle = doubts.sort().values
+    return middle[:, [len(x) // 2 - 1, len(x) // 2]].mean(1).tolist()
+
+
+def test_a_threshold_for_each_router(tiny_model):
+    model = build(tiny_model).eval()
+    x = images(40)
+    with torch.no_grad():
+        thresholds = split_thresholds(model, x)
+        expected = plain_route(model, x, *thresholds)
+    routed = predict(model, x, mode='route', threshold=thresholds)
+    assert used(routed) == [count for count, _ in expected]
+    assert set(used(routed)) == {1, 2, 3}
 
 
 def test_auto_routes_once_the_router_is_trained(tiny_model):
@@ -286,6 +307,49 @@ def test_expert_logits_on_request(tiny_model):
         prediction.expert_logits.mean(0).softmax(0), prediction.pred_score)
     with torch.no_grad():
         assert model.infer(images())[2].shape == (3, 12, 10)
+
+
+def test_router_logits_on_request(tiny_model):
+    """They say who would have stopped where."""
+    request = dict(mode='ensemble', expert_logits=True)
+    model = build(tiny_model, test_cfg=request).eval()
+    assert 'router_logits' not in predict(model, images())[0]
+    model.head.router.num_updates += 1
+    with torch.no_grad():
+        thresholds = split_thresholds(model, images())
+    asked = predict(model, images())
+    routed = predict(
+        model,
+        images(),
+        mode='route',
+        threshold=thresholds,
+        expert_logits=False)
+    assert len(set(used(routed))) > 1
+    for sample, expected in zip(asked, routed):
+        goes_on = sample.router_logits.sigmoid() > torch.tensor(thresholds)
+        count = 1 + int(goes_on.long().cumprod(0).sum())
+        assert count == expected.num_experts_used
+        assert sample.routed_compute[count - 1] == expected.relative_compute
+        torch.testing.assert_close(
+            sample.expert_logits[:count].mean(0).softmax(0),
+            expected.pred_score)
+
+
+def test_temperature_is_kept_with_the_weights(tiny_model):
+    model, other = build(tiny_model), build(tiny_model)
+    assert not any('temperature' in key for key in model.state_dict())
+    plain = predict(model, images(), mode='ensemble')
+    model.head.set_temperature(2.5)
+    other.load_state_dict(model.state_dict())
+    warm = predict(other, images(), mode='ensemble')
+    with torch.no_grad():
+        logits = model(images())
+    torch.testing.assert_close(scores(warm), (logits / 2.5).softmax(1))
+    assert torch.equal(scores(warm).argmax(1), scores(plain).argmax(1))
+    # A checkpoint without one has none.
+    other.load_state_dict(build(tiny_model).state_dict())
+    torch.testing.assert_close(
+        scores(predict(other, images(), mode='ensemble')), scores(plain))
 
 
 @pytest.mark.parametrize('mode', ['ensemble', 'route'])
@@ -480,6 +544,7 @@ def test_losses_leave_nothing_in_the_checkpoint(tiny_model):
     (dict(test_cfg=dict(mode='routed')), 'mode="routed"'),
     (dict(test_cfg=dict(treshold=0.3)), 'treshold'),
     (dict(test_cfg=dict(threshold=30)), 'between 0 and 1'),
+    (dict(test_cfg=dict(threshold=[.5, .5, .5])), 'each of 2 routers'),
     (dict(test_cfg=dict(mode='route', expert_logits=True)), 'ensemble'),
 ])
 def test_users_mistakes(tiny_model, change, message):

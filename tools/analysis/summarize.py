@@ -25,12 +25,19 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--out-dir',
         help='folder for the plots (default: that of the predictions)')
     parser.add_argument('--json', help='file to write the figures to')
+    parser.add_argument(
+        '--model-prior',
+        choices=['uniform', 'training'],
+        help='class frequencies that the model assumes: "training" after '
+        'plain cross entropy, "uniform" where the loss makes up for them; '
+        'adds the accuracy on shifted test sets whose frequencies are known')
     return parser.parse_args(argv)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
-    summarize_file(args.config, args.predictions, args.out_dir, args.json)
+    summarize_file(args.config, args.predictions, args.out_dir, args.json,
+                   args.model_prior)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 import math
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -20,6 +20,40 @@ MODES = ('auto', 'ensemble', 'route')
 # Images that a CPU predicts at once: larger activations than theirs are
 # fetched from the system anew, and cleared, by every layer.
 _CPU_PIXELS = 2**18
+
+
+class Inference(NamedTuple):
+    """What the model finds in N images.
+
+    Args:
+        mean_logits (torch.Tensor): Mean logits of the experts used, (N, K).
+        used (torch.Tensor): Their number, (N, ).
+        expert_logits (torch.Tensor, optional): Logits of every expert, (E,
+            N, K), on request.
+        router_logits (torch.Tensor, optional): Of every trained router,
+            (E - 1, N), on the same request: what it would say of an image
+            that comes so far.
+    """
+
+    mean_logits: torch.Tensor
+    used: torch.Tensor
+    expert_logits: Optional[torch.Tensor] = None
+    router_logits: Optional[torch.Tensor] = None
+
+
+def _join(parts: Sequence[Inference]) -> Inference:
+    """The inference of a batch from those of its parts."""
+    return Inference(*(
+        None if columns[0] is None else torch.cat(columns, dim=dim)
+        for columns, dim in zip(zip(*parts), (0, 0, 1, 1))))
+
+
+def _router_bound(threshold: float) -> float:
+    """The logit that a router's has to exceed: exact at thresholds 0 and 1,
+    where a sigmoid rounds."""
+    if threshold in (0, 1):
+        return math.inf if threshold else -math.inf
+    return math.log(threshold / (1 - threshold))
 
 
 def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
@@ -75,11 +109,13 @@ class RIDEClassifier(ImageClassifier):
             - mode (str): "ensemble" runs all experts, "route" only those
               that the router asks for, "auto" routes once the router has
               been trained. Defaults to "auto".
-            - threshold (float): An image goes on to the next expert if its
-              probability of needing it is above this. Defaults to 0.5.
-            - expert_logits (bool): Whether to return the logits of every
-              expert as ``expert_logits``, (E, K); needs mode "ensemble".
-              Defaults to False.
+            - threshold (float | Sequence[float]): An image goes on to the
+              next expert if its probability of needing it is above this;
+              one number, or one for each of the E - 1 routers. Defaults to
+              0.5.
+            - expert_logits (bool): Whether to return what
+              :meth:`predict` names as "on request"; needs mode
+              "ensemble". Defaults to False.
             - logit_adjustment (float): tau of the post-hoc adjustment, see
               ``RIDEHead.adjust``; the router sees logits as they are.
               Defaults to 0.
@@ -154,7 +190,7 @@ class RIDEClassifier(ImageClassifier):
 
     def _check_test_cfg(self,
                         mode: str = 'auto',
-                        threshold: float = 0.5,
+                        threshold: Union[float, Sequence[float]] = 0.5,
                         expert_logits: bool = False,
                         logit_adjustment: float = 0.,
                         **unknown) -> dict:
@@ -165,9 +201,14 @@ class RIDEClassifier(ImageClassifier):
         if mode not in MODES:
             raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
                             f'expected one of {MODES}')
-        if not 0 <= threshold <= 1:
+        thresholds = self._by_router(threshold)
+        if not all(0 <= value <= 1 for value in thresholds):
             raise UserError(f'model.test_cfg.threshold={threshold} must be '
                             'between 0 and 1')
+        if len(thresholds) != self.num_experts - 1:
+            raise UserError(
+                f'model.test_cfg.threshold={threshold} must be one number, or '
+                f'one for each of {self.num_experts - 1} routers')
         if mode == 'route' and self.head.router is None:
             raise UserError('model.test_cfg.mode="route" needs '
                             'model.head.router')
@@ -180,6 +221,11 @@ class RIDEClassifier(ImageClassifier):
             threshold=threshold,
             expert_logits=expert_logits,
             logit_adjustment=logit_adjustment)
+
+    def _by_router(self, threshold: Union[float, Sequence[float]]) -> list:
+        if isinstance(threshold, (int, float)):
+            return [threshold] * (self.num_experts - 1)
+        return list(threshold)
 
     def _set_teacher(self,
                      config: Union[str, dict, None] = None,
@@ -365,66 +411,82 @@ class RIDEClassifier(ImageClassifier):
             list[DataSample]: With ``pred_score`` (softmax, (K, )),
             ``pred_label``, ``num_experts_used``, ``relative_compute``
             (multiply-accumulates spent on the image, 1 for the ensemble)
-            and, on request, ``expert_logits`` (E, K).
+            and, on request, ``expert_logits`` (E, K); with a trained router
+            also ``router_logits`` (E - 1, ) and ``routed_compute`` (E, ):
+            the ``relative_compute`` if the image were routed and used 1..E
+            experts.
         """
-        mean_logits, used, logits = self.infer(inputs)
-        tau = self.test_cfg['logit_adjustment']
-        scores = self.head.adjust(mean_logits, tau).softmax(dim=1)
+        found = self.infer(inputs)
+        scores = self.head.scores(found.mean_logits,
+                                  self.test_cfg['logit_adjustment'])
         labels = scores.argmax(dim=1, keepdim=True)
         compute = self.relative_compute(tuple(inputs.shape[1:]))
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(inputs))]
-        for index, (sample,
-                    num_used) in enumerate(zip(data_samples, used.tolist())):
+        for index, (sample, num_used) in enumerate(
+                zip(data_samples, found.used.tolist())):
             # A copy: pickling a row of a batch writes the whole batch.
             sample.set_pred_score(scores[index].clone())
             sample.set_pred_label(labels[index].clone())
             sample.num_experts_used = num_used
             sample.relative_compute = compute[num_used - 1]
-            if self.test_cfg['expert_logits']:
-                sample.expert_logits = logits[:, index].clone()
+        if self.test_cfg['expert_logits']:
+            self._add_experts(data_samples, found, tuple(inputs.shape[1:]))
         return data_samples
 
-    def infer(
-        self, inputs: torch.Tensor
-    ) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+    def _add_experts(self, data_samples: List[DataSample], found: Inference,
+                     image_shape: Tuple[int, ...]) -> None:
+        for index, sample in enumerate(data_samples):
+            sample.expert_logits = found.expert_logits[:, index].clone()
+        if found.router_logits is None:
+            return
+        compute = torch.tensor(
+            self.relative_compute(image_shape, routed=True),
+            dtype=torch.float64)
+        for index, sample in enumerate(data_samples):
+            sample.router_logits = found.router_logits[:, index].clone()
+            sample.routed_compute = compute
+
+    def infer(self, inputs: torch.Tensor) -> Inference:
         """The tensor part of :meth:`predict`.
 
         Args:
             inputs (torch.Tensor): Images, (N, C, H, W).
 
         Returns:
-            tuple: Mean logits of the experts used, (N, K), their number,
-            (N, ), and, on request, the logits of every expert, (E, N, K).
+            Inference: Of N images.
         """
         parts = (inputs, )
         if inputs.device.type == 'cpu':
             pixels = inputs[0, 0].numel()
             parts = inputs.split(max(1, _CPU_PIXELS // pixels))
-        mean_logits, used, logits = zip(*map(self._infer_part, parts))
-        if self.test_cfg['expert_logits']:
-            return (torch.cat(mean_logits), torch.cat(used),
-                    torch.cat(logits, dim=1))
-        return torch.cat(mean_logits), torch.cat(used), None
+        return _join([self._infer_part(part) for part in parts])
 
-    def _infer_part(
-        self, inputs: torch.Tensor
-    ) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+    def _infer_part(self, inputs: torch.Tensor) -> Inference:
         trunk = self.backbone(_channels_last(inputs))
         if self._routes:
-            return *self._route(trunk[-1]), None
-        logits = self.head.expert_logits(self.neck(trunk))
+            return Inference(*self._route(trunk[-1]))
+        feats = self.neck(trunk)
+        logits = self.head.expert_logits(feats)
         used = torch.full((len(inputs), ),
                           self.num_experts,
                           device=inputs.device)
-        return logits.mean(0), used, logits
+        if not self.test_cfg['expert_logits']:
+            return Inference(logits.mean(0), used)
+        router_logits = None
+        if self._has_trained_router:
+            router_logits = self.head.router.all_logits(feats, logits)
+        return Inference(logits.mean(0), used, logits, router_logits)
+
+    @property
+    def _has_trained_router(self) -> bool:
+        return self.head.router is not None and self.head.router.trained
 
     @property
     def _routes(self) -> bool:
         mode = self.test_cfg['mode']
-        router = self.head.router
-        return mode == 'route' or (mode == 'auto' and router is not None
-                                   and router.trained)
+        return mode == 'route' or (mode == 'auto'
+                                   and self._has_trained_router)
 
     def _route(self, trunk: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Run each expert on the images still in doubt.
@@ -436,18 +498,15 @@ class RIDEClassifier(ImageClassifier):
             tuple[torch.Tensor, torch.Tensor]: Mean logits of the experts
             used, (N, K), and their number, (N, ).
         """
-        # On logits: exact at thresholds 0 and 1, where a sigmoid rounds.
-        threshold = self.test_cfg['threshold']
-        bound = math.inf if threshold == 1 else -math.inf
-        if 0 < threshold < 1:
-            bound = math.log(threshold / (1 - threshold))
+        bounds = list(
+            map(_router_bound, self._by_router(self.test_cfg['threshold'])))
         feature = self.neck.run_expert(0, trunk)
         totals = self.head.logits_of(0, feature)
         used = totals.new_ones(len(totals), dtype=torch.long)
         active = torch.arange(len(totals), device=totals.device)
         for k in range(1, self.num_experts):
             in_doubt = self.head.router(k - 1, feature,
-                                        totals[active] / k) > bound
+                                        totals[active] / k) > bounds[k - 1]
             active = active[in_doubt]
             if len(active) == 0:
                 break
@@ -492,21 +551,26 @@ class RIDEClassifier(ImageClassifier):
         self.train(training)
         return macs
 
-    def relative_compute(self, image_shape: Tuple[int, ...]) -> List[float]:
+    def relative_compute(self,
+                         image_shape: Tuple[int, ...],
+                         routed: Optional[bool] = None) -> List[float]:
         """Compute of an image by the number of experts it used.
 
         Args:
             image_shape (tuple[int]): (C, H, W).
+            routed (bool, optional): Whether the routers count. Defaults to
+                None, which means: if the model routes.
 
         Returns:
             list[float]: For 1..E experts, relative to the ensemble of all
             without a router.
         """
-        key = (image_shape, self._routes)
+        routed = self._routes if routed is None else routed
+        key = (image_shape, routed)
         if key not in self._macs:
             macs = self.macs(image_shape)
             trunk, experts = macs['trunk'][0], macs['experts']
-            routers = macs['routers'] if self._routes else []
+            routers = macs['routers'] if routed else []
             everything = trunk + sum(experts)
             self._macs[key] = [
                 (trunk + sum(experts[:k]) + sum(routers[:k])) / everything

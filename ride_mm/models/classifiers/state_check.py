@@ -6,9 +6,9 @@ import torch.nn as nn
 from ride_mm.utils.errors import UserError
 
 # What a checkpoint may lack or have in excess: a model without a trained
-# router, learned scales or what a loss has counted is whole, and old
-# BatchNorms did not count their batches.
-OPTIONAL = ('head.router.', 'head.scales', 'head.losses.',
+# router, learned scales, a temperature or what a loss has counted is whole,
+# and old BatchNorms did not count their batches.
+OPTIONAL = ('head.router.', 'head.scales', 'head.temperature', 'head.losses.',
             'num_batches_tracked')
 CLASSIFIERS = 'head.classifiers.'
 

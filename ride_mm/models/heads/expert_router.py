@@ -105,6 +105,24 @@ class ExpertRouter(BaseModule):
             hidden = F.relu(self.hidden_fcs[index](F.normalize(feature)))
             return self.fc(torch.cat((top_logits, hidden), dim=1)).squeeze(1)
 
+    def all_logits(self, feats: Sequence[torch.Tensor],
+                   logits: torch.Tensor) -> torch.Tensor:
+        """Logits of every router for every image.
+
+        Args:
+            feats (Sequence[torch.Tensor]): Features of the experts, E
+                tensors (N, D).
+            logits (torch.Tensor): Logits of the experts, (E, N, K).
+
+        Returns:
+            torch.Tensor: (E - 1, N).
+        """
+        totals = logits.cumsum(0)
+        return torch.stack([
+            self(index, feats[index], totals[index] / (index + 1))
+            for index in range(len(self.hidden_fcs))
+        ])
+
     def inputs(self, feats: Sequence[torch.Tensor], logits: torch.Tensor,
                labels: torch.Tensor) -> RouterInputs:
         """Everything that :meth:`loss` needs of a batch.

@@ -84,6 +84,8 @@ class RIDEHead(BaseModule):
                     in_channels=in_channels,
                     num_classes=num_classes))
         self.class_counts = None
+        # What a tool has fitted; part of a checkpoint as soon as it is there.
+        self.register_buffer('temperature', None)
         # Set anew in every run, so it has no place in a checkpoint.
         self.register_buffer(
             'class_weights', torch.ones(num_classes), persistent=False)
@@ -213,6 +215,37 @@ class RIDEHead(BaseModule):
                 'counts: add dict(type="ClassCountsHook") to custom_hooks, '
                 'or give model.head.class_counts')
         return logits - tau * log_prior(self.class_counts).to(logits)
+
+    def scores(self, logits: torch.Tensor, tau: float = 0.) -> torch.Tensor:
+        """Probabilities of the classes: the softmax of adjusted logits,
+        divided by the temperature that was fitted.
+
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+        eq. 9.
+
+        Args:
+            logits (torch.Tensor): (N, K).
+            tau (float): See :meth:`adjust`. Defaults to 0.
+
+        Returns:
+            torch.Tensor: (N, K).
+        """
+        logits = self.adjust(logits, tau)
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        return logits.softmax(dim=1)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide the logits of predictions by this from now on."""
+        self.temperature = self.class_weights.new_tensor(temperature)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str,
+                              *args) -> None:
+        """Take the temperature from the checkpoint, also where it has
+        none."""
+        found = f'{prefix}temperature' in state_dict
+        self.temperature = self.class_weights.new_ones(()) if found else None
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def expert_loss(
             self,
