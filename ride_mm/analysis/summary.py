@@ -1,7 +1,7 @@
-import json
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
+import mmengine
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -351,14 +351,8 @@ def summarize_file(config: Union[str, Path],
                            or Path(predictions_file).parent, thresholds,
                            meta.get('classes'))
     if json_file is not None:
-        written.append(_write_json(figures, json_file))
+        mmengine.dump(figures, str(json_file), indent=2)
+        written.append(json_file)
     for path in written:
         print(path)
     return figures
-
-
-def _write_json(figures: Dict[str, float], path: Union[str, Path]) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=2) + '\n')
-    return path

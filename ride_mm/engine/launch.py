@@ -414,18 +414,26 @@ def enable_visualization(cfg: Config, **settings) -> None:
     hooks.visualization.update(enable=True, **settings)
 
 
-def check_output_file(path: str, suffixes: tuple) -> None:
-    """Check, before the test, that its results can be written.
+def check_output_file(path: str,
+                      suffixes: tuple,
+                      option: str = '--out') -> None:
+    """Check, before the work, that its results can be written.
+
+    Args:
+        path (str): The file.
+        suffixes (tuple[str]): What its name may end in.
+        option (str): Where it was given, for the message. Defaults to
+            '--out'.
 
     Raises:
         UserError: If the file exists (no result is overwritten) or its name
             does not end in one of ``suffixes``.
     """
     if not path.endswith(suffixes):
-        raise UserError(f'--out {path}: the name has to end in '
+        raise UserError(f'{option} {path}: the name has to end in '
                         f'{" or ".join(suffixes)}.')
     if is_main_process() and osp.exists(path):
-        raise UserError(f'--out {path} exists and is not overwritten: name '
+        raise UserError(f'{option} {path} exists and is not overwritten: name '
                         'another file or remove this one.')
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
 

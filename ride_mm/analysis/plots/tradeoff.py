@@ -1,0 +1,52 @@
+from pathlib import Path
+from typing import Dict, Union
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from ..tradeoff import Curve, OperatingPoint
+from .style import GRID, GROUP_COLORS, INK, LEGEND, TITLE, clean, save
+
+_POINTS = 400
+
+
+def plot_tradeoff(curve: Curve, marked: Dict[str, OperatingPoint],
+                  path: Union[str, Path]) -> Path:
+    """Draw accuracy against compute, overall and by class size.
+
+    Args:
+        curve (Curve): What all thresholds give.
+        marked (dict[str, OperatingPoint]): Points to mark, by their label.
+        path (str | Path): The picture to write, see :func:`save`.
+
+    Returns:
+        Path: The file.
+    """
+    figure = Figure(figsize=(10, 6), layout='constrained')
+    axes = figure.subplots()
+    shown = curve.thinned(_POINTS)
+    for name, accuracy in shown.accuracy.items():
+        axes.plot(
+            100 * shown.compute,
+            accuracy,
+            color=GROUP_COLORS.get(name, INK),
+            linewidth=2.5 if name == 'overall' else 1.5,
+            label=name)
+    for number, (label, point) in enumerate(marked.items()):
+        axes.axvline(
+            100 * point.compute, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f'{label}: {point.accuracy["overall"]:.1f}%',
+            (100 * point.compute, number / 14 + .02),
+            xycoords=('data', 'axes fraction'),
+            xytext=(4, 0),
+            textcoords='offset points',
+            color=INK)
+    axes.set_title('Accuracy against compute', pad=34, **TITLE)
+    axes.legend(**LEGEND, ncols=4)
+    axes.set(xlabel='compute of all experts', ylabel='accuracy (%)')
+    axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.grid(axis='y', color=GRID, linewidth=.8)
+    axes.margins(x=.02)
+    clean(axes)
+    return save(figure, path)

@@ -1,0 +1,169 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from ride_mm.analysis import (OperatingPoint, Predictions, RoutingSimulator,
+                              choose_point, plot_tradeoff)
+from ride_mm.utils.errors import UserError
+
+COUNTS = [150, 120, 60, 10]
+
+
+def make_predictions(seed=0, num_experts=3, num=40, **changes):
+    rng = np.random.default_rng(seed)
+    # In steps, so that some images share a level.
+    routers = rng.integers(-8, 9, (num_experts - 1, num)) / 4
+    fields = dict(
+        gt_label=rng.integers(0, 4, num),
+        pred_label=np.zeros(num, int),
+        expert_logits=rng.normal(size=(num_experts, num, 4)),
+        router_logits=routers.astype(np.float32),
+        routed_compute=np.linspace(.6, 1.02, num_experts))
+    return Predictions(**dict(fields, **changes))
+
+
+def plain_point(predictions, thresholds):
+    """Image by image, as routing is told in words."""
+    right, compute = {}, 0.
+    for n, label in enumerate(predictions.gt_label):
+        used = 1
+        for k, threshold in enumerate(thresholds):
+            logit = float(predictions.router_logits[k, n])
+            if not 1 / (1 + math.exp(-logit)) > threshold:
+                break
+            used += 1
+        mean = predictions.expert_logits[:used, n].sum(0) / used
+        group = ('many', 'many', 'medium', 'few')[label]
+        for name in ('overall', group):
+            right.setdefault(name, []).append(mean.argmax() == label)
+        compute += predictions.routed_compute[used - 1]
+    return compute / len(predictions), {
+        name: 100 * sum(hits) / len(hits)
+        for name, hits in right.items()
+    }
+
+
+def assert_point(point, expected):
+    compute, accuracy = expected
+    assert point.compute == pytest.approx(compute)
+    assert point.accuracy == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize('num_experts', [2, 3, 4])
+def test_every_point_of_the_curve(num_experts):
+    predictions = make_predictions(num_experts, num_experts)
+    curve = RoutingSimulator(predictions, COUNTS).curve()
+    # An image is decided at its router's probability at the latest.
+    levels = np.unique(np.minimum.accumulate(predictions.router_logits))
+    assert len(curve) == len(levels) + 1
+    assert curve.thresholds[0] == 0 and curve.thresholds[-1] == 1
+    assert (np.diff(curve.thresholds) > 0).all()
+    assert (np.diff(curve.compute) < 0).all()
+    for index in range(len(curve)):
+        point = curve[index]
+        thresholds = [point.threshold] * (num_experts - 1)
+        assert_point(point, plain_point(predictions, thresholds))
+
+
+def test_thresholds_of_their_own():
+    predictions = make_predictions()
+    simulator = RoutingSimulator(predictions, COUNTS)
+    for thresholds in ([.3, .7], [.9, .1], [0., 1.]):
+        point = simulator.at(thresholds)
+        assert point.threshold == thresholds
+        assert_point(point, plain_point(predictions, thresholds))
+    ends = [[a, b] for a in (0., 1.) for b in (0., 1.)]
+    grid = simulator.grid()
+    assert all(end in [point.threshold for point in grid] for end in ends)
+    assert len(grid) == 70**2
+
+
+def test_probabilities_that_round_to_one():
+    """No point is promised that no threshold leads to."""
+    routers = np.array([[-1., 3., 50., 60.]], dtype=np.float32)
+    predictions = make_predictions(num=4, num_experts=2, router_logits=routers)
+    curve = RoutingSimulator(predictions, COUNTS).curve()
+    assert curve.thresholds == pytest.approx([
+        0, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-26.5)), 1
+    ])
+    for index in range(len(curve)):
+        threshold = curve.thresholds[index]
+        point = RoutingSimulator(predictions, COUNTS).at([threshold])
+        assert point.compute == pytest.approx(curve.compute[index])
+
+
+def test_the_model_does_what_was_simulated(tiny_model):
+    torch.manual_seed(0)
+    model = MODELS.build(tiny_model).eval()
+    model.head.router.num_updates += 1
+    model.test_cfg.update(mode='ensemble', expert_logits=True)
+    x, labels = torch.randn(40, 3, 16, 16), torch.arange(40) % 10
+    with torch.no_grad():
+        samples = model.predict(x)
+    fields = {
+        name: torch.stack([s.get(name) for s in samples]).numpy()
+        for name in ('expert_logits', 'router_logits', 'routed_compute')
+    }
+    counts = [500, 400, 300, 200, 90, 60, 30, 10, 8, 5]
+    simulator = RoutingSimulator(
+        Predictions(labels.numpy(), labels.numpy(),
+                    expert_logits=fields['expert_logits'].swapaxes(0, 1),
+                    router_logits=fields['router_logits'].T,
+                    routed_compute=fields['routed_compute'][0]), counts)
+    curve = simulator.curve()
+    for point in (curve[len(curve) // 3], curve[len(curve) // 2]):
+        model.test_cfg.update(
+            mode='route', threshold=point.threshold, expert_logits=False)
+        with torch.no_grad():
+            routed = model.predict(x)
+        assert point.compute == pytest.approx(
+            np.mean([sample.relative_compute for sample in routed]))
+        hits = [s.pred_label.item() == y for s, y in zip(routed, labels)]
+        assert point.accuracy['overall'] == pytest.approx(100 * np.mean(hits))
+
+
+def points():
+    return [
+        OperatingPoint(t, compute, dict(overall=overall, few=few))
+        for t, compute, overall, few in [(0., 1., 50., 30.), (
+            .2, .9, 52., 28.), (.5, .8, 52., 20.), (1., .6, 40., 10.)]
+    ]
+
+
+@pytest.mark.parametrize('wanted, threshold', [
+    (dict(budget=1.), .5),
+    (dict(budget=.7), 1.),
+    (dict(budget=.95, group='few'), .2),
+    (dict(accuracy=50.), .5),
+    (dict(accuracy=25., group='few'), .2),
+    (dict(accuracy=0.), 1.),
+])
+def test_choice(wanted, threshold):
+    assert choose_point(points(), **wanted).threshold == threshold
+
+
+@pytest.mark.parametrize('wanted, message', [
+    (dict(budget=.5), 'below that of one expert on every image, 0.6000'),
+    (dict(accuracy=60.), 'the best is 52.00 %'),
+    (dict(budget=1., group='many'), 'no accuracy of "many"'),
+])
+def test_what_cannot_be_had(wanted, message):
+    with pytest.raises(UserError, match=message):
+        choose_point(points(), **wanted)
+
+
+def test_predictions_without_routers():
+    with pytest.raises(UserError, match='--all-experts'):
+        RoutingSimulator(make_predictions(router_logits=None), COUNTS)
+
+
+def test_thinned_and_drawn(tmp_path):
+    curve = RoutingSimulator(make_predictions(num=2000), COUNTS).curve()
+    thin = curve.thinned(5)
+    assert len(thin) == 5
+    assert (thin[0], thin[4]) == (curve[0], curve[len(curve) - 1])
+    path = plot_tradeoff(curve, {'0.5': thin[2]}, tmp_path / 'new' / 't.svg')
+    assert '<svg' in path.read_text() and 'medium' in path.read_text()

@@ -1,0 +1,139 @@
+"""Accuracy against compute for every threshold of the routers."""
+import argparse
+from dataclasses import asdict
+from typing import Dict, List, Optional, Sequence
+
+import mmengine
+from rich.console import Console
+
+from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
+                              choose_point, plot_tradeoff,
+                              read_own_predictions)
+from ride_mm.engine import launch
+from ride_mm.evaluation.tables import build_table
+from ride_mm.utils.errors import run_tool
+
+EXAMPLE = """example:
+  python tools/test.py CONFIG CHECKPOINT --all-experts \\
+      --out work_dirs/experts.pkl
+  python tools/analysis/tradeoff.py work_dirs/experts.pkl --budget 0.6 \\
+      --out-config work_dirs/cheap.py --plot work_dirs/tradeoff.png
+  python tools/test.py work_dirs/cheap.py CHECKPOINT
+
+A threshold is a choice: make it on images that nothing is judged on, such as
+those of dict(type='HoldOut', held_out=True, ...) as the test_dataloader's
+data set.
+"""
+_ROWS, _JSON_POINTS = 11, 200
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'predictions', help='what tools/test.py --all-experts --out wrote')
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument(
+        '--budget',
+        type=float,
+        metavar='X',
+        help='choose the most accurate point of at most this compute (1 is '
+        'that of all experts)')
+    wanted.add_argument(
+        '--accuracy',
+        type=float,
+        metavar='PERCENT',
+        help='choose the cheapest point of at least this accuracy')
+    parser.add_argument(
+        '--group',
+        default='overall',
+        choices=['overall', 'many', 'medium', 'few'],
+        help='whose accuracy counts for the choice (default: overall)')
+    parser.add_argument(
+        '--per-router',
+        action='store_true',
+        help='choose a threshold for each router')
+    parser.add_argument(
+        '--out-config',
+        metavar='FILE',
+        help='config to write with the chosen threshold (.py)')
+    parser.add_argument('--plot', metavar='FILE', help='picture to write')
+    parser.add_argument(
+        '--json', metavar='FILE', help='file to write the figures to')
+    args = parser.parse_args(argv)
+    if args.budget is args.accuracy and (args.out_config or args.per_router):
+        parser.error('--out-config and --per-router need --budget or '
+                     '--accuracy')
+    return args
+
+
+def points_table(points: Dict[str, OperatingPoint]):
+    """A row for each point, by its label."""
+    groups = next(iter(points.values())).accuracy
+    rows = [[
+        label, threshold_text(point.threshold), f'{point.compute:.4f}',
+        *(f'{point.accuracy[name]:.2f}' for name in groups)
+    ] for label, point in points.items()]
+    return build_table('Accuracy (%) against compute (1 = all experts)',
+                       ['', 'threshold', 'compute', *groups], rows)
+
+
+def threshold_text(threshold) -> str:
+    values = threshold if isinstance(threshold, list) else [threshold]
+    return ', '.join(f'{value:.6g}' for value in values)
+
+
+def candidates(simulator: RoutingSimulator, curve: Curve,
+               per_router: bool) -> List[OperatingPoint]:
+    points = [curve[index] for index in range(len(curve))]
+    return points + simulator.grid() if per_router else points
+
+
+def write_config(path: str, run: dict, point: OperatingPoint) -> None:
+    """Write the config of the run, which then routes by the threshold."""
+    cfg = launch.load_config(run['config'], run['options'])
+    cfg.model.test_cfg = dict(
+        cfg.model.get('test_cfg') or {},
+        mode='route',
+        threshold=point.threshold)
+    cfg.dump(path)
+    print(path)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    if args.out_config:
+        launch.check_output_file(args.out_config, ('.py', ), '--out-config')
+    predictions = read_own_predictions(args.predictions, experts=True)
+    run = predictions.run
+    simulator = RoutingSimulator(predictions, run['class_counts'],
+                                 run['thresholds'])
+    curve = simulator.curve()
+    routers = len(simulator.router_logits)
+    marked = {'0.5': simulator.at([.5] * routers)}
+    if args.budget is not None or args.accuracy is not None:
+        marked['chosen'] = choose_point(
+            candidates(simulator, curve, args.per_router), args.budget,
+            args.accuracy, args.group)
+
+    thinned = curve.thinned(_ROWS)
+    rows = {f'{i}': thinned[i] for i in range(len(thinned))}
+    Console(width=1000).print(points_table(dict(rows, **marked)))
+    if args.plot:
+        print(plot_tradeoff(curve, marked, args.plot))
+    if args.json:
+        points = curve.thinned(_JSON_POINTS)
+        content = dict(
+            curve=[asdict(points[i]) for i in range(len(points))],
+            marked={label: asdict(point)
+                    for label, point in marked.items()})
+        mmengine.dump(content, args.json, indent=1)
+        print(args.json)
+    if args.out_config:
+        write_config(args.out_config, run, marked['chosen'])
+
+
+if __name__ == '__main__':
+    run_tool(main)
