@@ -76,7 +76,7 @@ def tau_normalization(
         raise UserError(
             'tau-normalization needs model.head.classifier.type='
             '"LinearClassifier": a CosineClassifier has no norms to divide by')
-    features, labels = zip(*_batches(model, loader, model.extract_feat))
+    features, labels = zip(*run_batches(model, loader, model.extract_feat))
     features = [torch.cat(columns) for columns in zip(*features)]
     weights = [
         layer.weight.detach().cpu() for layer in model.head.classifiers
@@ -103,7 +103,7 @@ def logit_adjustment(
     Returns:
         tuple: Predictor and labels, (N, ).
     """
-    logits, labels = zip(*_batches(model, loader, model.infer))
+    logits, labels = zip(*run_batches(model, loader, model.infer))
     logits = torch.cat([mean for mean, *_ in logits])
     prior = log_prior(class_counts).to(logits)
     return (lambda tau: (logits - tau * prior).argmax(1)), torch.cat(labels)
@@ -118,10 +118,20 @@ def tau_normalize_(model: RIDEClassifier, tau: float) -> None:
 
 
 @torch.no_grad()
-def _batches(model: RIDEClassifier, loader: DataLoader,
-             function: Callable) -> Iterator[Tuple[Sequence, torch.Tensor]]:
-    """What a function of images returns, batch by batch, and the labels, on
-    the CPU."""
+def run_batches(model: RIDEClassifier, loader: DataLoader,
+                function: Callable) -> Iterator[Tuple[list, torch.Tensor]]:
+    """Run a function of images, batch by batch.
+
+    Args:
+        model (RIDEClassifier): Whose preprocessor the images go through.
+        loader (DataLoader): The images.
+        function (Callable): From images, (B, C, H, W), to several tensors
+            or None.
+
+    Yields:
+        tuple[list, torch.Tensor]: What it returns, and labels, (B, ), on the
+        CPU.
+    """
     model.eval()
     for batch in track(loader, description='Running the experts'):
         batch = model.data_preprocessor(batch)
@@ -153,7 +163,7 @@ def nearest_class_means(model: RIDEClassifier,
     num_classes = model.head.num_classes
     images = torch.zeros(num_classes, dtype=torch.float64)
     sums = [0.] * model.num_experts
-    for features, labels in _batches(model, loader, model.extract_feat):
+    for features, labels in run_batches(model, loader, model.extract_feat):
         one_hot = F.one_hot(labels, num_classes).double()
         images += one_hot.sum(0)
         sums = [

@@ -3,11 +3,11 @@ import argparse
 from typing import Dict, Optional, Sequence
 
 import numpy as np
-from decoupled import load_runner, write_checkpoint
 
 from ride_mm.analysis import decoupling
 from ride_mm.datasets.class_counts import GROUPS, stated_counts
 from ride_mm.engine import launch
+from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
 from ride_mm.evaluation.tables import build_table, render_table
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -50,24 +50,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
-def check_val_set(cfg) -> None:
-    """Refuse to choose anything on the test set.
-
-    Raises:
-        UserError: If validation and test images are the same, or there are
-            no validation images.
-    """
-    if cfg.get('val_dataloader') is None:
-        raise UserError('the config has no val_dataloader, whose images tau '
-                        'is chosen on')
-    if cfg.val_dataloader.dataset == cfg.test_dataloader.dataset:
-        raise UserError(
-            "the config's val_dataloader has the test set, on which nothing "
-            'is chosen: train without some images and set val_dataloader.'
-            "dataset=dict(type='HoldOut', held_out=True, dataset=...), see "
-            'docs/recipes.md')
-
-
 def figures_table(figures: Dict[float, dict], best: float) -> str:
     """A row for each tau, the best one marked."""
     names = [
@@ -101,7 +83,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     print(figures_table(figures, tau))
     if args.out:
         decoupling.tau_normalize_(runner.model, tau)
-        write_checkpoint(runner.model, args.out, tau=tau)
+        # The router knew other logits.
+        write_checkpoint(
+            runner.model, args.out, without=('head.router.', ), tau=tau)
     else:
         print(f'--cfg-options model.test_cfg.logit_adjustment={tau:g}')
 

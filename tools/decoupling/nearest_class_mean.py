@@ -3,10 +3,9 @@ import argparse
 import copy
 from typing import Optional, Sequence
 
-from decoupled import load_runner, write_checkpoint
-
 from ride_mm.analysis import decoupling
 from ride_mm.engine import launch
+from ride_mm.engine.posthoc import load_runner, write_checkpoint
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -51,7 +50,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                                            training_loader(runner))
     for classifier, mean in zip(runner.model.head.classifiers, means):
         classifier.weight.data.copy_(mean)
-    write_checkpoint(runner.model, args.out)
+    # The router knew other logits.
+    write_checkpoint(runner.model, args.out, without=('head.router.', ))
 
 
 if __name__ == '__main__':

@@ -1,14 +1,15 @@
-"""What the tools beside it share: a loaded model, and a written one."""
+"""What tools share that change a trained model without training it."""
 import argparse
 import os
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.runner import Runner, save_checkpoint
+from torch import nn
 
-from ride_mm.engine import launch
-from ride_mm.models import RIDEClassifier
+from ride_mm.utils.errors import UserError
 from ride_mm.version import __version__
+from . import launch
 
 
 def load_runner(args: argparse.Namespace,
@@ -41,18 +42,41 @@ def load_runner(args: argparse.Namespace,
     return runner
 
 
-def write_checkpoint(model: RIDEClassifier, path: str, **meta) -> None:
-    """Write a model, without its router, who knew other logits.
+def check_val_set(cfg: Config) -> None:
+    """Refuse to choose anything on the test set.
+
+    Raises:
+        UserError: If validation and test images are the same, or there are
+            no validation images.
+    """
+    if cfg.get('val_dataloader') is None:
+        raise UserError('the config has no val_dataloader, on whose images '
+                        'to choose')
+    if cfg.val_dataloader.dataset == cfg.test_dataloader.dataset:
+        raise UserError(
+            "the config's val_dataloader has the test set, on which nothing "
+            'is chosen: train without some images and set val_dataloader.'
+            "dataset=dict(type='HoldOut', held_out=True, dataset=...), see "
+            'docs/recipes.md')
+
+
+def write_checkpoint(model: nn.Module,
+                     path: str,
+                     without: Tuple[str, ...] = (),
+                     **meta) -> None:
+    """Write a model.
 
     Args:
-        model (RIDEClassifier): The model.
+        model (nn.Module): The model.
         path (str): A new file.
+        without (tuple[str]): What the names of weights begin with that are
+            left out. Defaults to ().
         **meta: What else is to be kept in the checkpoint's ``meta``.
     """
     state = {
         key: value.cpu()
         for key, value in model.state_dict().items()
-        if not key.startswith('head.router.')
+        if not key.startswith(without)
     }
     save_checkpoint(
         dict(meta=dict(ride_mm=__version__, **meta), state_dict=state), path)

@@ -1,9 +1,11 @@
-"""Decoupled training on a checkpoint of stage 1, with and without experts."""
+"""Decoupled training on a checkpoint of stage 1, with and without experts,
+and the temperature of a trained model."""
 import importlib
 import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS
 
@@ -52,7 +54,8 @@ custom_hooks = {hooks}
 @pytest.fixture
 def tool(root, monkeypatch, tmp_path):
     """Run a tool in an empty folder."""
-    monkeypatch.syspath_prepend(root / 'tools/decoupling')
+    for folder in ('decoupling', 'analysis'):
+        monkeypatch.syspath_prepend(root / 'tools' / folder)
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.chdir(tmp_path)
 
@@ -167,6 +170,39 @@ def test_nearest_class_mean(root, tool, experts):
     MODELS.build(cfg.model).load_state_dict(state)
 
 
+def test_temperature(root, tool, capsys):
+    """Of nearest class means, so that the scores mean something."""
+    checkpoint, _ = write_checkpoint(write_config(root, 'linear'))
+    config = write_config(root, 'cosine', classifier='CosineClassifier')
+    tool('nearest_class_mean', config, checkpoint, '--out', 'ncm.pth')
+    tool('fit_temperature', config, 'ncm.pth', '--out', 'warm.pth')
+    saved = torch.load('warm.pth')
+    temperature = saved['meta']['temperature']
+    assert saved['state_dict']['head.temperature'] == pytest.approx(
+        temperature)
+    cfg = Config.fromfile(config)
+    model = MODELS.build(
+        dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    model.load_state_dict(saved['state_dict'])
+    images, labels = images_of(cfg.val_dataloader.dataset, model)
+    with torch.no_grad():
+        logits = model(images).double()
+        scores = torch.stack([s.pred_score for s in model.predict(images)])
+    torch.testing.assert_close(
+        scores.double(), (logits / temperature).softmax(1),
+        rtol=1e-4,
+        atol=1e-6)
+
+    def nll(value):
+        return F.cross_entropy(logits / value, labels).item()
+
+    assert nll(temperature) < min(nll(.99 * temperature),
+                                  nll(1.01 * temperature))
+    out = capsys.readouterr().out
+    for value in (1., temperature):
+        assert f'{nll(value):.4f}' in out
+
+
 @pytest.mark.parametrize('experts', [1, 3])
 @pytest.mark.parametrize('scales', [False, True])
 def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
@@ -222,6 +258,9 @@ def test_mistakes(root, tool, tmp_path, capsys):
     with pytest.raises(UserError, match='on which nothing is chosen'):
         tool('choose_tau', root / 'configs/ride_r32_digits_lt.py', checkpoint,
              'tau-norm', '--out', 'new.pth')
+    with pytest.raises(UserError, match='on which nothing is chosen'):
+        tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
+             checkpoint, '--out', 'new.pth')
     with pytest.raises(UserError, match='config has no val_dataloader'):
         tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth',
              '--cfg-options', 'val_dataloader=None')

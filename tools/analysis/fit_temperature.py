@@ -1,0 +1,80 @@
+"""Fit the temperature of a model's scores on held-out images."""
+import argparse
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+from rich.console import Console
+
+from ride_mm.analysis.temperature import collect_logits, fit_temperature
+from ride_mm.datasets.class_counts import stated_counts
+from ride_mm.engine import launch
+from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
+from ride_mm.evaluation import calibration, score_quality
+from ride_mm.evaluation.calibration import TITLES
+from ride_mm.evaluation.tables import build_table
+from ride_mm.utils.errors import UserError, run_tool
+
+EXAMPLE = """example:
+  python tools/analysis/fit_temperature.py CONFIG CHECKPOINT \\
+      --out work_dirs/calibrated.pth
+  python tools/test.py CONFIG work_dirs/calibrated.pth
+
+The images are those of val_dataloader, which must not be the test set: where
+there is no validation list, train and fit with dict(type='HoldOut'). The
+checkpoint that is written predicts the same classes.
+"""
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launch.common_arguments()])
+    parser.add_argument('checkpoint', help='the checkpoint')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        required=True,
+        help='checkpoint to write (.pth)')
+    return parser.parse_args(argv)
+
+
+def figures_of(logits, labels, counts) -> Dict[str, float]:
+    quality = score_quality(logits.softmax(1), labels)
+    return calibration(quality, labels.numpy(), counts)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    launch.check_output_file(args.out, ('.pth', ))
+    runner = load_runner(args, check=check_val_set)
+    model, loader = runner.model, runner.val_dataloader
+    if not hasattr(model, 'head') or not hasattr(model.head,
+                                                 'set_temperature'):
+        raise UserError('a temperature is kept by a RIDEClassifier, found '
+                        f'model.type="{type(model).__name__}"')
+    counts = stated_counts(loader.dataset)
+    if counts is not None and model.adjusts_logits:
+        model.set_class_counts(counts)
+    logits, labels = collect_logits(model, loader)
+    temperature = fit_temperature(logits, labels)
+
+    counts = np.ones(logits.size(1), int) if counts is None else counts
+    rows = {
+        'before': figures_of(logits, labels, counts),
+        f'temperature {temperature:.4f}':
+        figures_of(logits / temperature, labels, counts)
+    }
+    Console(width=1000).print(
+        build_table(
+            f'Calibration on {len(labels)} held-out images',
+            ['', *TITLES.values()],
+            [[label, *(f'{values[name]:.4f}' for name in TITLES)]
+             for label, values in rows.items()]))
+    model.head.set_temperature(temperature)
+    write_checkpoint(model, args.out, temperature=temperature)
+
+
+if __name__ == '__main__':
+    run_tool(main)
