@@ -50,6 +50,8 @@ def _data_title(result: dict) -> str:
     title = DATA.get(data['type'], data['type'])
     if 'imbalance' in data:
         title += f", imbalance {data['imbalance']}"
+    if 'max_count' in data:
+        title += f", up to {data['max_count']} images a class"
     return title
 
 

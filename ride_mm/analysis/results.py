@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Pattern, Tuple, Union
 
 from mmengine.config import Config
 
@@ -16,11 +16,12 @@ from ride_mm.utils.errors import UserError
 
 # Where the data lies, what is kept and printed, and by whom: other values of
 # these do not change what is trained.
-_HOUSEKEEPING = re.compile(
+DATA_ACCESS = re.compile(
     r'(.*\.)?(data_root|check_integrity|num_workers|pin_memory'
-    r'|persistent_workers)(\..*)?'
-    r'|(work_dir|launcher|load_from|resume|log_level|visualizer|vis_backends'
-    r'|env_cfg|model_wrapper_cfg|randomness\.seed'
+    r'|persistent_workers)(\..*)?')
+_HOUSEKEEPING = re.compile(
+    DATA_ACCESS.pattern + '|(work_dir|launcher|load_from|resume|log_level'
+    r'|visualizer|vis_backends|env_cfg|model_wrapper_cfg|randomness\.seed'
     r'|default_hooks\.(checkpoint|logger|visualization))(\..*)?')
 # Validations are kept without what only details the groups.
 _DETAIL = re.compile(r'.*/((balanced|harmonic|geometric|worst|by_class).*'
@@ -81,7 +82,7 @@ def collect_result(work_dir: Union[str, Path],
     own, cfg = _load_config(path), pieces[-1].config
     epochs = _max_epochs(cfg, path)
     train, val = _merge(pieces, epochs, work_dir)
-    options = _changes(own, cfg)
+    options = config_changes(own, cfg)
     seed = int(_stated(pieces[0].log, 'seed'))
     processes = int(_stated(pieces[-1].log, 'GPU number'))
     return dict(
@@ -226,12 +227,24 @@ def _rounded(values: Dict[str, float]) -> Dict[str, float]:
     return {key: float(f'{value:.5g}') for key, value in values.items()}
 
 
-def _changes(own: Config, cfg: Config) -> Dict[str, Any]:
-    """The options, by dotted key, that lead from one config to another."""
+def config_changes(own: Config,
+                   cfg: Config,
+                   ignored: Pattern = _HOUSEKEEPING) -> Dict[str, Any]:
+    """The options, by dotted key, that lead from one config to another.
+
+    Args:
+        own (Config): The one config.
+        cfg (Config): The other one.
+        ignored (Pattern): What is no matter, by key. Defaults to where the
+            data lies and what is kept and printed.
+
+    Returns:
+        dict: The values in ``cfg``, None where a key is missing there.
+    """
     options = {}
 
     def compare(old, new, key):
-        if old == new or _HOUSEKEEPING.fullmatch(key):
+        if old == new or ignored.fullmatch(key):
             return
         if old is None and isinstance(new, dict):
             old = {}
@@ -277,12 +290,13 @@ def _make_command(path: Path, own: Config, cfg: Config, options: dict,
     except (UserError, AssertionError, RecursionError):
         # what DictAction makes of a dict, or of brackets within a text
         again = own
-    if _changes(again, cfg):
+    if config_changes(again, cfg):
         raise UserError(
             'the options of this run cannot be written as --cfg-options: ' +
-            ', '.join(_changes(again, cfg)) + '. Has the config changed '
-            'since? Then start in a checkout of the commit that was trained '
-            'with. Otherwise state the command with --command.')
+            ', '.join(config_changes(again, cfg)) +
+            '. Has the config changed since? Then start in a checkout of the '
+            'commit that was trained with. Otherwise state the command with '
+            '--command.')
     if seed != own.get('randomness', {}).get('seed'):
         pairs.append(f'randomness.seed={seed}')
     tool = ['python', 'tools/train.py', path.as_posix()]
@@ -318,7 +332,7 @@ def _describe_piece(piece: _Piece, machine: Optional[str], options: dict,
         torch=_stated(piece.log, 'PyTorch'),
         torchvision=_stated(piece.log, 'TorchVision'),
         mmengine=_stated(piece.log, 'MMEngine'))
-    changed = _changes(own, piece.config)
+    changed = config_changes(own, piece.config)
     if changed != options:
         described['options'] = changed
     return described
@@ -340,6 +354,8 @@ def _describe_data(cfg: Config) -> dict:
     described = dict(type=dataset.type)
     if 'imb_factor' in dataset:
         described['imbalance'] = round(1 / dataset.imb_factor)
+    if 'max_count' in dataset:
+        described['max_count'] = dataset.max_count
     return described
 
 

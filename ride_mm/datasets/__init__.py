@@ -1,3 +1,4 @@
+from .bootstrap import bootstrap
 from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .digits_lt import DigitsLT
 from .hold_out import hold_out
@@ -8,5 +9,5 @@ from .transforms import DrawCropFlipRotate, collate_batch
 __all__ = [
     'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'DigitsLT',
     'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT', 'LongTailList',
-    'PlacesLT', 'PowerSampler', 'collate_batch', 'hold_out'
+    'PlacesLT', 'PowerSampler', 'bootstrap', 'collate_batch', 'hold_out'
 ]

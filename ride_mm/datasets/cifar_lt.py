@@ -1,5 +1,5 @@
 import pickle
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import mmengine.dist as dist
 import numpy as np
@@ -12,7 +12,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.utils.errors import UserError
 from .cached_labels import CachedLabels
 from .class_counts import name_some
-from .long_tail import long_tail_profile, sample_subset
+from .long_tail import largest_class, long_tail_profile, sample_subset
 
 
 class _LongTailCIFAR(CachedLabels):
@@ -26,12 +26,14 @@ class _LongTailCIFAR(CachedLabels):
                  split: str = 'train',
                  imb_type: str = 'exp',
                  imb_factor: float = 0.01,
+                 max_count: Optional[int] = None,
                  subset_seed: int = 0,
                  check_integrity: bool = True,
                  to_bgr: bool = False,
                  **kwargs) -> None:
         self.imb_type = imb_type
         self.imb_factor = imb_factor
+        self.max_count = largest_class(max_count, self.max_count)
         self.subset_seed = subset_seed
         self.check_integrity = check_integrity
         self.to_bgr = to_bgr
@@ -121,7 +123,8 @@ class _LongTailCIFAR(CachedLabels):
 
     def extra_repr(self) -> List[str]:
         """The profile, besides where the data is."""
-        profile = f'{self.imb_type}, imb_factor={self.imb_factor}'
+        profile = (f'{self.imb_type}, imb_factor={self.imb_factor}, '
+                   f'max_count={self.max_count}')
         return super().extra_repr() + [f'Long-tailed profile: \t{profile}']
 
 
@@ -164,6 +167,9 @@ class CIFAR10LT(_LongTailCIFAR, CIFAR10):
             Defaults to ``'exp'``.
         imb_factor (float): Size of the smallest class over that of the
             largest one, in (0, 1]. Defaults to 0.01.
+        max_count (int, optional): Size of the largest class. With fewer than
+            5,000, subsets of different seeds differ in that class as well.
+            Defaults to None, which means 5,000.
         subset_seed (int): Seed of the choice of training images; 0 chooses
             those that papers report on. Defaults to 0.
         check_integrity (bool): Whether to check the MD5 sums of the files.
@@ -200,6 +206,8 @@ class CIFAR100LT(_LongTailCIFAR, CIFAR100):
             Defaults to ``'exp'``.
         imb_factor (float): Size of the smallest class over that of the
             largest one, in (0, 1]. Defaults to 0.01.
+        max_count (int, optional): Size of the largest class. Defaults to
+            None, which means 500.
         subset_seed (int): Seed of the choice of training images.
             Defaults to 0.
         check_integrity (bool): Whether to check the MD5 sums of the files.

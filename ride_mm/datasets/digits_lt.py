@@ -6,7 +6,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
 from .cached_labels import CachedLabels
-from .long_tail import long_tail_profile, sample_subset
+from .long_tail import largest_class, long_tail_profile, sample_subset
 
 
 @DATASETS.register_module()
@@ -30,6 +30,8 @@ class DigitsLT(CachedLabels, BaseDataset):
             Defaults to ``'exp'``.
         imb_factor (float): Size of the smallest class over that of the
             largest one, in (0, 1]. Defaults to 0.05.
+        max_count (int, optional): Size of the largest class. Defaults to
+            None, which means 130.
         subset_seed (int): Seed of the choice of training images.
             Defaults to 0.
         metainfo (dict, optional): Meta information. Defaults to None.
@@ -50,6 +52,7 @@ class DigitsLT(CachedLabels, BaseDataset):
                  split: str = 'train',
                  imb_type: str = 'exp',
                  imb_factor: float = 0.05,
+                 max_count: Optional[int] = None,
                  subset_seed: int = 0,
                  metainfo: Optional[dict] = None,
                  **kwargs) -> None:
@@ -59,6 +62,7 @@ class DigitsLT(CachedLabels, BaseDataset):
         self.split = split
         self.imb_type = imb_type
         self.imb_factor = imb_factor
+        self.max_count = largest_class(max_count, self.max_count)
         self.subset_seed = subset_seed
         self.class_counts = long_tail_profile(self.num_classes, self.max_count,
                                               imb_type, imb_factor)
@@ -96,7 +100,8 @@ class DigitsLT(CachedLabels, BaseDataset):
 
     def extra_repr(self) -> List[str]:
         """The split and the profile."""
-        profile = f'{self.imb_type}, imb_factor={self.imb_factor}'
+        profile = (f'{self.imb_type}, imb_factor={self.imb_factor}, '
+                   f'max_count={self.max_count}')
         return [f'Split: \t{self.split}', f'Long-tailed profile: \t{profile}']
 
 

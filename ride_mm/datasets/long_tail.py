@@ -1,5 +1,5 @@
 """How a balanced dataset is made long-tailed."""
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -60,6 +60,28 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
             f'{num_classes} classes without images: with {max_count} images '
             f'in the largest class it must be at least {1 / max_count:g}')
     return counts
+
+
+def largest_class(max_count: Optional[int], available: int) -> int:
+    """Check how many images the largest class of a subset gets.
+
+    Args:
+        max_count (int, optional): The number that is asked for. None means
+            all that there are.
+        available (int): Images that every class has.
+
+    Returns:
+        int: The number.
+
+    Raises:
+        UserError: If there are not so many, or it is below 1.
+    """
+    if max_count is None:
+        return available
+    if not 1 <= max_count <= available:
+        raise UserError('max_count is the size of the largest class: it must '
+                        f'be from 1 to {available}, found {max_count}')
+    return max_count
 
 
 def sample_subset(labels: Sequence[int], class_counts: Sequence[int],

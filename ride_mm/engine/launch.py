@@ -19,7 +19,7 @@ from ride_mm.utils.errors import UserError, nearest
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # How the training images of a data set are chosen.
-_PROFILE = ('imb_type', 'imb_factor')
+_PROFILE = ('imb_type', 'imb_factor', 'max_count')
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 # A typo differs in a letter or two; a new key is less alike than this.
 _TYPO_RATIO = 0.85

@@ -27,6 +27,7 @@ train_dataloader = dict(
         type='RepeatDataset',
         dataset=dict(
             type='CIFAR100LT', data_root='data', imb_factor=.02,
+            max_count=300,
             pipeline=[dict(type='A', scale=(1, 2)), dict(type='B')])))
 param_scheduler = [dict(type='MultiStepLR', milestones=[2, 3])]
 custom_hooks = [dict(type='TwoStageHook', begin=8)]
@@ -206,7 +207,8 @@ def test_what_was_trained(run):
     result = collect_result(run.write(), commit='abc')
     assert result['name'] == 'tiny' and result['config'] == 'configs/tiny.py'
     assert result['seed'] == 7 and result['commit'] == 'abc'
-    assert result['data'] == dict(type='CIFAR100LT', imbalance=50)
+    assert result['data'] == dict(
+        type='CIFAR100LT', imbalance=50, max_count=300)
     assert result['experts'] == 2
     assert (result['epochs'], result['epochs_of_config']) == (6, 10)
     assert result['options'] == OPTIONS

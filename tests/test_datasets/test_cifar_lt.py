@@ -151,9 +151,29 @@ def test_labels_of_subsets(tiny_cifar10, serialize_data, indices):
     assert dataset.get_gt_labels().tolist() == expected
 
 
+def test_smaller_largest_class(tiny_cifar10):
+    root, data, labels = tiny_cifar10
+    options = dict(data_root=root, imb_factor=0.2, check_integrity=False)
+    dataset = CIFAR10LT(max_count=12, subset_seed=3, **options)
+    counts = [int(12 * 0.2**(c / 9)) for c in range(10)]
+    chosen = _plain_subset(labels, counts, seed=3)
+    assert dataset.metainfo['class_counts'] == counts
+    images = [dataset[i]['img'] for i in range(len(dataset))]
+    np.testing.assert_array_equal(
+        images, data[chosen].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    test = CIFAR10LT(split='test', max_count=12, **options)
+    assert test.metainfo['class_counts'] == counts and len(test) == 20
+    assert 'exp, imb_factor=0.2, max_count=12' in repr(test)
+    # The default is all of them.
+    assert CIFAR10LT(**options).metainfo['class_counts'][0] == TINY
+
+
 @pytest.mark.parametrize('options, message', [
     (dict(imb_type='expp'), "found 'expp'"),
     (dict(imb_factor=50), r'in \(0, 1\], found 50'),
+    (dict(max_count=5001), 'max_count .* from 1 to 5000, found 5001'),
+    (dict(max_count=0), 'from 1 to 5000, found 0'),
+    (dict(max_count=50, imb_factor=0.01), '50 images .* at least 0.02'),
     (dict(imb_factor=0.0001), '5000 images .* at least 0.0002'),
 ])
 def test_profile_errors_come_before_any_download(options, message):

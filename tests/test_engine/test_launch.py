@@ -144,10 +144,13 @@ class TestTrainingProfile:
         cfg = launch.load_config(
             str(root / 'configs/ride_r32_cifar100_lt.py'), {
                 'train_dataloader.dataset.imb_factor': 0.1,
+                'train_dataloader.dataset.max_count': 300,
                 'test_dataloader.dataset.imb_factor': 0.02
             })
         assert cfg.val_dataloader.dataset.imb_factor == 0.1
         assert cfg.val_dataloader.dataset.imb_type == 'exp'
+        assert cfg.val_dataloader.dataset.max_count == 300
+        assert cfg.test_dataloader.dataset.max_count == 300
         assert cfg.test_dataloader.dataset.imb_factor == 0.02
 
     def test_other_data_sets_do_not(self, cfg):

@@ -189,8 +189,10 @@ def test_order_and_labels(page, project):
     write_all(project, make_result('new_tiny'), short,
               make_result('ride_tiny', experts=3, two_stages=True),
               make_result('ldam_drw_tiny'), make_result('ce_tiny'),
-              make_result('ride_digits', data=dict(type='DigitsLT')))
+              make_result('ride_digits', data=dict(type='DigitsLT')),
+              make_result('ride_small', data=dict(CIFAR, max_count=300)))
     text = page.make_page(project)
+    section(text, 'CIFAR-100-LT, imbalance 100, up to 300 images a class')
     tables = section(text, 'CIFAR-100-LT, imbalance 100')
     rows = [line for line in tables.splitlines() if line.startswith('| [')]
     assert [row.split('](')[0][3:] for row in rows] == [

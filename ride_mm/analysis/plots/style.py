@@ -34,6 +34,17 @@ def clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def check_format(path: Union[str, Path]) -> None:
+    """Check, before the work, that a picture can have this name.
+
+    Raises:
+        UserError: If it does not end in ``.png``, ``.svg`` or ``.pdf``.
+    """
+    if Path(path).suffix not in FORMATS:
+        raise UserError(f'{path}: a picture has to end in one of '
+                        f'{", ".join(FORMATS)}')
+
+
 def save(figure: Figure, path: Union[str, Path]) -> Path:
     """Write a figure, in the format that the name ends in.
 
@@ -49,9 +60,7 @@ def save(figure: Figure, path: Union[str, Path]) -> Path:
         UserError: If the name ends in something else.
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise UserError(f'{path}: a picture has to end in one of '
-                        f'{", ".join(FORMATS)}')
+    check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {} if path.suffix == '.png' else dict(Date=None)
     if path.suffix == '.pdf':

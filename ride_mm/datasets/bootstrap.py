@@ -1,0 +1,56 @@
+"""Bootstrap replicates of a training set."""
+from typing import Sequence, Union
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmpretrain.registry import DATASETS
+
+from ride_mm.utils.errors import UserError
+from .class_counts import get_labels
+
+
+def bootstrap_indices(labels: Sequence[int], seed: int) -> np.ndarray:
+    """Draw, in place of every image, one of its class, with replacement.
+
+    Args:
+        labels (Sequence[int]): Labels of the training set, (N, ).
+        seed (int): Seed of the draw. NumPy's global state is not touched.
+
+    Returns:
+        np.ndarray: Indices with the same labels, (N, ), int64.
+    """
+    _, classes, counts = np.unique(
+        labels, return_inverse=True, return_counts=True)
+    by_class = np.argsort(classes, kind='stable')
+    starts = np.cumsum(counts) - counts
+    drawn = np.random.default_rng(seed).integers(counts[classes])
+    return by_class[starts[classes] + drawn]
+
+
+@DATASETS.register_module(name='Bootstrap')
+def bootstrap(dataset: Union[dict, BaseDataset], seed: int) -> BaseDataset:
+    """Draw a training set from a training set: ``type='Bootstrap'``.
+
+    Each class keeps its number of images, so that the long tail and the class
+    counts stay; which of its images these are, and how often, is drawn.
+
+    Args:
+        dataset (dict | BaseDataset): The training set, or its config.
+        seed (int): See :func:`bootstrap_indices`.
+
+    Returns:
+        BaseDataset: The data set, with the images that were drawn.
+
+    Raises:
+        UserError: If the data set cannot be reduced to some of its images.
+    """
+    if isinstance(dataset, dict):
+        dataset = DATASETS.build(dataset)
+    if not isinstance(dataset, BaseDataset):
+        raise UserError(
+            f'Bootstrap: no images can be drawn from a '
+            f'{type(dataset).__name__}, which wraps data sets: expected one '
+            'that holds images itself, such as LongTailList')
+    dataset.full_init()
+    dataset.get_subset_(bootstrap_indices(get_labels(dataset), seed).tolist())
+    return dataset

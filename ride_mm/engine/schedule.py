@@ -1,0 +1,71 @@
+"""A schedule of the same shape over fewer, or more, epochs."""
+from typing import Any, List
+
+from mmengine.config import Config
+
+from ride_mm.utils.errors import UserError
+
+# What MMEngine's schedulers count in epochs.
+_EPOCHS = ('begin', 'end', 'T_max', 'milestones', 'periods', 'step_size')
+
+
+def first_stage_epochs(cfg: Config) -> int:
+    """Number of epochs before a TwoStageHook's router stage, if there is one.
+
+    Args:
+        cfg (Config): The config of a training by epochs.
+
+    Returns:
+        int: The number.
+
+    Raises:
+        UserError: If the training is not by epochs.
+    """
+    max_epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if max_epochs is None:
+        raise UserError('train_cfg.max_epochs is missing: only a training by '
+                        'epochs can be shortened')
+    for hook in cfg.get('custom_hooks') or []:
+        if hook['type'] == 'TwoStageHook':
+            return hook['begin']
+    return max_epochs
+
+
+def scale_schedule(cfg: Config, epochs: int) -> None:
+    """Give the first stage of a training another number of epochs.
+
+    The epochs of ``param_scheduler`` and ``begin`` of the custom hooks (such
+    as ``DeferredReweightingHook``) move in proportion, to the nearest epoch
+    and to at least 1. The router's stage, which is short, keeps its length.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        epochs (int): The number of epochs, of the first stage where there
+            are two.
+
+    Raises:
+        UserError: If something is counted in iterations.
+    """
+    old = first_stage_epochs(cfg)
+    cfg.train_cfg.max_epochs += epochs - old
+    for i, schedule in enumerate(_schedules(cfg)):
+        if not schedule.get('by_epoch', True):
+            raise UserError(f'param_scheduler.{i} has by_epoch=False: only '
+                            'schedules by epochs can be shortened')
+        for key in _EPOCHS:
+            if key in schedule:
+                schedule[key] = _scaled(schedule[key], epochs, old)
+    for hook in cfg.get('custom_hooks') or []:
+        if 'begin' in hook:
+            hook['begin'] = _scaled(hook['begin'], epochs, old)
+
+
+def _schedules(cfg: Config) -> List[dict]:
+    schedules = cfg.get('param_scheduler') or []
+    return [schedules] if isinstance(schedules, dict) else schedules
+
+
+def _scaled(value: Any, new: int, old: int) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_scaled(part, new, old) for part in value]
+    return max(1, round(value * new / old)) if value else value

@@ -1,0 +1,80 @@
+import importlib
+
+import pytest
+from mmengine.config import Config
+
+from ride_mm.engine import launch
+from ride_mm.engine.schedule import first_stage_epochs, scale_schedule
+from ride_mm.utils.errors import UserError
+
+
+def hooks_of(cfg):
+    return {hook.type: hook for hook in cfg.custom_hooks}
+
+
+def test_two_stages(root):
+    cfg = launch.load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
+    router = dict(hooks_of(cfg)['TwoStageHook'].param_scheduler[0])
+    assert first_stage_epochs(cfg) == 200
+    scale_schedule(cfg, 20)
+    assert first_stage_epochs(cfg) == 20
+    assert cfg.train_cfg.max_epochs == 25
+    assert hooks_of(cfg)['DeferredReweightingHook'].begin == 16
+    warm_up, steps = cfg.param_scheduler
+    assert warm_up.end == 1  # a tenth of 5 epochs, but not none
+    assert warm_up.start_factor == 1 / 5
+    assert steps.milestones == [16, 18]
+    assert hooks_of(cfg)['TwoStageHook'].param_scheduler[0] == router
+
+
+def test_one_stage_and_a_cosine(root):
+    cfg = launch.load_config(str(root / 'configs/ride_swin_t_imagenet_lt.py'))
+    cfg.custom_hooks = None
+    cfg.train_cfg.max_epochs = 300
+    scale_schedule(cfg, 30)
+    assert cfg.train_cfg.max_epochs == 30
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.end, cosine.T_max, cosine.end) == (2, 30, 30)
+    assert (warm_up.start_factor, cosine.eta_min) == (1e-3, 1e-5)
+
+
+def test_longer_and_from_the_beginning():
+    cfg = Config(
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=3),
+            param_scheduler=dict(type='PolyLR', begin=0, end=2),
+            custom_hooks=[dict(type='Other', priority=3)]))
+    scale_schedule(cfg, 9)
+    assert cfg.train_cfg.max_epochs == 9
+    assert cfg.param_scheduler == dict(type='PolyLR', begin=0, end=6)
+    assert cfg.custom_hooks == [dict(type='Other', priority=3)]
+
+
+def test_the_rule_is_that_of_the_short_runs(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / 'docs')
+    short = importlib.import_module('make_short_runs')
+    for name, run in short.RUNS.items():
+        if name == 'crt':  # ten epochs of its own
+            continue
+        path = str(root / 'configs' / run.config)
+        by_hand, scaled = launch.load_config(path), launch.load_config(path)
+        by_hand.merge_from_dict(run.options)
+        scale_schedule(scaled, 10)
+        assert first_stage_epochs(scaled) == 10
+        assert scaled.param_scheduler == by_hand.param_scheduler
+        assert scaled.custom_hooks == by_hand.custom_hooks
+
+
+def test_iterations_are_refused():
+    by_iterations = dict(train_cfg=dict(by_epoch=False, max_iters=5))
+    with pytest.raises(UserError, match='train_cfg.max_epochs is missing'):
+        scale_schedule(Config(by_iterations), 3)
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=3),
+            param_scheduler=[
+                dict(type='StepLR', step_size=1),
+                dict(type='LinearLR', by_epoch=False, end=5)
+            ]))
+    with pytest.raises(UserError, match='param_scheduler.1 has by_epoch=Fals'):
+        scale_schedule(cfg, 3)
