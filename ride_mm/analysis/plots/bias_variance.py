@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Dict, Union
+from typing import Dict, Sequence, Union
 
 import numpy as np
 from matplotlib import colormaps
