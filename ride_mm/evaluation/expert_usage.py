@@ -15,19 +15,23 @@ def expert_usage(
     relative_compute: np.ndarray,
     gt_label: np.ndarray,
     class_counts: Sequence[int],
-    thresholds: Thresholds = 'ride'
+    thresholds: Thresholds = 'ride',
+    num_experts: int = 1
 ) -> Dict[str, float]:
     """Compute how many experts images need, overall and by class size.
 
     Args:
         num_experts_used (np.ndarray): Experts that each image ran, shape
-            (N, ), 1 or more. The largest value E bounds the figures.
+            (N, ), 1 or more.
         relative_compute (np.ndarray): Multiply-adds of each image divided by
             those of all experts, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         class_counts (Sequence[int]): Training images per class, K numbers.
         thresholds (str | Sequence[int]): What many, medium and few are, see
             :func:`group_masks`. Defaults to "ride".
+        num_experts (int): Experts E to give figures for, at least; the
+            largest number that an image ran counts where it is more.
+            Defaults to 1.
 
     Returns:
         dict[str, float]: 'used_1' to 'used_{E}' (percent of the images that
@@ -54,11 +58,12 @@ def expert_usage(
         raise UserError('num_experts_used must be 1 or more for every '
                         f'image, but got {used.min()}.')
 
+    most = max(num_experts, used.max())
     figures = {}
     for name, images in sample_groups(gt_label, class_counts,
                                       thresholds).items():
         prefix = key_prefix(name)
-        shares = np.bincount(used[images], minlength=used.max() + 1)[1:]
+        shares = np.bincount(used[images], minlength=most + 1)[1:]
         for num, share in enumerate(100. * shares / shares.sum(), start=1):
             figures[f'{prefix}used_{num}'] = float(share)
         figures[f'{prefix}mean'] = float(used[images].mean())
@@ -72,7 +77,7 @@ class ExpertUsageMetric(ClassGroupMetric):
 
     The figures are ``experts/used_1`` to ``experts/used_{E}`` (percent of
     the images that ran exactly so many experts; E is the largest number that
-    any image ran), ``experts/mean`` (experts per image) and
+    any image has run so far), ``experts/mean`` (experts per image) and
     ``experts/compute`` (multiply-adds relative to all experts, 1.0 is all),
     and the same for each group, such as ``experts/few_mean``. A group without
     images is left out.
@@ -97,6 +102,9 @@ class ExpertUsageMetric(ClassGroupMetric):
         ...     dict(type='ExpertUsageMetric')]
     """
     default_prefix: Optional[str] = 'experts'
+    # The most experts that an image ran so far: what a log once shows it
+    # shows on, so a later evaluation has to give it anew.
+    _most = 1
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the label, the experts and the compute of each image.
@@ -131,8 +139,9 @@ class ExpertUsageMetric(ClassGroupMetric):
         columns = np.array(results, dtype=np.float64).reshape(-1, 3).T
         gt_label, used = columns[:2].astype(np.int64)
         figures = expert_usage(used, columns[2], gt_label, self.class_counts,
-                               self.thresholds)
+                               self.thresholds, self._most)
         if results:
+            self._most = most_experts(figures)
             self._log(figures, gt_label)
         return figures
 

@@ -71,6 +71,16 @@ def test_against_plain_python(seed):
     assert figures == pytest.approx(expected, abs=1e-10)
 
 
+def test_what_was_logged_once_is_given_again():
+    """Or the log would go on showing it."""
+    metric = ExpertUsageMetric(class_counts=COUNTS)
+    before = metric.compute_metrics([(0, 3, 1.), (2, 3, 1.)])
+    after = metric.compute_metrics([(0, 1, .5), (2, 1, .5)])
+    assert before['used_3'] == after['used_1'] == 100.
+    assert after['used_3'] == after['few_used_3'] == 0.
+    assert before.keys() == after.keys()
+
+
 def test_group_without_images_is_left_out():
     figures = expert_usage([2], [1.], [0], COUNTS)
     assert set(figures) == {f'{prefix}{name}' for prefix in ('', 'many_')

@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from ride_mm.analysis import image_size
 from ride_mm.datasets.long_tail import long_tail_profile
 from ride_mm.engine import launch
 from ride_mm.utils.errors import UserError
@@ -102,23 +103,6 @@ def full_width(cfg: Config) -> Tuple[int, ...]:
     expert = cfg.model.neck.expert
     return tuple(expert.in_channels * 2**(i + 1)
                  for i in range(len(expert.out_channels)))
-
-
-def image_size(cfg: Config) -> Tuple[int, int]:
-    """Rows and columns of the images that a config trains on.
-
-    Raises:
-        UserError: If no transform of the training pipeline says it.
-    """
-    for transform in reversed(cfg.train_dataloader.dataset.pipeline):
-        for key in ('size', 'crop_size', 'scale'):
-            size = transform.get(key)
-            if isinstance(size, int):
-                return size, size
-            if isinstance(size, (tuple, list)) and len(size) == 2:
-                return tuple(size)
-    raise UserError('no transform of train_dataloader.dataset.pipeline has a '
-                    '`size`, `crop_size` or `scale` to generate images of.')
 
 
 def set_synthetic(cfg: Config) -> None:

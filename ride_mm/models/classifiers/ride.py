@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
@@ -9,7 +10,7 @@ from mmpretrain.structures import DataSample
 from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ..heads.expert_router import RouterInputs
-from ..utils import count_macs
+from ..utils import count_macs, macs_by_experts
 from .fit_check import check_experts_fit
 from .pretrained import spread_backbone
 from .state_check import check_state_dict
@@ -518,16 +519,22 @@ class RIDEClassifier(ImageClassifier):
 
     # -------------------------------------------------------------- compute
 
-    def macs(self, image_shape: Tuple[int, ...]) -> Dict[str, list]:
+    def macs(self,
+             image_shape: Tuple[int, ...],
+             batch_norm: bool = False) -> Dict[str, list]:
         """Multiply-accumulates of the parts, for one image.
 
         Args:
             image_shape (tuple[int]): (C, H, W).
+            batch_norm (bool): Whether BatchNorm counts, see
+                :func:`count_macs`. Defaults to False.
 
         Returns:
             dict[str, list[int]]: ``trunk`` [1], ``experts`` [E] (tail and
-            classifier) and ``routers`` [E - 1], or [] without a router.
+            classifier), of which ``classifiers`` [E], and ``routers``
+            [E - 1], or [] without a router.
         """
+        count = partial(count_macs, batch_norm=batch_norm)
         training = self.training
         self.eval()
         device = next(self.parameters()).device
@@ -537,15 +544,18 @@ class RIDEClassifier(ImageClassifier):
             feature = self.neck.run_expert(0, trunk)
         mean_logits = feature.new_zeros((1, self.head.num_classes))
         routers = 0 if self.head.router is None else self.num_experts - 1
+        classifiers = [
+            count(classifier, feature) for classifier in self.head.classifiers
+        ]
         macs = dict(
-            trunk=[count_macs(self.backbone, image)],
+            trunk=[count(self.backbone, image)],
             experts=[
-                count_macs(self.neck.run_expert, index, trunk) +
-                count_macs(classifier, feature)
-                for index, classifier in enumerate(self.head.classifiers)
+                count(self.neck.run_expert, index, trunk) + classifier
+                for index, classifier in enumerate(classifiers)
             ],
+            classifiers=classifiers,
             routers=[
-                count_macs(self.head.router, index, feature, mean_logits)
+                count(self.head.router, index, feature, mean_logits)
                 for index in range(routers)
             ])
         self.train(training)
@@ -569,11 +579,9 @@ class RIDEClassifier(ImageClassifier):
         key = (image_shape, routed)
         if key not in self._macs:
             macs = self.macs(image_shape)
-            trunk, experts = macs['trunk'][0], macs['experts']
-            routers = macs['routers'] if routed else []
-            everything = trunk + sum(experts)
+            everything = macs_by_experts(macs, routed=False)[-1]
             self._macs[key] = [
-                (trunk + sum(experts[:k]) + sum(routers[:k])) / everything
-                for k in range(1, self.num_experts + 1)
+                spent / everything
+                for spent in macs_by_experts(macs, routed)
             ]
         return self._macs[key]

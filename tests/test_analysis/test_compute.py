@@ -1,0 +1,341 @@
+"""Compute by part, and what is expected of it under routing."""
+import importlib.util
+import json
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from ride_mm.analysis import (Predictions, expected_macs, image_size,
+                              measure_compute, plot_compute, predicted_shares)
+from ride_mm.models import CosineClassifier
+from ride_mm.utils.errors import UserError
+
+# Percent of the images that use 1, 2 and 3 experts: the official example.
+USAGE = (40.99, 9.47, 49.54)
+PLAIN = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet', depth=18),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=7, in_channels=512))
+
+
+def parameters(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def by_hooks(module, call, per_norm_output=0):
+    """Multiply-accumulates from the shapes that the layers see."""
+    total = []
+
+    def conv(layer, args, out):
+        total.append(out.numel() * layer.weight[0].numel())
+
+    def linear(layer, args, out):
+        total.append(args[0].numel() * layer.weight.shape[0])
+
+    def norm(layer, args, out):
+        total.append(out.numel() * per_norm_output)
+
+    kinds = {
+        nn.Conv2d: conv,
+        nn.Linear: linear,
+        CosineClassifier: linear,
+        nn.BatchNorm2d: norm
+    }
+    handles = [
+        layer.register_forward_hook(kinds[type(layer)])
+        for layer in module.modules() if type(layer) in kinds
+    ]
+    with torch.no_grad():
+        out = call()
+    for handle in handles:
+        handle.remove()
+    return sum(total), out
+
+
+@pytest.fixture(scope='module')
+def r32():
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models/ride_r32.py')
+    return MODELS.build(cfg.model).eval()
+
+
+@pytest.mark.parametrize('batch_norm', [False, True])
+def test_parts_are_what_their_layers_do(r32, batch_norm):
+    compute = measure_compute(r32, (3, 24, 32), batch_norm)
+    per_output = 2 * batch_norm
+    image = torch.randn(1, 3, 24, 32)
+    expected, (trunk, ) = by_hooks(r32, lambda: r32.backbone(image),
+                                   per_output)
+    expected, spent = [('trunk', expected, parameters(r32.backbone))], expected
+    by_experts, routers = [], 0
+    for k in range(3):
+        tail, classifier = r32.neck.experts[k], r32.head.classifiers[k]
+        macs, feature = by_hooks(tail, lambda: tail(trunk), per_output)
+        last, logits = by_hooks(classifier, lambda: classifier(feature))
+        expected += [(f'expert {k + 1}: tail', macs, parameters(tail)),
+                     (f'expert {k + 1}: classifier', last, 48 * 100)]
+        spent += macs + last
+        if k < 2:
+            macs, _ = by_hooks(r32.head.router,
+                               lambda: r32.head.router(k, feature, logits))
+            routers += macs
+        by_experts.append(spent + routers)
+    expected.append(('router', routers, 1615))
+    assert [(p.name, p.macs, p.params) for p in compute.parts] == expected
+    assert compute.by_experts == by_experts
+    assert compute.ensemble == spent
+    assert compute.macs == spent + routers
+    assert compute.params == parameters(r32)
+
+
+def test_the_figure_of_the_paper(r32):
+    """77.84 M, 1.12 times its single network of 69.47 M."""
+    compute = measure_compute(r32, (3, 32, 32), batch_norm=True)
+    expected = expected_macs(compute.by_experts, USAGE)
+    # By hand: experts on 100, 59.01 and 49.54 % of the images, routers of
+    # 48 * 16 + 30 + 16 multiply-accumulates on 100 and 59.01 %.
+    trunk = 9 * (3 * 16 + 10 * 16 * 16) * 32**2 + 2 * 11 * 16 * 32**2
+    tail = (9 * 24 * (16 + 9 * 24) * 16**2 + 9 * 48 * (24 + 9 * 48) * 8**2 +
+            2 * 10 * (24 * 16**2 + 48 * 8**2))
+    experts = trunk + 2.0855 * (tail + 48 * 100)
+    assert expected == pytest.approx(experts + 1.5901 * 814, rel=1e-12)
+    assert f'{expected / 1e6:.2f}' == f'{experts / 1e6:.2f}' == '77.84'
+
+    cfg = Config.fromfile(ROOT / 'configs/baselines/ce_r32_cifar100_lt.py')
+    single = measure_compute(
+        MODELS.build(cfg.model), (3, 32, 32), batch_norm=True)
+    assert [part.name for part in single.parts
+            ] == ['trunk', 'expert 1: tail', 'expert 1: classifier']
+    assert single.by_experts == [single.macs] == [single.ensemble]
+    assert f'{single.macs / 1e6:.2f}' == '69.47'
+    assert f'{expected / single.macs:.2f}' == '1.12'
+
+
+def test_every_parameter_is_counted_once(tiny_model):
+    """Also what experts share after their tails, and learned scales."""
+    tiny_model.neck.shared = dict(
+        fc=dict(type='LinearClassifier', in_features=48, out_features=48))
+    tiny_model.head.learn_scales = True
+    model = MODELS.build(tiny_model)
+    compute = measure_compute(model, (3, 16, 16))
+    assert compute.params == parameters(model)
+    params = {part.name: part.params for part in compute.parts}
+    shared = 48 * 48 + 48
+    assert params['expert 1: tail'] - params['expert 2: tail'] == shared
+    assert params['expert 3: classifier'] == 48 * 10 + 10
+    macs = {part.name: part.macs for part in compute.parts}
+    assert macs['expert 1: tail'] == macs['expert 2: tail']
+
+
+def test_another_classifier(r32):
+    model = MODELS.build(PLAIN).train()
+    compute = measure_compute(model, (3, 64, 64))
+    assert model.training and model.backbone.training
+    assert [p.name for p in compute.parts] == ['backbone', 'neck', 'head']
+    assert [p.params for p in compute.parts
+            ] == [parameters(model.backbone), 0, 7 * 512 + 7]
+    image = torch.zeros(1, 3, 64, 64)
+    assert compute.macs == compute.ensemble == by_hooks(
+        model, lambda: model.eval()(image))[0]
+    assert compute.parts[2].macs == 7 * 512
+    assert compute.by_experts == []
+    with pytest.raises(UserError, match='no experts'):
+        expected_macs(compute.by_experts, USAGE)
+    with pytest.raises(UserError, match='type="Linear".*RIDEClassifier'):
+        measure_compute(nn.Linear(1, 1), (3, 64, 64))
+
+
+@pytest.mark.parametrize('shares, message', [
+    ((50., 50.), '2 shares .* 1 to 3'),
+    ((50., 40., 5.), 'sum to 95'),
+    ((-10., 60., 50.), 'none below 0'),
+    ((float('nan'), 50., 50.), 'none below 0'),
+])
+def test_shares_must_be_shares(shares, message):
+    with pytest.raises(UserError, match=message):
+        expected_macs([1, 2, 3], shares)
+
+
+def test_shares_may_be_rounded():
+    assert expected_macs([3, 6, 9], (33.3, 33.3, 33.3)) == pytest.approx(6)
+
+
+@pytest.fixture
+def routed(tiny_model):
+    """A model whose routers let half of their images go on, and images."""
+    tiny_model.test_cfg.mode = 'route'
+    model = MODELS.build(tiny_model).eval()
+    model.head.router.register_forward_hook(
+        lambda router, args, out: torch.linspace(-1, 1, len(out)))
+    return model, torch.randn(32, 3, 16, 16)
+
+
+def predict(model, images):
+    with torch.no_grad():
+        samples = model.predict(images)
+    labels = np.zeros(len(images), int)
+    return Predictions(labels, labels, 10,
+                       np.array([s.num_experts_used for s in samples]),
+                       np.array([s.relative_compute for s in samples]))
+
+
+def test_shares_of_predictions(routed):
+    model, images = routed
+    predictions = predict(model, images)
+    assert set(predictions.num_experts_used) == {1, 2, 3}
+    macs = model.macs((3, 16, 16))
+    shares, by_router = predicted_shares(predictions, macs)
+    assert by_router
+    assert shares == [
+        100 * np.mean(predictions.num_experts_used == num) for num in (1, 2, 3)
+    ]
+    compute = measure_compute(model, (3, 16, 16))
+    assert expected_macs(compute.by_experts,
+                         shares) / compute.ensemble == pytest.approx(
+                             predictions.relative_compute.mean(), rel=1e-12)
+    # All experts, asked for by the router or not, are not the same.
+    model.test_cfg.update(threshold=0)
+    assert predicted_shares(predict(model, images), macs) == ([0, 0,
+                                                               100], True)
+    model.test_cfg.update(mode='ensemble')
+    assert predicted_shares(predict(model, images), macs) == ([0, 0,
+                                                               100], False)
+
+
+def test_predictions_of_something_else(routed):
+    model, images = routed
+    predictions = predict(model, images)
+    with pytest.raises(UserError, match='another config, or other image siz'):
+        predicted_shares(predictions, model.macs((3, 32, 32)))
+    macs = model.macs((3, 16, 16))
+    macs['experts'].pop()
+    model.test_cfg.update(mode='ensemble')
+    with pytest.raises(UserError, match='used 3 experts, the model has 2'):
+        predicted_shares(predict(model, images), macs)
+    labels = predictions.gt_label
+    with pytest.raises(UserError, match='no num_experts_used'):
+        predicted_shares(Predictions(labels, labels), macs)
+
+
+def test_image_size_of_a_wrapped_data_set(root):
+    cfg = Config.fromfile(root / 'configs/ride_r32_cifar100_lt.py')
+    assert image_size(cfg) == (32, 32)
+    cfg.train_dataloader.dataset = dict(
+        type='HoldOut', dataset=cfg.train_dataloader.dataset)
+    assert image_size(cfg) == (32, 32)
+    cfg.pop('train_dataloader')
+    with pytest.raises(UserError, match='how large images are'):
+        image_size(cfg)
+
+
+@pytest.mark.parametrize('num_experts, shares', [(0, None), (1, None),
+                                                 (3, USAGE)])
+def test_plot(tmp_path, num_experts, shares):
+    pieces = dict(trunk=24_035_328)
+    pieces.update((f'expert {k + 1}', 25_440_960) for k in range(num_experts))
+    file = tmp_path / 'new' / 'compute.svg'
+    assert plot_compute(pieces, file, num_experts, shares) == file
+    text = file.read_text()
+    if shares is None:
+        assert text.count('>trunk<') == 1
+        assert f'> {sum(pieces.values()) / 1e6:.1f} M<' in text
+        return
+    # 24.0 + 25.4 * (1 + .5901 + .4954) without the router
+    for number, note in [(49.5, ', 41.0% of images'), (77.1, '')]:
+        assert f'> {number} M{note}<' in text
+    assert text.count('>trunk<') == 4
+    assert text.count('>expert 3<') == 2
+
+
+# ---------------------------------------------------------------------- tool
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location(
+        'get_flops', ROOT / 'tools/analysis/get_flops.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *args: module.main(list(map(str, args)))
+
+
+CIFAR = ROOT / 'configs/ride_r32_cifar100_lt.py'
+
+
+def test_tool_with_shares(tool, tmp_path, capsys):
+    file, plot = tmp_path / 'out' / 'flops.json', tmp_path / 'flops.png'
+    tool(CIFAR, '--usage', '40.99,9.47,49.54', '--batch-norm', '--json', file,
+         '--plot', plot)
+    printed = capsys.readouterr().out
+    for text in ('3 x 32 x 32, BatchNorm counted', 'expert 3: classifier',
+                 '785,471', '77.839'):
+        assert text in printed
+    figures = json.loads(file.read_text())
+    assert figures['params'] == 783856 + 1615
+    assert figures['macs'] == sum(p['macs'] for p in figures['parts'])
+    assert figures['usage'] == dict(
+        shares=list(USAGE), macs=expected_macs(figures['by_experts'], USAGE))
+    assert plot.read_bytes().startswith(b'\x89PNG')
+
+
+def test_tool_with_predictions(tool, tmp_path, capsys, routed):
+    model, images = routed
+    file = str(tmp_path / 'pred.pkl')
+    samples = model.predict(images,
+                            [DataSample().set_gt_label(0) for _ in images])
+    mmengine.dump([sample.to_dict() for sample in samples], file)
+    used = [sample.num_experts_used for sample in samples]
+    options = [
+        '--cfg-options', 'model.backbone.depth=20',
+        'model.neck.expert.depth=20', 'model.head.num_classes=10',
+        'model.head.router.topk=5'
+    ]
+    tool(CIFAR, '--shape', '16', '--predictions', file, *options)
+    printed = capsys.readouterr().out
+    assert '3 x 16 x 16, BatchNorm not counted' in printed
+    for num in (1, 2, 3):
+        assert f' {100 * used.count(num) / 32:.2f} ' in printed
+    with pytest.raises(UserError, match='other image sizes'):
+        tool(CIFAR, '--predictions', file, *options)
+
+
+def test_tool_on_another_classifier(tool, tmp_path, capsys):
+    config = tmp_path / 'plain.py'
+    config.write_text(f'model = {PLAIN}')
+    tool(config, '--shape', '32', '64')
+    printed = capsys.readouterr().out
+    assert '3 x 32 x 64' in printed and 'backbone' in printed
+    with pytest.raises(UserError, match='no experts'):
+        tool(config, '--shape', '32', '--usage', '50,50')
+    with pytest.raises(UserError, match='the model has none'):
+        tool(config, '--shape', '32', '--predictions', 'absent.pkl')
+    with pytest.raises(UserError, match='no transform'):
+        tool(config)
+    config.write_text(f'model = {dict(PLAIN, head=None, neck=None)}')
+    tool(config, '--shape', '32')
+    config.write_text(
+        'model = dict(type="ImageClassifier", backbone=dict(type="LeNet5"))')
+    with pytest.raises(UserError, match='does not take images of 3 x 32 x 32'):
+        tool(config, '--shape', '32')
+
+
+@pytest.mark.parametrize('args', [('--shape', '0'), ('--shape', '1 2 3'),
+                                  ('--usage', 'all'),
+                                  ('--usage', '100', '--predictions', 'x')])
+def test_tool_refuses(tool, args, capsys):
+    with pytest.raises(SystemExit):
+        tool(CIFAR, *' '.join(args).split())
+    assert args[0] in capsys.readouterr().err
+
+
+def test_help_has_an_example(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool('--help')
+    assert '--predictions work_dirs/predictions.pkl' in capsys.readouterr().out
