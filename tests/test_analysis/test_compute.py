@@ -288,8 +288,9 @@ def test_tool_with_shares(tool, tmp_path, capsys):
 def test_tool_with_predictions(tool, tmp_path, capsys, routed):
     model, images = routed
     file = str(tmp_path / 'pred.pkl')
-    samples = model.predict(images,
-                            [DataSample().set_gt_label(0) for _ in images])
+    with torch.no_grad():
+        samples = model.predict(
+            images, [DataSample().set_gt_label(0) for _ in images])
     mmengine.dump([sample.to_dict() for sample in samples], file)
     used = [sample.num_experts_used for sample in samples]
     options = [
