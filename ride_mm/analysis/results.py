@@ -16,7 +16,7 @@ from ride_mm.utils.errors import UserError
 
 # Where the data lies, what is kept and printed, and by whom: other values of
 # these do not change what is trained.
-_HOUSEKEEPING = re.compile(
+HOUSEKEEPING = re.compile(
     r'(.*\.)?(data_root|check_integrity|num_workers|pin_memory'
     r'|persistent_workers)(\..*)?'
     r'|(work_dir|launcher|load_from|resume|log_level|visualizer|vis_backends'
@@ -231,7 +231,7 @@ def _changes(own: Config, cfg: Config) -> Dict[str, Any]:
     options = {}
 
     def compare(old, new, key):
-        if old == new or _HOUSEKEEPING.fullmatch(key):
+        if old == new or HOUSEKEEPING.fullmatch(key):
             return
         if old is None and isinstance(new, dict):
             old = {}

@@ -34,6 +34,17 @@ def clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def check_format(path: Union[str, Path]) -> None:
+    """Check that a picture can be written under this name.
+
+    Raises:
+        UserError: If the name ends in something else than a format.
+    """
+    if Path(path).suffix not in FORMATS:
+        raise UserError(f'{path}: a picture has to end in one of '
+                        f'{", ".join(FORMATS)}')
+
+
 def save(figure: Figure, path: Union[str, Path]) -> Path:
     """Write a figure, in the format that the name ends in.
 
@@ -48,10 +59,8 @@ def save(figure: Figure, path: Union[str, Path]) -> Path:
     Raises:
         UserError: If the name ends in something else.
     """
+    check_format(path)
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise UserError(f'{path}: a picture has to end in one of '
-                        f'{", ".join(FORMATS)}')
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {} if path.suffix == '.png' else dict(Date=None)
     if path.suffix == '.pdf':
