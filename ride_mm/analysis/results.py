@@ -19,7 +19,7 @@ from ride_mm.utils.errors import UserError
 DATA_ACCESS = re.compile(
     r'(.*\.)?(data_root|check_integrity|num_workers|pin_memory'
     r'|persistent_workers)(\..*)?')
-_HOUSEKEEPING = re.compile(
+HOUSEKEEPING = re.compile(
     DATA_ACCESS.pattern + '|(work_dir|launcher|load_from|resume|log_level'
     r'|visualizer|vis_backends|env_cfg|model_wrapper_cfg|randomness\.seed'
     r'|default_hooks\.(checkpoint|logger|visualization))(\..*)?')
@@ -229,7 +229,7 @@ def _rounded(values: Dict[str, float]) -> Dict[str, float]:
 
 def config_changes(own: Config,
                    cfg: Config,
-                   ignored: Pattern = _HOUSEKEEPING) -> Dict[str, Any]:
+                   ignored: Pattern = HOUSEKEEPING) -> Dict[str, Any]:
     """The options, by dotted key, that lead from one config to another.
 
     Args:

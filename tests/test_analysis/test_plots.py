@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ride_mm.analysis import plot_accuracy_by_class, plot_expert_usage
+from ride_mm.analysis import (Difference, plot_accuracy_by_class,
+                              plot_differences, plot_expert_usage)
 from ride_mm.evaluation import expert_usage
 
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -45,3 +46,27 @@ def test_expert_usage(tmp_path, num_experts):
         rng.integers(0, 3, 100), [500, 50, 5])
     file = tmp_path / 'usage.png'
     assert_png(plot_expert_usage(figures, file), file)
+
+
+@pytest.mark.parametrize('num_classes, methods', [(1, 'b'), (10, 'bc'),
+                                                  (1000, 'b'), (8142, 'b')])
+def test_differences(tmp_path, num_classes, methods):
+    """Also of a class that was not tested, and one without an interval."""
+    nan = float('nan')
+    counts = np.geomspace(1000, 2, num_classes).astype(int)
+    points = np.linspace(-5, 9, num_classes)
+    points[num_classes // 2] = nan
+    groups = dict(
+        overall=Difference(1., -.5, 2.),
+        balanced=Difference(1., .5, 2.),
+        many=Difference(100., nan, nan))
+    file = tmp_path / 'differences.png'
+    assert_png(
+        plot_differences(
+            dict.fromkeys(methods, groups),
+            dict.fromkeys(methods, points),
+            dict.fromkeys(methods, [groups['balanced'], groups['many']]),
+            [np.arange(num_classes), np.array([0])],
+            counts,
+            file,
+            baseline='a'), file)

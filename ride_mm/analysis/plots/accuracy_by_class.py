@@ -62,7 +62,7 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
     floor = max(counts.min() / 2, .8)
     for name, mask in masks.items():
         where, mean = np.flatnonzero(mask), means.get(name, np.nan)
-        _draw_classes(top, where, accuracy, GROUP_COLORS[name])
+        draw_classes(top, where, accuracy, GROUP_COLORS[name])
         edges = np.append(where, where[-1] + 1) - .5
         bottom.stairs(
             np.maximum(counts[where], floor),
@@ -86,16 +86,29 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
         ylim=(floor, None),
         xlim=(-.5, len(counts) - .5))
     bottom.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:g}'))
-    _name_classes(bottom, order, class_names)
+    label_classes(bottom, order, class_names)
     for axes in (top, bottom):
         clean(axes)
         axes.grid(axis='y', color=GRID, linewidth=.8)
     return save(figure, path)
 
 
-def _draw_classes(axes: Axes, where: np.ndarray, accuracy: np.ndarray,
-                  color: str) -> None:
-    """A bar per class, or where these are too thin per some neighbours."""
+def draw_classes(axes: Axes,
+                 where: np.ndarray,
+                 accuracy: np.ndarray,
+                 color: str,
+                 alpha: float = .85) -> None:
+    """Draw a bar per class, or where these are too thin per some neighbours.
+
+    Args:
+        axes (Axes): Where to draw.
+        where (np.ndarray): The places of the classes to draw.
+        accuracy (np.ndarray): Percent, or points, of all K classes, from the
+            largest to the smallest one, shape (K, ); NaN for a class that
+            was not tested.
+        color (str): The color of the bars.
+        alpha (float): Their opacity. Defaults to 0.85.
+    """
     size = _classes_per_bar(accuracy.size)
     if size > 1 and accuracy.size <= MAX_DOTS:
         axes.plot(where, accuracy[where], '.', color=INK, alpha=.3,
@@ -106,7 +119,7 @@ def _draw_classes(axes: Axes, where: np.ndarray, accuracy: np.ndarray,
         [_mean(accuracy[part]) for part in parts],
         width=[part.size * (.8 if size == 1 else 1) for part in parts],
         color=color,
-        alpha=.85)
+        alpha=alpha)
 
 
 def _classes_per_bar(num_classes: int) -> int:
@@ -126,8 +139,10 @@ def _group_label(name: str, num_classes: int, mean: float,
     return label if np.isnan(mean) else f'{label}, {mean:.1f}%'
 
 
-def _name_classes(axes: Axes, order: np.ndarray,
-                  class_names: Optional[Sequence[str]]) -> None:
+def label_classes(axes: Axes,
+                  order: np.ndarray,
+                  class_names: Optional[Sequence[str]] = None) -> None:
+    """Name up to 30 classes on the axis, and say how they stand there."""
     if class_names is not None and len(order) <= 30:
         axes.set_xticks(
             range(len(order)), [class_names[i] for i in order],

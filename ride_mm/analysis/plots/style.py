@@ -59,8 +59,8 @@ def save(figure: Figure, path: Union[str, Path]) -> Path:
     Raises:
         UserError: If the name ends in something else.
     """
-    path = Path(path)
     check_format(path)
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {} if path.suffix == '.png' else dict(Date=None)
     if path.suffix == '.pdf':

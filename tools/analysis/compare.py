@@ -1,0 +1,50 @@
+"""Compare methods over their seeds and the test images."""
+import argparse
+from typing import Optional, Sequence
+
+from ride_mm.analysis import compare_files
+from ride_mm.utils.errors import run_tool
+
+EXAMPLE = """example:
+  python tools/test.py CONFIG CHECKPOINT --out ride_seed0.pkl  # and so on
+  python tools/analysis/compare.py \\
+      CE=ce_seed0.pkl CE=ce_seed1.pkl CE=ce_seed2.pkl \\
+      RIDE=ride_seed0.pkl RIDE=ride_seed1.pkl RIDE=ride_seed2.pkl \\
+      --plot compare.png --json compare.json
+"""
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        metavar='RUN',
+        help='a file that tools/test.py --out wrote (.pkl), or METHOD=FILE; '
+        'runs of one method are its seeds, and the first method is the one '
+        'that the others are compared with (default: runs of one config and '
+        'the same options are of one method)')
+    parser.add_argument(
+        '--resamples',
+        type=int,
+        default=2000,
+        help='how often test images are drawn anew (default: 2000)')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the draws (default: 0)')
+    parser.add_argument(
+        '--plot', metavar='FILE', help='picture to write (.png, .svg, .pdf)')
+    parser.add_argument(
+        '--json', metavar='FILE', help='file to write the figures to (.json)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    compare_files(args.runs, args.resamples, args.seed, args.plot, args.json)
+
+
+if __name__ == '__main__':
+    run_tool(main)
