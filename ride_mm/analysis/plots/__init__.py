@@ -1,8 +1,14 @@
 from .accuracy_by_class import plot_accuracy_by_class
 from .expert_usage import plot_expert_usage
-from .style import save
+from .experts_by_class import plot_experts_by_class
+from .group_confusion import plot_group_confusion
+from .reliability import plot_reliability
+from .style import narrow_figures, save
 from .tradeoff import plot_tradeoff
+from .training_curves import plot_training_curves
 
 __all__ = [
-    'plot_accuracy_by_class', 'plot_expert_usage', 'plot_tradeoff', 'save'
+    'narrow_figures', 'plot_accuracy_by_class', 'plot_expert_usage',
+    'plot_experts_by_class', 'plot_group_confusion', 'plot_reliability',
+    'plot_tradeoff', 'plot_training_curves', 'save'
 ]
