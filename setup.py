@@ -91,6 +91,7 @@ if __name__ == '__main__':
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+        package_data={f'{PACKAGE}.analysis.report': ['*.html', '*.css']},
         python_requires='>=3.10, <3.13',
         install_requires=requirements('runtime'),
         extras_require=extras,

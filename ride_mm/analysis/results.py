@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ride_mm.engine import launch
 from ride_mm.utils.errors import UserError
+from .scalars import mean_losses, read_scalars, scalar_files
 
 # Where the data lies, what is kept and printed, and by whom: other values of
 # these do not change what is trained.
@@ -114,8 +115,9 @@ def collect_result(work_dir: Union[str, Path],
 def _read_pieces(work_dir: Path) -> List[_Piece]:
     if not work_dir.is_dir():
         raise UserError(f'there is no work_dir {work_dir}.')
-    paths = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    pieces = [piece for piece in map(_read_piece, paths) if piece]
+    pieces = [
+        piece for piece in map(_read_piece, scalar_files(work_dir)) if piece
+    ]
     if not pieces:
         raise UserError(f'{work_dir} holds no training: no '
                         '*/vis_data/scalars.json with an epoch in it.')
@@ -124,15 +126,7 @@ def _read_pieces(work_dir: Path) -> List[_Piece]:
 
 def _read_piece(path: Path) -> Optional[_Piece]:
     """Read a piece, unless it is of a test or was killed at its beginning."""
-    train, val = defaultdict(list), {}
-    for record in _read_records(path):
-        if 'iter' in record:
-            train[record['epoch']].append(record)
-        else:
-            val[record['step']] = {
-                key: value
-                for key, value in record.items() if '/' in key
-            }
+    train, val = read_scalars(path)
     if not train:
         return None
     return _Piece(
@@ -147,19 +141,6 @@ def _read_log(folder: Path) -> str:
         raise UserError(f'{path} is not the log of a training that counts '
                         "epochs, with log_level='INFO'.")
     return log
-
-
-def _read_records(path: Path) -> List[dict]:
-    lines = path.read_text().splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as e:
-            # a run that is killed can leave half a line at the end
-            if number < len(lines):
-                raise UserError(f'{path}, line {number}: {e}') from e
-    return records
 
 
 def _find_config(work_dir: Path) -> Path:
@@ -215,10 +196,7 @@ def _merge(pieces: List[_Piece], epochs: int,
 
 
 def _summarize_epoch(epoch: int, records: List[dict], iterations: int) -> dict:
-    names = [key for key in records[0] if key.startswith('loss')]
-    values = dict(lr=records[-1]['lr'])
-    values.update(
-        (key, mean(record[key] for record in records)) for key in names)
+    values = dict(lr=records[-1]['lr'], **mean_losses(records))
     values['seconds'] = iterations * mean(record['time'] for record in records)
     return dict(epoch=epoch, **_rounded(values))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
+from scipy.special import softmax
 
 from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.evaluation.groups import sample_groups
@@ -99,6 +100,34 @@ def experts_used(router_logits: np.ndarray,
         bounds = np.log(probability) - np.log1p(-probability)
     goes_on = router_logits > bounds[:, None]
     return 1 + np.logical_and.accumulate(goes_on).sum(axis=0)
+
+
+def route(predictions: Predictions,
+          thresholds: Sequence[float]) -> Predictions:
+    """Make of the predictions of all experts those of the routed model.
+
+    Args:
+        predictions (Predictions): Of N images, with ``expert_logits``,
+            ``router_logits`` and ``routed_compute``.
+        thresholds (Sequence[float]): One for each router, (E - 1, ).
+
+    Returns:
+        Predictions: The same images, with scores, labels, experts used and
+        compute as the model routes them.
+    """
+    used = experts_used(
+        predictions.router_logits.astype(np.float64), thresholds)
+    logits = np.zeros(predictions.expert_logits.shape[1:])
+    for number, of_expert in enumerate(predictions.expert_logits):
+        asked = used > number
+        logits[asked] += of_expert[asked]
+    scores = softmax(logits / used[:, None], axis=1)
+    return replace(
+        predictions,
+        pred_label=scores.argmax(axis=1),
+        pred_score=scores,
+        num_experts_used=used,
+        relative_compute=predictions.routed_compute[used - 1])
 
 
 class RoutingSimulator:

@@ -1,5 +1,6 @@
-from .calibration import (CalibrationMetric, ScoreQuality, calibration,
-                          calibration_error, score_quality)
+from .calibration import (CalibrationMetric, ReliabilityBins, ScoreQuality,
+                          calibration, calibration_error, reliability_bins,
+                          score_quality)
 from .class_group_metric import ClassGroupMetric
 from .dump import DumpPredictions, describe_run, fingerprint
 from .expert_usage import ExpertUsageMetric, expert_usage
@@ -11,9 +12,10 @@ from .long_tail import (LongTailMetric, accuracy_by_class, long_tail_accuracy,
 
 __all__ = [
     'CalibrationMetric', 'ClassGroupMetric', 'DumpPredictions', 'ExpertMetric',
-    'ExpertUsageMetric', 'LongTailMetric', 'ScoreQuality', 'accuracy_by_class',
-    'calibration', 'calibration_error', 'correct_prior', 'describe_run',
-    'expert_columns', 'expert_figures', 'expert_usage', 'fingerprint',
-    'long_tail_accuracy', 'recall_means', 'score_quality', 'shift_priors',
-    'shift_table', 'shifted_accuracy', 'shifted_prior', 'topk_hits'
+    'ExpertUsageMetric', 'LongTailMetric', 'ReliabilityBins', 'ScoreQuality',
+    'accuracy_by_class', 'calibration', 'calibration_error', 'correct_prior',
+    'describe_run', 'expert_columns', 'expert_figures', 'expert_usage',
+    'fingerprint', 'long_tail_accuracy', 'recall_means', 'reliability_bins',
+    'score_quality', 'shift_priors', 'shift_table', 'shifted_accuracy',
+    'shifted_prior', 'topk_hits'
 ]

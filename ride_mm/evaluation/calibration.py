@@ -77,11 +77,62 @@ def calibration_error(confidence: np.ndarray,
     Returns:
         float: Percent.
     """
-    # A softmax of one dominant class can add up to a rounding above 1.
-    confidence = torch.from_numpy(np.asarray(confidence)).clamp(0., 1.)
+    confidence = torch.from_numpy(_below_one(confidence))
     hits = torch.from_numpy(np.asarray(hits)).long()
     error = binary_calibration_error(confidence, hits, n_bins=num_bins)
     return 100. * error.item()
+
+
+def _below_one(confidence: np.ndarray) -> np.ndarray:
+    """A softmax of one dominant class is 1, or a rounding above it; what is
+    not below 1 would be a bin of its own."""
+    confidence = np.asarray(confidence, dtype=np.float64)
+    return np.minimum(confidence, np.nextafter(1., 0.))
+
+
+class ReliabilityBins(NamedTuple):
+    """What a reliability diagram shows, bin by bin.
+
+    Args:
+        edges (np.ndarray): From 0 to 1, shape (B + 1, ).
+        images (np.ndarray): Their number, (B, ).
+        confidence (np.ndarray): Their mean confidence, (B, ); NaN in an
+            empty bin.
+        accuracy (np.ndarray): The share of them that is right, (B, ); NaN in
+            an empty bin.
+    """
+
+    edges: np.ndarray
+    images: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def reliability_bins(confidence: np.ndarray,
+                     hits: np.ndarray,
+                     num_bins: int = NUM_BINS) -> ReliabilityBins:
+    """Sort images by their confidence, as :func:`calibration_error` does.
+
+    Args:
+        confidence (np.ndarray): Score of the predicted class, (N, ).
+        hits (np.ndarray): Whether it is the true class, (N, ).
+        num_bins (int): Bins of equal width, each without its upper end but
+            the last. Defaults to 15.
+
+    Returns:
+        ReliabilityBins: Of B = ``num_bins`` bins.
+    """
+    # Rounded as torchmetrics rounds them.
+    edges = torch.linspace(0., 1., num_bins + 1, dtype=torch.float64).numpy()
+    confidence = _below_one(confidence)
+    bins = np.searchsorted(edges, confidence, side='right') - 1
+    images = np.bincount(bins, minlength=num_bins)
+    sums = (
+        np.bincount(bins, weights=values, minlength=num_bins)
+        for values in (confidence, hits))
+    with np.errstate(invalid='ignore'):
+        return ReliabilityBins(edges, images,
+                               *(total / images for total in sums))
 
 
 def calibration(quality: ScoreQuality,

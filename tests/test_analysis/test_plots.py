@@ -1,10 +1,21 @@
+import contextlib
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
-from ride_mm.analysis import (Difference, plot_accuracy_by_class,
-                              plot_differences, plot_expert_usage)
-from ride_mm.evaluation import expert_usage
+from ride_mm.analysis import (Difference, TrainingCurves, group_confusion,
+                              plot_accuracy_by_class, plot_differences,
+                              plot_expert_usage, plot_experts_by_class,
+                              plot_group_confusion, plot_reliability,
+                              plot_training_curves)
+from ride_mm.analysis.plots import narrow_figures
+from ride_mm.analysis.plots.experts_by_class import shares_by_class
+from ride_mm.analysis.plots.style import ink_on
+from ride_mm.evaluation import expert_usage, reliability_bins
 
+COUNTS = [500, 50, 5]
 PNG = b'\x89PNG\r\n\x1a\n'
 
 
@@ -70,3 +81,137 @@ def test_differences(tmp_path, num_classes, methods):
             counts,
             file,
             baseline='a'), file)
+
+
+def texts(path):
+    """What is written in an SVG figure."""
+    return [
+        ''.join(element.itertext())
+        for element in ElementTree.parse(path).iter()
+        if element.tag.endswith('}text')
+    ]
+
+
+@pytest.fixture(params=['wide', 'narrow'])
+def width(request):
+    """Figures of both widths, in points."""
+    narrow = request.param == 'narrow'
+    with narrow_figures() if narrow else contextlib.nullcontext():
+        yield 345.6 if narrow else 720.
+
+
+def assert_svg(path, width, *expected):
+    box = ElementTree.parse(path).getroot().get('viewBox').split()
+    assert float(box[2]) == pytest.approx(width)
+    written = ' '.join(texts(path))
+    for text in expected:
+        assert text in written
+
+
+def test_narrow_figures_end(tmp_path):
+    with pytest.raises(KeyError), narrow_figures():
+        raise KeyError
+    path = plot_accuracy_by_class([1.], [1], tmp_path / 'a.svg', 1.)
+    assert_svg(path, 720.)
+
+
+def test_names_are_no_formulas(tmp_path, width):
+    names = ['a $_ b$', '<b>', 'c']
+    for path in (plot_accuracy_by_class([50., 40., 30.],
+                                        COUNTS,
+                                        tmp_path / 'accuracy.svg',
+                                        40.,
+                                        class_names=names),
+                 plot_experts_by_class(
+                     np.array([1, 2, 1]),
+                     np.arange(3),
+                     COUNTS,
+                     tmp_path / 'experts.svg',
+                     class_names=names)):
+        assert_svg(path, width, *names)
+
+
+def test_shares_by_class():
+    used, labels = [1, 3, 1, 2, 1], [0, 0, 0, 2, 2]
+    shares = shares_by_class(np.array(used), np.array(labels), 3)
+    assert shares[0] == pytest.approx([200 / 3, 0, 100 / 3])
+    assert np.isnan(shares[1]).all()
+    assert shares[2].tolist() == [50., 50., 0.]
+
+
+@pytest.mark.parametrize('num_classes', [1, 10, 1000])
+def test_experts_by_class(tmp_path, width, num_classes):
+    rng = np.random.default_rng(0)
+    counts = np.geomspace(1000, 2, num_classes).astype(int)
+    labels = rng.integers(0, num_classes, 500)
+    path = plot_experts_by_class(
+        rng.integers(1, 4, 500), labels, counts, tmp_path / 'new' / 'e.svg')
+    assert_svg(path, width, 'Experts used by class', '3 experts', 'many')
+    means = '(120 bars, each the mean of its classes)'
+    assert (means in ' '.join(texts(path))) == (num_classes == 1000)
+
+
+def test_reliability(tmp_path, width):
+    rng = np.random.default_rng(0)
+    confidence, hits = rng.random(200), rng.random(200) < .5
+    bins = reliability_bins(confidence, hits)
+    for names in (['overall'], ['overall',
+                                'few'], ['overall', 'many', 'medium', 'few']):
+        path = plot_reliability({name: bins
+                                 for name in names},
+                                {name: 100 / 7
+                                 for name in names}, tmp_path / 'r.svg')
+        assert_svg(path, width, 'Reliability: ECE 14.3%')
+        assert texts(path).count('ECE 14.3%') == len(names)
+        assert texts(path).count('confidence') == len(names)
+
+
+def test_group_confusion(tmp_path, width):
+    true, predicted = np.array([0, 0, 0, 2, 2,
+                                2]), np.array([0, 0, 0, 0, 1, 2])
+    path = plot_group_confusion(
+        group_confusion(predicted, true, COUNTS), tmp_path / 'c.svg')
+    assert_svg(path, width, '(100.0%)', 'no errors', '33.3%', '(33.3%)',
+               '100%')
+    # no medium image was tested
+    assert 'medium' in texts(path) and '(20 to 100)' not in texts(path)
+
+
+def make_curves(losses, metrics=()):
+    return TrainingCurves(
+        dict(enumerate(losses, start=1)), dict(enumerate(metrics, start=1)),
+        Path('config.py'))
+
+
+def test_training_curves(tmp_path, width):
+    experts = [dict(loss=3., loss_cls=4., loss_diversity=-1.)] * 3
+    router = [dict(loss=1., loss_router=1.)]
+    metrics = [{
+        'long_tail/overall': a,
+        'long_tail/few': a / 2
+    } for a in (10., 20., 30., 40.)]
+    path = plot_training_curves(
+        make_curves(experts + router, metrics), tmp_path / 'both.svg')
+    assert_svg(path, width, 'Training: 4 epochs, 40.0% at last', 'few',
+               'stage 2: the router', 'diversity', 'loss of the router')
+    path = plot_training_curves(make_curves(router), tmp_path / 'router.svg')
+    assert 'stage 2' not in ' '.join(texts(path))
+    path = plot_training_curves(
+        make_curves([dict(loss=1.)]), tmp_path / 'plain.svg')
+    assert_svg(path, width, 'Training: 1 epoch', 'loss')
+
+
+def test_text_on_colors():
+    """It contrasts, by the definition of WCAG 2.1, with 4.5 or nearly so."""
+
+    def luminance(color):
+        values = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (
+            v / 12.92 if v <= .04045 else ((v + .055) / 1.055)**2.4
+            for v in values)
+        return .2126 * red + .7152 * green + .0722 * blue
+
+    for color in ('#0072b2', '#e69f00', '#009e73', '#c7ddf2', '#08457f'):
+        light, dark = sorted(
+            map(luminance, (color, ink_on(color))), reverse=True)
+        assert (light + .05) / (dark + .05) > 4.5

@@ -6,7 +6,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from ride_mm.analysis import (OperatingPoint, Predictions, RoutingSimulator,
-                              choose_point, plot_tradeoff)
+                              choose_point, plot_tradeoff, route)
 from ride_mm.utils.errors import UserError
 
 COUNTS = [150, 120, 60, 10]
@@ -108,12 +108,13 @@ def test_the_model_does_what_was_simulated(tiny_model):
         for name in ('expert_logits', 'router_logits', 'routed_compute')
     }
     counts = [500, 400, 300, 200, 90, 60, 30, 10, 8, 5]
-    simulator = RoutingSimulator(
-        Predictions(labels.numpy(), labels.numpy(),
-                    expert_logits=fields['expert_logits'].swapaxes(0, 1),
-                    router_logits=fields['router_logits'].T,
-                    routed_compute=fields['routed_compute'][0]), counts)
-    curve = simulator.curve()
+    predictions = Predictions(
+        labels.numpy(),
+        labels.numpy(),
+        expert_logits=fields['expert_logits'].swapaxes(0, 1),
+        router_logits=fields['router_logits'].T,
+        routed_compute=fields['routed_compute'][0])
+    curve = RoutingSimulator(predictions, counts).curve()
     for point in (curve[len(curve) // 3], curve[len(curve) // 2]):
         model.test_cfg.update(
             mode='route', threshold=point.threshold, expert_logits=False)
@@ -123,6 +124,12 @@ def test_the_model_does_what_was_simulated(tiny_model):
             np.mean([sample.relative_compute for sample in routed]))
         hits = [s.pred_label.item() == y for s, y in zip(routed, labels)]
         assert point.accuracy['overall'] == pytest.approx(100 * np.mean(hits))
+        simulated = route(predictions, [point.threshold] * 2)
+        for name in ('num_experts_used', 'relative_compute', 'pred_label'):
+            assert getattr(simulated, name) == pytest.approx(
+                [float(sample.get(name)) for sample in routed])
+        assert simulated.pred_score == pytest.approx(
+            torch.stack([s.pred_score for s in routed]).numpy(), abs=1e-6)
 
 
 def points():

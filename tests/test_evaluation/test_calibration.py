@@ -7,7 +7,8 @@ from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 
 from ride_mm.evaluation import (CalibrationMetric, calibration,
-                                calibration_error, score_quality)
+                                calibration_error, reliability_bins,
+                                score_quality)
 from ride_mm.utils.errors import UserError
 
 COUNTS = [101, 100, 20, 19]
@@ -70,11 +71,13 @@ def test_against_plain_python(seed):
 def test_perfect_and_hopeless_scores():
     scores = torch.eye(4)
     right = score_quality(scores, torch.arange(4))
-    assert calibration(right, np.arange(4), COUNTS)['ece'] == 0.
+    assert calibration(right, np.arange(4), COUNTS)['ece'] == pytest.approx(
+        0., abs=1e-13)
     assert right.nll.tolist() == right.brier.tolist() == [0.] * 4
     wrong = score_quality(scores, torch.tensor([1, 2, 3, 0]))
     figures = calibration(wrong, np.array([1, 2, 3, 0]), COUNTS)
-    assert figures['ece'] == 100. and figures['brier'] == 2.
+    assert figures['ece'] == pytest.approx(100., rel=1e-15)
+    assert figures['brier'] == 2.
     # a softmax that was rounded to 0 stays finite: 126 ln 2
     assert figures['nll'] == pytest.approx(126 * math.log(2))
 
@@ -84,7 +87,46 @@ def test_constant_scores_and_a_rounding_above_one():
     gt_label = torch.tensor([0, 1, 2, 3] * 2)
     quality = score_quality(scores, gt_label)
     assert calibration_error(quality.confidence, quality.hits) == 0.
-    assert calibration_error([1. + 1e-7], [True]) == 0.
+    assert calibration_error([1. + 1e-7], [True]) == pytest.approx(
+        0., abs=1e-13)
+
+
+def test_reliability_bins_against_plain_python():
+    rng = np.random.default_rng(0)
+    # At the edges, at 1 and a rounding above it, and nowhere below 0.2.
+    edges = np.arange(4, 15) / 15
+    confidence = np.concatenate([
+        rng.uniform(.2, 1., 60), edges - 1e-9, edges + 1e-9,
+        [.25, .5, .75, 1., 1. + 1e-7]
+    ])
+    hits = rng.random(len(confidence)) < .5
+    for num_bins in (15, 4, 1):
+        bins = reliability_bins(confidence, hits, num_bins)
+        ece = 0.
+        for i in range(num_bins):
+            inside = [(c, h) for c, h in zip(confidence, hits)
+                      if i / num_bins <= c < (i + 1) / num_bins or (
+                          i == num_bins - 1 and c >= 1)]
+            assert bins.images[i] == len(inside)
+            if not inside:
+                assert np.isnan([bins.confidence[i], bins.accuracy[i]]).all()
+                continue
+            mean = sum(min(c, 1.) for c, _ in inside) / len(inside)
+            right = sum(h for _, h in inside) / len(inside)
+            assert bins.confidence[i] == pytest.approx(mean, rel=1e-14)
+            assert bins.accuracy[i] == pytest.approx(right, rel=1e-15)
+            ece += 100 * len(inside) / len(hits) * abs(right - mean)
+        assert calibration_error(confidence, hits, num_bins) == pytest.approx(
+            ece, rel=1e-13)
+
+
+def test_certain_images_are_in_the_last_bin():
+    """Not in a bin of their own: their error makes up for the others'."""
+    confidence, hits = [1.] * 4 + [.95] * 4, [True] * 2 + [False] * 2
+    assert calibration_error(confidence, hits + [True] * 4) == pytest.approx(
+        100 * (.975 - .75))
+    assert calibration_error(confidence, [True] * 3 + [False] +
+                             [True] * 4) == pytest.approx(100 * (.975 - .875))
 
 
 def test_metric_is_that_of_the_function_and_keeps_no_scores():

@@ -310,9 +310,11 @@ def test_expert_logits_on_request(tiny_model):
 
 
 def test_router_logits_on_request(tiny_model):
-    """They say who would have stopped where."""
-    request = dict(mode='ensemble', expert_logits=True)
+    """They say who would have stopped where, and with which scores."""
+    request = dict(mode='ensemble', expert_logits=True, logit_adjustment=2.)
     model = build(tiny_model, test_cfg=request).eval()
+    model.set_class_counts(range(100, 0, -10))
+    model.head.set_temperature(2.5)
     assert 'router_logits' not in predict(model, images())[0]
     model.head.router.num_updates += 1
     with torch.no_grad():

@@ -79,6 +79,8 @@ def test_wheel(project):
         path.relative_to(project).as_posix()
         for path in sources if '.mim' not in path.parts
     } <= set(names)
+    for name in ('page.html', 'parts.html', 'style.css'):
+        assert f'ride_mm/analysis/report/{name}' in names
     assert not [name for name in names if 'stale' in name]
     assert not [name for name in names if name.startswith(('tests', 'tools'))]
 
@@ -89,7 +91,8 @@ def test_wheel(project):
         if line.startswith('Requires-Dist') and 'extra' not in line
     ]
     assert sorted(name.split('>')[0] for name in required) == [
-        'matplotlib', 'numpy', 'rich', 'scikit-learn'
+        'Jinja2', 'matplotlib', 'numpy', 'rich', 'scikit-learn', 'scipy',
+        'torchmetrics'
     ]
     assert 'mmcv-lite' not in metadata
 

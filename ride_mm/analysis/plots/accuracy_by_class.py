@@ -3,12 +3,12 @@ from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ride_mm.datasets.class_counts import Thresholds, group_masks
 from ride_mm.evaluation.groups import group_titles
-from .style import GRID, GROUP_COLORS, INK, LEGEND, TITLE, clean, save
+from .style import (GRID, GROUP_COLORS, INK, clean, is_narrow, new_figure,
+                    save, set_head, wrap_label)
 
 MAX_BARS = 120
 MAX_DOTS = 2000
@@ -57,7 +57,7 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
         for name, mask in masks.items()
     }
 
-    figure = Figure(figsize=(10, 6), layout='constrained')
+    figure = new_figure(6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
     floor = max(counts.min() / 2, .8)
     for name, mask in masks.items():
@@ -74,11 +74,8 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
         top.hlines(
             mean, edges[0], edges[-1], colors=INK, linestyles=(0, (4, 3)))
 
-    top.set_title(f'Accuracy by class: {overall:.1f}% overall', pad=34,
-                  **TITLE)
-    top.legend(
-        handles=bottom.get_legend_handles_labels()[0], **LEGEND,
-        ncols=len(masks))
+    set_head(figure, f'Accuracy by class: {overall:.1f}% overall',
+             bottom.get_legend_handles_labels()[0])
     top.set(ylabel='accuracy (%)', ylim=(0, 100))
     bottom.set(
         ylabel='training images',
@@ -143,14 +140,18 @@ def label_classes(axes: Axes,
                   order: np.ndarray,
                   class_names: Optional[Sequence[str]] = None) -> None:
     """Name up to 30 classes on the axis, and say how they stand there."""
-    if class_names is not None and len(order) <= 30:
+    if class_names is not None and len(order) <= (14 if is_narrow() else 30):
+        slanted = is_narrow() or len(order) > 10
         axes.set_xticks(
-            range(len(order)), [class_names[i] for i in order],
-            rotation=45 if len(order) > 10 else 0,
-            ha='right' if len(order) > 10 else 'center')
+            range(len(order)),
+            [class_names[i] for i in order],
+            rotation=45 if slanted else 0,
+            ha='right' if slanted else 'center',
+            # a dollar is no formula
+            parse_math=False)
     label = 'classes, from the largest to the smallest'
     size = _classes_per_bar(len(order))
     if size > 1:
         dots = 'dot: a class, ' if len(order) <= MAX_DOTS else ''
         label += f' ({dots}bar: mean of up to {size} classes)'
-    axes.set_xlabel(label)
+    axes.set_xlabel(wrap_label(label))

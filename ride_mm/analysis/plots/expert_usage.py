@@ -3,13 +3,13 @@ from typing import Dict, List, Union
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ride_mm.datasets.class_counts import GROUPS, Thresholds
 from ride_mm.evaluation.expert_usage import most_experts
 from ride_mm.evaluation.groups import group_titles, key_prefix
-from .style import INK, LEGEND, TITLE, clean, save
+from .style import (INK, clean, ink_on, is_narrow, new_figure, save, set_head,
+                    wrap_label)
 
 
 def plot_expert_usage(figures: Dict[str, float],
@@ -32,10 +32,9 @@ def plot_expert_usage(figures: Dict[str, float],
         if f'{key_prefix(name)}mean' in figures
     }
     most = most_experts(figures)
-    colors = _shades(most)
+    colors = shades(most)
 
-    figure = Figure(figsize=(10, 1.6 + .75 * len(prefixes)),
-                    layout='constrained')
+    figure = new_figure(1.6 + .75 * len(prefixes))
     axes = figure.subplots()
     rows = np.arange(len(prefixes))
     left = np.zeros(len(prefixes))
@@ -49,35 +48,41 @@ def plot_expert_usage(figures: Dict[str, float],
             height=.68,
             color=colors[num - 1],
             edgecolor='white',
-            label=f'{num} expert' + 's' * (num > 1))
+            label=experts_label(num))
         _label_shares(axes, rows, left, shares, colors[num - 1])
         left += shares
     for row, prefix in zip(rows, prefixes.values()):
         axes.text(
             101.5,
-            row,
-            f"mean {figures[f'{prefix}mean']:.2f} experts\n"
-            f"{100 * figures[f'{prefix}compute']:.0f}% of full compute",
+            row, f"{figures[f'{prefix}mean']:.2f} experts\n"
+            f"{100 * figures[f'{prefix}compute']:.0f}% compute",
             va='center',
             color=INK,
             fontsize=10)
 
-    titles = group_titles(thresholds)
-    axes.set_yticks(rows, [titles[name] for name in prefixes], fontsize=11)
+    titles = [group_titles(thresholds)[name] for name in prefixes]
+    if is_narrow():
+        titles = [title.replace(' (', '\n(') for title in titles]
+    axes.set_yticks(rows, titles, fontsize=10 if is_narrow() else 11)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel='share of the test images')
+    axes.set(
+        xlim=(0, 100),
+        xlabel=wrap_label('share of the test images; mean experts; compute '
+                          'relative to all experts'))
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.set_title(
-        f"Experts used: {figures['mean']:.2f} of {most} on average",
-        pad=34,
-        **TITLE)
-    axes.legend(**LEGEND, ncols=most)
+    set_head(figure,
+             f"Experts used: {figures['mean']:.2f} of {most} on average")
     clean(axes)
     axes.tick_params(axis='y', length=0)
     return save(figure, path)
 
 
-def _shades(num: int) -> List[tuple]:
+def experts_label(num: int) -> str:
+    """Name a number of experts."""
+    return f'{num} expert' + 's' * (num > 1)
+
+
+def shades(num: int) -> List[tuple]:
     """Blues from light to dark: more experts, more ink."""
     light, dark = np.array([.78, .87, .95]), np.array([.03, .27, .50])
     return [
@@ -88,9 +93,10 @@ def _shades(num: int) -> List[tuple]:
 
 def _label_shares(axes: Axes, rows: np.ndarray, left: np.ndarray,
                   shares: np.ndarray, color: tuple) -> None:
-    ink = INK if np.mean(color) > .55 else 'white'
+    ink = ink_on(color)
     for row, start, share in zip(rows, left, shares):
-        if share >= 5:  # narrower ones have no room for the number
+        # narrower ones have no room for the number
+        if share >= (14 if is_narrow() else 5):
             axes.text(
                 start + share / 2,
                 row,

@@ -1,17 +1,26 @@
 """What all plots have in common."""
+import textwrap
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Union
+from typing import Iterator, Optional, Sequence, Union
 
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from ride_mm.utils.errors import UserError
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
 GROUP_COLORS = dict(many='#0072B2', medium='#E69F00', few='#009E73')
 INK, SOFT, GRID = '#222222', '#666666', '#dddddd'
+# Of text on colored areas, which stay as they are where the page is dark.
+_ON_LIGHT, _ON_DARK = '#212121', '#fdfdfd'
 TITLE = dict(loc='left', fontsize=15, fontweight='bold', color=INK)
+PANEL_TITLE = dict(loc='left', fontsize=11, color=INK)
 LEGEND = dict(
     loc='lower left',
     bbox_to_anchor=(0, 1),
@@ -23,8 +32,102 @@ LEGEND = dict(
     borderpad=0)
 FORMATS = ('.png', '.svg', '.pdf')
 DPI = 150
+# Inches: of a page, and of a telephone with text of the same size.
+WIDE, NARROW = 10., 4.8
+_width = ContextVar('width', default=WIDE)
+_TEXT_SIZE, _POINTS, _EDGE = 10, 72, 4
 # Text stays text, and the same figure gives the same file.
 _RC = {'svg.fonttype': 'none', 'svg.hashsalt': 'ride_mm'}
+
+
+@contextmanager
+def narrow_figures() -> Iterator[None]:
+    """Draw figures that are legible on a telephone."""
+    token = _width.set(NARROW)
+    try:
+        yield
+    finally:
+        _width.reset(token)
+
+
+def is_narrow() -> bool:
+    """Whether figures are drawn for a telephone."""
+    return _width.get() == NARROW
+
+
+def new_figure(height: float) -> Figure:
+    """Make a figure of the page's width, and a height in inches."""
+    return Figure(figsize=(_width.get(), height), layout='constrained')
+
+
+def set_head(figure: Figure,
+             title: str,
+             handles: Optional[Sequence[Artist]] = None) -> None:
+    """Put a title and a legend on top of a figure, as broad as it allows.
+
+    Args:
+        figure (Figure): The figure.
+        title (str): The title.
+        handles (Sequence[Artist], optional): What the legend explains, with
+            labels. Defaults to None, which means what is labelled in the
+            first axes.
+    """
+    if handles is None:
+        handles = figure.axes[0].get_legend_handles_labels()[0]
+    width, height = figure.get_size_inches() * _POINTS
+    style = dict(TITLE, fontsize=13 if is_narrow() else 15)
+    # A bold letter is two thirds as wide as it is high.
+    lines = textwrap.wrap(title, int(1.5 * width / style['fontsize']))
+    figure.suptitle(
+        '\n'.join(lines),
+        x=_EDGE / width,
+        y=1 - _EDGE / height,
+        ha=style.pop('loc'),
+        va='top',
+        **style)
+    used = _EDGE + 1.3 * len(lines) * style['fontsize'] + _EDGE
+    if handles:
+        columns = _legend_columns(handles, width)
+        figure.legend(
+            handles=handles,
+            ncols=columns,
+            **dict(
+                LEGEND,
+                loc='upper left',
+                bbox_to_anchor=(0, 1 - used / height)))
+        # The letters, and the space between two lines.
+        used += 1.75 * _TEXT_SIZE * -(-len(handles) // columns) + _EDGE
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - used / height))
+
+
+def _legend_columns(handles: Sequence[Artist], width: float) -> int:
+    """As many as fit into a width in points, about alike in length."""
+    longest = max(
+        TextPath((0, 0), handle.get_label(), _TEXT_SIZE).get_extents().width
+        for handle in handles)
+    # The colored box, and the space before the next column.
+    fitting = max(1, int(width // (longest + 3 * _TEXT_SIZE)))
+    rows = -(-len(handles) // fitting)
+    return -(-len(handles) // rows)
+
+
+def wrap_label(text: str) -> str:
+    """Break the label of an axis where the figure is narrow."""
+    return textwrap.fill(text, 42) if is_narrow() else text
+
+
+def ink_on(color: Union[str, tuple]) -> str:
+    """The color of text that is best legible on a colored area.
+
+    It is chosen by the relative luminance and contrast of WCAG 2.1.
+    """
+    linear = [
+        c / 12.92 if c <= .04045 else ((c + .055) / 1.055)**2.4
+        for c in to_rgb(color)
+    ]
+    luminance = .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2]
+    # Here the contrasts to both are alike.
+    return _ON_LIGHT if luminance > .21 else _ON_DARK
 
 
 def clean(axes: Axes) -> None:

@@ -1,11 +1,10 @@
 from pathlib import Path
 from typing import Dict, Union
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ..tradeoff import Curve, OperatingPoint
-from .style import GRID, GROUP_COLORS, INK, LEGEND, TITLE, clean, save
+from .style import GRID, GROUP_COLORS, INK, clean, new_figure, save, set_head
 
 _POINTS = 400
 
@@ -22,7 +21,7 @@ def plot_tradeoff(curve: Curve, marked: Dict[str, OperatingPoint],
     Returns:
         Path: The file.
     """
-    figure = Figure(figsize=(10, 6), layout='constrained')
+    figure = new_figure(6)
     axes = figure.subplots()
     shown = curve.thinned(_POINTS)
     for name, accuracy in shown.accuracy.items():
@@ -32,18 +31,20 @@ def plot_tradeoff(curve: Curve, marked: Dict[str, OperatingPoint],
             color=GROUP_COLORS.get(name, INK),
             linewidth=2.5 if name == 'overall' else 1.5,
             label=name)
+    middle = (shown.compute.min() + shown.compute.max()) / 2
     for number, (label, point) in enumerate(marked.items()):
         axes.axvline(
             100 * point.compute, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        right = point.compute > middle
         axes.annotate(
             f'{label}: {point.accuracy["overall"]:.1f}%',
             (100 * point.compute, number / 14 + .02),
             xycoords=('data', 'axes fraction'),
-            xytext=(4, 0),
+            xytext=(-4 if right else 4, 0),
             textcoords='offset points',
+            ha='right' if right else 'left',
             color=INK)
-    axes.set_title('Accuracy against compute', pad=34, **TITLE)
-    axes.legend(**LEGEND, ncols=4)
+    set_head(figure, 'Accuracy against compute')
     axes.set(xlabel='compute of all experts', ylabel='accuracy (%)')
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.grid(axis='y', color=GRID, linewidth=.8)

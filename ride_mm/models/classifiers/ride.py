@@ -412,9 +412,10 @@ class RIDEClassifier(ImageClassifier):
             list[DataSample]: With ``pred_score`` (softmax, (K, )),
             ``pred_label``, ``num_experts_used``, ``relative_compute``
             (multiply-accumulates spent on the image, 1 for the ensemble)
-            and, on request, ``expert_logits`` (E, K); with a trained router
-            also ``router_logits`` (E - 1, ) and ``routed_compute`` (E, ):
-            the ``relative_compute`` if the image were routed and used 1..E
+            and, on request, ``expert_logits`` (E, K), whose mean is what
+            ``pred_score`` is the softmax of; with a trained router also
+            ``router_logits`` (E - 1, ) and ``routed_compute`` (E, ): the
+            ``relative_compute`` if the image were routed and used 1..E
             experts.
         """
         found = self.infer(inputs)
@@ -437,8 +438,10 @@ class RIDEClassifier(ImageClassifier):
 
     def _add_experts(self, data_samples: List[DataSample], found: Inference,
                      image_shape: Tuple[int, ...]) -> None:
+        logits = self.head.score_logits(found.expert_logits,
+                                        self.test_cfg['logit_adjustment'])
         for index, sample in enumerate(data_samples):
-            sample.expert_logits = found.expert_logits[:, index].clone()
+            sample.expert_logits = logits[:, index].clone()
         if found.router_logits is None:
             return
         compute = torch.tensor(

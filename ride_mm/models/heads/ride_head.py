@@ -216,24 +216,31 @@ class RIDEHead(BaseModule):
                 'or give model.head.class_counts')
         return logits - tau * log_prior(self.class_counts).to(logits)
 
-    def scores(self, logits: torch.Tensor, tau: float = 0.) -> torch.Tensor:
-        """Probabilities of the classes: the softmax of adjusted logits,
-        divided by the temperature that was fitted.
+    def score_logits(self,
+                     logits: torch.Tensor,
+                     tau: float = 0.) -> torch.Tensor:
+        """What the scores are the softmax of: adjusted logits, divided by
+        the temperature that was fitted.
 
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
         eq. 9.
 
         Args:
-            logits (torch.Tensor): (N, K).
+            logits (torch.Tensor): (..., K).
             tau (float): See :meth:`adjust`. Defaults to 0.
 
         Returns:
-            torch.Tensor: (N, K).
+            torch.Tensor: (..., K).
         """
         logits = self.adjust(logits, tau)
         if self.temperature is not None:
             logits = logits / self.temperature
-        return logits.softmax(dim=1)
+        return logits
+
+    def scores(self, logits: torch.Tensor, tau: float = 0.) -> torch.Tensor:
+        """Probabilities of the classes, (N, K): the softmax of
+        :meth:`score_logits`."""
+        return self.score_logits(logits, tau).softmax(dim=1)
 
     def set_temperature(self, temperature: float) -> None:
         """Divide the logits of predictions by this from now on."""

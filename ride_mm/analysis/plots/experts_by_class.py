@@ -1,0 +1,118 @@
+from pathlib import Path
+from typing import Optional, Sequence, Union
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from ride_mm.datasets.class_counts import Thresholds, group_masks
+from .accuracy_by_class import MAX_BARS, label_classes
+from .expert_usage import experts_label, shades
+from .style import (GROUP_COLORS, clean, ink_on, new_figure, save, set_head,
+                    wrap_label)
+
+# Percent: the strip that says which classes are many-, medium-, few-shot.
+_STRIP = 7.
+
+
+def plot_experts_by_class(num_experts_used: np.ndarray,
+                          gt_label: np.ndarray,
+                          class_counts: Sequence[int],
+                          path: Union[str, Path],
+                          thresholds: Thresholds = 'ride',
+                          class_names: Optional[Sequence[str]] = None) -> Path:
+    """Draw how many experts the images of every class run.
+
+    The tested classes stand from the largest to the smallest. Where there
+    are more than 120 of them, a bar is the mean over some neighbours.
+
+    Args:
+        num_experts_used (np.ndarray): Experts that each image ran, shape
+            (N, ), 1 or more.
+        gt_label (np.ndarray): True labels with shape (N, ).
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        path (str | Path): The picture to write, see :func:`save`.
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
+        class_names (Sequence[str], optional): Names, written below when
+            there are up to 30 classes. Defaults to None.
+
+    Returns:
+        Path: The file.
+    """
+    counts = np.asarray(class_counts)
+    shares = shares_by_class(num_experts_used, gt_label, len(counts))
+    order = np.argsort(-counts, kind='stable')
+    order = order[~np.isnan(shares[order, 0])]
+    figure = new_figure(4.2)
+    axes = figure.subplots()
+    _draw_shares(axes, shares[order])
+    for name, mask in group_masks(counts, thresholds).items():
+        _draw_group(axes, np.flatnonzero(mask[order]), name)
+    label_classes(axes, order, class_names)
+    text = 'classes, from the largest to the smallest'
+    if len(order) > MAX_BARS:
+        text += f' ({MAX_BARS} bars, each the mean of its classes)'
+    axes.set(
+        xlim=(-.5, len(order) - .5),
+        ylim=(-1.2 * _STRIP, 100),
+        xlabel=wrap_label(text),
+        ylabel='share of the test images')
+    axes.set_yticks(range(0, 101, 25))
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    set_head(figure, 'Experts used by class')
+    clean(axes)
+    return save(figure, path)
+
+
+def shares_by_class(num_experts_used: np.ndarray, gt_label: np.ndarray,
+                    num_classes: int) -> np.ndarray:
+    """Compute how many experts the images of each class run.
+
+    Args:
+        num_experts_used (np.ndarray): 1 or more, shape (N, ).
+        gt_label (np.ndarray): True labels with shape (N, ).
+        num_classes (int): The number of classes K.
+
+    Returns:
+        np.ndarray: Percent of a class's images that run exactly 1..E
+        experts, shape (K, E), E being the largest number that any image
+        runs; NaN for a class without images.
+    """
+    images = np.zeros((num_classes, num_experts_used.max()))
+    np.add.at(images, (gt_label, num_experts_used - 1), 1)
+    with np.errstate(invalid='ignore'):
+        return 100. * images / images.sum(axis=1, keepdims=True)
+
+
+def _draw_shares(axes: Axes, shares: np.ndarray) -> None:
+    """A stacked bar per class, or where these are too thin per neighbours."""
+    bars = min(len(shares), MAX_BARS)
+    parts = np.array_split(np.arange(len(shares)), bars)
+    heights = np.array([shares[part].mean(axis=0) for part in parts])
+    bottom = np.zeros(bars)
+    for number, color in enumerate(shades(shares.shape[1])):
+        axes.bar([part.mean() for part in parts],
+                 heights[:, number],
+                 width=[.96 * part.size for part in parts],
+                 bottom=bottom,
+                 color=color,
+                 label=experts_label(number + 1))
+        bottom += heights[:, number]
+
+
+def _draw_group(axes: Axes, where: np.ndarray, name: str) -> None:
+    """A strip below the bars of a group."""
+    if not where.size:
+        return
+    left, right = where[0] - .5, where[-1] + .5
+    color = GROUP_COLORS[name]
+    axes.barh(-.6 * _STRIP, right - left, _STRIP, left, color=color)
+    axes.text(
+        (left + right) / 2,
+        -.6 * _STRIP,
+        name,
+        ha='center',
+        va='center_baseline',
+        fontsize=9,
+        color=ink_on(color))

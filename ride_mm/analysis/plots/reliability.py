@@ -1,0 +1,115 @@
+from pathlib import Path
+from typing import Dict, Union
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.evaluation import ReliabilityBins
+from ride_mm.evaluation.groups import group_titles
+from .style import (GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean, is_narrow,
+                    new_figure, save, set_head)
+
+_GAP = '#F0B48C'
+_DASHES = (0, (4, 3))
+
+
+def plot_reliability(bins: Dict[str, ReliabilityBins],
+                     errors: Dict[str, float],
+                     path: Union[str, Path],
+                     thresholds: Thresholds = 'ride') -> Path:
+    """Draw accuracy against confidence, overall and by class size.
+
+    Below each diagram stands how many images have which confidence.
+
+    Args:
+        bins (dict[str, ReliabilityBins]): What :func:`reliability_bins`
+            returns for 'overall', 'many', 'medium' and 'few'.
+        errors (dict[str, float]): Expected calibration error of the same,
+            percent.
+        path (str | Path): The picture to write, see :func:`save`.
+        thresholds (str | Sequence[int]): What many, medium and few are, for
+            the titles. Defaults to "ride".
+
+    Returns:
+        Path: The file.
+    """
+    columns = min(2, len(bins)) if is_narrow() else len(bins)
+    blocks = -(-len(bins) // columns)
+    figure = new_figure(4. * blocks + .2)
+    panels = figure.subplots(
+        2 * blocks,
+        columns,
+        squeeze=False,
+        sharex=True,
+        height_ratios=(3, 1) * blocks)
+    titles = group_titles(thresholds)
+    for number, (name, of_group) in enumerate(bins.items()):
+        block, column = divmod(number, columns)
+        top, bottom = panels[2 * block:2 * block + 2, column]
+        color = GROUP_COLORS.get(name, SOFT)
+        _draw_accuracy(top, of_group, color)
+        _draw_images(bottom, of_group, color)
+        top.set_title(f'{titles[name]}\nECE {errors[name]:.1f}%',
+                      **PANEL_TITLE)
+        if column == 0:
+            top.set_ylabel('accuracy')
+            bottom.set_ylabel('images')
+    _remove_unused(panels, len(bins), columns)
+    set_head(figure, f'Reliability: ECE {errors["overall"]:.1f}%', [
+        Patch(color=SOFT, label='accuracy of the bin'),
+        Patch(color=_GAP, label='gap to its mean confidence'),
+        Line2D([], [], color=INK, ls=_DASHES, label='as sure as right')
+    ])
+    return save(figure, path)
+
+
+def _remove_unused(panels: np.ndarray, number: int, columns: int) -> None:
+    for place in range(number, panels.size // 2):
+        block, column = divmod(place, columns)
+        for axes in panels[2 * block:2 * block + 2, column]:
+            axes.remove()
+
+
+def _draw_accuracy(axes: Axes, bins: ReliabilityBins, color: str) -> None:
+    axes.bar(
+        bins.edges[:-1],
+        bins.accuracy,
+        np.diff(bins.edges),
+        align='edge',
+        color=color,
+        edgecolor='white',
+        linewidth=.5)
+    axes.bar(
+        bins.edges[:-1],
+        bins.confidence - bins.accuracy,
+        np.diff(bins.edges),
+        bottom=bins.accuracy,
+        align='edge',
+        color=_GAP,
+        edgecolor='white',
+        linewidth=.5)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, ls=_DASHES)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    clean(axes)
+
+
+def _draw_images(axes: Axes, bins: ReliabilityBins, color: str) -> None:
+    axes.bar(
+        bins.edges[:-1],
+        bins.images,
+        np.diff(bins.edges),
+        align='edge',
+        color=color,
+        edgecolor='white',
+        linewidth=.5)
+    axes.set_xticks([0, .5, 1])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    axes.tick_params(labelbottom=True)
+    axes.set_xlabel('confidence')
+    clean(axes)

@@ -1,0 +1,106 @@
+from pathlib import Path
+from typing import Dict, Sequence, Union
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from ride_mm.datasets.class_counts import GROUPS
+from ..scalars import TrainingCurves
+from .style import (GRID, GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean,
+                    is_narrow, new_figure, save, set_head)
+
+LOSSES = dict(
+    loss_cls=('classification', '#0072B2'),
+    loss_diversity=('diversity', '#CC79A7'),
+    loss_distill=('distillation', '#E69F00'))
+_STAGE_2 = dict(color=SOFT, alpha=.2)
+_MAX_MARKED = 40
+
+
+def plot_training_curves(curves: TrainingCurves, path: Union[str,
+                                                             Path]) -> Path:
+    """Draw accuracy and losses over the epochs, both stages marked.
+
+    Args:
+        curves (TrainingCurves): The course of a training.
+        path (str | Path): The picture to write, see :func:`save`.
+
+    Returns:
+        Path: The file.
+    """
+    panels = {
+        'accuracy (%)': _accuracies(curves),
+        'loss of the experts': _losses(curves, LOSSES),
+        'loss of the router': _losses(curves, ('loss_router', )),
+    }
+    if not panels['loss of the experts'] and not panels['loss of the router']:
+        panels['loss'] = _losses(curves, ('loss', ))
+    panels = {title: lines for title, lines in panels.items() if lines}
+    shape = (len(panels), 1) if is_narrow() else (1, len(panels))
+    figure = new_figure(2.6 * len(panels) + 1 if is_narrow() else 4.2)
+    for axes, (title, lines) in zip(
+            figure.subplots(*shape, squeeze=False).flat, panels.items()):
+        _draw(axes, lines)
+        axes.set_title(title, **PANEL_TITLE)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=9, handlelength=1)
+        if curves.router_begin and 'router' not in title:
+            axes.axvspan(
+                curves.router_begin + .5,
+                max(curves.losses) + .5,
+                **_STAGE_2,
+                linewidth=0)
+    handles = [Patch(**_STAGE_2, label='stage 2: the router')]
+    set_head(figure, _title(curves), handles if curves.router_begin else [])
+    return save(figure, path)
+
+
+def _title(curves: TrainingCurves) -> str:
+    epochs = max(curves.losses)
+    title = f'Training: {epochs} epoch' + 's' * (epochs > 1)
+    accuracies = [
+        metrics['long_tail/overall'] for metrics in curves.metrics.values()
+        if 'long_tail/overall' in metrics
+    ]
+    return title + (f', {accuracies[-1]:.1f}% at last' if accuracies else '')
+
+
+def _accuracies(curves: TrainingCurves) -> Dict[str, tuple]:
+    lines = {}
+    for name in ('overall', *GROUPS):
+        values = {
+            epoch: metrics[f'long_tail/{name}']
+            for epoch, metrics in curves.metrics.items()
+            if f'long_tail/{name}' in metrics
+        }
+        if values:
+            lines[name] = values, GROUP_COLORS.get(name, INK)
+    return lines
+
+
+def _losses(curves: TrainingCurves, names: Sequence[str]) -> Dict[str, tuple]:
+    lines = {}
+    for name in names:
+        values = {
+            epoch: losses[name]
+            for epoch, losses in curves.losses.items() if name in losses
+        }
+        if values:
+            label, color = LOSSES.get(name, (name, SOFT))
+            lines[label] = values, color
+    return lines
+
+
+def _draw(axes: Axes, lines: Dict[str, tuple]) -> None:
+    for label, (values, color) in lines.items():
+        axes.plot(
+            list(values),
+            list(values.values()),
+            color=color,
+            linewidth=2.2 if label == 'overall' else 1.6,
+            marker='.' if len(values) <= _MAX_MARKED else '',
+            label=label)
+    axes.grid(axis='y', color=GRID, linewidth=.8)
+    axes.set_xlabel('epoch')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    clean(axes)

@@ -1,0 +1,68 @@
+"""A report of a model: one page that needs nothing else."""
+from pathlib import Path
+from typing import List, Union
+
+import mmengine
+from rich.progress import track
+
+from ride_mm.utils.errors import UserError
+from .figures import FigureMaker
+from .findings import Findings, find
+from .overview import cards, page_title, summary
+from .page import Note, Page, render
+from .sections import builders
+from .source import Source, open_source
+
+__all__ = ['Findings', 'Source', 'find', 'open_source', 'write_report']
+
+
+def write_report(run: Union[str, Path],
+                 out: Union[str, Path],
+                 predictions_file: Union[str, Path, None] = None,
+                 figures_dir: Union[str, Path, None] = None,
+                 json_file: Union[str, Path, None] = None,
+                 num_images: int = 12,
+                 command: str = 'ride_mm.analysis.write_report') -> List[str]:
+    """Write what a trained model does as one page, to be sent to others.
+
+    Args:
+        run (str | Path): The work_dir of a training with predictions in it,
+            or a file of predictions.
+        out (str | Path): The HTML file.
+        predictions_file (str | Path, optional): What ``tools/test.py
+            --all-experts --out`` wrote. Defaults to None, which means
+            ``predictions.pkl`` of the work_dir.
+        figures_dir (str | Path, optional): The folder to write the figures
+            into as well, as SVG and PNG. Defaults to None.
+        json_file (str | Path, optional): Where to write the figures as
+            numbers. Defaults to None.
+        num_images (int): How many of the hardest images to show. Defaults to
+            12.
+        command (str): What made the report, for its last section.
+
+    Returns:
+        list[str]: What is left out, and how to get it.
+
+    Raises:
+        UserError: If the files are not what they should be, or do not belong
+            together.
+    """
+    if figures_dir is not None and any(Path(figures_dir).glob('*')):
+        raise UserError(f'--figures {figures_dir} holds files and is not '
+                        'written into: name another folder.')
+    found = find(open_source(run, predictions_file))
+    maker = FigureMaker(None if figures_dir is None else Path(figures_dir))
+    sections = [
+        build() for build in track(
+            builders(found, maker, num_images, command),
+            description='Writing the report')
+    ]
+    page = Page(page_title(found), summary(found), cards(found), sections)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(render(page), encoding='utf-8')
+    if json_file is not None:
+        mmengine.dump(found.as_dict(), str(json_file), indent=2)
+    return [
+        part.text for section in sections for part in section.parts
+        if isinstance(part, Note)
+    ]

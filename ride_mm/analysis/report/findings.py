@@ -1,0 +1,168 @@
+"""What a report says, as figures."""
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.evaluation import expert_usage
+from ride_mm.evaluation.groups import group_titles, sample_groups
+from ..confusion import GroupConfusion, group_confusion
+from ..predictions import Predictions
+from ..summary import summarize
+from ..tradeoff import route
+from .source import Source
+
+_THRESHOLD = .5
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known of a model.
+
+    Attributes:
+        source (Source): Where from.
+        main (Predictions): Of the model as its config has it predict: routed
+            where routers are trained, else of all experts.
+        routed (Predictions, optional): The same with routing, None without
+            trained routers.
+        routing (list[float], optional): The thresholds of that, one for each
+            router.
+        figures (dict[str, float]): What :func:`summarize` finds in ``main``.
+        all_experts (dict[str, float], optional): The same of all experts on
+            every image, where ``main`` is routed.
+        confusion (GroupConfusion): Of ``main``.
+    """
+    source: Source
+    main: Predictions
+    routed: Optional[Predictions]
+    routing: Optional[List[float]]
+    figures: Dict[str, float]
+    all_experts: Optional[Dict[str, float]]
+    confusion: GroupConfusion
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """list[int]: Training images per class, K numbers."""
+        return self.source.predictions.run['class_counts']
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """str | Sequence[int]: What many, medium and few are."""
+        return self.source.predictions.run['thresholds']
+
+    @property
+    def names(self) -> Sequence[str]:
+        """list[str]: The names of the K classes."""
+        classes = self.source.predictions.run['classes']
+        return classes or [f'class {i}' for i in range(len(self.counts))]
+
+    @property
+    def titles(self) -> Dict[str, str]:
+        """dict[str, str]: The groups with their sizes, which are not broken
+        into lines."""
+        return {
+            name:
+            title[:len(name) + 1] +
+            title[len(name) + 1:].replace(' ', '\u00a0')
+            for name, title in group_titles(self.thresholds).items()
+        }
+
+    @cached_property
+    def groups(self) -> Dict[str, np.ndarray]:
+        """dict[str, np.ndarray]: The images of each group, bool masks."""
+        return sample_groups(self.main.gt_label, self.counts, self.thresholds)
+
+    @property
+    def num_experts(self) -> Optional[int]:
+        """int, optional: The number of experts, as far as the predictions
+        tell. None if the model has none."""
+        if self.main.num_experts_used is None:
+            return None
+        logits = self.main.expert_logits
+        if logits is None:
+            return int(self.main.num_experts_used.max())
+        return len(logits)
+
+    @property
+    def usage(self) -> Optional[Predictions]:
+        """Predictions, optional: With how many experts routed images used.
+        None where nothing is routed."""
+        used = self.main.num_experts_used
+        if self.routed is None and used is not None and np.ptp(used):
+            return self.main
+        return self.routed
+
+    @property
+    def is_routed(self) -> bool:
+        """bool: Whether the figures are those of a routed model."""
+        return self.usage is not None and self.usage is self.main
+
+    @cached_property
+    def usage_figures(self) -> Dict[str, float]:
+        """dict[str, float]: What :func:`expert_usage` finds in ``usage``."""
+        return expert_usage(self.usage.num_experts_used,
+                            self.usage.relative_compute, self.usage.gt_label,
+                            self.counts, self.thresholds)
+
+    def of_kind(self, kind: str) -> Dict[str, float]:
+        """The figures of a kind, such as 'calibration', by their names."""
+        return {
+            key[len(kind) + 1:]: value
+            for key, value in self.figures.items()
+            if key.startswith(f'{kind}/')
+        }
+
+    def as_dict(self) -> dict:
+        """All figures, for a JSON file."""
+        return dict(
+            routing=self.routing,
+            figures=self.figures,
+            all_experts=self.all_experts,
+            confusion=asdict(self.confusion))
+
+
+def find(source: Source) -> Findings:
+    """Compute what a report says.
+
+    Args:
+        source (Source): What it is made of.
+
+    Returns:
+        Findings: The figures.
+
+    Raises:
+        UserError: If the class counts do not fit the predictions.
+    """
+    stored, run = source.predictions, source.predictions.run
+    args = run['class_counts'], run['thresholds']
+    routing, routed, all_experts, main = None, None, None, stored
+    if stored.router_logits is not None:
+        routing = _routing_thresholds(source, len(stored.router_logits))
+        routed = route(stored, routing)
+        if _routes(source):
+            main, all_experts = routed, summarize(stored, *args)
+    return Findings(source, main, routed, routing, summarize(main, *args),
+                    all_experts,
+                    group_confusion(main.pred_label, main.gt_label, *args))
+
+
+def _test_cfg(source: Source) -> dict:
+    return {} if source.config is None else (
+        source.config.model.get('test_cfg') or {})
+
+
+def _routes(source: Source) -> bool:
+    """Whether the config has the model route. What `--all-experts` made of
+    it, which a work_dir may hold, says nothing of that."""
+    options = _test_cfg(source)
+    return (options.get('mode') != 'ensemble'
+            or options.get('expert_logits', False))
+
+
+def _routing_thresholds(source: Source, num_routers: int) -> List[float]:
+    threshold = _test_cfg(source).get('threshold', _THRESHOLD)
+    if isinstance(threshold, (int, float)):
+        return [float(threshold)] * num_routers
+    return list(threshold)

@@ -1,0 +1,329 @@
+"""The sections of a report."""
+import platform
+from datetime import datetime, timezone
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Callable, Dict, List
+
+import numpy as np
+import torch
+
+from ride_mm.evaluation import (accuracy_by_class, reliability_bins,
+                                score_quality)
+from ride_mm.evaluation.calibration import TITLES as CALIBRATION_TITLES
+from ride_mm.evaluation.expert_usage import usage_cells
+from ride_mm.evaluation.groups import key_prefix
+from ride_mm.evaluation.long_tail import MEAN_TITLES
+from ride_mm.version import __version__
+from ..plots import (plot_accuracy_by_class, plot_expert_usage,
+                     plot_experts_by_class, plot_group_confusion,
+                     plot_reliability, plot_tradeoff, plot_training_curves)
+from ..tradeoff import RoutingSimulator
+from .figures import FigureMaker
+from .findings import Findings
+from .hardest import hardest_images
+from .overview import configuration
+from .page import Details, Facts, Gallery, Note, Section, Table
+
+_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'numpy',
+             'matplotlib')
+
+
+def accuracy(found: Findings, _: FigureMaker) -> Section:
+    """Tables by group, and over the classes."""
+    quality = found.of_kind('calibration')
+    columns = ['training images', 'classes', 'test images', 'accuracy (%)']
+    columns += ['all experts (%)'] if found.all_experts else []
+    columns += CALIBRATION_TITLES.values()
+    if found.is_routed:
+        columns += ['mean experts', 'compute']
+    rows = []
+    for name, images in found.groups.items():
+        labels = found.main.gt_label[images]
+        row = [
+            found.titles[name], f'{np.unique(labels).size:,}',
+            f'{len(labels):,}'
+        ]
+        row += [
+            f'{figures[f"long_tail/{name}"]:.2f}'
+            for figures in (found.figures, found.all_experts) if figures
+        ]
+        row += [
+            f'{quality[key_prefix(name) + key]:.{digits}f}'
+            for key, digits in zip(CALIBRATION_TITLES, (2, 3, 3))
+        ]
+        if found.is_routed:
+            row += usage_cells(found.usage_figures, name)[-2:]
+        rows.append(row)
+    means = [
+        f"{found.figures[f'long_tail/{name}']:.2f}" for name in MEAN_TITLES
+    ]
+    return Section(
+        'accuracy', 'Accuracy by group',
+        'Classes are grouped by their number of training images. Accuracy is '
+        'the share of the test images that are recognized; ECE, NLL and '
+        'Brier score say how far the probabilities can be trusted, the lower '
+        'the better; compute is relative to all experts.', [
+            Table(columns, rows, 'By group'),
+            Table(['', *MEAN_TITLES.values()], [['accuracy (%)', *means]],
+                  'Each class counted alike')
+        ])
+
+
+def by_class(found: Findings, maker: FigureMaker) -> Section:
+    """Accuracy by class size."""
+    main, figures = found.main, found.of_kind('long_tail')
+    recalls = accuracy_by_class(main.hits, main.gt_label, len(found.counts))
+    by_group = {name: figures[name] for name in found.groups}
+    overall = by_group.pop('overall')
+    figure = maker.draw(
+        'accuracy_by_class', 'Accuracy of every class above its number of '
+        f'training images. {_listed(by_group)}',
+        plot_accuracy_by_class,
+        accuracy=recalls,
+        class_counts=found.counts,
+        overall=overall,
+        thresholds=found.thresholds,
+        group_accuracy=by_group,
+        class_names=found.names)
+    return Section(
+        'classes', 'Accuracy by class size',
+        'Above, the accuracy of the classes, the largest one on the left; '
+        'below, how many training images they have; dashed, the mean of a '
+        'group. The less the bars fall to the right, the better the model '
+        'treats rare classes.', [figure])
+
+
+def _listed(percent: Dict[str, float]) -> str:
+    """Figures in words, for those who do not see a picture."""
+    return ', '.join(f'{name} {value:.1f}%' for name, value in percent.items())
+
+
+def confusion(found: Findings, maker: FigureMaker) -> Section:
+    """Confusion between head and tail."""
+    told = found.confusion
+    label = '. '.join(f'{name} images are taken for: {_listed(shares)}'
+                      for name, shares in told.share.items())
+    figure = maker.draw(
+        'confusion',
+        label,
+        plot_group_confusion,
+        confusion=told,
+        thresholds=found.thresholds)
+    return Section(
+        'confusion', 'Confusion between head and tail',
+        'A row says what the images of a group are taken for and adds up to '
+        '100%; in brackets, the share that is right. The bars show how many '
+        "of a group's errors go to a class with more training images; a bar "
+        'that goes beyond its black tick is a bias towards the head.',
+        [figure])
+
+
+def reliability(found: Findings, maker: FigureMaker) -> Section:
+    """Reliability diagrams."""
+    quality = score_quality(
+        torch.from_numpy(found.main.pred_score),
+        torch.from_numpy(found.main.gt_label))
+    bins = {
+        name: reliability_bins(quality.confidence[images],
+                               quality.hits[images])
+        for name, images in found.groups.items()
+    }
+    errors = {
+        name: found.figures[f'calibration/{key_prefix(name)}ece']
+        for name in found.groups
+    }
+    figure = maker.draw(
+        'reliability',
+        f'Accuracy against confidence. Calibration error: {_listed(errors)}',
+        plot_reliability,
+        bins=bins,
+        errors=errors,
+        thresholds=found.thresholds)
+    return Section(
+        'reliability', 'Reliability of the probabilities',
+        'Images are sorted by how sure the model is of them, in 15 bins. '
+        'Where the bars meet the dashed line, 80% sure means 80% right; '
+        'below it, the model is too sure of itself. The lower bars count the '
+        'images, and the calibration error (ECE) is the mean gap of an '
+        'image.', [figure])
+
+
+def experts(found: Findings, maker: FigureMaker) -> Section:
+    """What experts know, and how many are asked."""
+    section = Section(
+        'experts', 'Experts',
+        'How good each expert is alone and the first ones are together, how '
+        'often two of them differ, and how many of them an image asks.')
+    if found.num_experts is None:
+        section.parts.append(
+            Note('Experts and trade-off are left out: the model has none.'))
+        return section
+    section.parts.append(_opinions_table(found))
+    usage = found.usage
+    if usage is None:
+        section.parts.append(
+            Note('Experts used and trade-off are left out: every image ran '
+                 'all experts, and the file tells of no trained router.'))
+        return section
+    figures = found.usage_figures
+    section.parts.extend([
+        maker.draw(
+            'expert_usage',
+            'Experts used by group, on average ' +
+            f'{figures["mean"]:.2f} of {found.num_experts}',
+            plot_expert_usage,
+            figures=figures,
+            thresholds=found.thresholds),
+        maker.draw(
+            'experts_by_class',
+            'Experts used by class, from the largest class to the smallest',
+            plot_experts_by_class,
+            num_experts_used=usage.num_experts_used,
+            gt_label=usage.gt_label,
+            class_counts=found.counts,
+            thresholds=found.thresholds,
+            class_names=found.names)
+    ])
+    return section
+
+
+def _opinions_table(found: Findings):
+    """What each expert knows, or why this is not known."""
+    figures = found.of_kind('expert')
+    if not figures:
+        return Note('What each expert says is left out, and so is the '
+                    'trade-off: the predictions do not hold it. Make them '
+                    f'with `{found.source.test_command}`.')
+    columns = {
+        **{
+            f'alone_{k}': f'expert {k}'
+            for k in range(1, found.num_experts + 1)
+        },
+        **{
+            f'first_{k}': f'first {k}'
+            for k in range(2, found.num_experts + 1)
+        }
+    }
+    if 'disagree' in figures:
+        columns.update(disagree='two differ (%)', kl='KL (nats)')
+    rows = [[found.titles[group]] +
+            [f'{figures[key_prefix(group) + name]:.2f}' for name in columns]
+            for group in found.groups]
+    return Table(['training images', *columns.values()], rows,
+                 'Accuracy of the experts (%)')
+
+
+def tradeoff(found: Findings, maker: FigureMaker) -> Section:
+    """Accuracy against compute."""
+    simulator = RoutingSimulator(found.routed, found.counts, found.thresholds)
+    curve = simulator.curve()
+    values = dict.fromkeys(f'{value:g}' for value in found.routing)
+    marked = {f'threshold {", ".join(values)}': simulator.at(found.routing)}
+    figure = maker.draw(
+        'tradeoff', 'Accuracy against compute, from one expert on every '
+        f'image, {curve[-1].accuracy["overall"]:.1f}% overall, to all '
+        f'experts, {curve[0].accuracy["overall"]:.1f}%',
+        plot_tradeoff,
+        curve=curve,
+        marked=marked)
+    return Section(
+        'tradeoff', 'Trade-off of accuracy and compute',
+        'Every point of the curves is another threshold of the routers: on '
+        'the left one expert for every image, on the right all of them. The '
+        'dashed line is the threshold of the config; '
+        '`tools/analysis/tradeoff.py` finds the one for a budget.',
+        [figure])
+
+
+def hardest(found: Findings, num_images: int) -> Section:
+    """The images that the model has most trouble with."""
+    section = Section(
+        'images', 'The hardest images',
+        'The images of each group whose true class gets the least '
+        'probability: their class, what the model takes them for, and what '
+        'each expert says, with its own probability.')
+    config = found.source.config
+    images = hardest_images(found.main, found.counts, num_images,
+                            found.thresholds, config)
+    section.parts.append(
+        Gallery({
+            found.titles[name]: group
+            for name, group in images.items()
+        }, found.names, found.counts, found.is_routed))
+    if config is None:
+        section.parts.append(
+            Note('The pictures are left out: there is no config here that '
+                 'says where they are.'))
+    return section
+
+
+def training(found: Findings, maker: FigureMaker) -> Section:
+    """The course of the training."""
+    curves = found.source.curves
+    text = 'Accuracy on the validation set and training losses, by epoch.'
+    if curves is not None and curves.router_begin:
+        text += (' Shaded: the epochs of the router, in which the experts '
+                 'stay as they are.')
+    section = Section('training', 'Training', text)
+    if curves is None:
+        section.parts.append(
+            Note('The training curves are left out: name the work_dir of the '
+                 'training for them, with the logs of its epochs.'))
+    else:
+        section.parts.append(
+            maker.draw(
+                'training',
+                'Accuracy and losses by epoch',
+                plot_training_curves,
+                curves=curves))
+    return section
+
+
+def origin(found: Findings, command: str) -> Section:
+    """How the report was made."""
+    run, source = found.source.predictions.run, found.source
+    now = datetime.now(timezone.utc)
+    facts = {
+        'report':
+        f'{now:%Y-%m-%d %H:%M} UTC, `{command}`',
+        'predictions':
+        f'{source.file}, made with {run["config"]}' +
+        ''.join(f' {key}={value}' for key, value in run['options'].items()),
+        'checkpoint':
+        f'{run["checkpoint"]}, fingerprint {run["weights"]}',
+        'versions':
+        ', '.join(_versions()),
+    }
+    parts: list = [Facts(facts)]
+    if source.training is not None:
+        parts.append(Details('The config', source.training.pretty_text))
+    return Section('origin', 'How this was made',
+                   'What is needed to make it once more.', parts)
+
+
+def _versions() -> List[str]:
+    texts = [f'ride_mm {__version__}', f'Python {platform.python_version()}']
+    for name in _PACKAGES:
+        try:
+            texts.append(f'{name} {version(name)}')
+        except PackageNotFoundError:  # another distribution of the same
+            continue
+    return texts
+
+
+def builders(found: Findings, maker: FigureMaker, num_images: int,
+             command: str) -> List[Callable[[], Section]]:
+    """What makes the sections, in their order."""
+    drawn = [
+        configuration, accuracy, by_class, confusion, reliability, experts
+    ]
+    if found.routed is not None:
+        drawn.append(tradeoff)
+    makers = [partial(build, found, maker) for build in drawn]
+    if num_images:
+        makers.append(partial(hardest, found, num_images))
+    return makers + [
+        partial(training, found, maker),
+        partial(origin, found, command)
+    ]

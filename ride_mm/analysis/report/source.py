@@ -1,0 +1,148 @@
+"""What a report is made of, and whether it belongs together."""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Optional, Union
+
+from mmengine.config import Config
+
+from ride_mm.engine import launch
+from ride_mm.evaluation import fingerprint
+from ride_mm.utils.errors import UserError
+from ..predictions import Predictions, read_own_predictions
+from ..scalars import TrainingCurves, read_curves
+
+NAME = 'predictions.pkl'
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report is made of.
+
+    Attributes:
+        predictions (Predictions): Of N test images, with ``run``.
+        file (Path): Where they come from.
+        config (Config, optional): The config that they were made with. None
+            if it is not on this machine.
+        training (Config, optional): The config of the training; that of the
+            predictions where there is no work_dir.
+        curves (TrainingCurves, optional): The course of the training.
+    """
+    predictions: Predictions
+    file: Path
+    config: Optional[Config]
+    training: Optional[Config]
+    curves: Optional[TrainingCurves] = None
+
+    @property
+    def test_command(self) -> str:
+        """str: The command that writes predictions with all experts."""
+        run = self.predictions.run
+        return test_command(run['config'], run['checkpoint'], 'FILE.pkl')
+
+
+def test_command(config: Union[str, Path],
+                 checkpoint: Union[str, Path],
+                 out: Union[str, Path],
+                 all_experts: bool = True) -> str:
+    """Write the command that makes predictions."""
+    option = '--all-experts ' if all_experts else ''
+    return f'python tools/test.py {config} {checkpoint} {option}--out {out}'
+
+
+def open_source(run: Union[str, Path],
+                predictions_file: Union[str, Path, None] = None) -> Source:
+    """Find and check what a report is made of.
+
+    Args:
+        run (str | Path): The work_dir of a training, or a file of
+            predictions.
+        predictions_file (str | Path, optional): The predictions, where
+            ``run`` is a work_dir. Defaults to None, which means its
+            ``predictions.pkl``.
+
+    Returns:
+        Source: What was found.
+
+    Raises:
+        UserError: If there are no such files, or they are not what they
+            should be, or do not belong together.
+    """
+    run = Path(run)
+    if run.is_dir():
+        return _open_work_dir(run, Path(predictions_file or run / NAME))
+    if not run.is_file():
+        raise UserError(f'there is no {run}: name the work_dir of a training, '
+                        'or a file that tools/test.py --out wrote.')
+    if predictions_file is not None:
+        raise UserError(f'--predictions needs a work_dir, but {run} is a '
+                        'file: name one of the two.')
+    predictions = read_own_predictions(run)
+    config = _load_config(predictions.run)
+    return Source(predictions, run, config, config)
+
+
+def _open_work_dir(work_dir: Path, file: Path) -> Source:
+    if not file.is_file():
+        raise _no_predictions(work_dir, file)
+    predictions = read_own_predictions(file)
+    _check_weights(work_dir, file, predictions.run,
+                   predictions.num_experts_used is not None)
+    curves = read_curves(work_dir)
+    training = None if curves is None else Config.fromfile(curves.config)
+    config = _load_config(predictions.run)
+    return Source(predictions, file, config or training, training or config,
+                  curves)
+
+
+def _load_config(run: dict) -> Optional[Config]:
+    if not Path(run['config']).is_file():
+        return None
+    return launch.load_config(run['config'], run['options'])
+
+
+def _no_predictions(work_dir: Path, file: Path) -> UserError:
+    checkpoints = launch.find_checkpoints(str(work_dir))
+    configs = sorted(work_dir.glob('*.py'), key=lambda p: p.stat().st_mtime)
+    if not checkpoints or not configs:
+        missing = 'checkpoint' if configs else 'config'
+        return UserError(f'{work_dir} holds neither {file.name} nor a '
+                         f'{missing} to make it with: is it the work_dir of '
+                         'a training?')
+    model = Config.fromfile(configs[-1]).get('model') or {}
+    has_experts = str(model.get('type')).endswith('RIDEClassifier')
+    command = test_command(configs[-1], checkpoints[-1], file, has_experts)
+    return UserError(f'there are no predictions {file}. Make them with '
+                     f'`{command}`.')
+
+
+def _check_weights(work_dir: Path, file: Path, run: dict,
+                   has_experts: bool) -> None:
+    """Check that the predictions are of the run's last weights, or of others
+    that were made of them (best, calibrated)."""
+    numbered = [
+        path for path in launch.find_checkpoints(str(work_dir))
+        if not path.name.startswith('best_')
+    ]
+    if numbered and fingerprint(str(numbered[-1])) == run['weights']:
+        return
+    others = set(work_dir.glob('*.pth')) - set(numbered)
+    if not numbered or _with_weights(others, run) is not None:
+        return
+    newest = numbered[-1]
+    again = test_command(run['config'], newest, 'FILE.pkl', has_experts)
+    advice = (f'the newest one is {newest.name}. Test that one, `{again}`, '
+              'or make the report of the predictions alone, `python '
+              f'tools/analysis/report.py {file} -o FILE.html`.')
+    older = _with_weights(numbered, run)
+    if older is not None:
+        raise UserError(f'{file} is of an older checkpoint of this run, '
+                        f'{older.name}; {advice}')
+    raise UserError(
+        f'{file} is of weights that are not in {work_dir}: of '
+        f'{run["checkpoint"]}, fingerprint {run["weights"]}. Of the '
+        f'checkpoints there, {advice}')
+
+
+def _with_weights(paths: Iterable[Path], run: dict) -> Optional[Path]:
+    found = (p for p in paths if fingerprint(str(p)) == run['weights'])
+    return next(found, None)

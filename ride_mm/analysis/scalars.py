@@ -1,0 +1,112 @@
+"""What a training has logged, epoch by epoch."""
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Dict, List, Optional, Tuple, Union
+
+from ride_mm.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """The course of a training.
+
+    Attributes:
+        losses (dict[int, dict[str, float]]): The mean losses ('loss',
+            'loss_cls', ...) of an epoch, counted from 1.
+        metrics (dict[int, dict[str, float]]): The metrics after an epoch.
+        config (Path): The config, as it was when the training, or its last
+            resumption, began.
+    """
+    losses: Dict[int, Dict[str, float]]
+    metrics: Dict[int, Dict[str, float]]
+    config: Path
+
+    @property
+    def router_begin(self) -> Optional[int]:
+        """int, optional: The last epoch before the router's, 0 if it is all
+        that was trained, None if it was not trained."""
+        epochs = [
+            e for e, loss in self.losses.items() if 'loss_router' in loss
+        ]
+        return min(epochs) - 1 if epochs else None
+
+
+def scalar_files(work_dir: Union[str, Path]) -> List[Path]:
+    """What was logged, a file for each start or resumption, oldest first."""
+    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+
+
+def read_scalars(path: Path) -> Tuple[Dict[int, List[dict]], Dict[int, dict]]:
+    """Read what was logged between a start, or resumption, and the next one.
+
+    Args:
+        path (Path): A ``vis_data/scalars.json``.
+
+    Returns:
+        tuple[dict[int, list[dict]], dict[int, dict]]: The training's records
+        of each epoch, and the metrics after an epoch; both empty where
+        nothing was trained, or not by epochs.
+
+    Raises:
+        UserError: If a line but the last one is not JSON.
+    """
+    train, val = defaultdict(list), {}
+    for record in _read_records(path):
+        if 'iter' not in record:
+            val[record['step']] = {
+                key: value
+                for key, value in record.items() if '/' in key
+            }
+        elif 'epoch' in record:
+            train[record['epoch']].append(record)
+    return (dict(train), val) if train else ({}, {})
+
+
+def _read_records(path: Path) -> List[dict]:
+    lines = path.read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as e:
+            # a run that is killed can leave half a line at the end
+            if number < len(lines):
+                raise UserError(f'{path}, line {number}: {e}') from e
+    return records
+
+
+def mean_losses(records: List[dict]) -> Dict[str, float]:
+    """The mean of each loss over the records of an epoch, by its name."""
+    names = [key for key in records[0] if key.startswith('loss')]
+    return {key: mean(record[key] for record in records) for key in names}
+
+
+def read_curves(work_dir: Union[str, Path]) -> Optional[TrainingCurves]:
+    """Read the course of a training.
+
+    A run that was interrupted has a file for each time it was resumed. They
+    are merged by epoch; what was logged later counts.
+
+    Args:
+        work_dir (str | Path): The folder of the run.
+
+    Returns:
+        TrainingCurves, optional: None if nothing was trained there, or not
+        by epochs.
+    """
+    losses, metrics, config = {}, {}, None
+    for path in scalar_files(work_dir):
+        train, val = read_scalars(path)
+        if not train:
+            continue
+        losses.update(
+            (epoch, mean_losses(records)) for epoch, records in train.items())
+        metrics.update(val)
+        config = path.with_name('config.py')
+    if config is None:
+        return None
+    return TrainingCurves(
+        dict(sorted(losses.items())), dict(sorted(metrics.items())), config)

@@ -1,0 +1,578 @@
+"""tools/analysis/report.py: one page that needs nothing else."""
+import base64
+import importlib.util
+import io
+import json
+import math
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import mmengine
+import numpy as np
+import pytest
+import torch
+from browser import Browser, find_chromium
+from mmengine.config import Config
+from mmpretrain.structures import DataSample
+from PIL import Image
+
+from ride_mm.analysis import Predictions
+from ride_mm.analysis.report import write_report
+from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.hardest import hardest_images, load_pictures
+from ride_mm.analysis.report.page import Figure, mark_code, percent
+from ride_mm.analysis.report.svg import inline_svg
+from ride_mm.evaluation import fingerprint
+from ride_mm.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = [200, 150, 60, 40, 9, 5]
+NAMES = [
+    '<script>alert(1)</script>', 'a $_ b$', '"5" & 6', 'dog', 'eel', 'fly'
+]
+NUM = 60
+COMPUTE = [.55, .8, 1.01]
+CONFIG = """
+custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
+default_scope = 'mmpretrain'
+model = dict(
+    type='RIDEClassifier',
+    num_experts=3,
+    backbone=dict(type='CIFARResNet', depth=20),
+    head=dict(loss=dict(type='LDAMLoss', max_margin=.5)),
+    test_cfg=dict(mode='auto', threshold={threshold}))
+data_preprocessor = dict(to_rgb=True)
+train_dataloader = dict(batch_size=4, dataset=dict(type='CustomDataset'))
+test_dataloader = dict(
+    batch_size=4,
+    dataset=dict(
+        type='CustomDataset',
+        data_root=r'{root}',
+        ann_file='test.txt',
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=.1))
+train_cfg = dict(max_epochs=3)
+custom_hooks = [dict(type='TwoStageHook', begin=2)]
+randomness = dict(seed=7)
+"""
+# The 390 pixels of a telephone, and a desk.
+WIDTHS = (390, 1280)
+
+
+def load_tool(root):
+    spec = importlib.util.spec_from_file_location(
+        'report_tool', root / 'tools/analysis/report.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Run:
+    """A work_dir of a training, with test images and predictions."""
+
+    def __init__(self, folder, threshold=.5):
+        self.path = folder / 'run'
+        data = self.path / '20260101_000000' / 'vis_data'
+        data.mkdir(parents=True)
+        self.config = self.path / 'tiny.py'
+        for path in (self.config, data / 'config.py'):
+            path.write_text(CONFIG.format(root=folder, threshold=threshold))
+        self._write_log(data / 'scalars.json')
+        self.checkpoint = self.path / 'epoch_3.pth'
+        self.checkpoint.write_bytes(b'weights')
+        rng = np.random.default_rng(0)
+        self.labels = np.arange(NUM) % 6
+        self.logits = 2 * rng.normal(size=(3, NUM, 6)).astype(np.float32)
+        self.logits[:, np.arange(NUM), self.labels] += 1.5
+        self.routers = rng.normal(size=(2, NUM)).astype(np.float32)
+        self._write_images(folder)
+
+    def _write_log(self, path):
+        records = []
+        for epoch in (1, 2, 3):
+            losses = dict(loss_router=.5) if epoch == 3 else dict(
+                loss_cls=4. / epoch, loss_diversity=-.5)
+            records.append(dict(**losses, epoch=epoch, iter=epoch))
+            records.append({'long_tail/overall': 10. * epoch, 'step': epoch})
+        path.write_text('\n'.join(map(json.dumps, records)))
+
+    def _write_images(self, folder):
+        lines = []
+        for i, label in enumerate(self.labels):
+            # OpenCV writes blue, green, red.
+            image = np.zeros((8, 8, 3), np.uint8)
+            image[...] = 4 * i, 50, 200
+            cv2.imwrite(str(folder / f'{i}.png'), image)
+            lines.append(f'{i}.png {label}\n')
+        (folder / 'test.txt').write_text(''.join(lines))
+
+    def write(self, experts=True, routers=True, used=None, **changes):
+        """Write the predictions, as ``tools/test.py --out`` does."""
+        run = dict(
+            config=str(self.config),
+            options={},
+            checkpoint=str(self.checkpoint),
+            weights=fingerprint(str(self.checkpoint)),
+            classes=NAMES,
+            class_counts=COUNTS,
+            thresholds=(20, 100))
+        run.update(changes)
+        samples = []
+        for i, label in enumerate(self.labels):
+            logits = torch.from_numpy(self.logits[:, i])
+            score = logits.mean(0).softmax(0)
+            sample = DataSample().set_gt_label(
+                int(label)).set_pred_score(score).set_pred_label(
+                    int(score.argmax()))
+            if used is not None:
+                sample.num_experts_used = int(used[i])
+                sample.relative_compute = COMPUTE[int(used[i]) - 1]
+            elif experts:
+                sample.num_experts_used = 3
+                sample.relative_compute = 1.
+                sample.expert_logits = logits
+            if routers and experts:
+                sample.router_logits = torch.from_numpy(self.routers[:, i])
+                sample.routed_compute = torch.tensor(COMPUTE).double()
+            samples.append(dict(sample.to_dict(), run=run))
+        file = self.path / 'predictions.pkl'
+        mmengine.dump(samples, str(file))
+        return file
+
+    def routed(self, threshold=.5):
+        """Image by image: experts used, and their mean logits."""
+        used, means = [], []
+        for i in range(NUM):
+            count = 1
+            while count < 3 and 1 / (
+                    1 + math.exp(-self.routers[count - 1, i])) > threshold:
+                count += 1
+            used.append(count)
+            means.append(self.logits[:count, i].mean(0))
+        return np.array(used), np.array(means)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and collects what they hold."""
+    VOID = ('meta', 'img', 'br')
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.texts = [], [], [], []
+        self.tags, self.sources = [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self._keep(tag, dict(attrs))
+
+    def handle_startendtag(self, tag, attrs):
+        self._keep(tag, dict(attrs))
+
+    def _keep(self, tag, attrs):
+        self.tags.append((tag, attrs))
+        if 'id' in attrs:
+            self.ids.append(attrs['id'])
+        for name in ('href', 'src', 'action', 'data', 'srcset'):
+            if name in attrs:
+                self.sources.append(attrs[name])
+        for value in attrs.values():
+            self.sources += re.findall(r'url\(([^)]*)\)', value or '')
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == 'style':
+            self.sources += re.findall(r'url\(([^)]*)\)|@import', data)
+        else:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r'\s+', ' ', ' '.join(self.texts))
+
+
+def make_page(run, out, **options):
+    notes = write_report(run, out, **options)
+    return Page(out.read_text()), notes
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """A run, and the folder of all that the tool writes of it."""
+    folder = tmp_path_factory.mktemp('whole')
+    run = Run(folder)
+    run.write()
+    load_tool(ROOT).main([
+        str(run.path), '-o',
+        str(folder / 'out' / 'report.html'), '--figures',
+        str(folder / 'figures'), '--json',
+        str(folder / 'report.json')
+    ])
+    return run, folder
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """To draw them takes seconds; they are looked at in `whole`."""
+    monkeypatch.setattr(FigureMaker, 'draw',
+                        lambda *args, **options: Figure('wide', 'narrow'))
+
+
+def test_the_whole_page(whole):
+    run, folder = whole
+    out = folder / 'out' / 'report.html'
+    page = Page(out.read_text())
+
+    # it needs nothing else
+    assert not [
+        tag for tag, _ in page.tags
+        if tag in ('script', 'link', 'iframe', 'object')
+    ]
+    assert page.sources
+    for source in page.sources:
+        assert source.startswith(('#', 'data:image/png;base64,')), source
+    assert len(page.ids) == len(set(page.ids))
+    links = [s[1:] for s in page.sources if s.startswith('#')]
+    assert set(links) <= set(page.ids)
+    assert '://' not in out.read_text()
+
+    used, means = run.routed()
+    accuracy = 100 * np.mean(means.argmax(1) == run.labels)
+    everyone = 100 * np.mean(run.logits.mean(0).argmax(1) == run.labels)
+    for text in ('tiny', 'RIDEClassifier, 3 experts', f'{accuracy:.1f}%',
+                 f'all experts {everyone:.1f}%', f'{accuracy:.2f}',
+                 f'{used.mean():.2f}', 'routed, threshold 0.5',
+                 '2 epochs of the experts, 1 of the router', 'seed 7',
+                 fingerprint(str(run.checkpoint)), 'stopped after expert 1',
+                 'went on to the last expert', '(not asked)', *NAMES):
+        assert text in page.text, text
+    labels = [attrs for tag, attrs in page.tags if tag == 'svg']
+    assert len(labels) == 14  # 7 figures, wide and narrow
+    assert all(a['role'] == 'img' and a['aria-label'] for a in labels)
+    assert all(attrs['alt'] for tag, attrs in page.tags if tag == 'img')
+
+    content = json.loads((folder / 'report.json').read_text())
+    assert content['figures']['long_tail/overall'] == pytest.approx(accuracy)
+    assert content['all_experts']['long_tail/overall'] == pytest.approx(
+        everyone)
+    assert content['figures']['experts/mean'] == pytest.approx(used.mean())
+    names = {path.name for path in (folder / 'figures').iterdir()}
+    assert names == {
+        f'{name}.{suffix}'
+        for name in ('accuracy_by_class', 'confusion', 'reliability',
+                     'expert_usage', 'experts_by_class', 'tradeoff',
+                     'training')
+        for suffix in ('png', 'svg')
+    }
+
+
+def test_the_tool_says_what_is_left_out(run, tmp_path, root, capsys):
+    file = run.write(routers=False)
+    out = tmp_path / 'a.html'
+    load_tool(root).main([str(file), '-o', str(out), '--images', '0'])
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == str(out)
+    assert printed.err.count('note: ') == 2
+
+
+def test_nothing_is_overwritten(run, tmp_path, root):
+    run.write()
+    main = load_tool(root).main
+    (tmp_path / 'report.html').touch()
+    with pytest.raises(UserError, match='report.html exists'):
+        main([str(run.path), '-o', str(tmp_path / 'report.html')])
+    with pytest.raises(UserError, match='has to end in .html'):
+        main([str(run.path), '-o', str(tmp_path / 'report.pdf')])
+    with pytest.raises(UserError, match='run holds files'):
+        main([
+            str(run.path), '-o',
+            str(tmp_path / 'b.html'), '--figures',
+            str(run.path)
+        ])
+
+
+def test_help_has_an_example(root, capsys):
+    with pytest.raises(SystemExit):
+        load_tool(root).parse_args(['--help'])
+    assert 'report.py work_dirs/r -o report.html' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        load_tool(root).parse_args(['run', '-o', 'a.html', '--images', '-1'])
+
+
+@pytest.mark.parametrize('options, changes, expected', [
+    (dict(), dict(), []),
+    (dict(routers=False), dict(), ['Experts used and trade-off']),
+    (dict(experts=False), dict(), ['the model has none']),
+    (dict(used=np.arange(NUM) % 3 + 1), dict(), ['--all-experts --out']),
+    (dict(used=np.full(NUM, 3)), dict(),
+     ['--all-experts --out', 'Experts used and trade-off']),
+    (dict(), dict(config='absent/x.py'),
+     ['there is no absent/x.py', 'pictures are left out']),
+])
+def test_what_predictions_alone_tell(run, tmp_path, options, changes,
+                                     expected):
+    """Whatever is not known is named in a line, the rest is there."""
+    if options.get('used') is not None:
+        options = dict(options, experts=False, routers=False)
+    file = run.write(**options, **changes)
+    page, notes = make_page(file, tmp_path / 'report.html')
+    assert len(notes) == len(expected) + 1
+    for text in (*expected, 'training curves are left out'):
+        assert len([note for note in notes if text in note]) == 1
+    for note in notes:
+        assert note.replace('`', '') in page.text.replace(' .', '.')
+    for title in ('Accuracy by group', 'Confusion', 'Reliability', 'hardest'):
+        assert title in page.text
+
+
+def test_without_images_no_data_is_needed(run, tmp_path):
+    run.write()
+    (tmp_path / 'test.txt').unlink()
+    with pytest.raises(UserError, match='cannot be read.*--images 0'):
+        write_report(run.path, tmp_path / 'a.html')
+    page, notes = make_page(run.path, tmp_path / 'a.html', num_images=0)
+    assert notes == [] and 'hardest' not in page.text
+
+
+def test_threshold_and_mode_of_the_config(tmp_path):
+    run = Run(tmp_path, threshold=[.3, .7])
+    run.write()
+    numbers = tmp_path / 'a.json'
+    page, _ = make_page(
+        run.path, tmp_path / 'a.html', num_images=0, json_file=numbers)
+    assert 'routed, threshold 0.3, 0.7' in page.text
+    assert json.loads(numbers.read_text())['routing'] == [.3, .7]
+    # what --all-experts makes of it
+    dumped = run.config.read_text().replace(
+        "mode='auto'", "mode='ensemble', expert_logits=True")
+    run.config.write_text(dumped)
+    page, _ = make_page(run.path, tmp_path / 'b.html', num_images=0)
+    assert 'routed, threshold 0.3, 0.7' in page.text
+    # who wants all experts gets their figures
+    run.config.write_text(dumped.replace(', expert_logits=True', ''))
+    page, _ = make_page(
+        run.path, tmp_path / 'c.html', num_images=0, json_file=numbers)
+    assert 'all experts; routing is shown at threshold 0.3, 0.7' in page.text
+    content = json.loads(numbers.read_text())
+    assert content['all_experts'] is None
+    assert content['figures']['long_tail/overall'] == pytest.approx(
+        100 * np.mean(run.logits.mean(0).argmax(1) == run.labels))
+    assert 'experts per image' not in page.text
+
+
+def test_work_dir_without_predictions(run):
+    with pytest.raises(UserError) as info:
+        write_report(run.path, 'report.html')
+    assert (f'python tools/test.py {run.config} {run.checkpoint} '
+            f'--all-experts --out {run.path}/predictions.pkl`') in str(
+                info.value)
+    run.config.write_text("model = dict(type='ImageClassifier')")
+    with pytest.raises(UserError, match=r'epoch_3.pth --out'):
+        write_report(run.path, 'report.html')
+    run.checkpoint.unlink()
+    with pytest.raises(UserError, match='nor a checkpoint to make it with'):
+        write_report(run.path, 'report.html')
+
+
+def test_predictions_that_do_not_belong_there(run, tmp_path):
+    file = run.write()
+    newer = run.path / 'epoch_4.pth'
+    newer.write_bytes(b'trained on')
+    os.utime(newer, (2e9, 2e9))
+    with pytest.raises(UserError) as info:
+        write_report(run.path, tmp_path / 'a.html')
+    message = str(info.value)
+    assert 'an older checkpoint of this run, epoch_3.pth' in message
+    assert f'{newer} --all-experts' in message
+    assert f'report.py {file} -o' in message
+    run.checkpoint.unlink()
+    with pytest.raises(
+            UserError,
+            match='weights that are not in .*epoch_3.*'
+            'fingerprint.*newest one is epoch_4.pth'):
+        write_report(run.path, tmp_path / 'a.html')
+    # made of the last ones, such as with a temperature, or the best ones
+    (run.path / 'calibrated.pth').write_bytes(b'weights')
+    write_report(run.path, tmp_path / 'a.html', num_images=0)
+
+
+def test_files_that_are_none(run, tmp_path):
+    out = tmp_path / 'a.html'
+    with pytest.raises(UserError, match='there is no .*absent'):
+        write_report(tmp_path / 'absent', out)
+    file = run.write()
+    with pytest.raises(UserError, match='--predictions needs a work_dir'):
+        write_report(file, out, predictions_file=file)
+    file.write_bytes(file.read_bytes()[:-50])
+    for source in (file, run.path):
+        with pytest.raises(UserError, match='not a file of predictions'):
+            write_report(source, out)
+    run.write(class_counts=[1, 2])
+    with pytest.raises(UserError, match='6 classes.*counts of 2'):
+        write_report(run.path, out)
+    assert not out.exists()
+
+
+def test_predictions_of_other_images(run, tmp_path):
+    run.labels = run.labels[::-1]
+    with pytest.raises(UserError, match='other images or another order'):
+        write_report(run.write(), tmp_path / 'a.html')
+
+
+@pytest.mark.parametrize('number', [1, 7, 60, 1000])
+def test_hardest_images(run, number):
+    used, means = run.routed()
+    shifted = np.exp(means - means.max(1, keepdims=True))
+    scores = shifted / shifted.sum(1, keepdims=True)
+    predictions = Predictions(
+        run.labels,
+        scores.argmax(1),
+        scores,
+        num_experts_used=used,
+        expert_logits=run.logits)
+    found = hardest_images(predictions, COUNTS, number)
+    nll = {i: -math.log(scores[i, y]) for i, y in enumerate(run.labels)}
+    groups = dict(many=(0, 1), medium=(2, 3), few=(4, 5))
+    sizes = [number // 3 + (i < number % 3) for i in range(3)]
+    for (name, classes), size in zip(groups.items(), sizes):
+        members = [i for i in nll if run.labels[i] in classes]
+        hardest = sorted(members, key=lambda i: (-nll[i], i))[:size]
+        assert [image.index for image in found.get(name, [])] == hardest
+        for image in found.get(name, []):
+            assert image.nll == pytest.approx(nll[image.index])
+            assert image.true_score == pytest.approx(scores[image.index,
+                                                            image.gt_label])
+            assert image.confidence == scores[image.index].max()
+            assert image.used == used[image.index]
+            for k, opinion in enumerate(image.opinions):
+                logits = run.logits[k, image.index].astype(float)
+                assert opinion.label == logits.argmax()
+                assert opinion.confidence == pytest.approx(
+                    1 / np.exp(logits - logits.max()).sum())
+                assert opinion.asked == (k < image.used)
+
+
+def test_pictures_are_rgb(run):
+    config = Config.fromfile(run.config)
+    pictures = load_pictures(config, [2, 7], run.labels)
+    assert pictures[7].shape == (8, 8, 3)
+    assert pictures[7][0, 0].tolist() == [200, 50, 28]
+    config.data_preprocessor.to_rgb = False  # as they come
+    assert load_pictures(config, [7],
+                         run.labels)[7][0, 0].tolist() == [28, 50, 200]
+    config.test_dataloader.dataset.pipeline[0].color_type = 'grayscale'
+    grey = load_pictures(config, [7], run.labels)[7]
+    assert grey.shape == (8, 8, 3) and (grey == grey[0, 0, 0]).all()
+
+
+def test_pictures_on_the_page(run, tmp_path):
+    page, _ = make_page(run.write(), tmp_path / 'a.html', num_images=3)
+    images = [attrs for tag, attrs in page.tags if tag == 'img']
+    assert len(images) == 3 and all(a['class'] == 'pixels' for a in images)
+    for attrs in images:
+        content = base64.b64decode(attrs['src'].split(',')[1])
+        picture = np.array(Image.open(io.BytesIO(content)))
+        index = int(re.search(r'image (\d+)', attrs['alt']).group(1))
+        assert picture[0, 0].tolist() == [200, 50, 4 * index]
+
+
+def test_svg_of_a_page():
+    svg = '''<?xml version="1.0"?><!DOCTYPE svg PUBLIC "x" "http://x/y.dtd">
+    <svg xmlns="http://www.w3.org/2000/svg" width="7pt"
+     xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 7 8">
+    <metadata>secret</metadata><defs><style>*{color: red}</style></defs>
+    <g id="unused"><path id="m1" d="M 1.23456 2" style="fill: #222222"/>
+    <use xlink:href="#m1" style="stroke: #0072b2"/>
+    <g clip-path="url(#p2)"><text style="font: 10px 'DejaVu Sans', 'Arial',
+ sans-serif; fill: #fdfdfd">a&lt;b "5 #222222</text></g></g>
+    <clipPath id="p2"/></svg>'''
+    found = inline_svg(svg, 'key', 'a "label"', 'wide')
+    assert found.startswith('<svg class="wide" role="img" aria-label='
+                            '"a &quot;label&quot;" viewBox="0 0 7 8">')
+    for text in ('<path d="M 1.23 2" style="fill: var(--ink)" id="key-0" />',
+                 '<use href="#key-0" style="stroke: var(--many)" />',
+                 'clip-path="url(#key-1)"', '<clipPath id="key-1" />',
+                 'font: 10px var(--sans); fill: #fdfdfd', 'a&lt;b "5 #222222'):
+        assert text in found, text
+    for text in ('secret', 'red', 'unused', 'xlink', 'DejaVu', '7pt', 'http'):
+        assert text not in found
+
+
+def test_words():
+    assert mark_code('a `<b>` c `d`') == (
+        'a <code>&lt;b&gt;</code> c <code>d</code>')
+    assert mark_code('<i>') == '&lt;i&gt;'
+    assert [percent(x) for x in (0., .0004, .0123, .4321, 1.)
+            ] == ['below 0.1%', 'below 0.1%', '1.2%', '43%', '100%']
+
+
+VISIBLE_TEXTS = """
+[...document.querySelectorAll('svg')].filter(
+    svg => svg.getBoundingClientRect().width).flatMap(svg => {
+  const box = svg.getBoundingClientRect();
+  const scale = box.width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll('text')].map(text => {
+    const own = text.getBoundingClientRect();
+    return [text.textContent, scale * parseFloat(
+        getComputedStyle(text).fontSize), Math.min(
+        own.left - box.left, box.right - own.right, own.top - box.top,
+        box.bottom - own.bottom)];
+  });
+})
+"""
+
+
+@pytest.mark.skipif(
+    find_chromium() is None, reason='there is no Chromium to look at it with')
+def test_looks(whole, tmp_path):
+    """In a real browser, on a telephone and on a desk, light and dark."""
+    page = whole[1] / 'out' / 'report.html'
+    (tmp_path / 'profile').mkdir()
+    browser = Browser(find_chromium(), tmp_path / 'profile')
+    try:
+        for width in WIDTHS:
+            for scheme in ('light', 'dark'):
+                browser.open(page, width, scheme)
+                check_looks(browser, page, width, scheme,
+                            tmp_path / f'{width}_{scheme}.png')
+    finally:
+        browser.close()
+
+
+def check_looks(browser, page, width, scheme, picture):
+    assert browser.run('innerWidth') == width
+    # nothing is wider than the screen, nothing comes from elsewhere
+    assert browser.run('document.documentElement.scrollWidth') == width
+    assert {url
+            for url in browser.requests
+            if not url.startswith('data:')} == {page.as_uri()}
+    assert browser.run("getComputedStyle(document.querySelector('nav'))"
+                       ".display") == ('none' if width == 390 else 'block')
+    texts = browser.run(VISIBLE_TEXTS)
+    assert len(texts) > 100
+    for text, size, inside in texts:
+        assert size > 9, text
+        assert inside > -3, text
+
+    pixels = np.array(
+        Image.open(browser.screenshot(picture)).convert('L'), dtype=float)
+    assert pixels.shape[1] == width and pixels.shape[0] > 3000
+    if scheme == 'light':
+        assert pixels.mean() > 200
+    else:
+        assert pixels.mean() < 80
+    # letters on paper
+    assert pixels.std() > 20

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from ride_mm.analysis import read_curves
+from ride_mm.utils.errors import UserError
+
+
+def write(folder, name, *records, end=''):
+    path = folder / name / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('\n'.join(map(json.dumps, records)) + '\n' + end)
+    return path
+
+
+def step(epoch, number, **losses):
+    return dict(lr=.1, **losses, time=1., epoch=epoch, iter=number, step=1)
+
+
+def val(epoch, accuracy):
+    return {'long_tail/overall': accuracy, 'time': 1., 'step': epoch}
+
+
+def test_pieces_are_merged_by_epoch(tmp_path):
+    write(
+        tmp_path,
+        '20260101_000000',
+        step(1, 10, loss=3., loss_cls=4.),
+        step(1, 20, loss=5., loss_cls=5.),
+        val(1, 10.),
+        step(2, 30, loss=9., loss_cls=9.),
+        val(2, 99.),
+        # killed while it wrote
+        end='{"lr": 0.')
+    last = write(tmp_path, '20260102_000000',
+                 step(2, 30, loss=2., loss_cls=1.), val(2, 20.),
+                 step(3, 40, loss=.5, loss_router=.5))
+    write(tmp_path, '20260103_000000', val(0, 50.))  # a test
+    curves = read_curves(tmp_path)
+    assert curves.losses == {
+        1: dict(loss=4., loss_cls=4.5),
+        2: dict(loss=2., loss_cls=1.),
+        3: dict(loss=.5, loss_router=.5)
+    }
+    assert curves.metrics == {
+        1: {
+            'long_tail/overall': 10.
+        },
+        2: {
+            'long_tail/overall': 20.
+        }
+    }
+    assert curves.config == last.with_name('config.py')
+    assert curves.router_begin == 2
+
+
+def test_stages(tmp_path):
+    write(tmp_path, 'a', step(1, 1, loss_cls=1.))
+    assert read_curves(tmp_path).router_begin is None
+    write(tmp_path, 'b', step(1, 1, loss_router=1.))
+    assert read_curves(tmp_path).router_begin == 0
+
+
+def test_no_training_by_epochs(tmp_path):
+    assert read_curves(tmp_path) is None
+    write(tmp_path, 'a', val(0, 50.))
+    write(tmp_path, 'b', dict(loss=1., iter=10, step=10), val(10, 50.))
+    assert read_curves(tmp_path) is None
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = write(tmp_path, 'a', step(1, 1, loss=1.))
+    path.write_text('{"lr"\n' + path.read_text())
+    with pytest.raises(UserError, match='scalars.json, line 1'):
+        read_curves(tmp_path)

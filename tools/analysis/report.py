@@ -1,0 +1,79 @@
+"""Write what a trained model does as one page that can be sent to others."""
+import argparse
+import shlex
+import sys
+from typing import Optional, Sequence
+
+from ride_mm.analysis import write_report
+from ride_mm.engine import launch
+from ride_mm.utils.errors import run_tool
+
+EXAMPLE = """example:
+  python tools/train.py configs/ride_r32_cifar100_lt.py --work-dir work_dirs/r
+  python tools/test.py work_dirs/r/ride_r32_cifar100_lt.py \\
+      work_dirs/r/epoch_205.pth --all-experts \\
+      --out work_dirs/r/predictions.pkl
+  python tools/analysis/report.py work_dirs/r -o report.html
+"""
+
+
+def image_count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError('expected a number of 0 or more')
+    return number
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'run',
+        help='the work_dir of a training with predictions in it, or a file '
+        'of predictions')
+    parser.add_argument(
+        '-o',
+        '--out',
+        metavar='FILE',
+        required=True,
+        help='the page to write (.html)')
+    parser.add_argument(
+        '--predictions',
+        metavar='FILE',
+        help='what tools/test.py --all-experts --out wrote (default: '
+        'predictions.pkl of the work_dir)')
+    parser.add_argument(
+        '--images',
+        type=image_count,
+        default=12,
+        metavar='N',
+        help='how many of the hardest images to show (default: 12); 0 needs '
+        'no data')
+    parser.add_argument(
+        '--figures',
+        metavar='DIR',
+        help='folder to write the figures into as well, as SVG and PNG')
+    parser.add_argument(
+        '--json', metavar='FILE', help='file to write the figures to')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    launch.check_output_file(args.out, ('.html', ))
+    if args.json:
+        launch.check_output_file(args.json, ('.json', ), '--json')
+    command = ['python', 'tools/analysis/report.py']
+    command += sys.argv[1:] if argv is None else argv
+    notes = write_report(args.run, args.out, args.predictions, args.figures,
+                         args.json, args.images, shlex.join(command))
+    for note in notes:
+        print(f'note: {note}', file=sys.stderr)
+    for path in filter(None, (args.out, args.figures, args.json)):
+        print(path)
+
+
+if __name__ == '__main__':
+    run_tool(main)
