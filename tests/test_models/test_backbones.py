@@ -391,7 +391,7 @@ def test_routing_and_macs_of_every_family(name):
         expected = [model._route(model.backbone(row)[-1])
                     for row in x.split(1)]  # yapf: disable
         seen.clear()
-        mean_logits, used, _ = model.infer(x)
+        mean_logits, used, *_ = model.infer(x)
     assert used.tolist() == [count.item() for _, count in expected]
     assert seen == [sum(count > 1 for count in used.tolist())]
     assert 0 < seen[0] < 6

@@ -75,11 +75,11 @@ def test_answers_of_the_official_code(name):
     assert (model.head.router is not None) == routes
     if routes:
         assert len(set(answers.num_experts)) > 1
-        logits, used, _ = model.infer(answers.images())
+        logits, used, *_ = model.infer(answers.images())
         assert used.tolist() == answers.num_experts.tolist()
         assert abs(logits - torch.tensor(answers.routed)).max() < 1e-4
     model.test_cfg.update(mode='ensemble', expert_logits=True)
-    ensemble, _, logits = model.infer(answers.images())
+    ensemble, _, logits, _ = model.infer(answers.images())
     assert abs(logits - torch.tensor(answers.logits)).max() < 1e-4
     assert abs(ensemble - torch.tensor(answers.ensemble)).max() < 1e-4
 
@@ -409,7 +409,7 @@ def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
     model = get_model(config, pretrained=checkpoint).eval()
     assert not recwarn.list and not caplog.records
     with torch.no_grad():
-        logits, used, _ = model.infer(answers.images())
+        logits, used, *_ = model.infer(answers.images())
     expected = answers.routed if routes else answers.ensemble
     assert abs(logits - torch.tensor(expected)).max() < 1e-4
     assert set(used.tolist()) == (
