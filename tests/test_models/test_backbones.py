@@ -254,6 +254,14 @@ def test_a_norm_may_be_new(tmp_path):
                        state['backbone.layers.3.ln1.weight'])
 
 
+def test_a_prefix_that_is_not_there(tmp_path):
+    save_whole(TINY['resnet18'], tmp_path / 'whole.pth')
+    init_cfg = pretrained(tmp_path / 'whole.pth', prefix='encoder')
+    model = MODELS.build(ride(TINY['resnet18'], init_cfg=init_cfg))
+    with pytest.raises(UserError, match='encoder. is not in the pretrained'):
+        model.init_weights()
+
+
 def test_position_embeddings_are_resized_by_the_trunk(tmp_path):
     save_whole(TINY['vit'], tmp_path / 'whole.pth')
     family = copy.deepcopy(TINY['vit'])

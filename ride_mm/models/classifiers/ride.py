@@ -189,6 +189,23 @@ class RIDEClassifier(ImageClassifier):
         self.register_load_state_dict_pre_hook(spread_backbone)
         self.register_load_state_dict_pre_hook(check_state_dict)
 
+    def init_weights(self) -> None:
+        """Initialize the weights.
+
+        Raises:
+            UserError: If a pretrained checkpoint has no weights of the
+                ``prefix`` that is asked for.
+        """
+        try:
+            super().init_weights()
+        except AssertionError as error:
+            if 'is not in the pretrained model' not in str(error):
+                raise
+            raise UserError(
+                f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no '
+                'weight there has a name that begins so. Leave `prefix` out '
+                'if it is the checkpoint of a backbone alone.') from error
+
     def _check_test_cfg(self,
                         mode: str = 'auto',
                         threshold: Union[float, Sequence[float]] = 0.5,
