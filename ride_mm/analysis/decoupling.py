@@ -8,7 +8,6 @@ from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch.utils.data import DataLoader
 
 from ride_mm.evaluation.long_tail import long_tail_accuracy
@@ -16,6 +15,7 @@ from ride_mm.models import CosineClassifier, LinearClassifier, RIDEClassifier
 from ride_mm.models.losses.logit_adjustment_loss import log_prior
 from ride_mm.structures import gather_labels
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.progress import track
 
 # Predicts the classes of all images, (N, ), from a tau.
 Predictor = Callable[[float], torch.Tensor]

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import List, Union
 
 import mmengine
-from rich.progress import track
 
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.progress import track
 from .figures import FigureMaker
 from .findings import Findings, find
 from .overview import cards, page_title, summary

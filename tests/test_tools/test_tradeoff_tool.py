@@ -1,0 +1,81 @@
+import importlib
+import json
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.structures import DataSample
+
+from ride_mm.analysis import RoutingSimulator, read_own_predictions
+from ride_mm.utils.errors import UserError
+
+COUNTS = [500, 300, 200, 150, 90, 60, 40, 10, 8, 5]
+
+
+@pytest.fixture
+def tool(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / 'tools/analysis')
+    # A module of this name is in the package too.
+    monkeypatch.delitem(importlib.sys.modules, 'tradeoff', raising=False)
+    module = importlib.import_module('tradeoff')
+    return lambda *args: module.main(list(map(str, args)))
+
+
+@pytest.fixture
+def predictions(root, tmp_path):
+    run = dict(
+        config=str(root / 'configs/ride_r32_digits_lt.py'),
+        options={'model.head.router.topk': 7},
+        checkpoint='epoch_45.pth',
+        class_counts=COUNTS,
+        thresholds=(20, 100))
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for index in range(60):
+        logits = torch.randn(3, 10, generator=generator)
+        sample = DataSample().set_gt_label(index % 10)
+        sample.set_pred_score(logits.mean(0).softmax(0))
+        sample.expert_logits = logits
+        sample.router_logits = torch.randn(2, generator=generator)
+        sample.routed_compute = torch.tensor([.6, .8, 1.], dtype=torch.float64)
+        samples.append(dict(sample.to_dict(), run=run))
+    path = tmp_path / 'predictions.pkl'
+    mmengine.dump(samples, str(path))
+    return path
+
+
+@pytest.mark.parametrize('per_router', [False, True])
+def test_chosen_threshold_goes_into_a_config(tool, predictions, tmp_path,
+                                             per_router, capsys):
+    out, figures = tmp_path / 'cheap.py', tmp_path / 'new' / 'figures.json'
+    plot = tmp_path / 'tradeoff.png'
+    tool(predictions, '--budget', .75, '--out-config', out, '--json', figures,
+         '--plot', plot, *(['--per-router'] if per_router else []))
+    chosen = json.loads(figures.read_text())['marked']['chosen']
+    assert chosen['compute'] <= .75
+    cfg = Config.fromfile(out)
+    assert cfg.model.head.router.topk == 7  # an option of the test
+    assert cfg.model.test_cfg.mode == 'route'
+    threshold = cfg.model.test_cfg.threshold
+    assert threshold == chosen['threshold']
+    simulator = RoutingSimulator(read_own_predictions(predictions), COUNTS)
+    point = simulator.at(np.broadcast_to(threshold, 2))
+    assert point.compute == pytest.approx(chosen['compute'])
+    assert point.accuracy == pytest.approx(chosen['accuracy'])
+    assert plot.read_bytes().startswith(b'\x89PNG')
+    out_text = capsys.readouterr().out
+    assert 'chosen' in out_text and f"{chosen['compute']:.4f}" in out_text
+    with pytest.raises(UserError, match='--out-config .* not overwritten'):
+        tool(predictions, '--budget', .75, '--out-config', out)
+
+
+def test_mistakes(tool, predictions, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool(predictions, '--per-router')
+    assert 'need --budget or --accuracy' in capsys.readouterr().err
+    with pytest.raises(UserError, match='below that of one expert'):
+        tool(predictions, '--budget', .1)
+    with pytest.raises(UserError, match='no predictions file'):
+        tool(tmp_path / 'absent.pkl')
