@@ -4,11 +4,11 @@ Domingos, "A Unified Bias-Variance Decomposition and its Applications", ICML
 2000, as in section 3 of Wang et al., "Long-tailed Recognition by Routing
 Diverse Distribution-Aware Experts", ICLR 2021.
 """
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Tuple, Union
 
+import mmengine
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -261,7 +261,5 @@ def _write_json(figures: Dict[str, Figures], all_runs: Sequence[ResampledRuns],
             groups=figures[runs.name])
         for runs in all_runs
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + '\n')
-    return path
+    mmengine.dump(content, str(path), indent=2)
+    return Path(path)

@@ -427,3 +427,14 @@ class TestOutputFile:
         with pytest.raises(UserError, match='.json or .pkl'):
             launch.check_output_file(
                 str(tmp_path / 'a.txt'), ('.json', '.pkl'))
+
+
+def test_all_experts():
+    cfg = Config(
+        dict(model=dict(type='RIDEClassifier', test_cfg=dict(threshold=.7))))
+    launch.enable_all_experts(cfg)
+    assert cfg.model.test_cfg == dict(
+        threshold=.7, mode='ensemble', expert_logits=True)
+    with pytest.raises(UserError, match='found "ImageClassifier"'):
+        launch.enable_all_experts(
+            Config(dict(model=dict(type='ImageClassifier'))))

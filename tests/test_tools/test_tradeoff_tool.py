@@ -77,5 +77,7 @@ def test_mistakes(tool, predictions, tmp_path, capsys):
     assert 'need --budget or --accuracy' in capsys.readouterr().err
     with pytest.raises(UserError, match='below that of one expert'):
         tool(predictions, '--budget', .1)
+    with pytest.raises(UserError, match='a picture has to end in'):
+        tool('absent.pkl', '--plot', 'tradeoff.jpeg')
     with pytest.raises(UserError, match='no predictions file'):
         tool(tmp_path / 'absent.pkl')

@@ -9,6 +9,7 @@ from rich.console import Console
 from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
                               choose_point, plot_tradeoff,
                               read_own_predictions)
+from ride_mm.analysis.plots import check_format
 from ride_mm.engine import launch
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import run_tool
@@ -106,6 +107,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     if args.out_config:
         launch.check_output_file(args.out_config, ('.py', ), '--out-config')
+    if args.plot:
+        check_format(args.plot)
     predictions = read_own_predictions(args.predictions, experts=True)
     run = predictions.run
     simulator = RoutingSimulator(predictions, run['class_counts'],
