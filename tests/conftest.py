@@ -1,3 +1,4 @@
+import importlib.util
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,15 @@ warnings.filterwarnings('ignore', message='Fail to import')
 import ride_mm  # noqa: E402,F401
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_tool(path):
+    """The module of a script such as ``tools/train.py``."""
+    spec = importlib.util.spec_from_file_location(
+        path.replace('/', '_')[:-3], ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

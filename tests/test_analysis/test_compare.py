@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import math
 
@@ -6,6 +5,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
+from conftest import load_tool
 
 from ride_mm.analysis import (Difference, Run, Runs, compare, compare_files,
                               read_runs)
@@ -70,14 +70,6 @@ def write(tmp_path):
         return str(file)
 
     return write
-
-
-def load_tool(root):
-    spec = importlib.util.spec_from_file_location(
-        'compare_tool', root / 'tools' / 'analysis' / 'compare.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_figures_by_hand():
@@ -293,12 +285,12 @@ def test_wrong_arguments(argument, message):
         read_runs([argument])
 
 
-def test_tool(write, tmp_path, capsys, root):
+def test_tool(write, tmp_path, capsys):
     hits = random_hits(4, 0)
     files = [f'A={write(name, hits[i])}' for i, name in enumerate('xy')]
     files += [f'B={write(name, hits[2 + i])}' for i, name in enumerate('uv')]
     out = tmp_path / 'out'
-    load_tool(root).main([
+    load_tool('tools/analysis/compare.py').main([
         *files, '--resamples', '100', '--seed', '3', '--plot',
         str(out / 'c.png'), '--json',
         str(out / 'c.json')
@@ -341,8 +333,8 @@ def test_wrong_options_before_anything_is_read(kwargs, message):
         compare_files(['absent.pkl'], **kwargs)
 
 
-def test_help_has_an_example(capsys, root):
+def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as info:
-        load_tool(root).parse_args(['--help'])
+        load_tool('tools/analysis/compare.py').parse_args(['--help'])
     assert info.value.code == 0
     assert 'tools/analysis/compare.py' in capsys.readouterr().out

@@ -1,12 +1,11 @@
 """Compute by part, and what is expected of it under routing."""
-import importlib.util
 import json
 
 import mmengine
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, load_tool
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -259,10 +258,7 @@ def test_plot(tmp_path, num_experts, shares):
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location(
-        'get_flops', ROOT / 'tools/analysis/get_flops.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool('tools/analysis/get_flops.py')
     return lambda *args: module.main(list(map(str, args)))
 
 

@@ -1,13 +1,11 @@
 """tools/analysis/report.py: one page that needs nothing else."""
 import base64
-import importlib.util
 import io
 import json
 import math
 import os
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import cv2
 import mmengine
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser, find_chromium
+from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from PIL import Image
@@ -28,7 +27,7 @@ from ride_mm.analysis.report.svg import inline_svg
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+TOOL = 'tools/analysis/report.py'
 COUNTS = [200, 150, 60, 40, 9, 5]
 NAMES = [
     '<script>alert(1)</script>', 'a $_ b$', '"5" & 6', 'dog', 'eel', 'fly'
@@ -60,14 +59,6 @@ randomness = dict(seed=7)
 """
 # The 390 pixels of a telephone, and a desk.
 WIDTHS = (390, 1280)
-
-
-def load_tool(root):
-    spec = importlib.util.spec_from_file_location(
-        'report_tool', root / 'tools/analysis/report.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Run:
@@ -215,7 +206,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp('whole')
     run = Run(folder)
     run.write()
-    load_tool(ROOT).main([
+    load_tool(TOOL).main([
         str(run.path), '-o',
         str(folder / 'out' / 'report.html'), '--figures',
         str(folder / 'figures'), '--json',
@@ -279,18 +270,18 @@ def test_the_whole_page(whole):
     }
 
 
-def test_the_tool_says_what_is_left_out(run, tmp_path, root, capsys):
+def test_the_tool_says_what_is_left_out(run, tmp_path, capsys):
     file = run.write(routers=False)
     out = tmp_path / 'a.html'
-    load_tool(root).main([str(file), '-o', str(out), '--images', '0'])
+    load_tool(TOOL).main([str(file), '-o', str(out), '--images', '0'])
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == str(out)
     assert printed.err.count('note: ') == 2
 
 
-def test_nothing_is_overwritten(run, tmp_path, root):
+def test_nothing_is_overwritten(run, tmp_path):
     run.write()
-    main = load_tool(root).main
+    main = load_tool(TOOL).main
     (tmp_path / 'report.html').touch()
     with pytest.raises(UserError, match='report.html exists'):
         main([str(run.path), '-o', str(tmp_path / 'report.html')])
@@ -304,12 +295,12 @@ def test_nothing_is_overwritten(run, tmp_path, root):
         ])
 
 
-def test_help_has_an_example(root, capsys):
+def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit):
-        load_tool(root).parse_args(['--help'])
+        load_tool(TOOL).parse_args(['--help'])
     assert 'report.py work_dirs/r -o report.html' in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        load_tool(root).parse_args(['run', '-o', 'a.html', '--images', '-1'])
+        load_tool(TOOL).parse_args(['run', '-o', 'a.html', '--images', '-1'])
 
 
 @pytest.mark.parametrize('options, changes, expected', [

@@ -1,5 +1,4 @@
 """tools/analysis/collect_result.py: what a training run has measured."""
-import importlib.util
 import json
 import shlex
 import shutil
@@ -9,6 +8,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from conftest import load_tool
 from mmengine.config import Config, DictAction
 
 from ride_mm.analysis import collect_result, read_results, write_result
@@ -350,9 +350,9 @@ def test_options_that_no_command_expresses(run):
     ]
 
 
-def test_file(run, root, capsys):
+def test_file(run, capsys):
     run.write()
-    load_tool(root, 'analysis/collect_result')(
+    load_tool('tools/analysis/collect_result.py').main(
         [str(run.path), '--name', 'short', '--machine', 'here'])
     assert capsys.readouterr().out == 'results/short_seed7.json\n'
     (name, (result, )), = read_results('results').items()
@@ -406,14 +406,6 @@ def test_renamed_file(run):
         read_results('results')
 
 
-def load_tool(root, name):
-    spec = importlib.util.spec_from_file_location(
-        name.replace('/', '_'), root / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 REAL = """
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
@@ -444,7 +436,7 @@ visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 """
 
 
-def test_of_a_real_run(root, tmp_path, monkeypatch):
+def test_of_a_real_run(tmp_path, monkeypatch):
     """What tools/train.py writes is what is read: two pieces, no seed."""
     rng = np.random.default_rng(0)
     for name in 'ab':
@@ -456,7 +448,7 @@ def test_of_a_real_run(root, tmp_path, monkeypatch):
     (tmp_path / 'real.py').write_text(REAL)
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.chdir(tmp_path)
-    train = load_tool(root, 'train')
+    train = load_tool('tools/train.py').main
     train(['real.py'])
     time.sleep(1)  # a folder is named by the second
     train(['real.py', '--resume', '--cfg-options', 'train_cfg.max_epochs=2'])

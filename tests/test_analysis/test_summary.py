@@ -1,14 +1,13 @@
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import mmengine
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, load_tool
 from mmpretrain.structures import DataSample
 
 from ride_mm.analysis import (Predictions, draw_summary, summarize,
@@ -18,8 +17,7 @@ from ride_mm.evaluation import (CalibrationMetric, ExpertMetric,
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools' / 'analysis' / 'summarize.py'
+TOOL = 'tools/analysis/summarize.py'
 COUNTS = [150, 60, 10]
 NUM_IMAGES = 12
 
@@ -66,16 +64,9 @@ def workspace(tmp_path):
     return write
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location('summarize_tool', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_figures_are_those_of_the_metrics(workspace, tmp_path, capsys):
     config, file, samples = workspace()
-    load_tool().main(
+    load_tool(TOOL).main(
         [str(config), str(file), '--json', str(tmp_path / 'out' / 's.json')])
 
     expected = {}
@@ -187,7 +178,7 @@ def test_tool_from_the_command_line(workspace):
     env['PYTHONPATH'] = os.pathsep.join(
         filter(None, [str(ROOT), env.get('PYTHONPATH')]))
     result = subprocess.run(
-        [sys.executable, str(TOOL), str(config), 'absent.pkl'],
+        [sys.executable, TOOL, str(config), 'absent.pkl'],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -200,6 +191,6 @@ def test_tool_from_the_command_line(workspace):
 
 def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as info:
-        load_tool().parse_args(['--help'])
+        load_tool(TOOL).parse_args(['--help'])
     assert info.value.code == 0
     assert 'tools/analysis/summarize.py configs/' in capsys.readouterr().out

@@ -1,10 +1,10 @@
 """tools/analysis/bias_variance.py, with trainings in a moment, and a real
 one."""
-import importlib.util
 import json
 
 import numpy as np
 import pytest
+from conftest import load_tool
 
 from ride_mm.analysis import bias_variance, prepare_config
 from ride_mm.utils import jobs
@@ -38,11 +38,8 @@ with open(sys.argv[sys.argv.index('--out') + 1], 'wb') as file:
 
 
 @pytest.fixture
-def tool(root, monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location(
-        'bias_variance_tool', root / 'tools/analysis/bias_variance.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def tool(monkeypatch, tmp_path):
+    module = load_tool('tools/analysis/bias_variance.py')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jobs, '_PAUSE', .01)
     return module

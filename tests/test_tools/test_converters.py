@@ -1,90 +1,26 @@
-"""Official checkpoints: read, converted, answering alike, and back."""
+"""Official checkpoints: files that are read, and written back."""
 import os
 import pickle
 import sys
 import types
 from collections import OrderedDict
 
+import official_to_ride_mm
 import pytest
+import ride_mm_to_official
 import torch
-from conftest import ROOT
+from draws import Answers
 from mmengine.config import Config
-from mmpretrain import get_model
-from mmpretrain.registry import HOOKS, MODELS
+from mmpretrain.registry import MODELS
+from official_format import to_ours
 
 from ride_mm.utils.errors import UserError
-
-for _folder in ('tools/converters', 'tests/official'):
-    sys.path.append(str(ROOT / _folder))
-import official_to_ride_mm  # noqa: E402
-import ride_mm_to_official  # noqa: E402
-from draws import FOLDER, Answers  # noqa: E402
-from official_format import to_official, to_ours  # noqa: E402
-from official_resnet import CLASSES  # noqa: E402
-from test_train_and_test import load_tool  # noqa: E402
-
-NAMES = sorted(path.stem for path in FOLDER.glob('*.npz'))
 
 
 def same(found, expected):
     """Whether two state dicts are equal, bit by bit."""
     return found.keys() == expected.keys() and all(
         torch.equal(found[key], expected[key]) for key in expected)
-
-
-def asked_for(settings):
-    """Options of an official network, by the names that both share."""
-    if 'MODEL' in settings:
-        model = settings['MODEL']
-        names = dict(
-            NUM_EXPERTS='num_experts',
-            NUM_CLASSES='num_classes',
-            USE_NORMED_LINEAR='use_normed_linear',
-            FORCE_ORIGINAL_FEATURE_DIM='force_original_feature_dim')
-        return dict({
-            name: model[key]
-            for key, name in names.items()
-        },
-                    type='SwinTransformer',
-                    depths=model['SWIN']['DEPTHS'],
-                    num_heads=model['SWIN']['NUM_HEADS'])
-    arch = settings['arch']
-    options = dict(arch['args'], type=arch['type'])
-    options.pop('reduce_dimension', None)
-    return options
-
-
-def test_all_official_networks_are_here():
-    kinds = {Answers.load(name).arch['type'] for name in NAMES}
-    assert kinds == {*CLASSES, 'SwinTransformer'}
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('name', NAMES)
-def test_answers_of_the_official_code(name):
-    answers = Answers.load(name)
-    official = answers.draw()
-    network, state = to_ours(official)
-    settings = network.official_settings()
-    assert asked_for(settings).items() >= asked_for(
-        dict(arch=answers.arch)).items()
-
-    model = MODELS.build(network.model()).eval()
-    model.load_state_dict(state)
-    routes = answers.num_experts is not None
-    assert (model.head.router is not None) == routes
-    if routes:
-        assert len(set(answers.num_experts)) > 1
-        logits, used, *_ = model.infer(answers.images())
-        assert used.tolist() == answers.num_experts.tolist()
-        assert abs(logits - torch.tensor(answers.routed)).max() < 1e-4
-    model.test_cfg.update(mode='ensemble', expert_logits=True)
-    ensemble, _, logits, _ = model.infer(answers.images())
-    assert abs(logits - torch.tensor(answers.logits)).max() < 1e-4
-    assert abs(ensemble - torch.tensor(answers.ensemble)).max() < 1e-4
-
-    again, back = to_official(state)
-    assert again == network and same(back, official)
 
 
 @pytest.fixture
@@ -368,114 +304,6 @@ def test_nothing_is_overwritten_or_half_written(official, tmp_path,
     official_to_ride_mm.main(arguments + ['--overwrite'])
     assert 'state_dict' in torch.load(dst)
     assert sorted(os.listdir(tmp_path)) == ['c.py', 'dst.pth', 'src.pth']
-
-
-def converted(folder, name, num_classes=None):
-    """The answers' network as a checkpoint and its config."""
-    answers = Answers.load(name)
-    state = answers.draw()
-    if num_classes is not None:
-        state = {
-            key:
-            torch.rand(len(value), num_classes) if 'linears' in key else value
-            for key, value in state.items()
-        }
-    src, dst, config = (
-        str(folder / name) for name in ('src.pth', 'dst.pth', 'my_config.py'))
-    torch.save(dict(state_dict=state), src)
-    official_to_ride_mm.main([src, dst, '--config-out', config])
-    return config, dst
-
-
-@pytest.mark.parametrize('name', [
-    'r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10_shared', 'r10_ea',
-    'swin_t_2'
-])
-def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
-    config, checkpoint = converted(tmp_path, name)
-    answers = Answers.load(name)
-    cfg = Config.fromfile(config)
-    model = MODELS.build(cfg.model)
-    model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=True)
-    assert cfg.load_from == checkpoint
-    hooks = [hook.type for hook in cfg.custom_hooks]
-    routes = answers.num_experts is not None
-    assert ('TwoStageHook' in hooks) == routes
-    assert cfg.train_cfg.max_epochs % 100 == (5 if routes else 0)
-    for hook in cfg.custom_hooks:
-        HOOKS.build(hook)
-
-    recwarn.clear()
-    model = get_model(config, pretrained=checkpoint).eval()
-    assert not recwarn.list and not caplog.records
-    with torch.no_grad():
-        logits, used, *_ = model.infer(answers.images())
-    expected = answers.routed if routes else answers.ensemble
-    assert abs(logits - torch.tensor(expected)).max() < 1e-4
-    assert set(used.tolist()) == (
-        set(answers.num_experts) if routes else {len(answers.logits)})
-
-
-@pytest.mark.parametrize('name, num_classes, data', [
-    ('r32_4', 100, 'CIFAR100LT'),
-    ('r32_4', 10, 'CIFAR10LT'),
-    ('r32_4', 20, None),
-    ('r10_3', 365, 'PlacesLT'),
-    ('r10_3', 8142, 'INaturalist2018'),
-    ('swin_t_2', 1000, 'ImageNetLT'),
-])
-def test_data_of_a_config(tmp_path, name, num_classes, data):
-    config, checkpoint = converted(tmp_path, name, num_classes)
-    note = f'# No data set here has {num_classes} classes'
-    assert (note in open(config).read()) == (data is None)
-    cfg = Config.fromfile(config)
-    if data is not None:
-        assert cfg.train_dataloader.dataset.type == data
-    # nothing is left of the recipe's model
-    assert 'init_cfg' not in cfg.model
-    model = MODELS.build(cfg.model)
-    model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=True)
-
-
-def test_config_of_the_docs_trains_a_router(tmp_path):
-    _, checkpoint = converted(tmp_path, 'r10_3', 1000)
-    text = (ROOT / 'docs/checkpoints.md').read_text()
-    block = text.split('```python\n')[1].split('```')[0]
-    config = tmp_path / 'router.py'
-    config.write_text(block.replace('r50.py', 'my_config.py'))
-    cfg = Config.fromfile(config)
-    model = MODELS.build(cfg.model)
-    assert model.stage == 'router' and cfg.load_from == checkpoint
-    missing, extra = model.load_state_dict(
-        torch.load(checkpoint)['state_dict'], strict=False)
-    assert not extra
-    assert missing and all('router' in key for key in missing)
-    assert cfg.train_cfg.max_epochs == 5
-    assert [hook.type for hook in cfg.custom_hooks] == ['ClassCountsHook']
-    assert cfg.optim_wrapper.optimizer.type == 'SGD'
-
-
-def test_tools_take_a_converted_checkpoint(tmp_path, monkeypatch, capsys):
-    from test_configs import train_two_steps_a_stage, write_images
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    data_root = tmp_path / 'imagenet_lt'
-    write_images(data_root, 'ImageNet_LT')
-    config, checkpoint = converted(tmp_path, 'r10_ea', 1000)
-    monkeypatch.chdir(tmp_path)
-    load_tool(ROOT, 'test')([
-        config, checkpoint, '--cfg-options',
-        f'test_dataloader.dataset.data_root={data_root}',
-        'test_dataloader.num_workers=0', 'test_dataloader.batch_size=2'
-    ])
-    assert 'long_tail/overall' in capsys.readouterr().out
-
-    cfg = Config.fromfile(config)
-    for name in ('train', 'val', 'test'):
-        cfg[f'{name}_dataloader'].dataset.data_root = str(data_root)
-    runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
-    assert runner.model.stage == 'router'
-    # three at the end of one's own training, one of the official one
-    assert runner.model.head.router.num_updates == 3
 
 
 def test_back_and_forth_through_files(official, tmp_path, capsys):

@@ -1,5 +1,4 @@
 """docs/mmpretrain_tools.md: MMPretrain's own tools, run on a tiny training."""
-import importlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, load_tool
 from matplotlib import _tight_bbox
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -48,15 +47,7 @@ custom_hooks = [
 """
 
 
-def load(folder, name):
-    spec = importlib.util.spec_from_file_location(f'tools_{name}',
-                                                  ROOT / folder / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-launcher = load('tools', 'mmpretrain_tool')
+launcher = load_tool('tools/mmpretrain_tool.py')
 
 
 @pytest.fixture(scope='module')
@@ -73,8 +64,8 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('LOCAL_RANK', '0')
         patch.chdir(folder)
-        load('tools', 'train').main(['tiny.py', '--work-dir', 'run'])
-        load('tools', 'test').main([
+        load_tool('tools/train.py').main(['tiny.py', '--work-dir', 'run'])
+        load_tool('tools/test.py').main([
             'tiny.py', 'run/epoch_2.pth', '--out', 'pred.pkl', '--work-dir',
             'test'
         ])

@@ -1,5 +1,4 @@
 """tools/train.py and tools/test.py, and what a mistake of the user gets."""
-import importlib.util
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import load_tool
 from mmpretrain import get_model
 
 from ride_mm.engine import launch
@@ -63,22 +63,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def load_tool(root, name):
-    spec = importlib.util.spec_from_file_location(
-        f'tools_{name}', root / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+@pytest.fixture
+def train():
+    return load_tool('tools/train.py').main
 
 
 @pytest.fixture
-def train(root):
-    return load_tool(root, 'train')
-
-
-@pytest.fixture
-def test(root):
-    return load_tool(root, 'test')
+def test():
+    return load_tool('tools/test.py').main
 
 
 def weights(path):
