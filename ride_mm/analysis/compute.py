@@ -21,6 +21,7 @@ from ride_mm.models.utils import count_macs, macs_by_experts
 from ride_mm.utils.errors import UserError
 from .plots import plot_compute
 from .predictions import Predictions, read_predictions
+from .tradeoff import route
 
 # What a share may be off by, in percent, where it was rounded.
 _ROUNDING = 0.05
@@ -374,8 +375,12 @@ def _predicted_usage(path: Union[str, Path], model: ImageClassifier,
     if not isinstance(model, RIDEClassifier):
         raise UserError(f'{path}: predictions say how many experts images '
                         'used, the model has none')
-    shares, routed = predicted_shares(
-        read_predictions(path), model.macs(image_shape))
+    predictions = read_predictions(path)
+    if (predictions.router_logits is not None
+            and model.test_cfg['mode'] != 'ensemble'):
+        # All experts ran, and the routers tell which the config would ask.
+        predictions = route(predictions, model.test_cfg['threshold'])
+    shares, routed = predicted_shares(predictions, model.macs(image_shape))
     # Without a router every image used all experts.
     macs = expected_macs(compute.by_experts, shares) if routed else float(
         compute.ensemble)

@@ -85,17 +85,19 @@ def prefix_hits(expert_logits: np.ndarray,
 
 
 def experts_used(router_logits: np.ndarray,
-                 thresholds: Sequence[float]) -> np.ndarray:
+                 thresholds: Union[float, Sequence[float]]) -> np.ndarray:
     """Say how many experts each image runs.
 
     Args:
         router_logits (np.ndarray): Logits of the routers, (E - 1, N).
-        thresholds (Sequence[float]): One for each router, (E - 1, ).
+        thresholds (float | Sequence[float]): Of all routers, or one for
+            each, (E - 1, ).
 
     Returns:
         np.ndarray: 1..E with shape (N, ).
     """
-    probability = np.asarray(thresholds, dtype=np.float64)
+    probability = np.broadcast_to(
+        np.asarray(thresholds, dtype=np.float64), len(router_logits))
     with np.errstate(divide='ignore'):
         bounds = np.log(probability) - np.log1p(-probability)
     goes_on = router_logits > bounds[:, None]
@@ -103,13 +105,14 @@ def experts_used(router_logits: np.ndarray,
 
 
 def route(predictions: Predictions,
-          thresholds: Sequence[float]) -> Predictions:
+          thresholds: Union[float, Sequence[float]]) -> Predictions:
     """Make of the predictions of all experts those of the routed model.
 
     Args:
         predictions (Predictions): Of N images, with ``expert_logits``,
             ``router_logits`` and ``routed_compute``.
-        thresholds (Sequence[float]): One for each router, (E - 1, ).
+        thresholds (float | Sequence[float]): Of all routers, or one for
+            each, (E - 1, ).
 
     Returns:
         Predictions: The same images, with scores, labels, experts used and

@@ -303,6 +303,32 @@ def test_tool_with_predictions(tool, tmp_path, capsys, routed):
         tool(CIFAR, '--predictions', file, *options)
 
 
+@pytest.mark.parametrize('test_cfg, shares', [
+    ('mode=route', [25, 25, 50]),
+    ('threshold=[0.9,0.5]', [75, 0, 25]),
+    ('mode=ensemble', [0, 0, 100]),
+])
+def test_all_experts_count_as_the_config_routes(tool, tmp_path, tiny_model,
+                                                test_cfg, shares):
+    tiny_model.test_cfg.update(mode='ensemble', expert_logits=True)
+    model = MODELS.build(tiny_model).eval()
+    model.head.router.num_updates.fill_(1)
+    with torch.no_grad():
+        samples = model.predict(
+            torch.randn(4, 3, 16, 16),
+            [DataSample().set_gt_label(0) for _ in range(4)])
+    said = [[-1., 5.], [1., -1.], [1., 1.], [3., 1.]]
+    for sample, logits in zip(samples, said):
+        sample.router_logits = torch.tensor(logits)
+    file, figures = str(tmp_path / 'pred.pkl'), tmp_path / 'figures.json'
+    mmengine.dump([sample.to_dict() for sample in samples], file)
+    tool(CIFAR, '--shape', '16', '--predictions', file, '--json', figures,
+         '--cfg-options', 'model.backbone.depth=20',
+         'model.neck.expert.depth=20', 'model.head.num_classes=10',
+         'model.head.router.topk=5', f'model.test_cfg.{test_cfg}')
+    assert mmengine.load(figures)['usage']['shares'] == shares
+
+
 def test_tool_on_another_classifier(tool, tmp_path, capsys):
     config = tmp_path / 'plain.py'
     config.write_text(f'model = {PLAIN}')

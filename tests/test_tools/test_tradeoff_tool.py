@@ -1,25 +1,23 @@
-import importlib
 import json
 
 import mmengine
 import numpy as np
 import pytest
 import torch
+from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 
 from ride_mm.analysis import RoutingSimulator, read_own_predictions
 from ride_mm.utils.errors import UserError
 
+TOOL = 'tools/analysis/tradeoff.py'
 COUNTS = [500, 300, 200, 150, 90, 60, 40, 10, 8, 5]
 
 
 @pytest.fixture
-def tool(root, monkeypatch):
-    monkeypatch.syspath_prepend(root / 'tools/analysis')
-    # A module of this name is in the package too.
-    monkeypatch.delitem(importlib.sys.modules, 'tradeoff', raising=False)
-    module = importlib.import_module('tradeoff')
+def tool():
+    module = load_tool(TOOL)
     return lambda *args: module.main(list(map(str, args)))
 
 
@@ -69,6 +67,16 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, tmp_path,
     assert 'chosen' in out_text and f"{chosen['compute']:.4f}" in out_text
     with pytest.raises(UserError, match='--out-config .* not overwritten'):
         tool(predictions, '--budget', .75, '--out-config', out)
+
+
+@pytest.mark.parametrize('threshold, text', [
+    (.5, '0.5'),
+    ([.25, 1e-7], '0.25, 1e-07'),
+    (1 - 2**-30, '1 - 9.31e-10'),
+    ([0., 1.], '0, 1'),
+])
+def test_thresholds_can_be_told_apart(threshold, text):
+    assert load_tool(TOOL).threshold_text(threshold) == text
 
 
 def test_mistakes(tool, predictions, tmp_path, capsys):

@@ -83,7 +83,10 @@ def points_table(points: Dict[str, OperatingPoint]):
 
 def threshold_text(threshold) -> str:
     values = threshold if isinstance(threshold, list) else [threshold]
-    return ', '.join(f'{value:.6g}' for value in values)
+    # Near 1, where routers are sure, only the distance tells them apart.
+    return ', '.join(
+        f'1 - {1 - value:.3g}' if .999 < value < 1 else f'{value:.6g}'
+        for value in values)
 
 
 def candidates(simulator: RoutingSimulator, curve: Curve,

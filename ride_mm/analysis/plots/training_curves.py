@@ -1,6 +1,7 @@
 from pathlib import Path
-from typing import Dict, Sequence, Union
+from typing import Dict, List, Sequence, Union
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
@@ -37,12 +38,15 @@ def plot_training_curves(curves: TrainingCurves, path: Union[str,
         panels['loss'] = _losses(curves, ('loss', ))
     panels = {title: lines for title, lines in panels.items() if lines}
     shape = (len(panels), 1) if is_narrow() else (1, len(panels))
+    handles: List[Artist] = []
     figure = new_figure(2.6 * len(panels) + 1 if is_narrow() else 4.2)
     for axes, (title, lines) in zip(
             figure.subplots(*shape, squeeze=False).flat, panels.items()):
         _draw(axes, lines)
         axes.set_title(title, **PANEL_TITLE)
-        if len(lines) > 1:
+        if title == 'accuracy (%)':
+            handles += axes.get_lines()
+        elif len(lines) > 1:
             axes.legend(frameon=False, fontsize=9, handlelength=1)
         if curves.router_begin and 'router' not in title:
             axes.axvspan(
@@ -50,8 +54,9 @@ def plot_training_curves(curves: TrainingCurves, path: Union[str,
                 max(curves.losses) + .5,
                 **_STAGE_2,
                 linewidth=0)
-    handles = [Patch(**_STAGE_2, label='stage 2: the router')]
-    set_head(figure, _title(curves), handles if curves.router_begin else [])
+    if curves.router_begin:
+        handles.append(Patch(**_STAGE_2, label='stage 2: the router'))
+    set_head(figure, _title(curves), handles)
     return save(figure, path)
 
 
