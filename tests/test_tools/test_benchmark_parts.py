@@ -1,6 +1,7 @@
 """The parts of the benchmarks: turns, statistics, official code, ..."""
 import importlib
 import os
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -379,6 +380,66 @@ def test_pace_counts_steps_of_its_turn(import_tool, monkeypatch):
     assert steps == train_step._WARM_UP_STEPS + 1 + 2 + 5
     until_asked(3)
     assert referee.replies[2] == dict(seconds=3., steps=3, images=30)
+
+
+def test_pace_takes_the_bare_turns_itself(import_tool, monkeypatch):
+    train_step = import_tool('train_step')
+    now, bare_steps = [0.], []
+    monkeypatch.setattr(train_step.time, 'perf_counter', lambda: now[0])
+
+    def bare():
+        now[0] += .5
+        bare_steps.append(now[0])
+        return 8
+
+    ours, other = dict(seconds=3.), dict(seconds=4., bare=True)
+    referee = Asks(other, ours, other, ours)
+    pace = train_step.Pace(referee, 'cpu', prefetched=2)
+    pace.bare = bare
+    for _ in range(train_step._WARM_UP_STEPS):
+        assert not bare_steps
+        pace.step(10)
+    assert len(bare_steps) == 1 + 2 + 8
+    while len(referee.replies) < 4:
+        now[0] += 1.
+        pace.step(10)
+    assert referee.replies[1:] == [
+        dict(seconds=4., steps=8, images=64),
+        dict(seconds=3., steps=3, images=30),
+        dict(seconds=4., steps=8, images=64)
+    ]
+
+
+def test_bare_loop_trains_as_the_runner_does(import_tool, root, tmp_path):
+    """The same batches, the same weights after them."""
+    train_step = import_tool('train_step')
+    cfg = train_step.variants.load(
+        str(root / 'configs/ride_r32_digits_lt.py'), {})
+    train_step.variants.set_endless(cfg, str(tmp_path))
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+
+    def build():
+        runner = train_step.launch.build_runner(cfg)
+        runner._init_model_weights()
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.model.set_class_counts([9] * 10)
+        return runner.model.train(), runner
+
+    model, runner = build()
+    batches = list(islice(runner.build_dataloader(cfg.train_dataloader), 3))
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    for batch in batches:
+        model.train_step(batch, runner.optim_wrapper)
+    expected = {k: v.clone() for k, v in model.state_dict().items()}
+
+    model.load_state_dict(start)
+    runner.optim_wrapper.optimizer.state.clear()
+    loop = train_step.BareLoop(runner)
+    for batch in batches:
+        loop.keep(batch)
+    assert [loop() for _ in range(3)] == [len(b['inputs']) for b in batches]
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
 
 
 def test_summary_of_data(import_tool):

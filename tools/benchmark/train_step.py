@@ -3,23 +3,25 @@
 Contenders are
 
   ours      the ordinary runner of tools/train.py: its loader, hooks and log
-  bare      a bare PyTorch loop on the same model, batches in memory: what is
-            missing to it is what the framework costs
+  bare      a bare PyTorch loop on the model of ours and in its process,
+            batches in memory: what is missing to it is what the framework
+            costs
   single    one full-width network with a linear classifier and cross
             entropy, in the ordinary runner: what RIDE costs
   official  the official code, its own trainer and loader, as published:
             eager fp32 (needs --official); official-amp, official-amp-compiled
             and official-fp32-compiled are what it could do
 
-each in a process of its own. They are warmed up, which includes compiling,
-and then measured in turn, A B A B; ratios are taken within a round.
+each but bare in a process of its own. They are warmed up, which includes
+compiling, and then measured in turn, A B A B; ratios are taken within a round.
 """
 import argparse
 import time
-from itertools import cycle, islice
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 import report
@@ -55,7 +57,8 @@ class Pace:
 
     Args:
         referee (Referee): Asks for turns: ``dict(seconds=S)`` for the time
-            of steps, ``dict(memory=True)`` for their memory.
+            of steps, ``dict(memory=True)`` for their memory; with
+            ``bare=True`` for those of :attr:`bare`.
         device (str): "cpu" or "cuda".
         prefetched (int): Batches that may have been loaded while others had
             their turn; as many steps are not counted. Defaults to 0.
@@ -66,6 +69,8 @@ class Pace:
                  device: str,
                  prefetched: int = 0) -> None:
         self.info: dict = {}
+        #: Takes a step of a bare loop, and says how many images it had.
+        self.bare: Optional[Callable[[], int]] = None
         self._referee = referee
         self._device = device
         self._prefetched = prefetched
@@ -87,10 +92,22 @@ class Pace:
                 # the others need the memory
                 torch.cuda.empty_cache()
             request = self._referee.exchange(reply)
-            if 'memory' in request:
-                reply = yield from self._memory()
+            turn = (
+                self._memory() if 'memory' in request else self._timed(
+                    request['seconds']))
+            if request.get('bare'):
+                reply = self._drive(turn)
             else:
-                reply = yield from self._timed(request['seconds'])
+                reply = yield from turn
+
+    def _drive(self, turn: Iterator[None]) -> dict:
+        """Take the steps of a turn at once, in the bare loop."""
+        try:
+            next(turn)
+            while True:
+                turn.send(self.bare())
+        except StopIteration as stop:
+            return stop.value
 
     def _memory(self) -> Iterator[None]:
         peaks = []
@@ -133,41 +150,51 @@ class PaceHook(Hook):
 
     def before_train(self, runner) -> None:
         self.pace.info['parameters'] = count_parameters(runner.model)
+        self.pace.bare = self.bare = BareLoop(runner)
 
     def after_train_iter(self,
                          runner,
                          batch_idx,
                          data_batch=None,
                          outputs=None) -> None:
+        self.bare.keep(data_batch)
         self.pace.step(len(data_batch['inputs']))
 
 
-class BareLoop(PaceHook):
-    """Takes over before the first epoch, with what the runner has built."""
+class BareLoop:
+    """Steps of a bare PyTorch loop, with what the runner has built.
 
-    def before_train_epoch(self, runner) -> None:
-        model, wrapper = runner.model, runner.optim_wrapper
-        loader = runner.train_dataloader
-        batches = [
-            model.data_preprocessor(batch, training=True)
-            for batch in islice(loader, _BATCHES)
-        ]
-        # ends its workers
-        loader._iterator = None
-        model.train()
-        device = batches[0]['inputs'].device.type
+    Args:
+        runner (Runner): It has the model and the optimizer.
+    """
+
+    def __init__(self, runner) -> None:
+        self._model, self._wrapper = runner.model, runner.optim_wrapper
+        self._device = next(self._model.parameters()).device.type
+        self._amp = hasattr(self._wrapper, 'loss_scaler')
+        self._scaler = torch.amp.GradScaler(
+            self._device, enabled=self._amp and self._device == 'cuda')
+        self._batches: List[dict] = []
+        self._endless = cycle(self._batches)
+
+    def keep(self, batch: dict) -> None:
+        """Keep the first batches, to go round in them."""
+        if len(self._batches) < _BATCHES:
+            self._batches.append(
+                self._model.data_preprocessor(batch, training=True))
+
+    def __call__(self) -> int:
+        """Take a step, and say how many images it had."""
+        batch, wrapper = next(self._endless), self._wrapper
         dtype = getattr(wrapper, 'cast_dtype', None)
-        amp = hasattr(wrapper, 'loss_scaler')
-        scaler = torch.amp.GradScaler(device, enabled=amp and device == 'cuda')
-        for batch in cycle(batches):
-            with torch.autocast(device, dtype, enabled=amp):
-                losses = model(**batch, mode='loss')
-                loss = sum(losses.values())
-            scaler.scale(loss).backward()
-            scaler.step(wrapper.optimizer)
-            scaler.update()
-            wrapper.optimizer.zero_grad()
-            self.pace.step(len(batch['inputs']))
+        with torch.autocast(self._device, dtype, enabled=self._amp):
+            losses = self._model(**batch, mode='loss')
+            loss = sum(losses.values())
+        self._scaler.scale(loss).backward()
+        self._scaler.step(wrapper.optimizer)
+        self._scaler.update()
+        wrapper.optimizer.zero_grad()
+        return len(batch['inputs'])
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -185,11 +212,10 @@ def run_ours(referee: Referee, contender: str, variant: str, config: str,
         variants.set_synthetic(cfg)
     variants.set_variant(cfg, variant)
     variants.set_endless(cfg, work_dir)
-    workers = 0 if contender == 'bare' else cfg.train_dataloader.num_workers
+    workers = cfg.train_dataloader.num_workers
     pace = Pace(referee, device, prefetched=2 * workers)
     runner = launch.build_runner(cfg)
-    hook = BareLoop if contender == 'bare' else PaceHook
-    runner.register_hook(hook(pace))
+    runner.register_hook(PaceHook(pace))
     runner.train()
 
 
@@ -395,6 +421,12 @@ def check(args: argparse.Namespace) -> None:
         config_name(cfg)
 
 
+def process_of(key: tuple) -> tuple:
+    """Whose process a contender is in."""
+    name, variant = key
+    return 'ours' if name == 'bare' else name, variant
+
+
 def start(arena: Arena, args: argparse.Namespace, key: tuple):
     """Start a contender."""
     name, variant = key
@@ -426,17 +458,22 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         contenders = {}
         for key in keys:
             progress.update(task, description=f'warming up {" ".join(key)}')
-            contenders[key] = start(arena, args, key)
+            process = process_of(key)
+            if process not in contenders:
+                contenders[process] = start(arena, args, process)
+            contenders[key] = contenders[process]
             advance()
         progress.update(task, description='measuring')
+
+        def ask(key, **request):
+            return contenders[key].ask(dict(request, bare=key[0] == 'bare'))
+
         turns = take_turns(
-            {
-                key: lambda it=it: it.ask(dict(seconds=args.seconds))
-                for key, it in contenders.items()
-            }, args.rounds, advance)
+            {key: partial(ask, key, seconds=args.seconds)
+             for key in keys}, args.rounds, advance)
         memory = {}
-        for key, contender in contenders.items():
-            memory[key] = contender.ask(dict(memory=True))
+        for key in keys:
+            memory[key] = ask(key, memory=True)
             advance()
     infos = {key: contender.info for key, contender in contenders.items()}
     results = summarize(turns, infos, memory)
