@@ -1,4 +1,6 @@
 """RIDE for MMPretrain: importing it registers every part."""
+import warnings
+
 import mmcv
 import mmengine
 import mmpretrain
@@ -18,6 +20,11 @@ for _module, _minimum, _limit in _SUPPORTED:
         raise ImportError(
             f'ride_mm needs {_module.__name__}>={_minimum}, <{_limit}, found '
             f'{_module.__version__}')
+
+with warnings.catch_warnings():
+    # mmcv-lite says on import what it lacks; nothing here needs it.
+    warnings.filterwarnings('ignore', message='Fail to import')
+    import mmpretrain.models  # noqa: F401
 
 # Checkpoints are read safely and written whole, whoever does it.
 install_checkpoint_loader()

@@ -1,5 +1,4 @@
 import importlib.util
-import warnings
 from pathlib import Path
 
 import pytest
@@ -7,9 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-# mmcv-lite says on import what it lacks; nothing here needs it.
-warnings.filterwarnings('ignore', message='Fail to import')
-import ride_mm  # noqa: E402,F401
+import ride_mm  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 

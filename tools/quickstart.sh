@@ -11,8 +11,6 @@ out=work_dirs/quickstart
 log=$out/quickstart.log
 # for images this small, more threads cost more than they bring
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# mmcv-lite says on import what it lacks; nothing here needs it
-export PYTHONWARNINGS='ignore:Fail to import'
 
 # Of mmengine's log, without its long headers: progress, tables, problems ...
 readable() {

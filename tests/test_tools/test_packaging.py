@@ -127,3 +127,11 @@ def test_model_index(root):
         if not path.stem.endswith('_router')
     }
     assert {model['Config'] for model in models} == configs
+
+
+def test_import_says_nothing(root):
+    done = subprocess.run([sys.executable, '-c', 'import ride_mm'],
+                          cwd=root,
+                          capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

@@ -141,8 +141,6 @@ class Arena:
     """
 
     def __init__(self, device: str, threads: Optional[int] = None) -> None:
-        # mmcv-lite says on import what it lacks; nothing here needs it.
-        os.environ.setdefault('PYTHONWARNINGS', 'ignore:Fail to import')
         # A process that has looked for GPUs cannot be forked.
         method = 'spawn' if device == 'cuda' else 'forkserver'
         self._context = multiprocessing.get_context(method)

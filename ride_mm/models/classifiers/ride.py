@@ -309,7 +309,7 @@ class RIDEClassifier(ImageClassifier):
         back from "router": what it has frozen stays frozen.
 
         Args:
-            stage (str): "experts" or "router".
+            stage (str): "experts", "classifier" or "router".
 
         Raises:
             UserError: If there is no such stage, or no router to train.
