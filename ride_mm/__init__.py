@@ -1,4 +1,5 @@
 """RIDE for MMPretrain: importing it registers every part."""
+import importlib
 import warnings
 
 import mmcv
@@ -24,7 +25,7 @@ for _module, _minimum, _limit in _SUPPORTED:
 with warnings.catch_warnings():
     # mmcv-lite says on import what it lacks; nothing here needs it.
     warnings.filterwarnings('ignore', message='Fail to import')
-    import mmpretrain.models  # noqa: F401
+    importlib.import_module('mmpretrain.models')
 
 # Checkpoints are read safely and written whole, whoever does it.
 install_checkpoint_loader()

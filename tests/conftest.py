@@ -6,7 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-import ride_mm  # noqa: F401
+# Registers every part.
+importlib.import_module('ride_mm')
 
 ROOT = Path(__file__).resolve().parents[1]
 
