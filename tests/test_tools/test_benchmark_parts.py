@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+from ride_mm.engine import launch
 from ride_mm.utils.errors import UserError
 
 
@@ -358,11 +359,11 @@ class Asks:
 
 
 def test_pace_counts_steps_of_its_turn(import_tool, monkeypatch):
-    train_step = import_tool('train_step')
+    tool = import_tool('pace')
     now = [0.]
-    monkeypatch.setattr(train_step.time, 'perf_counter', lambda: now[0])
+    monkeypatch.setattr(tool.time, 'perf_counter', lambda: now[0])
     referee = Asks(dict(seconds=5.), dict(seconds=1.), dict(seconds=9.))
-    pace = train_step.Pace(referee, 'cpu', prefetched=2)
+    pace = tool.Pace(referee, 'cpu', prefetched=2)
     steps = 0
 
     def until_asked(number):
@@ -373,19 +374,19 @@ def test_pace_counts_steps_of_its_turn(import_tool, monkeypatch):
             pace.step(10)
 
     until_asked(1)
-    assert steps == train_step._WARM_UP_STEPS
+    assert steps == tool.WARM_UP_STEPS
     until_asked(2)
     # One step and what is prefetched are left out.
     assert referee.replies[1] == dict(seconds=5., steps=5, images=50)
-    assert steps == train_step._WARM_UP_STEPS + 1 + 2 + 5
+    assert steps == tool.WARM_UP_STEPS + 1 + 2 + 5
     until_asked(3)
     assert referee.replies[2] == dict(seconds=3., steps=3, images=30)
 
 
 def test_pace_takes_the_bare_turns_itself(import_tool, monkeypatch):
-    train_step = import_tool('train_step')
+    tool = import_tool('pace')
     now, bare_steps = [0.], []
-    monkeypatch.setattr(train_step.time, 'perf_counter', lambda: now[0])
+    monkeypatch.setattr(tool.time, 'perf_counter', lambda: now[0])
 
     def bare():
         now[0] += .5
@@ -394,9 +395,9 @@ def test_pace_takes_the_bare_turns_itself(import_tool, monkeypatch):
 
     ours, other = dict(seconds=3.), dict(seconds=4., bare=True)
     referee = Asks(other, ours, other, ours)
-    pace = train_step.Pace(referee, 'cpu', prefetched=2)
+    pace = tool.Pace(referee, 'cpu', prefetched=2)
     pace.bare = bare
-    for _ in range(train_step._WARM_UP_STEPS):
+    for _ in range(tool.WARM_UP_STEPS):
         assert not bare_steps
         pace.step(10)
     assert len(bare_steps) == 1 + 2 + 8
@@ -412,14 +413,13 @@ def test_pace_takes_the_bare_turns_itself(import_tool, monkeypatch):
 
 def test_bare_loop_trains_as_the_runner_does(import_tool, root, tmp_path):
     """The same batches, the same weights after them."""
-    train_step = import_tool('train_step')
-    cfg = train_step.variants.load(
-        str(root / 'configs/ride_r32_digits_lt.py'), {})
-    train_step.variants.set_endless(cfg, str(tmp_path))
+    variants = import_tool('variants')
+    cfg = variants.load(str(root / 'configs/ride_r32_digits_lt.py'), {})
+    variants.set_endless(cfg, str(tmp_path))
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
 
     def build():
-        runner = train_step.launch.build_runner(cfg)
+        runner = launch.build_runner(cfg)
         runner._init_model_weights()
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.model.set_class_counts([9] * 10)
@@ -434,7 +434,7 @@ def test_bare_loop_trains_as_the_runner_does(import_tool, root, tmp_path):
 
     model.load_state_dict(start)
     runner.optim_wrapper.optimizer.state.clear()
-    loop = train_step.BareLoop(runner)
+    loop = import_tool('pace').BareLoop(runner)
     for batch in batches:
         loop.keep(batch)
     assert [loop() for _ in range(3)] == [len(b['inputs']) for b in batches]
