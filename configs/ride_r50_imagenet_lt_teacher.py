@@ -1,4 +1,4 @@
-# The teacher of `ride_r50_imagenet_lt_distill.py`: 6 experts without a router.
+# The teacher of `ride_r50_imagenet_lt_distill.py`: 6 experts, no router.
 _base_ = './ride_r50_imagenet_lt.py'
 
 model = dict(num_experts=6, head=dict(router=None))

@@ -5,6 +5,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch import _inductor
 
 from ride_mm.datasets.draws import seed_everything
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
@@ -149,6 +150,30 @@ def test_the_compiler_chooses_the_memory_format(tiny_model):
     model.loss(images().contiguous(memory_format=torch.channels_last),
                samples())
     assert len(seen) == 1 and seen[0].is_contiguous()
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_compiled_code_is_kept_by_number_of_threads(threads):
+    """It holds the number, which the key of inductor's cache lacks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        options = ride.compile_options(True)
+    finally:
+        torch.set_num_threads(before)
+    assert options == dict(dynamic=False, options={'cpp.threads': threads})
+    assert set(options['options']) <= set(_inductor.list_options())
+
+
+@pytest.mark.parametrize('own', [
+    dict(backend='aot_eager'),
+    dict(mode='reduce-overhead'),
+    dict(options={'max_autotune': True}),
+])
+def test_options_of_the_compiler_are_the_users(own):
+    assert ride.compile_options(own) == dict(dynamic=False, **own)
+    assert ride.compile_options(dict(own, dynamic=True)) == dict(
+        dynamic=True, **own)
 
 
 # ------------------------------------------------------------- prediction
