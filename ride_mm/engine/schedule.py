@@ -1,4 +1,5 @@
 """A schedule of the same shape over fewer, or more, epochs."""
+import math
 from typing import Any, List
 
 from mmengine.config import Config
@@ -36,7 +37,9 @@ def scale_schedule(cfg: Config, epochs: int) -> None:
 
     The epochs of ``param_scheduler`` and ``begin`` of the custom hooks (such
     as ``DeferredReweightingHook``) move in proportion, to the nearest epoch
-    and to at least 1. The router's stage, which is short, keeps its length.
+    and to at least 1; a warm-up takes 2 epochs at least, see
+    :func:`check_warm_up`. The router's stage, which is short, keeps its
+    length.
 
     Args:
         cfg (Config): The config, changed in place.
@@ -55,9 +58,40 @@ def scale_schedule(cfg: Config, epochs: int) -> None:
         for key in _EPOCHS:
             if key in schedule:
                 schedule[key] = _scaled(schedule[key], epochs, old)
+        if _is_stuck(schedule):
+            schedule['end'] += 1
     for hook in cfg.get('custom_hooks') or []:
         if 'begin' in hook:
             hook['begin'] = _scaled(hook['begin'], epochs, old)
+
+
+def check_warm_up(cfg: Config) -> None:
+    """Refuse a linear warm-up that never leaves its first value.
+
+    MMEngine's ``LinearLR`` takes its first epoch at ``start_factor`` and
+    reaches ``end_factor`` in its last one: of a single epoch there is no
+    other, and the learning rate of the whole training would stay there.
+
+    Args:
+        cfg (Config): The config of a training.
+
+    Raises:
+        UserError: If there is such a warm-up.
+    """
+    for i, schedule in enumerate(_schedules(cfg)):
+        if _is_stuck(schedule):
+            raise UserError(
+                f'param_scheduler.{i} is a LinearLR of a single epoch, which '
+                'leaves the learning rate at start_factor for good; with '
+                f'param_scheduler.{i}.end={schedule["end"] + 1} the first '
+                'epoch warms up and the second has the whole learning rate')
+
+
+def _is_stuck(schedule: dict) -> bool:
+    epochs = schedule.get('end', math.inf) - schedule.get('begin', 0)
+    return (schedule.get('type') == 'LinearLR' and epochs == 1
+            and schedule.get('by_epoch', True)
+            and not schedule.get('convert_to_iter_based'))
 
 
 def _schedules(cfg: Config) -> List[dict]:

@@ -1,10 +1,13 @@
 import importlib
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from ride_mm.engine import launch
-from ride_mm.engine.schedule import first_stage_epochs, scale_schedule
+from ride_mm.engine.schedule import (check_warm_up, first_stage_epochs,
+                                     scale_schedule)
 from ride_mm.utils.errors import UserError
 
 
@@ -21,7 +24,7 @@ def test_two_stages(root):
     assert cfg.train_cfg.max_epochs == 25
     assert hooks_of(cfg)['DeferredReweightingHook'].begin == 16
     warm_up, steps = cfg.param_scheduler
-    assert warm_up.end == 1  # a tenth of 5 epochs, but not none
+    assert warm_up.end == 2  # a tenth of 5 epochs would be none
     assert warm_up.start_factor == 1 / 5
     assert steps.milestones == [16, 18]
     assert hooks_of(cfg)['TwoStageHook'].param_scheduler[0] == router
@@ -63,6 +66,52 @@ def test_the_rule_is_that_of_the_short_runs(root, monkeypatch):
         assert first_stage_epochs(scaled) == 10
         assert scaled.param_scheduler == by_hand.param_scheduler
         assert scaled.custom_hooks == by_hand.custom_hooks
+
+
+def learning_rates(schedules, epochs):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(schedule), default_args={
+            'optimizer': optimizer
+        }) for schedule in schedules
+    ]
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return rates
+
+
+def test_a_short_training_reaches_the_whole_learning_rate(root):
+    cfg = launch.load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
+    scale_schedule(cfg, 10)
+    check_warm_up(cfg)
+    assert learning_rates(cfg.param_scheduler, 10) == pytest.approx(
+        [0.02, *[0.1] * 7, 1e-3, 1e-5])
+
+
+def test_a_warm_up_that_never_ends(root):
+    cfg = launch.load_config(
+        str(root / 'configs/ride_r32_cifar100_lt.py'),
+        {'param_scheduler.0.end': 1})
+    assert learning_rates(cfg.param_scheduler, 3) == pytest.approx([0.02] * 3)
+    with pytest.raises(UserError, match='param_scheduler.0.end=2 the first'):
+        check_warm_up(cfg)
+
+
+@pytest.mark.parametrize('fine', [
+    dict(type='LinearLR', end=2),
+    dict(type='LinearLR', begin=1),
+    dict(type='LinearLR', end=1, by_epoch=False),
+    dict(type='LinearLR', end=1, by_epoch=True, convert_to_iter_based=True),
+    dict(type='MultiStepLR', milestones=[1], end=1),
+])
+def test_other_schedules_are_left_alone(fine):
+    check_warm_up(Config(dict(param_scheduler=fine)))
+    check_warm_up(Config(dict(param_scheduler=[fine])))
+    check_warm_up(Config(dict(param_scheduler=None)))
 
 
 def test_iterations_are_refused():

@@ -56,7 +56,7 @@ def test_commands_and_configs(root, short, monkeypatch, tmp_path):
         if 'DeferredReweightingHook' in hooks:
             assert hooks['DeferredReweightingHook'].begin == 8
         if name != 'crt':
-            assert cfg.param_scheduler[0].end == 1
+            assert cfg.param_scheduler[0].end == 2
             assert cfg.param_scheduler[1].milestones == [8, 9]
     assert 'work_dirs/short_runs/ride/epoch_10.pth' in shlex.join(
         commands['crt'])
