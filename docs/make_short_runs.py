@@ -131,11 +131,17 @@ def make_page(root: Path) -> str:
     """
     columns = ['recipe', 'all', *GROUPS, 'routed: all', 'config']
     lines = [columns, ['---'] * len(columns)]
+    missing = []
     for name, run in RUNS.items():
         path = result_file(root, name)
         if path.is_file():
             lines.append(_row(run, json.loads(path.read_text())['figures']))
-    return HEAD + ''.join(f"| {' | '.join(line)} |\n" for line in lines)
+        else:
+            missing.append(run.title)
+    page = HEAD + ''.join(f"| {' | '.join(line)} |\n" for line in lines)
+    if missing:
+        page += f"\nNot trained yet: {'; '.join(missing)}.\n"
+    return page
 
 
 def _row(run: Run, figures: Dict[str, dict]) -> List[str]:

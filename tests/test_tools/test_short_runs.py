@@ -81,10 +81,9 @@ def test_page(short, tmp_path):
             ride=dict(stage_1=figures(30.06), final=figures(29.))).items():
         (folder / f'{name}_seed0.json').write_text(
             json.dumps(dict(figures=content)))
-    rows = [
-        line for line in short.make_page(tmp_path).splitlines()
-        if line.startswith('| ')
-    ]
+    page = short.make_page(tmp_path)
+    assert 'Not trained yet: LDAM-DRW; balanced softmax; the teacher' in page
+    rows = [line for line in page.splitlines() if line.startswith('| ')]
     assert rows[2:] == [
         '| cross entropy | 20.0 | – | – | 1.2 | – | '
         '[`ce_r32_cifar100_lt.py`]'
@@ -92,6 +91,18 @@ def test_page(short, tmp_path):
         '| RIDE, 3 experts | 30.1 | – | – | 1.2 | 29.0 | '
         '[`ride_r32_cifar100_lt.py`](../configs/ride_r32_cifar100_lt.py) |',
     ]
+
+
+def test_the_committed_page(short):
+    short.main(['--check'])
+
+
+def test_a_page_that_is_out_of_date(short, monkeypatch, tmp_path):
+    (tmp_path / 'docs').mkdir()
+    (tmp_path / 'docs/short_runs.md').write_text('an older page')
+    monkeypatch.setattr(short, 'ROOT', tmp_path)
+    with pytest.raises(UserError, match='run python docs/make_short_runs.py'):
+        short.main(['--check'])
 
 
 def test_the_configs_exist(root, short):
