@@ -1,4 +1,4 @@
-"""A schedule of the same shape over fewer, or more, epochs."""
+"""Schedules by epochs: over fewer or more of them, and checked."""
 import math
 from typing import Any, List
 
