@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,28 @@ def test_expert_loss_is_the_sum_over_experts():
         losses['loss_diversity'],
         -0.45 * mean_divergence(logits,
                                 torch.ones(1).double()))
+
+
+def test_diversity_is_that_of_what_the_losses_fit():
+    head = build_head(
+        loss=[
+            dict(type='CrossEntropyLoss'),
+            dict(type='BalancedSoftmaxLoss'),
+            dict(type='LDAMLoss'),
+        ],
+        diversity=dict(type='DiversityLoss', weight=0.45))
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    losses = head.expert_loss(logits, labels, *head.sample_weights(labels))
+
+    fitted = logits.detach().numpy().copy()
+    fitted[1] += np.log(np.array(COUNTS) / sum(COUNTS))
+    p = np.exp(fitted) / np.exp(fitted).sum(-1, keepdims=True)
+    mean = np.exp(fitted.mean(0))
+    mean /= mean.sum(-1, keepdims=True)
+    divergence = (mean * np.log(mean / p)).sum() / len(labels)
+    assert losses['loss_diversity'].item() == pytest.approx(
+        -0.45 * divergence, rel=1e-6)
 
 
 def test_reweighted_loss_is_torch_weighted_mean():

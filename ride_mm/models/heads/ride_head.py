@@ -291,5 +291,19 @@ class RIDEHead(BaseModule):
                     avg_factor=divisor)
                 for module, score in zip(self.losses, scores)))
         if self.diversity is not None:
-            losses['loss_diversity'] = self.diversity(logits)
+            losses['loss_diversity'] = self.diversity(
+                self._fitted_logits(logits))
         return losses
+
+    def _fitted_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the losses fit to the training images, (E, N, K).
+
+        A loss that adds the prior hardly feels the tail's own logits: the
+        diversity loss, given these, would drive each expert to another
+        few-shot class for every image.
+        """
+        return torch.stack([
+            module.fitted_logits(score)
+            if hasattr(module, 'fitted_logits') else score
+            for module, score in zip(self.losses, logits)
+        ])

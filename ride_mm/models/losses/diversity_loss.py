@@ -97,7 +97,9 @@ class DiversityLoss(nn.Module):
     """Distribution-aware diversity loss of RIDE: pushes experts apart.
 
     Wang et al., "Long-tailed Recognition by Routing Diverse
-    Distribution-Aware Experts", ICLR 2021. Its two published forms differ:
+    Distribution-Aware Experts", ICLR 2021. Where the classification
+    loss adds the prior to the logits, it is given these sums. Its two
+    published forms differ:
 
     - ``form="official"`` (the authors' code): :func:`mean_divergence`, one
       temperature ``eta`` for all classes until re-weighting starts

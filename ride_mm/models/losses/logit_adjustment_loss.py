@@ -60,11 +60,15 @@ class LogitAdjustmentLoss(ClassCountsLoss):
         """Offsets of the logits, (K, )."""
         return self.tau * log_prior(class_counts)
 
+    def fitted_logits(self, cls_score: torch.Tensor) -> torch.Tensor:
+        """The logits that are fitted to the training images, (N, K)."""
+        return cls_score + self.class_values.to(cls_score.dtype)
+
     def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
                      target: torch.Tensor) -> torch.Tensor:
         """Cross entropies, (N, )."""
-        adjusted = cls_score + self.class_values.to(cls_score.dtype)
-        return F.cross_entropy(adjusted, target, reduction='none')
+        return F.cross_entropy(
+            self.fitted_logits(cls_score), target, reduction='none')
 
 
 @MODELS.register_module()
