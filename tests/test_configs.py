@@ -49,6 +49,7 @@ def test_config_builds(root, name, monkeypatch):
         METRICS.build(metric)
     stage_1 = cfg.train_cfg.max_epochs
     hooks = {hook.type: hook for hook in cfg.custom_hooks}
+    assert 'ClassCountsHook' in hooks
     if 'TwoStageHook' in hooks:
         stage_1 = hooks['TwoStageHook'].begin
         assert cfg.train_cfg.max_epochs == stage_1 + 5

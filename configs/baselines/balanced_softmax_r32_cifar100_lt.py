@@ -3,4 +3,3 @@
 _base_ = './ce_r32_cifar100_lt.py'
 
 model = dict(head=dict(loss=dict(type='BalancedSoftmaxLoss')))
-custom_hooks = [dict(type='ClassCountsHook')]

@@ -5,4 +5,5 @@ model = dict(
     head=dict(
         classifier=dict(_delete_=True, type='LinearClassifier'),
         loss=dict(_delete_=True, type='CrossEntropyLoss')))
-custom_hooks = []
+# for a test with model.test_cfg.logit_adjustment
+custom_hooks = [dict(type='ClassCountsHook')]
