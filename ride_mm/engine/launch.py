@@ -1,12 +1,13 @@
 """What tools/train.py and tools/test.py do to a config before they run it."""
 import argparse
 import copy
+import inspect
 import os
 import os.path as osp
 import re
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import Iterator, List, Optional
 
 import mmcv.cnn
 import torch
@@ -23,6 +24,7 @@ _PROFILE = ('imb_type', 'imb_factor', 'max_count')
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 # A typo differs in a letter or two; a new key is less alike than this.
 _TYPO_RATIO = 0.85
+_RUNNER_KEYS = inspect.signature(Runner).parameters.keys()
 # what CheckpointHook writes by number, and by `save_best`
 _CHECKPOINT = re.compile(r'((epoch|iter)_|best_.*_)\d+\.pth')
 
@@ -92,11 +94,13 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
         merged as mmengine does, with a warning.
 
     Raises:
-        UserError: If there is no such config or an option cannot be merged.
+        UserError: If there is no such config, an option cannot be merged or
+            nothing would read it.
     """
     check_config_path(path)
     cfg = Config.fromfile(path)
     if options:
+        check_top_level(cfg, options)
         if is_main_process():
             for hint in typo_hints(cfg, options):
                 print(f'warning: {hint}', file=sys.stderr, flush=True)
@@ -127,6 +131,33 @@ def check_config_path(path: str) -> None:
         hint = hint.replace(repr(stem), config)
     raise UserError(f'there is no config {path} (seen from {os.getcwd()}).'
                     f'{hint}')
+
+
+def check_top_level(cfg: Config, options: dict) -> None:
+    """Check that no option lacks the path to its place, as in
+    ``num_experts=4`` or ``data_root=...``, a variable of the config file.
+
+    Raises:
+        UserError: If one has the name of a setting inside the config, and
+            the runner reads none of that name at the top level.
+    """
+    read = {key: cfg[key] for key in _RUNNER_KEYS if key in cfg}
+    for key in options.keys() - _RUNNER_KEYS:
+        places = list(map(repr, _places(read, key)))
+        if places:
+            raise UserError(f'--cfg-options {key}: nothing reads {key} at the '
+                            f'top level. Did you mean {" or ".join(places)}?')
+
+
+def _places(node, name: str, prefix: str = '') -> Iterator[str]:
+    """Dotted keys of all settings of a name in a config."""
+    items = dict(enumerate(node)) if isinstance(node, (list, tuple)) else node
+    if not isinstance(items, dict):
+        return
+    for key, value in items.items():
+        if key == name:
+            yield f'{prefix}{key}'
+        yield from _places(value, name, f'{prefix}{key}.')
 
 
 def typo_hints(cfg: Config, options: dict) -> List[str]:

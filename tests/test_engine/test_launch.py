@@ -116,6 +116,40 @@ def test_new_and_existing_keys_are_no_typos(cfg, key):
     assert launch.typo_hints(cfg, {key: 1}) == []
 
 
+@pytest.mark.parametrize('key, places', [
+    ('depth', "'model.backbone.depth'"),
+    ('end', "'param_scheduler.0.end'"),
+    ('batch_size', "'train_dataloader.batch_size' or "
+     "'val_dataloader.batch_size' or 'test_dataloader.batch_size'"),
+    ('data_root', "'train_dataloader.dataset.data_root'"),
+])
+def test_an_option_without_its_path(config_path, key, places):
+    with open(config_path, 'a') as config:
+        config.write("data_root = 'here'\nstage_2 = dict(end=1)\n"
+                     "train_dataloader['dataset']['data_root'] = data_root\n")
+    with pytest.raises(UserError) as info:
+        launch.load_config(config_path, {key: 1})
+    assert str(info.value) == (
+        f'--cfg-options {key}: nothing reads {key} at the top level. '
+        f'Did you mean {places}?')
+
+
+@pytest.mark.parametrize('key', [
+    'compile', 'load_from', 'work_dir', 'my_own', 'tta_model',
+    'train_dataloader.num_workers', 'randomness.seed'
+])
+def test_options_at_their_place(config_path, key):
+    launch.load_config(config_path, {key: None})
+
+
+def test_what_the_runner_reads_at_the_top_level(config_path):
+    cfg = launch.load_config(config_path, {
+        'model.train_cfg': dict(augments=[]),
+        'train_cfg': dict(max_epochs=3)
+    })
+    launch.check_top_level(cfg, dict(train_cfg=1))
+
+
 class TestCompile:
 
     @pytest.mark.parametrize('value', [True, False, dict(mode='default')])
