@@ -17,6 +17,7 @@ from mmpretrain.registry import (DATA_SAMPLERS, DATASETS, HOOKS, METRICS,
 from PIL import Image
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT)) for folder in ('configs', 'configs/baselines')
@@ -231,7 +232,7 @@ def test_number_of_experts_and_imbalance_are_one_option(root, tmp_path):
     path.write_text(f"_base_ = '{root}/configs/ride_r32_cifar100_lt.py'\n"
                     'model = dict(num_experts=6)\n')
     assert MODELS.build(Config.fromfile(path).model).num_experts == 6
-    cfg = launch.load_config(
+    cfg = load_config(
         str(path), {
             'model.num_experts': 2,
             'train_dataloader.dataset.imb_factor': 0.1

@@ -7,6 +7,7 @@ import mmengine
 from mmengine.dist import is_main_process
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import run_tool
 
@@ -64,7 +65,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     dump_metrics = args.out_item == 'metrics'
 
-    cfg = launch.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     launch.set_work_dir(cfg, args.work_dir, args.config)
     launch.check_checkpoint_path(args.checkpoint)
     cfg.resume, cfg.load_from = False, args.checkpoint

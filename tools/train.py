@@ -4,6 +4,7 @@ import os
 from typing import Optional, Sequence
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.engine.schedule import check_warm_up
 from ride_mm.utils.errors import run_tool
 
@@ -37,7 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
-    cfg = launch.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     check_warm_up(cfg)
     launch.set_work_dir(cfg, args.work_dir, args.config)
     launch.set_resume(cfg, args.resume)

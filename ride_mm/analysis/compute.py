@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ride_mm.engine import launch
+from ride_mm.engine.config import innermost_dataset, load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.models import RIDEClassifier
 from ride_mm.models.utils import count_macs, macs_by_experts
@@ -237,7 +237,7 @@ def image_size(cfg: Config) -> Tuple[int, int]:
     Raises:
         UserError: If no transform of the training pipeline says it.
     """
-    dataset = launch.innermost_dataset(cfg.get('train_dataloader'))
+    dataset = innermost_dataset(cfg.get('train_dataloader'))
     for transform in reversed(dataset.get('pipeline', ())):
         for key in ('size', 'crop_size', 'scale'):
             size = transform.get(key)
@@ -331,7 +331,7 @@ def report_compute(config: Union[str, Path],
     Raises:
         UserError: If something does not fit the model.
     """
-    cfg = launch.load_config(str(config), cfg_options)
+    cfg = load_config(str(config), cfg_options)
     image_shape = (3, *(shape or image_size(cfg)))
     model = get_model(cfg)
     try:

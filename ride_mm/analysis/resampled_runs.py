@@ -14,6 +14,7 @@ from rich.progress import (BarColumn, Progress, TextColumn, TimeElapsedColumn,
 
 from ride_mm.datasets.class_counts import name_some
 from ride_mm.engine import launch
+from ride_mm.engine.config import follow_training_set, load_config
 from ride_mm.engine.schedule import first_stage_epochs, scale_schedule
 from ride_mm.utils.atomic_backend import AtomicLocalBackend
 from ride_mm.utils.errors import UserError
@@ -59,7 +60,7 @@ def prepare_config(path: Union[str, Path],
         UserError: If there is no such config, or no training set in it, or
             its schedule cannot be scaled.
     """
-    cfg = launch.load_config(str(path), options)
+    cfg = load_config(str(path), options)
     if 'dataset' not in (cfg.get('train_dataloader') or {}):
         raise UserError(f'{path} has no `train_dataloader.dataset`: there is '
                         'nothing to train.')
@@ -85,7 +86,7 @@ def _sample_training_set(cfg: Config) -> str:
             type='Bootstrap', dataset=whole, seed=0)
         return 'train_dataloader.dataset.seed'
     dataset.setdefault('max_count', available * 3 // 5)
-    launch.follow_training_set(cfg)
+    follow_training_set(cfg)
     dataset.subset_seed = 0
     return f'{key}.subset_seed'
 

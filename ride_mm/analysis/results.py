@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Pattern, Tuple, Union
 from mmengine.config import Config
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.utils.errors import UserError
 from .scalars import mean_losses, read_scalars, scalar_files
 
@@ -159,7 +160,7 @@ def _find_config(work_dir: Path) -> Path:
 
 
 def _load_config(path: Path, options: Optional[dict] = None) -> Config:
-    cfg = launch.load_config(str(path), options)
+    cfg = load_config(str(path), options)
     launch.set_dataloader_defaults(cfg)
     return cfg
 

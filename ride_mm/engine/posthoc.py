@@ -10,6 +10,7 @@ from torch import nn
 from ride_mm.utils.errors import UserError
 from ride_mm.version import __version__
 from . import launch
+from .config import load_config
 
 
 def load_runner(args: argparse.Namespace,
@@ -27,7 +28,7 @@ def load_runner(args: argparse.Namespace,
         Runner: Its ``model`` has the weights.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = launch.load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     if check is not None:
         check(cfg)
     launch.set_work_dir(cfg, args.work_dir, args.config)

@@ -21,20 +21,12 @@ val_cfg = dict()
 val_evaluator = dict(type='Accuracy')
 train_cfg = dict(by_epoch=True, max_epochs=2)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
-param_scheduler = [dict(type='LinearLR', end=5)]
 """
 
 
 @pytest.fixture
 def cfg():
     return Config.fromstring(CONFIG, '.py')
-
-
-@pytest.fixture
-def config_path(tmp_path):
-    path = tmp_path / 'ride_tiny.py'
-    path.write_text(CONFIG)
-    return str(path)
 
 
 def parse(*argv):
@@ -55,145 +47,6 @@ class TestArguments:
     @pytest.mark.parametrize('flag', ['--local_rank', '--local-rank'])
     def test_local_rank(self, flag):
         assert parse(f'{flag}=3').local_rank == 3
-
-
-class TestLoadConfig:
-
-    def test_options_are_merged(self, config_path):
-        cfg = launch.load_config(config_path, {
-            'train_cfg.max_epochs': 7,
-            'param_scheduler.0.end': 1
-        })
-        assert cfg.train_cfg.max_epochs == 7
-        assert cfg.param_scheduler[0].end == 1
-
-    def test_missing_config(self, config_path, tmp_path):
-        with pytest.raises(UserError) as info:
-            launch.load_config(str(tmp_path / 'ride_tinny.py'))
-        assert f'Did you mean {config_path}?' in str(info.value)
-
-    def test_missing_config_in_a_mistyped_folder(self, monkeypatch, tmp_path):
-        (tmp_path / 'configs').mkdir()
-        (tmp_path / 'configs' / 'ride_r50.py').touch()
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(
-                UserError, match='Did you mean configs/ride_r50.py'):
-            launch.load_config('config/ride_r50.py')
-
-    def test_option_into_a_value(self, config_path):
-        with pytest.raises(UserError, match='does not fit'):
-            launch.load_config(config_path, {'model.type.name': 1})
-
-    def test_typo_is_told_on_rank_0(self, config_path, capsys, monkeypatch):
-        options = {'train_cfg.max_epoch': 3}
-        launch.load_config(config_path, options)
-        message = capsys.readouterr().err
-        assert message.startswith('warning: --cfg-options')
-        assert "'max_epochs'" in message
-        monkeypatch.setenv('RANK', '1')
-        launch.load_config(config_path, options)
-        assert capsys.readouterr().err == ''
-
-
-@pytest.mark.parametrize('key, name', [
-    ('train_cfg.max_epoch', 'max_epochs'),
-    ('trian_cfg.max_epochs', 'train_cfg'),
-    ('train_dataloader.batchsize', 'batch_size'),
-    ('param_scheduler.0.typ', 'type'),
-])
-def test_typo_hints(cfg, key, name):
-    hints = launch.typo_hints(cfg, {key: 1})
-    assert len(hints) == 1
-    assert hints[0].endswith(f'Did you mean {name!r}?')
-
-
-@pytest.mark.parametrize('key', [
-    'train_cfg.max_epochs', 'train_cfg.val_begin', 'model.compile', 'compile',
-    'model.backbone.frozen_stages', 'optim_wrapper.loss_scale',
-    'param_scheduler.1.end', 'resume', 'work_dir', 'default_hooks.logger.x'
-])
-def test_new_and_existing_keys_are_no_typos(cfg, key):
-    assert launch.typo_hints(cfg, {key: 1}) == []
-
-
-@pytest.mark.parametrize('key, places', [
-    ('depth', "'model.backbone.depth'"),
-    ('end', "'param_scheduler.0.end'"),
-    ('batch_size', "'train_dataloader.batch_size' or "
-     "'val_dataloader.batch_size' or 'test_dataloader.batch_size'"),
-    ('data_root', "'train_dataloader.dataset.data_root'"),
-])
-def test_an_option_without_its_path(config_path, key, places):
-    with open(config_path, 'a') as config:
-        config.write("data_root = 'here'\nstage_2 = dict(end=1)\n"
-                     "train_dataloader['dataset']['data_root'] = data_root\n")
-    with pytest.raises(UserError) as info:
-        launch.load_config(config_path, {key: 1})
-    assert str(info.value) == (
-        f'--cfg-options {key}: nothing reads {key} at the top level. '
-        f'Did you mean {places}?')
-
-
-@pytest.mark.parametrize('key', [
-    'compile', 'load_from', 'work_dir', 'my_own', 'tta_model',
-    'train_dataloader.num_workers', 'randomness.seed'
-])
-def test_options_at_their_place(config_path, key):
-    launch.load_config(config_path, {key: None})
-
-
-def test_what_the_runner_reads_at_the_top_level(config_path):
-    cfg = launch.load_config(config_path, {
-        'model.train_cfg': dict(augments=[]),
-        'train_cfg': dict(max_epochs=3)
-    })
-    launch.check_top_level(cfg, dict(train_cfg=1))
-
-
-class TestCompile:
-
-    @pytest.mark.parametrize('value', [True, False, dict(mode='default')])
-    def test_moves_into_the_classifier(self, config_path, value):
-        cfg = launch.load_config(config_path, {'compile': value})
-        assert cfg.model.compile == value
-        assert 'compile' not in cfg
-
-    def test_other_models_leave_it_to_mmengine(self, config_path):
-        cfg = launch.load_config(config_path, {
-            'compile': True,
-            'model.type': 'ImageClassifier'
-        })
-        assert cfg.compile is True
-        assert 'compile' not in cfg.model
-
-    def test_not_asked_for(self, cfg):
-        launch.move_compile(cfg)
-        assert 'compile' not in cfg.model
-
-
-class TestTrainingProfile:
-    """One option is enough for another imbalance."""
-
-    def test_test_sets_follow_the_training_set(self, root):
-        cfg = launch.load_config(
-            str(root / 'configs/ride_r32_cifar100_lt.py'), {
-                'train_dataloader.dataset.imb_factor': 0.1,
-                'train_dataloader.dataset.max_count': 300,
-                'test_dataloader.dataset.imb_factor': 0.02
-            })
-        assert cfg.val_dataloader.dataset.imb_factor == 0.1
-        assert cfg.val_dataloader.dataset.imb_type == 'exp'
-        assert cfg.val_dataloader.dataset.max_count == 300
-        assert cfg.test_dataloader.dataset.max_count == 300
-        assert cfg.test_dataloader.dataset.imb_factor == 0.02
-
-    def test_other_data_sets_do_not(self, cfg):
-        cfg.train_dataloader.dataset.update(type='A', imb_factor=0.1)
-        cfg.val_dataloader.dataset.type = 'B'
-        launch.follow_training_set(cfg)
-        assert 'imb_factor' not in cfg.val_dataloader.dataset
-        cfg.val_dataloader = None
-        launch.follow_training_set(cfg)
 
 
 class TestDataloaders:

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.engine.schedule import (check_warm_up, first_stage_epochs,
                                      scale_schedule)
 from ride_mm.utils.errors import UserError
@@ -16,7 +16,7 @@ def hooks_of(cfg):
 
 
 def test_two_stages(root):
-    cfg = launch.load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
+    cfg = load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
     router = dict(hooks_of(cfg)['TwoStageHook'].param_scheduler[0])
     assert first_stage_epochs(cfg) == 200
     scale_schedule(cfg, 20)
@@ -31,7 +31,7 @@ def test_two_stages(root):
 
 
 def test_one_stage_and_a_cosine(root):
-    cfg = launch.load_config(str(root / 'configs/ride_swin_t_imagenet_lt.py'))
+    cfg = load_config(str(root / 'configs/ride_swin_t_imagenet_lt.py'))
     cfg.custom_hooks = None
     cfg.train_cfg.max_epochs = 300
     scale_schedule(cfg, 30)
@@ -60,7 +60,7 @@ def test_the_rule_is_that_of_the_short_runs(root, monkeypatch):
         if name == 'crt':  # ten epochs of its own
             continue
         path = str(root / 'configs' / run.config)
-        by_hand, scaled = launch.load_config(path), launch.load_config(path)
+        by_hand, scaled = load_config(path), load_config(path)
         by_hand.merge_from_dict(run.options)
         scale_schedule(scaled, 10)
         assert first_stage_epochs(scaled) == 10
@@ -85,7 +85,7 @@ def learning_rates(schedules, epochs):
 
 
 def test_a_short_training_reaches_the_whole_learning_rate(root):
-    cfg = launch.load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
+    cfg = load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
     scale_schedule(cfg, 10)
     check_warm_up(cfg)
     assert learning_rates(cfg.param_scheduler, 10) == pytest.approx(
@@ -93,7 +93,7 @@ def test_a_short_training_reaches_the_whole_learning_rate(root):
 
 
 def test_a_warm_up_that_never_ends(root):
-    cfg = launch.load_config(
+    cfg = load_config(
         str(root / 'configs/ride_r32_cifar100_lt.py'),
         {'param_scheduler.0.end': 1})
     assert learning_rates(cfg.param_scheduler, 3) == pytest.approx([0.02] * 3)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.evaluation.long_tail import long_tail_accuracy
 from ride_mm.utils.errors import UserError
 
@@ -218,7 +219,7 @@ def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
     states = []
     for name, epochs in (('whole', [2]), ('parts', [1, 2])):
         for max_epochs in epochs:
-            cfg = launch.load_config('stage.py')
+            cfg = load_config('stage.py')
             cfg.merge_from_dict({
                 'work_dir': name,
                 'train_cfg.max_epochs': max_epochs,

@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.utils.errors import UserError
 
 
@@ -44,7 +45,7 @@ def test_commands_and_configs(root, short, monkeypatch, tmp_path):
     for name, command in commands.items():
         config = command[2]
         options = command[command.index('--cfg-options') + 1:]
-        cfg = launch.load_config(str(root / config), parsed(options))
+        cfg = load_config(str(root / config), parsed(options))
         assert cfg.model.compile is True
         assert cfg.train_dataloader.num_workers == 1
         hooks = {hook.type: hook for hook in cfg.custom_hooks}

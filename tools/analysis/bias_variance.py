@@ -9,7 +9,7 @@ from mmengine.config import DictAction
 from ride_mm.analysis import (ResampledRuns, compare_bias_variance,
                               prepare_config, shared_starts)
 from ride_mm.analysis.plots.style import check_format
-from ride_mm.engine.launch import key_value
+from ride_mm.engine.config import key_value
 from ride_mm.utils.errors import UserError, run_tool
 
 TOOLS = Path(__file__).resolve().parents[1]

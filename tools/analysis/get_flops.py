@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 from mmengine.config import DictAction
 
 from ride_mm.analysis import report_compute
-from ride_mm.engine import launch
+from ride_mm.engine.config import key_value
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -62,7 +62,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        type=launch.key_value,
+        type=key_value,
         action=DictAction,
         metavar='KEY=VALUE',
         help='override settings of the config, such as model.num_experts=4')

@@ -11,6 +11,7 @@ from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
                               read_own_predictions)
 from ride_mm.analysis.plots import check_format
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import run_tool
 
@@ -97,7 +98,7 @@ def candidates(simulator: RoutingSimulator, curve: Curve,
 
 def write_config(path: str, run: dict, point: OperatingPoint) -> None:
     """Write the config of the run, which then routes by the threshold."""
-    cfg = launch.load_config(run['config'], run['options'])
+    cfg = load_config(run['config'], run['options'])
     cfg.model.test_cfg = dict(
         cfg.model.get('test_cfg') or {},
         mode='route',

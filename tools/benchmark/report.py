@@ -16,7 +16,7 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
                            TimeElapsedColumn, TimeRemainingColumn)
 from rich.table import Table
 
-from ride_mm.engine import launch
+from ride_mm.engine.config import key_value
 from ride_mm.utils.errors import UserError
 
 # Wide enough for any table where the output is a pipe or a file.
@@ -33,7 +33,7 @@ def common_arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        type=launch.key_value,
+        type=key_value,
         action=DictAction,
         default={},
         metavar='KEY=VALUE',

@@ -10,6 +10,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.analysis import image_size
 from ride_mm.datasets.long_tail import long_tail_profile
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.utils.errors import UserError
 
 VARIANTS = ('fp32', 'fp32-compiled', 'amp', 'amp-compiled')
@@ -31,7 +32,7 @@ def load(path: str, options: dict) -> Config:
     Raises:
         UserError: If the model is another one.
     """
-    cfg = launch.load_config(path, options)
+    cfg = load_config(path, options)
     kind = cfg.get('model', {}).get('type')
     if kind != 'RIDEClassifier':
         raise UserError(f'{path}: the benchmarks are for model.type='

@@ -5,6 +5,7 @@ from typing import Optional, Sequence
 
 from ride_mm.analysis import decoupling
 from ride_mm.engine import launch
+from ride_mm.engine.config import innermost_dataset
 from ride_mm.engine.posthoc import load_runner, write_checkpoint
 from ride_mm.utils.errors import run_tool
 
@@ -37,7 +38,7 @@ def training_loader(runner):
     """All training images, once, as a test sees them."""
     cfg = copy.deepcopy(runner.cfg.test_dataloader)
     cfg.dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
-    launch.innermost_dataset(cfg).pipeline = launch.innermost_dataset(
+    innermost_dataset(cfg).pipeline = innermost_dataset(
         runner.cfg.test_dataloader).pipeline
     return runner.build_dataloader(cfg)
 

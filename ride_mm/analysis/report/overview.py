@@ -3,7 +3,7 @@ from typing import Dict, List, Sequence
 
 from mmengine.config import Config
 
-from ride_mm.engine import launch
+from ride_mm.engine.config import innermost_dataset
 from .figures import FigureMaker
 from .findings import Findings
 from .page import Card, Facts, Note, Section
@@ -110,7 +110,7 @@ def describe_config(config: Config) -> Dict[str, str]:
                           for part in ('loss', 'diversity')))),
         'training set':
         _name(
-            launch.innermost_dataset(config.get('train_dataloader')),
+            innermost_dataset(config.get('train_dataloader')),
             'imb_type', 'imb_factor'),
         'training':
         ', '.join(_describe_training(config)),

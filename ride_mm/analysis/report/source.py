@@ -6,6 +6,7 @@ from typing import Iterable, Optional, Union
 from mmengine.config import Config
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import load_config
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
 from ..predictions import Predictions, read_own_predictions
@@ -97,7 +98,7 @@ def _open_work_dir(work_dir: Path, file: Path) -> Source:
 def _load_config(run: dict) -> Optional[Config]:
     if not Path(run['config']).is_file():
         return None
-    return launch.load_config(run['config'], run['options'])
+    return load_config(run['config'], run['options'])
 
 
 def _no_predictions(work_dir: Path, file: Path) -> UserError:

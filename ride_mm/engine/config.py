@@ -1,0 +1,177 @@
+"""Reading a config together with the options of the command line."""
+import argparse
+import inspect
+import os
+import os.path as osp
+import sys
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ride_mm.utils.errors import UserError, nearest
+from ride_mm.utils.rank import is_main_process
+
+# How the training images of a data set are chosen.
+_PROFILE = ('imb_type', 'imb_factor', 'max_count')
+# A typo differs in a letter or two; a new key is less alike than this.
+_TYPO_RATIO = 0.85
+_RUNNER_KEYS = inspect.signature(Runner).parameters.keys()
+
+
+def load_config(path: str, options: Optional[dict] = None) -> Config:
+    """Read a config and merge the options of the command line into it.
+
+    Args:
+        path (str): The config file.
+        options (dict, optional): ``--cfg-options``, by dotted key. Defaults
+            to None.
+
+    Returns:
+        Config: The config. A key among the options that looks like a typo is
+        merged as mmengine does, with a warning.
+
+    Raises:
+        UserError: If there is no such config, an option cannot be merged or
+            nothing would read it.
+    """
+    check_config_path(path)
+    cfg = Config.fromfile(path)
+    if options:
+        check_top_level(cfg, options)
+        if is_main_process():
+            for hint in typo_hints(cfg, options):
+                print(f'warning: {hint}', file=sys.stderr, flush=True)
+        try:
+            cfg.merge_from_dict(options)
+        except (AssertionError, KeyError, TypeError) as error:
+            raise UserError(f'--cfg-options {options} does not fit {path}: '
+                            f'{error}') from error
+    move_compile(cfg)
+    follow_training_set(cfg)
+    return cfg
+
+
+def check_config_path(path: str) -> None:
+    """Check that a config exists; name the nearest one if not.
+
+    Raises:
+        UserError: If ``path`` is not a file.
+    """
+    if osp.isfile(path):
+        return
+    known = {}
+    for folder in (Path(path).parent, Path('configs')):
+        for config in sorted(folder.glob('*.py')):
+            known.setdefault(config.stem, str(config))
+    hint = nearest(Path(path).stem, known)
+    for stem, config in known.items():
+        hint = hint.replace(repr(stem), config)
+    raise UserError(f'there is no config {path} (seen from {os.getcwd()}).'
+                    f'{hint}')
+
+
+def key_value(text: str) -> str:
+    """Check an argument of ``--cfg-options`` for argparse."""
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, found {text!r}')
+    return text
+
+
+def check_top_level(cfg: Config, options: dict) -> None:
+    """Check that no option lacks the path to its place, as in
+    ``num_experts=4`` or ``data_root=...``, a variable of the config file.
+
+    Raises:
+        UserError: If one has the name of a setting inside the config, and
+            the runner reads none of that name at the top level.
+    """
+    read = {key: cfg[key] for key in _RUNNER_KEYS if key in cfg}
+    for key in options.keys() - _RUNNER_KEYS:
+        places = list(map(repr, _places(read, key)))
+        if places:
+            raise UserError(f'--cfg-options {key}: nothing reads {key} at the '
+                            f'top level. Did you mean {" or ".join(places)}?')
+
+
+def _places(node, name: str, prefix: str = '') -> Iterator[str]:
+    """Dotted keys of all settings of a name in a config."""
+    items = dict(enumerate(node)) if isinstance(node, (list, tuple)) else node
+    if not isinstance(items, dict):
+        return
+    for key, value in items.items():
+        if key == name:
+            yield f'{prefix}{key}'
+        yield from _places(value, name, f'{prefix}{key}.')
+
+
+def typo_hints(cfg: Config, options: dict) -> List[str]:
+    """Find options whose key is not in the config but close to one.
+
+    New keys are legitimate (``model.backbone.frozen_stages=1``), so only
+    what is nearly an existing key is reported.
+
+    Args:
+        cfg (Config): The config before the options are merged.
+        options (dict): The options, by dotted key.
+
+    Returns:
+        List[str]: One line for each suspicious key.
+    """
+    hints = []
+    for key in options:
+        node, parts = cfg._cfg_dict, key.split('.')
+        for i, part in enumerate(parts):
+            if isinstance(node, (list, tuple)) and part.isdigit():
+                node = node[int(part)] if int(part) < len(node) else None
+            elif isinstance(node, dict) and part in node:
+                node = node[part]
+            else:
+                known = node if isinstance(node, dict) else ()
+                hint = nearest(part, known, cutoff=_TYPO_RATIO)
+                if hint:
+                    where = '.'.join(parts[:i + 1])
+                    hints.append(f'--cfg-options {key}: {where} is not in '
+                                 f'the config and is added to it.{hint}')
+                break
+    return hints
+
+
+def move_compile(cfg: Config) -> None:
+    """Let RIDEClassifier do what a top-level ``compile`` asks for.
+
+    mmengine would compile the whole ``train_step``, whose data samples and
+    optimizer break the graph; the classifier compiles its tensor part.
+    """
+    if is_ride(cfg) and 'compile' in cfg:
+        cfg.model.compile = cfg.pop('compile')
+
+
+def is_ride(cfg: Config) -> bool:
+    """Whether the model of a config is a RIDEClassifier."""
+    name = str(cfg.get('model', {}).get('type', ''))
+    return name.split('.')[-1] == 'RIDEClassifier'
+
+
+def innermost_dataset(loader: Optional[dict]) -> dict:
+    """Config of a data loader's data set, without its wrappers."""
+    dataset = (loader or {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+def follow_training_set(cfg: Config) -> None:
+    """Tell validation and test set how the training images were chosen.
+
+    Metrics group the classes by their training images, so another imbalance
+    is one option, ``train_dataloader.dataset.imb_factor``.
+    """
+    train = innermost_dataset(cfg.get('train_dataloader'))
+    for name in ('val_dataloader', 'test_dataloader'):
+        dataset = innermost_dataset(cfg.get(name))
+        if dataset.get('type') == train.get('type'):
+            for key in _PROFILE:
+                if key in train:
+                    dataset.setdefault(key, train[key])
