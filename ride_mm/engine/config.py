@@ -17,6 +17,7 @@ from ride_mm.utils.rank import is_main_process
 _PROFILE = ('imb_type', 'imb_factor', 'max_count')
 # A typo differs in a letter or two; a new key is less alike than this.
 _TYPO_RATIO = 0.85
+# What mmengine reads at the top level of a config.
 _RUNNER_KEYS = inspect.signature(Runner).parameters.keys()
 
 
@@ -88,7 +89,7 @@ def check_top_level(cfg: Config, options: dict) -> None:
             the runner reads none of that name at the top level.
     """
     read = {key: cfg[key] for key in _RUNNER_KEYS if key in cfg}
-    for key in options.keys() - _RUNNER_KEYS:
+    for key in sorted(options.keys() - _RUNNER_KEYS):
         places = list(map(repr, _places(read, key)))
         if places:
             raise UserError(f'--cfg-options {key}: nothing reads {key} at the '
