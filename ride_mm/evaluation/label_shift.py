@@ -8,6 +8,7 @@ from typing import Dict, Sequence
 import numpy as np
 import torch
 
+from ride_mm.datasets.class_counts import name_some
 from ride_mm.utils.errors import UserError
 
 # Sizes of the largest class over the smallest one, as SADE's tables have them.
@@ -117,7 +118,15 @@ def correct_prior(pred_score: torch.Tensor, prior: np.ndarray,
 
     Returns:
         torch.Tensor: Probabilities with shape (N, K), float64.
+
+    Raises:
+        UserError: If the model assumes that a class never occurs.
     """
+    never = np.flatnonzero(np.asarray(model_prior) <= 0)
+    if never.size:
+        raise UserError(f'the model assumes that class {name_some(never)} '
+                        'never occurs (no training images?): there are no '
+                        'scores of it to correct.')
     weights = torch.from_numpy(np.asarray(prior) / np.asarray(model_prior))
     scores = pred_score.double() * weights.to(pred_score.device)
     return scores / scores.sum(dim=1, keepdim=True)

@@ -59,6 +59,12 @@ def test_correction_is_bayes_rule():
     torch.testing.assert_close(same, scores)
 
 
+def test_class_that_was_never_seen_cannot_be_corrected():
+    scores = torch.tensor([[.5, .3, .2]])
+    with pytest.raises(UserError, match='class 1, 2 never occurs'):
+        correct_prior(scores, np.ones(3), np.array([7, 0, 0]))
+
+
 def test_one_class_and_wrong_ratio():
     assert shifted_prior([7], 50).tolist() == [1.]
     with pytest.raises(UserError, match='1 or more, but got 0.5'):
