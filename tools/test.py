@@ -89,7 +89,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         launch.enable_tta(cfg)
     launch.set_launcher(cfg, args.launcher)
 
-    runner = launch.build_runner(cfg)
+    runner = launch.build_runner(cfg, launch.TestRunner)
     if args.fuse_conv_bn:
         launch.fuse_conv_bn(runner)
     if args.out and not dump_metrics:

@@ -261,5 +261,5 @@ def _write_json(figures: Dict[str, Figures], all_runs: Sequence[ResampledRuns],
             groups=figures[runs.name])
         for runs in all_runs
     }
-    mmengine.dump(content, str(path), indent=2)
+    mmengine.dump(content, str(path), file_format='json', indent=2)
     return Path(path)

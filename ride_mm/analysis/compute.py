@@ -19,7 +19,7 @@ from ride_mm.evaluation.tables import build_table
 from ride_mm.models import RIDEClassifier
 from ride_mm.models.utils import count_macs, macs_by_experts
 from ride_mm.utils.errors import UserError
-from .plots import plot_compute
+from .plots import check_format, plot_compute
 from .predictions import Predictions, read_predictions
 from .tradeoff import route
 
@@ -217,18 +217,24 @@ def predicted_shares(predictions: Predictions,
                         f'experts, the model has {most}')
     shares = 100 * np.bincount(used, minlength=most + 1)[1:] / used.size
     everything = macs_by_experts(macs, routed=False)[-1]
+    misfits = {}
     for routed in (True, False):
         spent = np.array(macs_by_experts(macs, routed)) / everything
+        expected = spent[used - 1]
         fits = np.isclose(
-            predictions.relative_compute, spent[used - 1], rtol=1e-6, atol=0)
+            predictions.relative_compute, expected, rtol=1e-6, atol=0)
         if fits.all():
             return shares.tolist(), routed
-    odd = np.flatnonzero(~fits)[0]
+        misfits[routed] = np.abs(predictions.relative_compute - expected)
+    # The variant that fits better says more of what is wrong.
+    routed = min(misfits, key=lambda variant: misfits[variant].sum())
+    odd = misfits[routed].argmax()
+    spent = macs_by_experts(macs, routed)[used[odd] - 1] / everything
     raise UserError(
         f'an image of the predictions used {used[odd]} of {most} experts for '
-        f'{predictions.relative_compute[odd]:.4f} of the compute of all, in '
-        f'this config it is {spent[used[odd] - 1]:.4f}: were they made with '
-        'another config, or other image sizes?')
+        f'{predictions.relative_compute[odd]:.8g} of the compute of all, in '
+        f'this config it is {spent:.8g}: were they made with another config, '
+        'or other image sizes?')
 
 
 def image_size(cfg: Config) -> Tuple[int, int]:
@@ -331,6 +337,8 @@ def report_compute(config: Union[str, Path],
     Raises:
         UserError: If something does not fit the model.
     """
+    if plot_file is not None:
+        check_format(plot_file)
     cfg = load_config(str(config), cfg_options)
     image_shape = (3, *(shape or image_size(cfg)))
     model = get_model(cfg)
@@ -358,7 +366,7 @@ def report_compute(config: Union[str, Path],
         **asdict(compute),
         usage=None if usage is None else asdict(usage))
     if json_file is not None:
-        mmengine.dump(figures, str(json_file), indent=2)
+        mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         print(json_file)
     if plot_file is not None:
         print(_draw(compute, usage, plot_file))

@@ -120,8 +120,16 @@ def read_predictions(path: Union[str, Path]) -> Predictions:
             samples = _SafeUnpickler(file).load()
     except Exception as e:  # a wrong file can break the unpickler anyhow
         raise _wrong_file(path, f'{e or type(e).__name__}') from e
-    _validate_samples(path, samples)
+    try:
+        return _parse(path, samples)
+    except UserError:
+        raise
+    except (AttributeError, RuntimeError, TypeError, ValueError) as e:
+        raise _wrong_file(path, str(e)) from e
 
+
+def _parse(path: Path, samples: Any) -> Predictions:
+    _validate_samples(path, samples)
     scores = _stacked(path, samples, 'pred_score')
     logits = _stacked(path, samples, 'expert_logits')
     routers = _stacked(path, samples, 'router_logits')

@@ -4,7 +4,6 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 import mmengine
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 from rich import box
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from ride_mm.datasets.class_counts import (GROUPS, Thresholds,
                                            resolve_thresholds)
+from ride_mm.engine.config import load_config
 from ride_mm.evaluation import (accuracy_by_class, calibration, correct_prior,
                                 expert_figures, expert_usage,
                                 long_tail_accuracy, score_quality,
@@ -29,8 +29,10 @@ from .plots import plot_accuracy_by_class, plot_expert_usage
 from .predictions import Predictions, read_predictions
 
 
-def load_test_classes(config: Union[str, Path]
-                      ) -> Tuple[np.ndarray, Thresholds, dict, int]:
+def load_test_classes(
+    config: Union[str, Path],
+    options: Optional[dict] = None
+) -> Tuple[np.ndarray, Thresholds, dict, int]:
     """Read from a config what the test images are grouped by.
 
     ``thresholds`` and ``class_counts`` of a ``LongTailMetric`` in the
@@ -39,6 +41,8 @@ def load_test_classes(config: Union[str, Path]
 
     Args:
         config (str | Path): The config file.
+        options (dict, optional): What to override in it, by dotted key.
+            Defaults to None.
 
     Returns:
         tuple: Training images per class with shape (K, ), the definition
@@ -48,7 +52,7 @@ def load_test_classes(config: Union[str, Path]
         UserError: If the config has no test dataset, or this one no class
             counts.
     """
-    cfg = Config.fromfile(config)
+    cfg = load_config(str(config), options)
     dataset_cfg = cfg.get('test_dataloader', {}).get('dataset')
     if dataset_cfg is None:
         raise UserError(f'{config} has no `test_dataloader.dataset`, from '
@@ -312,8 +316,11 @@ def summarize_file(config: Union[str, Path],
                    predictions_file: Union[str, Path],
                    out_dir: Union[str, Path, None] = None,
                    json_file: Union[str, Path, None] = None,
-                   model_prior: Optional[str] = None) -> Dict[str, float]:
+                   model_prior: Optional[str] = None,
+                   cfg_options: Optional[dict] = None) -> Dict[str, float]:
     """Print and draw a summary of a file of predictions.
+
+    The options of the test, which the predictions tell, hold here as well.
 
     Args:
         config (str | Path): The config that the predictions were made with.
@@ -323,6 +330,8 @@ def summarize_file(config: Union[str, Path],
         json_file (str | Path, optional): Where to write the figures as JSON.
             Defaults to None, which means nowhere.
         model_prior (str, optional): See :func:`summarize`. Defaults to None.
+        cfg_options (dict, optional): Settings of the config to override,
+            such as where the data is now. Defaults to None.
 
     Returns:
         dict[str, float]: The figures of :func:`summarize`.
@@ -332,12 +341,15 @@ def summarize_file(config: Union[str, Path],
             together.
     """
     predictions = read_predictions(predictions_file)
-    counts, thresholds, meta, num_images = load_test_classes(config)
+    run = predictions.run or {}
+    options = {**run.get('options', {}), **(cfg_options or {})}
+    counts, thresholds, meta, num_images = load_test_classes(config, options)
     if len(predictions) != num_images:
         raise UserError(
             f'{predictions_file} holds predictions for {len(predictions)} '
             f'images, but the test dataset of {config} has {num_images}. '
             'Were they made with another config?')
+    _check_groups(predictions_file, run, config, counts, thresholds)
     figures = summarize(predictions, counts, thresholds, model_prior)
 
     # Wide enough for any number of experts, also where the output is a pipe.
@@ -351,8 +363,19 @@ def summarize_file(config: Union[str, Path],
                            or Path(predictions_file).parent, thresholds,
                            meta.get('classes'))
     if json_file is not None:
-        mmengine.dump(figures, str(json_file), indent=2)
+        mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         written.append(json_file)
     for path in written:
         print(path)
     return figures
+
+
+def _check_groups(file: Union[str, Path], run: dict, config: Union[str, Path],
+                  counts: np.ndarray, thresholds: Thresholds) -> None:
+    """Check that classes are grouped as in the test, where that is known."""
+    for key, found in (('class_counts', counts.tolist()), ('thresholds',
+                                                           thresholds)):
+        if run.get(key) not in (None, found):
+            raise UserError(
+                f'{file} was tested with other {key} than {config} has. Name '
+                f'the config of the test, {run["config"]}.')

@@ -34,11 +34,15 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
         merged as mmengine does, with a warning.
 
     Raises:
-        UserError: If there is no such config, an option cannot be merged or
-            nothing would read it.
+        UserError: If there is no such config, or none in the file, an option
+            cannot be merged or nothing would read it.
     """
     check_config_path(path)
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f'{path} cannot be read as a config: '
+                        f'{error}') from error
     if options:
         check_top_level(cfg, options)
         if is_main_process():

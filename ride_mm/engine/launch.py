@@ -5,12 +5,13 @@ import os
 import os.path as osp
 import re
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Type
 
 import mmcv.cnn
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -287,8 +288,9 @@ def check_output_file(path: str,
             '--out'.
 
     Raises:
-        UserError: If the file exists (no result is overwritten) or its name
-            does not end in one of ``suffixes``.
+        UserError: If the file exists (no result is overwritten), its name
+            does not end in one of ``suffixes`` or there can be no folder of
+            it.
     """
     if not path.endswith(suffixes):
         raise UserError(f'{option} {path}: the name has to end in '
@@ -296,14 +298,39 @@ def check_output_file(path: str,
     if is_main_process() and osp.exists(path):
         raise UserError(f'{option} {path} exists and is not overwritten: name '
                         'another file or remove this one.')
-    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+    try:
+        os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{option} {path} cannot be written: '
+                        f'{error.strerror}.') from error
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config asks for."""
+class TestRunner(Runner):
+    """Keeps the config of a test with its log: in the work_dir lies that of
+    the training, which routes where a test may run all experts."""
+    __test__ = False  # nothing for pytest
+
+    @master_only
+    def dump_config(self) -> None:
+        """Dump the config into the folder of the log."""
+        name = osp.basename(self.cfg.filename or 'config.py')
+        self.cfg.dump(osp.join(self._log_dir, name))
+
+
+def build_runner(cfg: Config, runner_class: Type[Runner] = Runner) -> Runner:
+    """Build the runner that the config asks for.
+
+    Args:
+        cfg (Config): The config.
+        runner_class (type): What is built where the config asks for none.
+            Defaults to Runner.
+
+    Returns:
+        Runner: The runner.
+    """
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    return runner_class.from_cfg(cfg)
 
 
 def fuse_conv_bn(runner: Runner) -> None:

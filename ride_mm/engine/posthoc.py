@@ -1,16 +1,22 @@
 """What tools share that change a trained model without training it."""
 import argparse
 import os
-from typing import Callable, Optional, Tuple
+from typing import Callable, Hashable, List, Optional, Tuple
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, save_checkpoint
+from mmpretrain.registry import DATASETS
 from torch import nn
 
 from ride_mm.utils.errors import UserError
 from ride_mm.version import __version__
 from . import launch
 from .config import load_config
+
+# Data sets hold some images twice: CIFAR in training and test set.
+_DUPLICATES = .1
 
 
 def load_runner(args: argparse.Namespace,
@@ -38,27 +44,46 @@ def load_runner(args: argparse.Namespace,
         cfg.custom_hooks = [dict(type='NewClassifiersHook')]
     launch.set_dataloader_defaults(cfg)
     launch.set_launcher(cfg, args.launcher)
-    runner = launch.build_runner(cfg)
+    runner = launch.build_runner(cfg, launch.TestRunner)
     runner.load_or_resume()
     return runner
 
 
 def check_val_set(cfg: Config) -> None:
-    """Refuse to choose anything on the test set.
+    """Refuse to choose anything on images of the test or the training set.
 
     Raises:
-        UserError: If validation and test images are the same, or there are
-            no validation images.
+        UserError: If more than a tenth of the validation images are among
+            those, or there are no validation images.
     """
     if cfg.get('val_dataloader') is None:
         raise UserError('the config has no val_dataloader, on whose images '
                         'to choose')
-    if cfg.val_dataloader.dataset == cfg.test_dataloader.dataset:
-        raise UserError(
-            "the config's val_dataloader has the test set, on which nothing "
-            'is chosen: train without some images and set val_dataloader.'
-            "dataset=dict(type='HoldOut', held_out=True, dataset=...), see "
-            'docs/recipes.md')
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    images = _images(cfg.val_dataloader)
+    for name in ('test', 'train'):
+        others = set(_images(cfg.get(f'{name}_dataloader')))
+        known = sum(image in others for image in images)
+        if known > _DUPLICATES * len(images):
+            raise UserError(
+                f"{known} of {len(images)} images of the config's "
+                f'val_dataloader are in the {name} set, on which nothing is '
+                'chosen: train without some images and set val_dataloader.'
+                "dataset=dict(type='HoldOut', held_out=True, dataset=...), "
+                'see docs/recipes.md')
+
+
+def _images(loader: Optional[dict]) -> List[Hashable]:
+    """What tells the images of a data loader's data set from others."""
+    if loader is None:
+        return []
+    dataset = DATASETS.build(loader['dataset'])
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    return [
+        np.asarray(info['img']).tobytes()
+        if 'img' in info else os.path.realpath(info['img_path'])
+        for info in infos
+    ]
 
 
 def write_checkpoint(model: nn.Module,

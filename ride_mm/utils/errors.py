@@ -66,20 +66,25 @@ def user_message(error: UserError) -> str:
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a command line tool; end a :class:`UserError` as one line.
+    """Run a command line tool; end a :class:`UserError` as one line, and so
+    what the system says of a file.
 
     The line goes to stderr and the exit status is 2. Other exceptions keep
-    their trace; ``RIDE_MM_DEBUG=1`` shows it for user errors as well.
+    their trace; ``RIDE_MM_DEBUG=1`` shows it for these as well.
 
     Args:
         main (Callable): The tool.
     """
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
         if os.environ.get('RIDE_MM_DEBUG', '0') not in ('', '0'):
             raise
         if int(os.environ.get('RANK', 0)):
             time.sleep(_RANK_DELAY)
-        print(f'error: {user_message(error)}', file=sys.stderr, flush=True)
+        message = f'{error.filename}: {error.strerror}' if isinstance(
+            error, OSError) else user_message(error)
+        print(f'error: {message}', file=sys.stderr, flush=True)
         sys.exit(2)

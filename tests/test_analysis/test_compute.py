@@ -1,5 +1,6 @@
 """Compute by part, and what is expected of it under routing."""
 import json
+import re
 
 import mmengine
 import numpy as np
@@ -213,6 +214,12 @@ def test_predictions_of_something_else(routed):
     predictions = predict(model, images)
     with pytest.raises(UserError, match='another config, or other image siz'):
         predicted_shares(predictions, model.macs((3, 32, 32)))
+    # Where all experts ran, the two figures differ by the routers alone.
+    model.test_cfg.update(threshold=0)
+    with pytest.raises(UserError, match='config') as info:
+        predicted_shares(predict(model, images), model.macs((3, 32, 32)))
+    first, second = re.findall(r'1\.0\d+', str(info.value))
+    assert first > second
     macs = model.macs((3, 16, 16))
     macs['experts'].pop()
     model.test_cfg.update(mode='ensemble')

@@ -126,6 +126,10 @@ def test_model_without_experts_or_scores(tmp_path):
     ([make_sample([0, 1])], 'exactly one true label'),
     ([make_sample(num_experts_used=1)], 'only one of `num_experts_used`'),
     ([make_sample(), make_sample(extra=1)], 'differ: only one has `extra`'),
+    ([dict(make_sample(), pred_score='high')], 'not a file of predictions'),
+    ([dict(make_sample(), gt_label='cat')], 'not a file of predictions'),
+    ([make_sample(),
+      dict(make_sample(), pred_score=torch.ones(9))], 'not a file of'),
 ])
 def test_wrong_content(tmp_path, content, message):
     file = tmp_path / 'predictions.pkl'

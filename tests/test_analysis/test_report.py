@@ -393,7 +393,7 @@ def test_predictions_that_do_not_belong_there(run, tmp_path):
     with pytest.raises(
             UserError,
             match='weights that are not in .*epoch_3.*'
-            'fingerprint.*newest one is epoch_4.pth'):
+            'fingerprint.*Test .*epoch_4.pth with its own config'):
         write_report(run.path, tmp_path / 'a.html')
     # made of the last ones, such as with a temperature, or the best ones
     (run.path / 'calibrated.pth').write_bytes(b'weights')

@@ -108,6 +108,35 @@ def test_options_of_the_metric_hold(workspace):
     assert 'long_tail/many' not in summarize_file(config, file)
 
 
+def test_options_of_the_test_hold(workspace):
+    config, file, samples = workspace(metric='thresholds=(5, 59)')
+    run = dict(
+        config='config.py',
+        options={'test_evaluator.1.thresholds': [20, 100]},
+        class_counts=COUNTS,
+        thresholds=(20, 100))
+    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    assert 'long_tail/few' in summarize_file(config, file)
+    # What is asked for now is another matter, and not that test.
+    with pytest.raises(UserError, match='other thresholds than'):
+        summarize_file(
+            config,
+            file,
+            cfg_options={'test_evaluator.1.thresholds': [5, 59]})
+    with pytest.raises(UserError, match='other class_counts.*config.py'):
+        summarize_file(
+            config,
+            file,
+            cfg_options={'test_dataloader.dataset.metainfo.class_counts':
+                         [150, 60, 11]})
+
+
+def test_figures_are_json_whatever_the_file_is_called(workspace, tmp_path):
+    config, file, _ = workspace()
+    figures = summarize_file(config, file, json_file=tmp_path / 'figures')
+    assert json.loads((tmp_path / 'figures').read_text()) == figures
+
+
 def test_correction_for_a_known_shift():
     """By hand: a test set like the training set, and one the other way."""
     counts = [30, 10]

@@ -111,6 +111,15 @@ def test_options_at_their_place(config_path, key):
     config.load_config(config_path, {key: None})
 
 
+@pytest.mark.parametrize('name, content', [('a.py', 'x = = 1'),
+                                           ('README.md', '# ride_mm'),
+                                           ('b.py', "_base_ = './none.py'")])
+def test_what_is_no_config(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f'{name} cannot be read as a config'):
+        config.load_config(str(tmp_path / name))
+
+
 def test_what_the_runner_reads_at_the_top_level(config_path):
     cfg = config.load_config(config_path, {
         'model.train_cfg': dict(augments=[]),

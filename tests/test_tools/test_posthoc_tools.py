@@ -262,6 +262,12 @@ def test_mistakes(root, tool, tmp_path, capsys):
     with pytest.raises(UserError, match='on which nothing is chosen'):
         tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
              checkpoint, '--out', 'new.pth')
+    # The same images, although the data sets are not written alike.
+    for option, name in (('imb_factor=.05', 'test'), ('split=train', 'train')):
+        with pytest.raises(UserError, match=f'are in the {name} set, on'):
+            tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
+                 checkpoint, '--out', 'new.pth', '--cfg-options',
+                 f'val_dataloader.dataset.{option}')
     with pytest.raises(UserError, match='config has no val_dataloader'):
         tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth',
              '--cfg-options', 'val_dataloader=None')

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import load_tool
+from mmengine.config import Config
 from mmpretrain import get_model
 
 from ride_mm.engine import launch
@@ -101,7 +102,11 @@ def test_train_resume_and_test(folder, train, test):
         assert torch.equal(value, resumed['state_dict'][name])
 
     checkpoint = str(run / 'epoch_2.pth')
+    trained = (run / 'tiny.py').read_bytes()
     test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
+    assert (run / 'tiny.py').read_bytes() == trained
+    kept = [Config.fromfile(path) for path in run.glob('*/tiny.py')]
+    assert [cfg.load_from for cfg in kept] == [checkpoint]
     with open('results/pred.pkl', 'rb') as file:
         predictions = pickle.load(file)
     assert len(predictions) == 8
@@ -130,8 +135,8 @@ def test_fused_batch_norm_predicts_the_same(root, tmp_path, test, monkeypatch):
     runners = []
     build_runner = launch.build_runner
 
-    def spy(cfg):
-        runners.append(build_runner(cfg))
+    def spy(*args):
+        runners.append(build_runner(*args))
         return runners[-1]
 
     monkeypatch.setattr(launch, 'build_runner', spy)

@@ -44,6 +44,21 @@ def test_run_tool_ends_a_user_error_in_one_line(capsys, monkeypatch):
         'error: topk=50 is larger than num_classes=10.\n')
 
 
+def test_run_tool_ends_what_the_system_refuses_in_one_line(
+        capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv('RANK', raising=False)
+    monkeypatch.delenv('RIDE_MM_DEBUG', raising=False)
+    with pytest.raises(SystemExit):
+        run_tool(tmp_path.read_text)
+    assert capsys.readouterr().err == f'error: {tmp_path}: Is a directory\n'
+
+    def interrupted():
+        raise TimeoutError('of a process group')
+
+    with pytest.raises(TimeoutError):
+        run_tool(interrupted)
+
+
 def test_run_tool_keeps_the_trace_on_request(monkeypatch):
     monkeypatch.setenv('RIDE_MM_DEBUG', '1')
     with pytest.raises(UserError):

@@ -136,7 +136,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             curve=[asdict(points[i]) for i in range(len(points))],
             marked={label: asdict(point)
                     for label, point in marked.items()})
-        mmengine.dump(content, args.json, indent=1)
+        mmengine.dump(content, args.json, file_format='json', indent=1)
         print(args.json)
     if args.out_config:
         write_config(args.out_config, run, marked['chosen'])

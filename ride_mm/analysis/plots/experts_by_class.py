@@ -94,9 +94,10 @@ def _draw_shares(axes: Axes, shares: np.ndarray) -> None:
     for number, color in enumerate(shades(shares.shape[1])):
         axes.bar([part.mean() for part in parts],
                  heights[:, number],
-                 width=[.96 * part.size for part in parts],
+                 width=[part.size for part in parts],
                  bottom=bottom,
                  color=color,
+                 antialiased=False,
                  label=experts_label(number + 1))
         bottom += heights[:, number]
 

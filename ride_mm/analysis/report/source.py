@@ -131,17 +131,17 @@ def _check_weights(work_dir: Path, file: Path, run: dict,
         return
     newest = numbered[-1]
     again = test_command(run['config'], newest, 'FILE.pkl', has_experts)
-    advice = (f'the newest one is {newest.name}. Test that one, `{again}`, '
-              'or make the report of the predictions alone, `python '
-              f'tools/analysis/report.py {file} -o FILE.html`.')
+    alone = ('make the report of the predictions alone, `python '
+             f'tools/analysis/report.py {file} -o FILE.html`.')
     older = _with_weights(numbered, run)
     if older is not None:
         raise UserError(f'{file} is of an older checkpoint of this run, '
-                        f'{older.name}; {advice}')
+                        f'{older.name}; the newest one is {newest.name}. Test '
+                        f'that one, `{again}`, or {alone}')
     raise UserError(
         f'{file} is of weights that are not in {work_dir}: of '
-        f'{run["checkpoint"]}, fingerprint {run["weights"]}. Of the '
-        f'checkpoints there, {advice}')
+        f'{run["checkpoint"]}, fingerprint {run["weights"]}. Test {newest} '
+        f'with its own config, or {alone}')
 
 
 def _with_weights(paths: Iterable[Path], run: dict) -> Optional[Path]:
