@@ -35,9 +35,15 @@ def plot_tradeoff(curve: Curve, marked: Dict[str, OperatingPoint],
     for number, (label, point) in enumerate(marked.items()):
         axes.axvline(
             100 * point.compute, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for name, accuracy in point.accuracy.items():
+            axes.plot(  # off the curve where routers have different ones
+                100 * point.compute,
+                accuracy,
+                'o',
+                color=GROUP_COLORS.get(name, INK))
         right = point.compute > middle
         axes.annotate(
-            f'{label}: {point.accuracy["overall"]:.1f}%',
+            f'{label}: {point.accuracy["overall"]:.1f}% overall',
             (100 * point.compute, number / 14 + .02),
             xycoords=('data', 'axes fraction'),
             xytext=(-4 if right else 4, 0),
