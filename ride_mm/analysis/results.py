@@ -76,8 +76,12 @@ def collect_result(work_dir: Union[str, Path],
 
     Raises:
         UserError: If the folder does not hold exactly one run, the run is
-            not complete, or its command has to be stated.
+            not complete, its command has to be stated, or the name has a
+            folder.
     """
+    if name is not None and name != Path(name).name:
+        raise UserError(f'--name {name}: a result is named without a folder, '
+                        'which is that of --out-dir.')
     work_dir = Path(work_dir)
     pieces = _read_pieces(work_dir)
     path = _find_config(work_dir)

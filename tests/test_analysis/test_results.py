@@ -358,6 +358,8 @@ def test_file(run, capsys):
     (name, (result, )), = read_results('results').items()
     assert name == 'short'
     assert result == collect_result(run.path, name='short', machine='here')
+    with pytest.raises(UserError, match='named without a folder'):
+        collect_result(run.path, name='../short')
 
     path = write_result(result, 'results')  # the same once more
     before = path.read_text()
