@@ -343,7 +343,13 @@ def summarize_file(config: Union[str, Path],
     predictions = read_predictions(predictions_file)
     run = predictions.run or {}
     options = {**run.get('options', {}), **(cfg_options or {})}
-    counts, thresholds, meta, num_images = load_test_classes(config, options)
+    try:
+        counts, thresholds, meta, num_images = load_test_classes(
+            config, options)
+    except TypeError as error:
+        raise UserError(f'the options {options} do not fit the data of '
+                        f'{config}: {error}. Is it the config of the '
+                        'test?') from error
     if len(predictions) != num_images:
         raise UserError(
             f'{predictions_file} holds predictions for {len(predictions)} '

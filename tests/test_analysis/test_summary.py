@@ -129,6 +129,10 @@ def test_options_of_the_test_hold(workspace):
             file,
             cfg_options={'test_dataloader.dataset.metainfo.class_counts':
                          [150, 60, 11]})
+    run['options'] = {'test_dataloader.dataset.check_integrity': False}
+    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    with pytest.raises(UserError, match='check_integrity.*config of the tes'):
+        summarize_file(config, file)
 
 
 def test_figures_are_json_whatever_the_file_is_called(workspace, tmp_path):
