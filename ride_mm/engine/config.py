@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Iterator, List, Optional
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from ride_mm.utils.errors import UserError, nearest
@@ -75,6 +75,26 @@ def check_config_path(path: str) -> None:
         hint = hint.replace(repr(stem), config)
     raise UserError(f'there is no config {path} (seen from {os.getcwd()}).'
                     f'{hint}')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser,
+                    text: str,
+                    default: Optional[dict] = None) -> None:
+    """Let a tool take ``--cfg-options``, for :func:`load_config`.
+
+    Args:
+        parser (ArgumentParser): Of the tool.
+        text (str): The help.
+        default (dict, optional): What it is without. Defaults to None.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=key_value,
+        action=DictAction,
+        default=default,
+        metavar='KEY=VALUE',
+        help=text)
 
 
 def key_value(text: str) -> str:

@@ -10,14 +10,14 @@ from typing import List, Optional, Type
 import mmcv.cnn
 import torch
 import torch.distributed as dist
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import is_main_process
-from .config import is_ride, key_value
+from .config import add_cfg_options, is_ride
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # what CheckpointHook writes by number, and by `save_best`
@@ -38,13 +38,9 @@ def common_arguments() -> argparse.ArgumentParser:
         '--no-pin-memory',
         action='store_true',
         help='switch off pin_memory in the dataloaders')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=key_value,
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, such as '
+    add_cfg_options(
+        parser,
+        'override settings of the config, such as '
         'train_dataloader.batch_size=64 or key="[a,b]" (no white space)')
     parser.add_argument(
         '--launcher',

@@ -4,12 +4,10 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from mmengine.config import DictAction
-
 from ride_mm.analysis import (ResampledRuns, compare_bias_variance,
                               prepare_config, shared_starts)
 from ride_mm.analysis.plots.style import check_format
-from ride_mm.engine.config import key_value
+from ride_mm.engine.config import add_cfg_options
 from ride_mm.utils.errors import UserError, run_tool
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -62,13 +60,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         default='work_dirs/bias_variance',
         metavar='DIR',
         help='folder of all runs (default: %(default)s)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=key_value,
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of all configs, such as '
+    add_cfg_options(
+        parser,
+        'override settings of all configs, such as '
         'train_dataloader.dataset.max_count=200')
     parser.add_argument(
         '--plot',

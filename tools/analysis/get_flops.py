@@ -7,10 +7,8 @@ Any other image classifier of MMPretrain: backbone, neck and head.
 import argparse
 from typing import List, Optional, Sequence
 
-from mmengine.config import DictAction
-
 from ride_mm.analysis import report_compute
-from ride_mm.engine.config import key_value
+from ride_mm.engine.config import add_cfg_options
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -59,13 +57,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         action='store_true',
         help='count two for every output of a BatchNorm, as the paper does '
         '(default: none, as it can be put into the convolution before it)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=key_value,
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, such as model.num_experts=4')
+    add_cfg_options(
+        parser,
+        'override settings of the config, such as model.num_experts=4')
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to')
     parser.add_argument(

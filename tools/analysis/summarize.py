@@ -2,10 +2,8 @@
 import argparse
 from typing import Optional, Sequence
 
-from mmengine.config import DictAction
-
 from ride_mm.analysis import summarize_file
-from ride_mm.engine.config import key_value
+from ride_mm.engine.config import add_cfg_options
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -34,13 +32,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help='class frequencies that the model assumes: "training" after '
         'plain cross entropy, "uniform" where the loss makes up for them; '
         'adds the accuracy on shifted test sets whose frequencies are known')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=key_value,
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config beside those that the test '
+    add_cfg_options(
+        parser,
+        'override settings of the config beside those that the test '
         'overrode, such as test_dataloader.dataset.data_root=DIR')
     return parser.parse_args(argv)
 

@@ -9,14 +9,13 @@ from typing import Any, Dict, Iterable, Sequence
 
 import torch
 from machine import describe, one_line
-from mmengine.config import DictAction
 from rich import box
 from rich.console import Console
 from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
                            TimeElapsedColumn, TimeRemainingColumn)
 from rich.table import Table
 
-from ride_mm.engine.config import key_value
+from ride_mm.engine.config import add_cfg_options
 from ride_mm.utils.errors import UserError
 
 # Wide enough for any table where the output is a pipe or a file.
@@ -30,14 +29,10 @@ def common_arguments() -> argparse.ArgumentParser:
         '--json',
         metavar='FILE',
         help='write machine, options and every timing to a new file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=key_value,
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config, as in tools/train.py')
+    add_cfg_options(
+        parser,
+        'override settings of the config, as in tools/train.py',
+        default={})
     return parser
 
 
