@@ -4,5 +4,4 @@ _base_ = [
     '_base_/models/ride_r10.py',
     '_base_/datasets/imagenet_lt.py',
     '_base_/schedules/imagenet_lt.py',
-    '_base_/default_runtime.py',
 ]

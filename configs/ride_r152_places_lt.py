@@ -7,7 +7,6 @@ _base_ = [
     '_base_/models/ride_r152_pretrained.py',
     '_base_/datasets/places_lt.py',
     '_base_/schedules/places_lt.py',
-    '_base_/default_runtime.py',
 ]
 
 model = dict(head=dict(num_classes=365))

@@ -4,5 +4,4 @@ _base_ = [
     '_base_/models/ride_r32.py',
     '_base_/datasets/cifar100_lt.py',
     '_base_/schedules/cifar_lt.py',
-    '_base_/default_runtime.py',
 ]

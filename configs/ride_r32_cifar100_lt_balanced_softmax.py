@@ -3,7 +3,4 @@
 _base_ = './ride_r32_cifar100_lt.py'
 
 model = dict(head=dict(loss=dict(_delete_=True, type='BalancedSoftmaxLoss')))
-custom_hooks = [
-    hook for hook in _base_.custom_hooks
-    if hook['type'] != 'DeferredReweightingHook'
-]
+default_hooks = dict(reweighting=None)

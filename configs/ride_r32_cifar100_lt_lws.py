@@ -3,4 +3,4 @@
 _base_ = './ride_r32_cifar100_lt_crt.py'
 
 model = dict(head=dict(learn_scales=True))
-custom_hooks = [dict(type='ClassCountsHook')]
+default_hooks = dict(new_classifiers=None)

@@ -12,4 +12,4 @@ param_scheduler = _base_.router_stage.param_scheduler
 auto_scale_lr = _base_.router_stage.auto_scale_lr
 
 train_cfg = dict(max_epochs=_base_.router_epochs)
-custom_hooks = [dict(type='ClassCountsHook')]
+default_hooks = dict(reweighting=None, two_stage=None)

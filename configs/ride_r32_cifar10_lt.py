@@ -5,7 +5,6 @@ _base_ = [
     '_base_/models/ride_r32.py',
     '_base_/datasets/cifar10_lt.py',
     '_base_/schedules/cifar_lt.py',
-    '_base_/default_runtime.py',
 ]
 
 model = dict(head=dict(num_classes=10, router=dict(topk=10)))

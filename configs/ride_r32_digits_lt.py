@@ -23,14 +23,13 @@ train_cfg = dict(by_epoch=True, max_epochs=45, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
 
-custom_hooks = [
-    dict(type='ClassCountsHook'),
-    dict(type='DeferredReweightingHook', begin=32),
-    dict(
+default_hooks = dict(
+    class_counts=dict(type='ClassCountsHook'),
+    reweighting=dict(type='DeferredReweightingHook', begin=32),
+    two_stage=dict(
         type='TwoStageHook',
         begin=40,
         **dict(
             _base_.router_stage,
             train_dataloader=dict(
-                batch_size=64, sampler=dict(type='ClassBalancedSampler')))),
-]
+                batch_size=64, sampler=dict(type='ClassBalancedSampler')))))

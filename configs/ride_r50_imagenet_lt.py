@@ -5,5 +5,4 @@ _base_ = [
     '_base_/models/ride_r50.py',
     '_base_/datasets/imagenet_lt.py',
     '_base_/schedules/imagenet_lt.py',
-    '_base_/default_runtime.py',
 ]

@@ -4,7 +4,6 @@ _base_ = [
     '_base_/models/ride_r50.py',
     '_base_/datasets/inaturalist2018.py',
     '_base_/schedules/inaturalist2018.py',
-    '_base_/default_runtime.py',
 ]
 
 model = dict(head=dict(num_classes=8142, diversity=dict(gamma=0.015)))

@@ -4,4 +4,4 @@ _base_ = './ride_rx50_imagenet_lt.py'
 model = dict(num_experts=6, head=dict(router=None))
 
 train_cfg = dict(max_epochs=100)
-custom_hooks = _base_.custom_hooks[:2]
+default_hooks = dict(two_stage=None)

@@ -5,7 +5,6 @@ _base_ = [
     '_base_/models/ride_swin_t.py',
     '_base_/datasets/imagenet_lt_swin.py',
     '_base_/schedules/imagenet_lt_swin.py',
-    '_base_/default_runtime.py',
 ]
 
 # The official code divides the diversity loss by the number of experts: with

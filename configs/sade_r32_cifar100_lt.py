@@ -17,4 +17,4 @@ param_scheduler = [
     dict(type='MultiStepLR', milestones=[160, 180], gamma=0.1, by_epoch=True),
 ]
 train_cfg = dict(max_epochs=200)
-custom_hooks = [dict(type='ClassCountsHook')]
+default_hooks = dict(reweighting=None, two_stage=None)

@@ -57,10 +57,10 @@ ONE_STAGE = {
     'param_scheduler.0.end': 2,
     'param_scheduler.1.milestones': [8, 9],
 }
-REWEIGHTED = {**ONE_STAGE, 'custom_hooks.1.begin': 8}
+REWEIGHTED = {**ONE_STAGE, 'default_hooks.reweighting.begin': 8}
 # Two epochs of the router after ten of the experts.
 TWO_STAGES = {**REWEIGHTED, 'train_cfg.max_epochs': 12,
-              'custom_hooks.2.begin': 10}  # yapf: disable
+              'default_hooks.two_stage.begin': 10}  # yapf: disable
 RUNS = dict(
     ce=Run('cross entropy', 'baselines/ce_r32_cifar100_lt.py', ONE_STAGE),
     ldam_drw=Run('LDAM-DRW', 'baselines/ldam_drw_r32_cifar100_lt.py',
@@ -79,7 +79,7 @@ RUNS = dict(
     ride_balanced_softmax=Run('RIDE with balanced softmax',
                               'ride_r32_cifar100_lt_balanced_softmax.py', {
                                   **ONE_STAGE, 'train_cfg.max_epochs': 12,
-                                  'custom_hooks.1.begin': 10
+                                  'default_hooks.two_stage.begin': 10
                               }),
     sade=Run('the experts of SADE', 'sade_r32_cifar100_lt.py', ONE_STAGE),
     crt=Run('cRT on RIDE, ten epochs more', 'ride_r32_cifar100_lt_crt.py',

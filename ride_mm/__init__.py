@@ -7,7 +7,8 @@ import mmengine
 import mmpretrain
 from mmengine.utils import digit_version
 
-from .utils import install_atomic_backend, install_checkpoint_loader
+from .utils import (install_atomic_backend, install_checkpoint_loader,
+                    install_hook_removal)
 from .version import __version__
 
 _SUPPORTED = (
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
 # Checkpoints are read safely and written whole, whoever does it.
 install_checkpoint_loader()
 install_atomic_backend()
+install_hook_removal()
 
 from .datasets import *  # noqa: E402,F401,F403
 from .engine import *  # noqa: E402,F401,F403

@@ -35,6 +35,12 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def whole_float32(monkeypatch):
+    # On a GPU, TF32 rounds products to 10 bits.
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+
+
 @pytest.fixture
 def root() -> Path:
     return ROOT

@@ -17,7 +17,7 @@ from mmpretrain.registry import (DATA_SAMPLERS, DATASETS, HOOKS, METRICS,
 from PIL import Image
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
+from ride_mm.engine.config import HOOK_NAMES, load_config
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT)) for folder in ('configs', 'configs/baselines')
@@ -44,12 +44,12 @@ def test_config_builds(root, name, monkeypatch):
         for transform in loader.dataset.pipeline:
             TRANSFORMS.build(transform)
         assert DATA_SAMPLERS.get(loader.sampler.type) is not None
-    for hook in cfg.custom_hooks:
-        HOOKS.build(hook)
+    hooks = {hook.type: hook for hook in cfg.default_hooks.values() if hook}
+    for kind in hooks.keys() & HOOK_NAMES.keys():
+        HOOKS.build(hooks[kind])
     for metric in cfg.val_evaluator:
         METRICS.build(metric)
     stage_1 = cfg.train_cfg.max_epochs
-    hooks = {hook.type: hook for hook in cfg.custom_hooks}
     assert 'ClassCountsHook' in hooks
     if 'TwoStageHook' in hooks:
         stage_1 = hooks['TwoStageHook'].begin
@@ -65,7 +65,7 @@ def test_config_builds(root, name, monkeypatch):
 def test_router_config_follows_stage_1(root, name):
     router = Config.fromfile(root / name)
     whole = Config.fromfile(root / name.replace('_router', ''))
-    hook = whole.custom_hooks[-1]
+    hook = whole.default_hooks.two_stage
     stem = name.split('/')[-1].replace('_router.py', '')
     assert router.load_from == f'work_dirs/{stem}/epoch_{hook.begin}.pth'
     assert router.optim_wrapper.optimizer == hook.optim_wrapper.optimizer
@@ -164,7 +164,7 @@ def test_official_hyper_parameters(root, name, classes, batch, decay, begin,
     assert cfg.auto_scale_lr.base_batch_size == batch
     assert batch % cfg.train_dataloader.batch_size == 0
     assert cfg.optim_wrapper.optimizer.weight_decay == decay
-    assert cfg.custom_hooks[1].begin == begin
+    assert cfg.default_hooks.reweighting.begin == begin
     # Whatever the number of GPUs of stage 1, the router's batch is 512.
     router = Config.fromfile(root / f'configs/{name}_router.py')
     gpus = batch // cfg.train_dataloader.batch_size
@@ -283,9 +283,9 @@ def train_two_steps_a_stage(cfg, work_dir):
     cfg.merge_from_dict({
         'work_dir': str(work_dir),
         'train_cfg.max_epochs': 2,
-        'custom_hooks.1.begin': 0,
-        'custom_hooks.2.begin': 1,
-        'custom_hooks.2.train_dataloader.batch_size': 4,
+        'default_hooks.reweighting.begin': 0,
+        'default_hooks.two_stage.begin': 1,
+        'default_hooks.two_stage.train_dataloader.batch_size': 4,
         'log_level': 'WARNING',
     })
     launch.set_dataloader_defaults(cfg)
@@ -407,8 +407,9 @@ def test_a_student_and_its_teacher(root, name):
         f'work_dirs/{stem}_teacher/epoch_{teacher.train_cfg.max_epochs}.pth')
     assert teacher.data_preprocessor == student.data_preprocessor
     assert teacher.model.num_experts == 6
-    assert teacher.custom_hooks == student.custom_hooks[:2]
-    assert teacher.train_cfg.max_epochs == student.custom_hooks[2].begin
+    two_stage = student.default_hooks.two_stage
+    assert teacher.default_hooks == dict(student.default_hooks, two_stage=None)
+    assert teacher.train_cfg.max_epochs == two_stage.begin
 
 
 def test_readme_config_of_the_router_cache(root, tmp_path):
@@ -416,8 +417,9 @@ def test_readme_config_of_the_router_cache(root, tmp_path):
     config.write_text(
         readme_config(root, 'RouterCacheHook').replace("'configs/",
                                                        f"'{root}/configs/"))
-    assert [hook.type for hook in Config.fromfile(config).custom_hooks
-            ] == ['ClassCountsHook', 'RouterCacheHook']
+    hooks = Config.fromfile(config).default_hooks
+    assert hooks.router_cache.type == 'RouterCacheHook'
+    assert hooks.class_counts.type == 'ClassCountsHook'
 
 
 def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):

@@ -5,5 +5,4 @@ model = dict(
     head=dict(
         classifier=dict(_delete_=True, type='LinearClassifier'),
         loss=dict(_delete_=True, type='CrossEntropyLoss')))
-# for a test with model.test_cfg.logit_adjustment
-custom_hooks = [dict(type='ClassCountsHook')]
+default_hooks = dict(reweighting=None)

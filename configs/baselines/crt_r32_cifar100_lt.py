@@ -11,4 +11,4 @@ optim_wrapper = dict(
         _delete_=True, **_base_.classifier_stage.optim_wrapper.optimizer))
 param_scheduler = _base_.classifier_stage.param_scheduler
 train_cfg = _base_.classifier_stage.train_cfg
-custom_hooks = [dict(type='ClassCountsHook'), dict(type='NewClassifiersHook')]
+default_hooks = dict(new_classifiers=dict(type='NewClassifiersHook'))

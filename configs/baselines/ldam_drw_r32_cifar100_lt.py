@@ -3,7 +3,6 @@ _base_ = [
     '../_base_/models/ride_r32.py',
     '../_base_/datasets/cifar100_lt.py',
     '../_base_/schedules/cifar_lt.py',
-    '../_base_/default_runtime.py',
 ]
 
 model = dict(
@@ -13,7 +12,4 @@ model = dict(
 
 optim_wrapper = dict(optimizer=dict(weight_decay=2e-4, nesterov=False))
 train_cfg = dict(max_epochs=200)
-custom_hooks = [
-    dict(type='ClassCountsHook'),
-    dict(type='DeferredReweightingHook', begin=160),
-]
+default_hooks = dict(two_stage=None)

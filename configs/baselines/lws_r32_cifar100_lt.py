@@ -3,4 +3,4 @@
 _base_ = './crt_r32_cifar100_lt.py'
 
 model = dict(head=dict(learn_scales=True))
-custom_hooks = [dict(type='ClassCountsHook')]
+default_hooks = dict(new_classifiers=None)

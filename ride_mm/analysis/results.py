@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Pattern, Tuple, Union
 from mmengine.config import Config
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
+from ride_mm.engine.config import find_hook, load_config
 from ride_mm.utils.errors import UserError
 from .scalars import mean_losses, read_scalars, scalar_files
 
@@ -345,11 +345,11 @@ def _describe_data(cfg: Config) -> dict:
 def _final_figures(cfg: Config, val: List[dict]) -> Dict[str, dict]:
     """The figures of the last epoch, and of the end of stage 1 before it."""
     final = val[-1]
-    for hook in cfg.get('custom_hooks') or []:
-        if hook['type'] == 'TwoStageHook' and hook['begin'] < final['epoch']:
-            experts = [r for r in val if r['epoch'] <= hook['begin']]
-            if experts:
-                return dict(stage_1=experts[-1], final=final)
+    two_stage = find_hook(cfg, 'TwoStageHook')
+    if two_stage is not None and two_stage['begin'] < final['epoch']:
+        experts = [r for r in val if r['epoch'] <= two_stage['begin']]
+        if experts:
+            return dict(stage_1=experts[-1], final=final)
     return dict(final=final)
 
 

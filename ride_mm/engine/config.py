@@ -17,6 +17,13 @@ from ride_mm.utils.rank import is_main_process
 _PROFILE = ('imb_type', 'imb_factor', 'max_count')
 # A typo differs in a letter or two; a new key is less alike than this.
 _TYPO_RATIO = 0.85
+# The names of this plugin's hooks in `default_hooks`.
+HOOK_NAMES = dict(
+    ClassCountsHook='class_counts',
+    DeferredReweightingHook='reweighting',
+    TwoStageHook='two_stage',
+    RouterCacheHook='router_cache',
+    NewClassifiersHook='new_classifiers')
 # What mmengine reads at the top level of a config.
 _RUNNER_KEYS = inspect.signature(Runner).parameters.keys()
 
@@ -43,8 +50,11 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     except (OSError, SyntaxError) as error:
         raise UserError(f'{path} cannot be read as a config: '
                         f'{error}') from error
+    except (AttributeError, KeyError) as error:
+        raise _old_config_error(path, error) or error
     if options:
         check_top_level(cfg, options)
+        check_hook_options(cfg, options)
         if is_main_process():
             for hint in typo_hints(cfg, options):
                 print(f'warning: {hint}', file=sys.stderr, flush=True)
@@ -54,8 +64,23 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
             raise UserError(f'--cfg-options {options} does not fit {path}: '
                             f'{error}') from error
     move_compile(cfg)
+    name_hooks(cfg)
     follow_training_set(cfg)
     return cfg
+
+
+def _old_config_error(path: str, error: Exception) -> Optional[UserError]:
+    """What to change in a config for an earlier version of this plugin."""
+    if 'custom_hooks' in str(error):
+        return UserError(
+            f'{path}: _base_.custom_hooks does not exist. The hooks of the '
+            'base config have names: change them in default_hooks, as in '
+            'default_hooks=dict(two_stage=dict(begin=40), reweighting=None)')
+    if 'Duplicate key' in str(error) and 'default_hooks' in str(error):
+        return UserError(
+            f"{path}: take '_base_/default_runtime.py' out of _base_, the "
+            'schedule inherits from it')
+    return None
 
 
 def check_config_path(path: str) -> None:
@@ -163,6 +188,77 @@ def typo_hints(cfg: Config, options: dict) -> List[str]:
     return hints
 
 
+def check_hook_options(cfg: Config, options: dict) -> None:
+    """Check that no option changes a hook that is not in ``custom_hooks``.
+
+    Raises:
+        UserError: If there is one.
+    """
+    hooks = cfg.get('custom_hooks') or []
+    for key in options:
+        parts = key.split('.')
+        if (parts[0] == 'custom_hooks' and parts[1:]
+                and not (parts[1].isdigit() and int(parts[1]) < len(hooks))):
+            names = ', '.join(
+                f'default_hooks.{name}' for name in HOOK_NAMES.values())
+            raise UserError(
+                f'--cfg-options {key}: custom_hooks of the config has '
+                f'{len(hooks)} hooks. Hooks of ride_mm have names: {names}')
+
+
+def type_name(part: Optional[dict]) -> str:
+    """Name of the class that a part of a config is of, '' without one."""
+    kind = (part or {}).get('type', '')
+    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+
+
+def find_hook(cfg: Config, kind: str) -> Optional[dict]:
+    """Find the config of a hook.
+
+    Args:
+        cfg (Config): The config of a run.
+        kind (str): Name of the hook's class.
+
+    Returns:
+        Optional[dict]: The hook's own config, or None if there is none.
+    """
+    hooks = [*(cfg.get('default_hooks') or {}).values()]
+    hooks += cfg.get('custom_hooks') or []
+    return next((hook for hook in hooks if type_name(hook) == kind), None)
+
+
+def name_hooks(cfg: Config) -> None:
+    """Move this plugin's hooks from ``custom_hooks``, where configs of its
+    first version have them, to their names in ``default_hooks``.
+
+    Raises:
+        UserError: If a hook has its place in ``default_hooks`` already.
+    """
+    named = {}
+    for index, hook in enumerate(cfg.get('custom_hooks') or []):
+        name = HOOK_NAMES.get(type_name(hook))
+        if name is None:
+            continue
+        if (cfg.get('default_hooks') or {}).get(name) is not None:
+            raise UserError(
+                f'custom_hooks.{index} is a second {type_name(hook)}: change '
+                f'default_hooks.{name} instead, or set it to None to take it '
+                'out')
+        named[name] = hook
+    if not named:
+        return
+    cfg.custom_hooks = [
+        hook for hook in cfg.custom_hooks if type_name(hook) not in HOOK_NAMES
+    ]
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {}, **named)
+    if is_main_process():
+        print(
+            f'warning: {", ".join(named)} moved from custom_hooks to '
+            'default_hooks, where the config should have them by these names',
+            file=sys.stderr,
+            flush=True)
+
+
 def move_compile(cfg: Config) -> None:
     """Let RIDEClassifier do what a top-level ``compile`` asks for.
 
@@ -175,8 +271,7 @@ def move_compile(cfg: Config) -> None:
 
 def is_ride(cfg: Config) -> bool:
     """Whether the model of a config is a RIDEClassifier."""
-    name = str(cfg.get('model', {}).get('type', ''))
-    return name.split('.')[-1] == 'RIDEClassifier'
+    return type_name(cfg.get('model')) == 'RIDEClassifier'
 
 
 def innermost_dataset(loader: Optional[dict]) -> dict:

@@ -41,7 +41,9 @@ def load_runner(args: argparse.Namespace,
     launch.check_checkpoint_path(args.checkpoint)
     cfg.resume, cfg.load_from = False, args.checkpoint
     if own_classifiers:
-        cfg.custom_hooks = [dict(type='NewClassifiersHook')]
+        hooks = dict(cfg.get('default_hooks') or {})
+        cfg.default_hooks = dict(
+            hooks, new_classifiers=dict(type='NewClassifiersHook'))
     launch.set_dataloader_defaults(cfg)
     launch.set_launcher(cfg, args.launcher)
     runner = launch.build_runner(cfg, launch.TestRunner)

@@ -5,6 +5,7 @@ from typing import Any, List
 from mmengine.config import Config
 
 from ride_mm.utils.errors import UserError
+from .config import find_hook
 
 # What MMEngine's schedulers count in epochs.
 _EPOCHS = ('begin', 'end', 'T_max', 'milestones', 'periods', 'step_size')
@@ -26,17 +27,15 @@ def first_stage_epochs(cfg: Config) -> int:
     if max_epochs is None:
         raise UserError('train_cfg.max_epochs is missing: only a training by '
                         'epochs can be shortened')
-    for hook in cfg.get('custom_hooks') or []:
-        if hook['type'] == 'TwoStageHook':
-            return hook['begin']
-    return max_epochs
+    two_stage = find_hook(cfg, 'TwoStageHook')
+    return max_epochs if two_stage is None else two_stage['begin']
 
 
 def scale_schedule(cfg: Config, epochs: int) -> None:
     """Give the first stage of a training another number of epochs.
 
-    The epochs of ``param_scheduler`` and ``begin`` of the custom hooks (such
-    as ``DeferredReweightingHook``) move in proportion, to the nearest epoch
+    The epochs of ``param_scheduler`` and the begin of re-weighting move in
+    proportion, to the nearest epoch
     and to at least 1; a warm-up takes 2 epochs at least, see
     :func:`check_warm_up`. The router's stage, which is short, keeps its
     length.
@@ -60,8 +59,9 @@ def scale_schedule(cfg: Config, epochs: int) -> None:
                 schedule[key] = _scaled(schedule[key], epochs, old)
         if _is_stuck(schedule):
             schedule['end'] += 1
-    for hook in cfg.get('custom_hooks') or []:
-        if 'begin' in hook:
+    for kind in ('DeferredReweightingHook', 'TwoStageHook'):
+        hook = find_hook(cfg, kind)
+        if hook is not None:
             hook['begin'] = _scaled(hook['begin'], epochs, old)
 
 

@@ -2,9 +2,10 @@ from .atomic_backend import AtomicLocalBackend, install_atomic_backend
 from .checkpoint import (CheckpointError, install_checkpoint_loader,
                          load_checkpoint_file)
 from .errors import UserError
+from .hook_removal import install_hook_removal
 
 __all__ = [
     'AtomicLocalBackend', 'CheckpointError', 'UserError',
     'install_atomic_backend', 'install_checkpoint_loader',
-    'load_checkpoint_file'
+    'install_hook_removal', 'load_checkpoint_file'
 ]

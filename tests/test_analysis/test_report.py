@@ -54,7 +54,7 @@ test_dataloader = dict(
         pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=.1))
 train_cfg = dict(max_epochs=3)
-custom_hooks = [dict(type='TwoStageHook', begin=2)]
+default_hooks = dict(two_stage=dict(type='TwoStageHook', begin=2))
 randomness = dict(seed=7)
 """
 # The 390 pixels of a telephone, and a desk.

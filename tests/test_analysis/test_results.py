@@ -30,12 +30,12 @@ train_dataloader = dict(
             max_count=300,
             pipeline=[dict(type='A', scale=(1, 2)), dict(type='B')])))
 param_scheduler = [dict(type='MultiStepLR', milestones=[2, 3])]
-custom_hooks = [dict(type='TwoStageHook', begin=8)]
+default_hooks = dict(two_stage=dict(type='TwoStageHook', begin=8))
 train_cfg = dict(max_epochs=10, val_interval=2)
 randomness = dict(seed=0)
 """
 OPTIONS = {
-    'custom_hooks.0.begin': 4,
+    'default_hooks.two_stage.begin': 4,
     'model.compile': True,
     'model.head.diversity': None,
     'param_scheduler.0.milestones': [1, 2],
@@ -235,7 +235,7 @@ def test_command_repeats_the_run(run):
         for key, value in (pair.split('=', 1) for pair in pairs)
     })
     assert again.train_cfg == run.config.train_cfg
-    assert again.custom_hooks == run.config.custom_hooks
+    assert again.default_hooks.two_stage == run.config.default_hooks.two_stage
     assert again.param_scheduler == run.config.param_scheduler
     assert again.randomness.seed == 7
     assert again.model == run.config.model
@@ -271,12 +271,12 @@ def test_resumed_with_other_options(run):
 
 
 def test_single_stage_has_no_stage_1(run):
-    run.config.custom_hooks[0].begin = 6
+    run.config.default_hooks.two_stage.begin = 6
     assert list(collect_result(run.write())['figures']) == ['final']
-    run.config.custom_hooks = []
+    run.config.default_hooks.two_stage = None
     result = collect_result(run.write(), command='x')
     assert list(result['figures']) == ['final']
-    assert result['options']['custom_hooks'] == []
+    assert result['options']['default_hooks.two_stage'] is None
 
 
 def test_killed_while_writing(run):

@@ -31,9 +31,9 @@ def digits_config(root, work_dir, workers=0, **options) -> Config:
         'train_cfg.val_interval': 10,
         'param_scheduler.0.end': 2,
         'param_scheduler.1.milestones': [1, 2],
-        'custom_hooks.1.begin': 2,
-        'custom_hooks.2.begin': STAGE_1,
-        'custom_hooks.2.train_dataloader.batch_size': 128,
+        'default_hooks.reweighting.begin': 2,
+        'default_hooks.two_stage.begin': STAGE_1,
+        'default_hooks.two_stage.train_dataloader.batch_size': 128,
         'default_hooks.checkpoint.interval': 1,
         'default_hooks.checkpoint.max_keep_ckpts': -1,
         **options

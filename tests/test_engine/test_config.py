@@ -172,3 +172,60 @@ class TestTrainingProfile:
         assert 'imb_factor' not in cfg.val_dataloader.dataset
         cfg.val_dataloader = None
         config.follow_training_set(cfg)
+
+
+def test_hooks_are_changed_by_name(root, tmp_path):
+    path = tmp_path / 'child.py'
+    path.write_text(f"_base_ = '{root}/configs/ride_r32_cifar100_lt.py'\n"
+                    "custom_hooks = [dict(type='EMAHook')]\n")
+    cfg = config.load_config(
+        str(path), {
+            'default_hooks.two_stage.begin': 40,
+            'default_hooks.reweighting': None,
+            'default_hooks.router_cache.type': 'RouterCacheHook'
+        })
+    hooks = cfg.default_hooks
+    assert hooks.two_stage.type == 'TwoStageHook'
+    assert hooks.two_stage.begin == 40
+    assert hooks.reweighting is None
+    assert hooks.class_counts.type == 'ClassCountsHook'
+    assert cfg.custom_hooks == [dict(type='EMAHook')]
+
+
+def test_hooks_of_old_configs_are_moved_to_their_names(tmp_path, capsys):
+    path = tmp_path / 'old.py'
+    path.write_text(
+        "custom_hooks = [dict(type='ClassCountsHook'), dict(type='EMAHook'),\n"
+        "                dict(type='mmpretrain.TwoStageHook', begin=3)]\n")
+    cfg = config.load_config(str(path), {'custom_hooks.2.begin': 4})
+    assert cfg.default_hooks.two_stage.begin == 4
+    assert cfg.default_hooks.class_counts.type == 'ClassCountsHook'
+    assert cfg.custom_hooks == [dict(type='EMAHook')]
+    assert 'class_counts, two_stage moved' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text, options, message', [
+    ('', {
+        'custom_hooks.1.begin': 32
+    }, 'default_hooks.reweighting, default_hooks.two_stage'),
+    ('custom_hooks = _base_.custom_hooks[:2]', {},
+     r'_base_.custom_hooks does not exist.*default_hooks=dict\('),
+    ("custom_hooks = [dict(type='TwoStageHook', begin=3)]", {},
+     'second TwoStageHook: change default_hooks.two_stage'),
+])
+def test_hooks_by_their_place_are_refused(root, tmp_path, text, options,
+                                          message):
+    path = tmp_path / 'old.py'
+    path.write_text(f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n{text}")
+    with pytest.raises(UserError, match=message):
+        config.load_config(str(path), options)
+
+
+def test_old_lists_of_bases_are_refused(root, tmp_path):
+    path = tmp_path / 'old.py'
+    path.write_text(f"""_base_ = [
+    '{root}/configs/_base_/schedules/cifar_lt.py',
+    '{root}/configs/_base_/default_runtime.py',
+]""")
+    with pytest.raises(UserError, match='default_runtime.py. out of _base_'):
+        config.load_config(str(path))

@@ -42,7 +42,7 @@ def test_gradients_are_those_of_the_whole_batch(root, tmp_path, tiny_model):
 def test_ranks_stay_in_sync_through_both_stages(root, tmp_path, cached):
     cfg = digits_config(root, tmp_path / 'work', workers=1)
     if cached:
-        cfg.custom_hooks.append(dict(type='RouterCacheHook'))
+        cfg.default_hooks.router_cache = dict(type='RouterCacheHook')
     cfg.log_level = 'WARNING'
     cfg.model.compile = dict(backend='eager')
     config = tmp_path / 'config.py'

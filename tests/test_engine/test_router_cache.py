@@ -11,7 +11,7 @@ from ride_mm.utils.errors import UserError
 
 def cached_config(root, work_dir, share=0.5, **options):
     cfg = digits_config(root, work_dir, **options)
-    cfg.custom_hooks.append(dict(type='RouterCacheHook', share=share))
+    cfg.default_hooks.router_cache = dict(type='RouterCacheHook', share=share)
     return cfg
 
 
@@ -106,8 +106,8 @@ def test_router_alone(cached_run, root, tmp_path):
     cfg = cached_config(root, tmp_path)
     cfg.model.stage = 'router'
     cfg.load_from = str(work_dir / f'epoch_{STAGE_1}.pth')
-    stage_2 = cfg.custom_hooks.pop(2)
-    cfg.custom_hooks.pop(1)
+    stage_2 = cfg.default_hooks.pop('two_stage')
+    cfg.default_hooks.pop('reweighting')
     cfg.train_dataloader.batch_size = 128
     cfg.train_dataloader.sampler = stage_2.train_dataloader.sampler
     cfg.optim_wrapper.update(stage_2.optim_wrapper)

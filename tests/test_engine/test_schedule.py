@@ -12,7 +12,7 @@ from ride_mm.utils.errors import UserError
 
 
 def hooks_of(cfg):
-    return {hook.type: hook for hook in cfg.custom_hooks}
+    return {hook.type: hook for hook in cfg.default_hooks.values() if hook}
 
 
 def test_two_stages(root):
@@ -32,7 +32,7 @@ def test_two_stages(root):
 
 def test_one_stage_and_a_cosine(root):
     cfg = load_config(str(root / 'configs/ride_swin_t_imagenet_lt.py'))
-    cfg.custom_hooks = None
+    cfg.default_hooks.two_stage = None
     cfg.train_cfg.max_epochs = 300
     scale_schedule(cfg, 30)
     assert cfg.train_cfg.max_epochs == 30
@@ -65,7 +65,7 @@ def test_the_rule_is_that_of_the_short_runs(root, monkeypatch):
         scale_schedule(scaled, 10)
         assert first_stage_epochs(scaled) == 10
         assert scaled.param_scheduler == by_hand.param_scheduler
-        assert scaled.custom_hooks == by_hand.custom_hooks
+        assert scaled.default_hooks == by_hand.default_hooks
 
 
 def learning_rates(schedules, epochs):

@@ -105,7 +105,7 @@ def test_resumed_run_ends_bit_equal(whole_run, root, tmp_path, epoch):
 def test_router_alone_from_a_checkpoint(whole_run, root, tmp_path):
     cfg = digits_config(root, tmp_path)
     work_dir, _ = whole_run
-    cfg.custom_hooks = cfg.custom_hooks[:1]
+    cfg.default_hooks.reweighting = cfg.default_hooks.two_stage = None
     cfg.model.stage = 'router'
     cfg.load_from = str(work_dir / f'epoch_{STAGE_1}.pth')
     cfg.train_cfg.max_epochs = 1
@@ -135,7 +135,7 @@ def test_amp_and_compile_hold_in_both_stages(root, tmp_path):
             'optim_wrapper.loss_scale': 'dynamic',
             'model.compile': dict(backend='eager'),
             'train_cfg.max_epochs': 2,
-            'custom_hooks.2.begin': 1,
+            'default_hooks.two_stage.begin': 1,
             'param_scheduler.1.milestones': [1],
         })
     runner = train(cfg)
@@ -164,7 +164,7 @@ def test_reweighting_begins_with_its_epoch(root, tmp_path):
 
 @pytest.mark.parametrize('options, message', [
     ({
-        'custom_hooks.2.begin': 5
+        'default_hooks.two_stage.begin': 5
     }, 'TwoStageHook.begin=5'),
     ({
         'model.head.num_classes': 11

@@ -466,7 +466,8 @@ def test_stage_router_trains_nothing_else(tiny_model):
     assert model.head.router.trained
 
 
-def test_amp_on_the_cpu(tiny_model):
+def test_amp_on_the_cpu(tiny_model, monkeypatch):
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
     plain, mixed = build(tiny_model), build(tiny_model)
     seen = []
     mixed.backbone.conv1.register_forward_hook(
@@ -482,7 +483,8 @@ def test_amp_on_the_cpu(tiny_model):
     assert train(mixed, wrapper=AmpOptimWrapper)['loss'] > 0
 
 
-def test_amp_wrapper_state_and_mistakes():
+def test_amp_wrapper_state_and_mistakes(monkeypatch):
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
     wrapper = AmpOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=1.))

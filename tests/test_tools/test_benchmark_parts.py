@@ -140,8 +140,8 @@ def test_single_network_is_that_of_the_baseline(import_tool, root):
         k: v.shape
         for k, v in theirs.items()
     }
-    assert [hook.type for hook in cfg.custom_hooks
-            ] == ['ClassCountsHook', 'DeferredReweightingHook']
+    assert cfg.default_hooks.two_stage is None
+    assert cfg.default_hooks.reweighting.type == 'DeferredReweightingHook'
 
 
 def test_single_network_of_other_families_is_that_of_the_paper(

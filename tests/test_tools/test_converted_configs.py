@@ -9,6 +9,8 @@ from mmpretrain import get_model
 from mmpretrain.registry import HOOKS, MODELS
 from test_configs import train_two_steps_a_stage, write_images
 
+from ride_mm.engine.config import HOOK_NAMES
+
 
 def converted(folder, name, num_classes=None):
     """The answers' network as a checkpoint and its config."""
@@ -38,12 +40,13 @@ def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
     model = MODELS.build(cfg.model)
     model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=True)
     assert cfg.load_from == checkpoint
-    hooks = [hook.type for hook in cfg.custom_hooks]
+    hooks = cfg.default_hooks
     routes = answers.num_experts is not None
-    assert ('TwoStageHook' in hooks) == routes
+    assert (hooks.two_stage is not None) == routes
     assert cfg.train_cfg.max_epochs % 100 == (5 if routes else 0)
-    for hook in cfg.custom_hooks:
-        HOOKS.build(hook)
+    for name in set(HOOK_NAMES.values()):
+        if hooks.get(name):
+            HOOKS.build(hooks[name])
 
     recwarn.clear()
     model = get_model(config, pretrained=checkpoint).eval()
@@ -91,7 +94,8 @@ def test_config_of_the_docs_trains_a_router(tmp_path):
     assert not extra
     assert missing and all('router' in key for key in missing)
     assert cfg.train_cfg.max_epochs == 5
-    assert [hook.type for hook in cfg.custom_hooks] == ['ClassCountsHook']
+    assert cfg.default_hooks.class_counts.type == 'ClassCountsHook'
+    assert cfg.default_hooks.two_stage is None
     assert cfg.optim_wrapper.optimizer.type == 'SGD'
 
 

@@ -38,12 +38,10 @@ val_dataloader = dict(num_workers=0)
 test_dataloader = dict(num_workers=0)
 train_cfg = dict(max_epochs=2, val_interval=1)
 default_hooks = dict(
-    logger=dict(interval=5), checkpoint=dict(interval=1))
-custom_hooks = [
-    _base_.custom_hooks[0],
-    dict(_base_.custom_hooks[1], begin=1),
-    dict(_base_.custom_hooks[2], begin=1),
-]
+    logger=dict(interval=5),
+    checkpoint=dict(interval=1),
+    reweighting=dict(begin=1),
+    two_stage=dict(begin=1))
 """
 
 
@@ -337,19 +335,18 @@ def test_vis_scheduler(tool):
     """The schedules of both stages, step by step."""
     configs = [str(ROOT / 'configs' / f'ride_r32_digits_lt{stage}.py')
                for stage in ('', '_router')]  # yapf: disable
-    with pytest.raises(UserError, match='found model.type="SimpleModel"'):
-        tool('vis_scheduler', configs[0], '--not-show')
     epochs = np.arange(40)
     warm_up = .05 * np.minimum(1, (epochs + 1) / 5)
     steps = .1**((epochs >= 32).astype(int) + (epochs >= 36))
     cosine = .01 * (1 + np.cos(np.pi * np.arange(5) / 5)) / 2
     size = len(DigitsLT())
     for config, expected, batch_size, options in (
-        (configs[0], warm_up * steps, 32, ['train_cfg.max_epochs=40']),
+        (configs[0], warm_up * steps, 32,
+         ['--cfg-options', 'train_cfg.max_epochs=40']),
         (configs[1], cosine, 64, []),
     ):
         tool('vis_scheduler', config, '--not-show', '--save-path', 'lr.png',
-             '--cfg-options', 'custom_hooks=[]', *options)
+             *options)
         drawn = plt.gcf().axes[0].lines[0].get_ydata()
         np.testing.assert_allclose(drawn, expected.repeat(size // batch_size))
         assert is_picture('lr.png')

@@ -48,7 +48,10 @@ def test_commands_and_configs(root, short, monkeypatch, tmp_path):
         cfg = load_config(str(root / config), parsed(options))
         assert cfg.model.compile is True
         assert cfg.train_dataloader.num_workers == 1
-        hooks = {hook.type: hook for hook in cfg.custom_hooks}
+        hooks = {
+            hook.type: hook
+            for hook in cfg.default_hooks.values() if hook
+        }
         stage_1 = cfg.train_cfg.max_epochs
         if 'TwoStageHook' in hooks:
             assert stage_1 == 12

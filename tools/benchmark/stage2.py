@@ -72,11 +72,8 @@ def prepare(cfg: Config, contender: str, seed: int, work_dir: str) -> None:
         seed (int): Of the run.
         work_dir (str): Folder for the log.
     """
-    hooks = cfg.get('custom_hooks', [])
-    kept = [hook for hook in hooks if hook.type == HOOK]
-    cfg.custom_hooks = [hook for hook in hooks if hook.type != HOOK]
-    if contender == 'kept':
-        cfg.custom_hooks += kept or [ConfigDict(type=HOOK)]
+    kept = cfg.default_hooks.get('router_cache') or ConfigDict(type=HOOK)
+    cfg.default_hooks.router_cache = kept if contender == 'kept' else None
     cfg.randomness.seed = seed
     cfg.work_dir, cfg.resume = work_dir, False
     cfg.train_cfg.val_begin = cfg.train_cfg.max_epochs

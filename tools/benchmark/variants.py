@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.analysis import image_size
 from ride_mm.datasets.long_tail import long_tail_profile
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
+from ride_mm.engine.config import find_hook, load_config
 from ride_mm.utils.errors import UserError
 
 VARIANTS = ('fp32', 'fp32-compiled', 'amp', 'amp-compiled')
@@ -68,9 +68,9 @@ def set_endless(cfg: Config, work_dir: str) -> None:
     cfg.work_dir = work_dir
     cfg.load_from, cfg.resume = None, False
     cfg.train_cfg.max_epochs = _ENDLESS
-    for hook in cfg.get('custom_hooks', []):
-        if hook.type == 'TwoStageHook':
-            hook.begin = _ENDLESS - 1
+    two_stage = find_hook(cfg, 'TwoStageHook')
+    if two_stage is not None:
+        two_stage.begin = _ENDLESS - 1
     cfg.default_hooks.checkpoint = None
     launch.disable_validation(cfg)
     launch.set_dataloader_defaults(cfg)
@@ -92,10 +92,7 @@ def set_single(cfg: Config) -> None:
     head.classifier = ConfigDict(type='LinearClassifier')
     head.loss = ConfigDict(type='CrossEntropyLoss')
     head.diversity = head.router = cfg.model.test_cfg = None
-    cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks', [])
-        if hook.type != 'TwoStageHook'
-    ]
+    cfg.default_hooks.two_stage = None
 
 
 def full_width(cfg: Config) -> Tuple[int, ...]:

@@ -10,8 +10,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # Without a router there is no second stage.
 _EXPERTS_ALONE = """
 # The checkpoint has no router: the first stage alone.
-train_cfg = dict(max_epochs=_base_.custom_hooks[-1].begin)
-custom_hooks = _base_.custom_hooks[:-1]
+train_cfg = dict(max_epochs=_base_.default_hooks.two_stage.begin)
+default_hooks = dict(two_stage=None)
 """
 
 

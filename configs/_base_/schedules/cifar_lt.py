@@ -1,5 +1,5 @@
 # 200 epochs at 128 images a step, then the router.
-_base_ = './router.py'
+_base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -15,8 +15,7 @@ train_cfg = dict(by_epoch=True, max_epochs=205, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
 
-custom_hooks = [
-    dict(type='ClassCountsHook'),
-    dict(type='DeferredReweightingHook', begin=160),
-    dict(type='TwoStageHook', begin=200, **_base_.router_stage),
-]
+default_hooks = dict(
+    class_counts=dict(type='ClassCountsHook'),
+    reweighting=dict(type='DeferredReweightingHook', begin=160),
+    two_stage=dict(type='TwoStageHook', begin=200, **_base_.router_stage))

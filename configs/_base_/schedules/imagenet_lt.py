@@ -1,5 +1,5 @@
 # 100 epochs at 256 images a step (8 GPUs with 32), then the router at 512.
-_base_ = './router.py'
+_base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -15,14 +15,13 @@ train_cfg = dict(by_epoch=True, max_epochs=105, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 
-custom_hooks = [
-    dict(type='ClassCountsHook'),
-    dict(type='DeferredReweightingHook', begin=80),
-    dict(
+default_hooks = dict(
+    class_counts=dict(type='ClassCountsHook'),
+    reweighting=dict(type='DeferredReweightingHook', begin=80),
+    two_stage=dict(
         type='TwoStageHook',
         begin=100,
         **dict(
             _base_.router_stage,
             train_dataloader=dict(
-                batch_size=64, sampler=dict(type='ClassBalancedSampler')))),
-]
+                batch_size=64, sampler=dict(type='ClassBalancedSampler')))))

@@ -1,6 +1,6 @@
 # 300 epochs at 1024 images a step (8 GPUs with 128), then the router at 512,
 # with SGD: the authors advise it instead of AdamW there.
-_base_ = './router.py'
+_base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -34,15 +34,14 @@ train_cfg = dict(by_epoch=True, max_epochs=305, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
 
-custom_hooks = [
-    dict(type='ClassCountsHook'),
+default_hooks = dict(
+    class_counts=dict(type='ClassCountsHook'),
     # the official code counts from 0 here, and re-weights after epoch 240
-    dict(type='DeferredReweightingHook', begin=241),
-    dict(
+    reweighting=dict(type='DeferredReweightingHook', begin=241),
+    two_stage=dict(
         type='TwoStageHook',
         begin=300,
         **dict(
             _base_.router_stage,
             train_dataloader=dict(
-                batch_size=64, sampler=dict(type='ClassBalancedSampler')))),
-]
+                batch_size=64, sampler=dict(type='ClassBalancedSampler')))))

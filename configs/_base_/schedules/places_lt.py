@@ -1,6 +1,6 @@
 # 30 epochs at 128 images a step (4 GPUs with 32), then the router at 512.
 # Whatever is pretrained learns at a tenth of the classifiers' rate.
-_base_ = './router.py'
+_base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -17,14 +17,13 @@ train_cfg = dict(by_epoch=True, max_epochs=35, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 
-custom_hooks = [
-    dict(type='ClassCountsHook'),
-    dict(type='DeferredReweightingHook', begin=20),
-    dict(
+default_hooks = dict(
+    class_counts=dict(type='ClassCountsHook'),
+    reweighting=dict(type='DeferredReweightingHook', begin=20),
+    two_stage=dict(
         type='TwoStageHook',
         begin=30,
         **dict(
             _base_.router_stage,
             train_dataloader=dict(
-                batch_size=128, sampler=dict(type='ClassBalancedSampler')))),
-]
+                batch_size=128, sampler=dict(type='ClassBalancedSampler')))))

@@ -1,9 +1,9 @@
 """The top of a report: what it is about, and the key figures."""
-from typing import Dict, List, Sequence
+from typing import Dict, List
 
 from mmengine.config import Config
 
-from ride_mm.engine.config import innermost_dataset
+from ride_mm.engine.config import find_hook, innermost_dataset
 from .figures import FigureMaker
 from .findings import Findings
 from .page import Card, Facts, Note, Section
@@ -147,10 +147,8 @@ def _describe_epochs(config: Config) -> str:
     epochs = (config.get('train_cfg') or {}).get('max_epochs')
     if epochs is None:
         return ''
-    hooks: Sequence[dict] = config.get('custom_hooks') or []
-    for hook in hooks:
-        if hook['type'] == 'TwoStageHook':
-            begin = hook['begin']
-            return f'{begin} epochs of the experts, {epochs - begin} of ' \
-                'the router'
+    two_stage = find_hook(config, 'TwoStageHook')
+    if two_stage is not None:
+        begin = two_stage['begin']
+        return f'{begin} epochs of the experts, {epochs - begin} of the router'
     return f'{epochs} epochs'

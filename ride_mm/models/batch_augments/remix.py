@@ -93,7 +93,8 @@ class Remix:
         """
         if self.class_counts is None:
             raise UserError('Remix knows no class counts: add '
-                            'dict(type="ClassCountsHook") to custom_hooks')
+                            'class_counts=dict(type="ClassCountsHook") to '
+                            'default_hooks')
         lam = np.random.beta(self.alpha, self.alpha)
         index = torch.randperm(len(batch_inputs))
         counts = self.class_counts.to(batch_scores.device)

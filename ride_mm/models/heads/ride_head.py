@@ -135,7 +135,8 @@ class RIDEHead(BaseModule):
         """
         if beta is not None and self.class_counts is None:
             raise UserError('Re-weighting knows no class counts: add '
-                            'dict(type="ClassCountsHook") to custom_hooks')
+                            'class_counts=dict(type="ClassCountsHook") to '
+                            'default_hooks')
         if beta is None:
             self.class_weights.fill_(1.)
         else:
@@ -212,8 +213,8 @@ class RIDEHead(BaseModule):
         if self.class_counts is None:
             raise UserError(
                 f'model.test_cfg.logit_adjustment={tau} knows no class '
-                'counts: add dict(type="ClassCountsHook") to custom_hooks, '
-                'or give model.head.class_counts')
+                'counts: add class_counts=dict(type="ClassCountsHook") to '
+                'default_hooks, or give model.head.class_counts')
         return logits - tau * log_prior(self.class_counts).to(logits)
 
     def score_logits(self,

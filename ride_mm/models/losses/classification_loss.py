@@ -85,8 +85,8 @@ class ClassCountsLoss(ClassificationLoss):
         if self.class_values is None:
             raise UserError(
                 f'{type(self).__name__} knows no class counts: add '
-                'dict(type="ClassCountsHook") to custom_hooks, or give '
-                'model.head.class_counts')
+                'class_counts=dict(type="ClassCountsHook") to default_hooks, '
+                'or give model.head.class_counts')
         return super().forward(cls_score, *args, **kwargs)
 
 

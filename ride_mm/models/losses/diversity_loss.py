@@ -162,7 +162,7 @@ class DiversityLoss(nn.Module):
         if self.class_temperature is None and self.form == 'paper':
             raise UserError(
                 'DiversityLoss(form="paper") knows no class counts: add '
-                'dict(type="ClassCountsHook") to custom_hooks')
+                'class_counts=dict(type="ClassCountsHook") to default_hooks')
         divergence = (
             mean_divergence
             if self.form == 'official' else pairwise_divergence)
