@@ -435,6 +435,18 @@ def test_diversity_module_mistakes():
 # ----------------------------------------------------------------- router
 
 
+@pytest.mark.parametrize('form, weight, warned', [('paper', 0.05, True),
+                                                  ('paper', 0.02, False),
+                                                  ('official', 0.45, False)])
+def test_weights_that_drive_experts_apart_are_named(form, weight, warned,
+                                                    monkeypatch):
+    said = []
+    monkeypatch.setattr('ride_mm.models.losses.diversity_loss.print_log',
+                        lambda message, **_: said.append(message))
+    MODELS.build(dict(type='DiversityLoss', form=form, weight=weight))
+    assert [f'weight={weight}' in line for line in said] == [True] * warned
+
+
 def test_router_targets_by_hand():
     # Three experts, two classes, label 0; the margin of class 0 over class 1
     # of each expert, image by image.

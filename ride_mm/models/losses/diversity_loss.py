@@ -1,13 +1,18 @@
+import logging
 from typing import Sequence
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
 
 FORMS = ('official', 'paper')
+# 1 / scale of the cosine classifiers: where the gradient of the paper's form
+# can exceed that of cross entropy.
+_PAPER_WEIGHT = 1 / 30
 
 
 def class_temperature(class_counts: Sequence[int],
@@ -106,8 +111,9 @@ class DiversityLoss(nn.Module):
       (``DeferredReweightingHook``), :func:`class_temperature` from then on;
     - ``form="paper"`` (the authors' formula): :func:`pairwise_divergence`
       with class temperatures from the start. Nothing but the scale of the
-      logits bounds it: with balanced softmax and the CIFAR configs' weight of
-      0.45 the experts ran to opposite answers within 20 iterations.
+      logits bounds its gradient: above a weight of about 1 / scale the
+      experts run to opposite answers, see docs/recipes.md. A warning says
+      so above 1 / 30, for the scale of the configs here.
 
     Args:
         weight (float): lambda; the loss is ``-weight * divergence``. The
@@ -130,6 +136,14 @@ class DiversityLoss(nn.Module):
         if form not in FORMS:
             raise UserError(f'DiversityLoss: form="{form}" is unknown, '
                             f'expected one of {FORMS}')
+        if form == 'paper' and weight > _PAPER_WEIGHT:
+            print_log(
+                f'DiversityLoss(form="paper", weight={weight}): above '
+                f'1 / scale of the classifiers, {_PAPER_WEIGHT:.3f} for a '
+                'scale of 30, this form drives the experts apart without '
+                'bound; 0.02 trained well on CIFAR-100-LT',
+                logger='current',
+                level=logging.WARNING)
         self.weight = weight
         self.form = form
         self.eta = eta
