@@ -75,9 +75,6 @@ def train(config):
     module = runner.model.module
     assert module.stage == 'router' and module.head.router.trained
     for name, value in module.state_dict().items():
-        # Running statistics are each rank's own, as in mmengine.
-        if 'running_' in name or 'num_batches' in name:
-            continue
         values = [torch.empty_like(value) for _ in range(2)]
         dist.all_gather(values, value)
         assert torch.equal(*values), name

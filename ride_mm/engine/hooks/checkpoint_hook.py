@@ -9,6 +9,7 @@ from mmpretrain.registry import HOOKS
 from ride_mm.utils.atomic_backend import AtomicLocalBackend, remove_leftovers
 from ride_mm.utils.checkpoint import (CheckpointError, find_damage,
                                       numbered_checkpoints, step_of)
+from ..buffers import synchronize_buffers
 
 
 class _RemovalsLast:
@@ -61,6 +62,10 @@ class CheckpointHook(MMEngineCheckpointHook):
       :class:`~ride_mm.utils.checkpoint.CheckpointError`, and does not start
       from the beginning.
     - What a killed process left half-written is removed.
+    - With several processes, running statistics are averaged over them before
+      they are saved and before every validation, so that the accuracy in the
+      log is that of the file: see
+      :func:`~ride_mm.engine.buffers.synchronize_buffers`.
 
     Local files are written whole or not at all by
     :class:`~ride_mm.utils.atomic_backend.AtomicLocalBackend`. Checkpoints on
@@ -175,6 +180,14 @@ class CheckpointHook(MMEngineCheckpointHook):
                     runner.logger.info(f'Removed {path}, which a process that '
                                        'was killed left unfinished.')
 
+    def before_val(self, runner) -> None:
+        """Let all ranks validate the same model.
+
+        Args:
+            runner (Runner): The runner of the training process.
+        """
+        synchronize_buffers(runner)
+
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
         # saving a new best checkpoint saves the last one once more
@@ -204,6 +217,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                                    meta: dict) -> None:
         # Written anew because MMEngine's writes the pointer in place, so
         # that a full disk leaves it empty.
+        synchronize_buffers(runner)
         with self._removing_last():
             if self.max_keep_ckpts > 0:
                 self._keep(runner, step)

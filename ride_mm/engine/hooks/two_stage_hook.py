@@ -7,6 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.errors import UserError
+from ..buffers import synchronize_buffers
 from .class_counts_hook import unwrapped
 
 STAGE_KEY = 'ride_stage'
@@ -93,6 +94,7 @@ class TwoStageHook(Hook):
         runner.logger.info(
             f'Stage 2: the router is trained in epochs {self.begin + 1} to '
             f'{runner.max_epochs}; all else is frozen.')
+        synchronize_buffers(runner)
         unwrapped(runner).set_stage('router')
         self._rewrap(runner)
         self._switch_dataloader(runner)
