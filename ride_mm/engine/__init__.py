@@ -1,9 +1,10 @@
 from .hooks import (CheckpointHook, ClassCountsHook, DeferredReweightingHook,
-                    DistSamplerSeedHook, RouterCacheHook, TwoStageHook)
+                    DistSamplerSeedHook, RouterCacheHook, TotalBatchHook,
+                    TwoStageHook)
 from .optim_wrappers import AmpOptimWrapper
 
 __all__ = [
     'AmpOptimWrapper', 'CheckpointHook', 'ClassCountsHook',
     'DeferredReweightingHook', 'DistSamplerSeedHook', 'RouterCacheHook',
-    'TwoStageHook'
+    'TotalBatchHook', 'TwoStageHook'
 ]

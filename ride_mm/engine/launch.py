@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ride_mm.utils.errors import UserError, nearest
-from ride_mm.utils.rank import is_main_process
+from ride_mm.utils.rank import end_with_launcher, is_main_process
 from .config import add_cfg_options, is_ride
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -208,6 +208,8 @@ def set_launcher(cfg: Config, launcher: str) -> None:
                         'tools/dist_train.sh or tools/dist_test.sh.')
     if launcher == 'none':
         return
+    if launcher == 'pytorch':
+        end_with_launcher()
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
         if int(os.environ.get('LOCAL_RANK', 0)) >= gpus:

@@ -4,10 +4,11 @@ from .deferred_reweighting_hook import DeferredReweightingHook
 from .new_classifiers_hook import NewClassifiersHook
 from .router_cache_hook import RouterCacheHook
 from .sampler_seed_hook import DistSamplerSeedHook
+from .total_batch_hook import TotalBatchHook
 from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
     'DistSamplerSeedHook', 'NewClassifiersHook', 'RouterCacheHook',
-    'TwoStageHook'
+    'TotalBatchHook', 'TwoStageHook'
 ]

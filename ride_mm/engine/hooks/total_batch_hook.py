@@ -1,0 +1,95 @@
+from typing import List
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ride_mm.utils.errors import UserError
+
+_KEY = 'total_batch'
+
+
+def total_batch(runner: Runner) -> int:
+    """Images a step of all processes."""
+    return (runner.train_dataloader.batch_size * runner.world_size *
+            getattr(runner.optim_wrapper, '_accumulative_counts', 1))
+
+
+def _initial_rates(runner: Runner) -> List[float]:
+    """Learning rates before any schedule."""
+    return [
+        group.get('initial_lr', group['lr'])
+        for group in runner.optim_wrapper.param_groups
+    ]
+
+
+@HOOKS.register_module()
+class TotalBatchHook(Hook):
+    """Says when a resumed run takes another number of images a step.
+
+    So does a run on another number of processes. The optimizer that is
+    resumed has the learning rates of before: a warning says that they stay,
+    or, with ``--auto-scale-lr``, they become those of a new run.
+    """
+
+    def __init__(self) -> None:
+        self._resumed = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Store the number of images a step."""
+        checkpoint['meta'][_KEY] = total_batch(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the number that is resumed, and the rates of a new run."""
+        if runner._resume:
+            self._resumed = checkpoint.get('meta', {}).get(_KEY)
+            self._rates = _initial_rates(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare, once all is resumed.
+
+        Raises:
+            UserError: If the number differs and a schedule counts iterations.
+        """
+        old, new = self._resumed, total_batch(runner)
+        self._resumed = None
+        if old in (None, new):
+            return
+        change = f'{old} images a step before it was resumed, {new} now'
+        if any(not scheduler.by_epoch for scheduler in _schedulers(runner)):
+            raise UserError(
+                f'the run had {change}, and a param_scheduler counts steps: '
+                f'set train_dataloader.batch_size to {old} divided by the '
+                f'number of processes, {runner.world_size}')
+        runner.train_loop._iter = round(runner.iter * old / new)
+        if (runner.auto_scale_lr or {}).get('enable'):
+            factor = self._scale_rates(runner)
+            runner.logger.warning(f'The run had {change}: the learning rate '
+                                  f'is multiplied by {factor:g}.')
+        else:
+            runner.logger.warning(
+                f'The run had {change}. The learning rate stays as it was; '
+                'with --auto-scale-lr it follows.')
+
+    def _scale_rates(self, runner: Runner) -> float:
+        factors = [
+            new / old
+            for new, old in zip(self._rates, _initial_rates(runner))
+        ]
+        for factor, group in zip(factors, runner.optim_wrapper.param_groups):
+            for key in {'lr', 'initial_lr'} & group.keys():
+                group[key] *= factor
+        for scheduler in _schedulers(runner):
+            if scheduler.param_name == 'lr':
+                scheduler.base_values = [
+                    factor * value
+                    for factor, value in zip(factors, scheduler.base_values)
+                ]
+        return factors[0]
+
+
+def _schedulers(runner: Runner) -> list:
+    schedulers = runner.param_schedulers or []
+    if isinstance(schedulers, dict):
+        schedulers = sum(schedulers.values(), [])
+    return schedulers
