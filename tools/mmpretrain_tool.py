@@ -7,22 +7,27 @@ docs/mmpretrain_tools.md shows each tool.
 import argparse
 import runpy
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, Iterator, Optional, Sequence
 from unittest.mock import patch
 
 import mmpretrain
 import torch
+import yaml
+from mmengine.fileio.handlers import PickleHandler, YamlHandler
 
 from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError, nearest, run_tool
+from ride_mm.utils.plain_pickle import load_plain_pickle
 
 EXAMPLE = """example:
   python tools/mmpretrain_tool.py confusion_matrix \\
       configs/ride_r32_cifar100_lt.py CHECKPOINT --show-path confusion.png
 """
+_LOADED = ('.pkl', '.pickle', '.yaml', '.yml')
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -94,6 +99,46 @@ def mend_torch_load() -> AbstractContextManager:
     return patch.object(torch, 'load', safe_load)
 
 
+class PlainLoader(yaml.SafeLoader):
+    """Reads the YAML that MMEngine writes, which has tuples, as data."""
+
+
+PlainLoader.add_constructor(
+    'tag:yaml.org,2002:python/tuple',
+    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+
+
+@contextmanager
+def plain_files(args: Sequence[str]) -> Iterator[None]:
+    """Read .pkl and .yaml files as data: MMEngine runs the code in them.
+
+    Args:
+        args (Sequence[str]): The arguments of the tool, for the message.
+
+    Raises:
+        UserError: If a file holds more than plain data.
+    """
+
+    def read(loader, file):
+        try:
+            return loader(file)
+        except Exception as error:  # a wrong file can break it anyhow
+            names = [arg for arg in args if arg.endswith(_LOADED)]
+            words = ' '.join(str(error).split()) or type(error).__name__
+            raise UserError(f'{", ".join(names)}: not read as plain data: '
+                            f'{words}') from error
+
+    def read_pickle(handler, file, **options):
+        return read(load_plain_pickle, file)
+
+    def read_yaml(handler, file, **options):
+        return read(partial(yaml.load, Loader=PlainLoader), file)
+
+    with patch.object(PickleHandler, 'load_from_fileobj', read_pickle), \
+            patch.object(YamlHandler, 'load_from_fileobj', read_yaml):
+        yield
+
+
 MENDS = dict(
     browse_dataset=mend_adjust_bbox,
     vis_tsne=mend_tsne,
@@ -104,7 +149,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     path = str(find_tool(args.name))
     mend = MENDS.get(args.name, nullcontext)
-    with mend(), patch.object(sys, 'argv', [path, *args.args]):
+    with mend(), plain_files(args.args), patch.object(
+            sys, 'argv', [path, *args.args]):
         runpy.run_path(path, run_name='__main__')
 
 

@@ -1,27 +1,26 @@
-import io
-import pickle
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 import torch
 
-from ride_mm.evaluation.class_group_metric import name_image
+from ride_mm.datasets.class_counts import resolve_thresholds
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.plain_pickle import load_plain_pickle
 
-# What the dump of a data sample consists of: tensors, and the NumPy arrays
-# and scalars of its meta information.
-_NUMPY_CORES = ('numpy.core.multiarray', 'numpy._core.multiarray')
-_ALLOWED = {
-    ('collections', 'OrderedDict'),
-    ('_codecs', 'encode'),
-    ('torch._utils', '_rebuild_tensor_v2'),
-    ('numpy', 'dtype'),
-    ('numpy', 'ndarray'),
-    *((core, name) for core in _NUMPY_CORES
-      for name in ('_reconstruct', 'scalar')),
-}
+_TOGETHER = ({'num_experts_used', 'relative_compute'},
+             {'router_logits', 'routed_compute'})
+# Where nothing in the file says how many experts there are.
+_MOST_EXPERTS = 64
+# The compute of all experts is 1; routers come on top.
+_MOST_COMPUTE = 2
+# Of probabilities with the 8 binary digits of bfloat16.
+_SUM_ERROR = .01
+_LARGEST_LABEL = 2**31
+_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 
 @dataclass(frozen=True)
@@ -75,24 +74,6 @@ class Predictions:
         return self.pred_label == self.gt_label
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    """Unpickles tensors, arrays and plain containers, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ('torch.storage', '_load_from_bytes'):
-            return _load_storage
-        if (module, name) in _ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(
-            f'it holds a {module}.{name}, which is not part of predictions')
-
-
-def _load_storage(content: bytes):
-    """Load the storage of a tensor without trusting its content."""
-    return torch.load(
-        io.BytesIO(content), map_location='cpu', weights_only=True)
-
-
 def read_predictions(path: Union[str, Path]) -> Predictions:
     """Read what ``tools/test.py CONFIG CHECKPOINT --out FILE.pkl`` wrote.
 
@@ -107,8 +88,9 @@ def read_predictions(path: Union[str, Path]) -> Predictions:
         ``pred_score`` where there are scores.
 
     Raises:
-        UserError: If there is no such file, or if it is not one of
-            predictions with true labels, or scores are no finite numbers.
+        UserError: If there is no such file, or it is not one of predictions
+            with true labels, or a field is not what :class:`Predictions`
+            says. The message names the field and the image.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,33 +99,11 @@ def read_predictions(path: Union[str, Path]) -> Predictions:
             f'`python tools/test.py CONFIG CHECKPOINT --out {path}`.')
     try:
         with path.open('rb') as file:
-            samples = _SafeUnpickler(file).load()
+            samples = load_plain_pickle(file)
     except Exception as e:  # a wrong file can break the unpickler anyhow
-        raise _wrong_file(path, f'{e or type(e).__name__}') from e
-    try:
-        return _parse(path, samples)
-    except UserError:
-        raise
-    except (AttributeError, RuntimeError, TypeError, ValueError) as e:
-        raise _wrong_file(path, str(e)) from e
-
-
-def _parse(path: Path, samples: Any) -> Predictions:
-    _validate_samples(path, samples)
-    scores = _stacked(path, samples, 'pred_score')
-    logits = _stacked(path, samples, 'expert_logits')
-    routers = _stacked(path, samples, 'router_logits')
-    return Predictions(
-        gt_label=_column(samples, 'gt_label', np.int64),
-        pred_label=_column(samples, 'pred_label', np.int64)
-        if scores is None else scores.argmax(axis=1),
-        pred_score=scores,
-        num_experts_used=_column(samples, 'num_experts_used', np.int64),
-        relative_compute=_column(samples, 'relative_compute', np.float64),
-        expert_logits=None if logits is None else logits.swapaxes(0, 1),
-        router_logits=None if routers is None else routers.T,
-        routed_compute=_of_all(path, samples, 'routed_compute'),
-        run=samples[0].get('run'))
+        words = ' '.join(str(e).split()) or type(e).__name__
+        raise _wrong_file(path, words) from e
+    return _Fields(path, samples).read()
 
 
 def read_own_predictions(path: Union[str, Path],
@@ -164,7 +124,7 @@ def read_own_predictions(path: Union[str, Path],
     """
     predictions = read_predictions(path)
     run = predictions.run
-    if not isinstance(run, dict) or predictions.pred_score is None:
+    if run is None or predictions.pred_score is None:
         raise UserError(
             f'{path} does not say which run it is of: another tool or an '
             'older version wrote it. Write it anew with '
@@ -195,65 +155,287 @@ def _wrong_file(path: Path, found: str) -> UserError:
         '`--out-item metrics`).')
 
 
-def _validate_samples(path: Path, samples: Any) -> None:
-    if not isinstance(samples, list) or not samples:
-        raise _wrong_file(
-            path, f'it holds {_describe(samples)} instead of a list with one '
-            'dict for each image')
-    for i, sample in enumerate(samples):
-        if not isinstance(sample, dict):
-            raise _wrong_file(
-                path, f'entry {i} is {_describe(sample)} instead of a dict')
-        if not {'pred_score', 'pred_label'} & set(sample):
-            raise _wrong_file(
-                path, f'entry {i} has neither `pred_score` nor `pred_label`')
-        label = sample.get('gt_label')
-        if label is None or torch.as_tensor(label).numel() != 1:
-            raise _wrong_file(
-                path, f'entry {i} does not have exactly one true label '
-                '(`gt_label`)')
-        if ('num_experts_used' in sample) != ('relative_compute' in sample):
-            raise _wrong_file(
-                path, f'entry {i} has only one of `num_experts_used` and '
-                '`relative_compute`')
-        if set(sample) != set(samples[0]):
-            odd = sorted(set(sample) ^ set(samples[0]))[0]
-            raise _wrong_file(
-                path, f'entries 0 and {i} differ: only one has `{odd}`')
-
-
 def _describe(content: Any) -> str:
     if isinstance(content, list):
         return 'an empty list'
     return f'a {type(content).__name__}'
 
 
-def _column(samples: List[dict], field: str, dtype) -> Optional[np.ndarray]:
-    if field not in samples[0]:
-        return None
-    return np.array([float(s[field]) for s in samples]).astype(dtype)
+class _Fields:
+    """The fields of a list of samples, each checked for all of them.
+
+    Args:
+        path (Path): Where they come from.
+        samples (Any): What the file holds.
+    """
+
+    def __init__(self, path: Path, samples: Any) -> None:
+        self.path = path
+        self.samples = samples
+        if not isinstance(samples, list) or not samples:
+            raise _wrong_file(
+                path, f'it holds {_describe(samples)} instead of a list with '
+                'one dict for each image')
+        for i, sample in enumerate(samples):
+            self._check_sample(i, sample)
+
+    def _check_sample(self, i: int, sample: Any) -> None:
+        path = self.path
+        if not isinstance(sample, dict):
+            raise _wrong_file(
+                path, f'entry {i} is {_describe(sample)} instead of a dict')
+        if not {'pred_score', 'pred_label'} & set(sample):
+            raise _wrong_file(
+                path, f'entry {i} has neither `pred_score` nor `pred_label`')
+        if 'gt_label' not in sample:
+            raise _wrong_file(
+                path, f'entry {i} does not have exactly one true label '
+                '(`gt_label`)')
+        for pair in _TOGETHER:
+            if len(pair & set(sample)) == 1:
+                raise _wrong_file(
+                    path, f'entry {i} has only one of ' +
+                    ' and '.join(f'`{name}`' for name in sorted(pair)))
+        if set(sample) != set(self.samples[0]):
+            odd = min(map(str, set(sample) ^ set(self.samples[0])))
+            raise _wrong_file(
+                path, f'entries 0 and {i} differ: only one has `{odd}`')
+
+    def read(self) -> Predictions:
+        """Check all fields."""
+        run = self._run()
+        scores = self._stacked('pred_score', 1)
+        classes = None if scores is None else scores.shape[1]
+        logits = self._stacked('expert_logits', 2)
+        experts = run and run.get('num_experts')
+        if logits is not None:
+            experts, named = logits.shape[1:]
+            self._expect('expert_logits', named == (classes or named),
+                         f'logits of {classes} classes, as `pred_score` has')
+        routers = self._stacked('router_logits', 1)
+        compute = self._of_all('routed_compute')
+        if routers is not None:
+            self._expect('expert_logits', logits is not None,
+                         'logits beside `router_logits`')
+            self._expect('router_logits', routers.shape[1] == experts - 1,
+                         f'{experts - 1} numbers, for {experts} experts')
+            self._expect('routed_compute', len(compute) == experts,
+                         f'{experts} numbers, for {experts} experts')
+        if scores is not None:
+            self._check('pred_score', (scores >= 0) & (scores <= 1),
+                        'probabilities, from 0 to 1')
+            self._check('pred_score',
+                        np.abs(scores.sum(axis=1) - 1) <= _SUM_ERROR,
+                        'probabilities, whose sum is 1')
+        return Predictions(
+            gt_label=self._labels('gt_label', 0, classes),
+            pred_label=self._labels('pred_label', 0, classes)
+            if scores is None else scores.argmax(axis=1),
+            pred_score=scores,
+            num_experts_used=self._labels('num_experts_used', 1,
+                                          (experts or _MOST_EXPERTS) + 1),
+            relative_compute=self._compute(),
+            expert_logits=None if logits is None else logits.swapaxes(0, 1),
+            router_logits=None if routers is None else routers.T,
+            routed_compute=compute,
+            run=run)
+
+    def _run(self) -> Optional[dict]:
+        """What made the predictions, one for all images."""
+        if 'run' not in self.samples[0]:
+            return None
+        known = {}
+        for i, sample in enumerate(self.samples):
+            run = sample['run']
+            if id(run) not in known:
+                self._check_run(run)
+                known[id(run)] = repr(run)
+                if known[id(run)] != known[id(self.samples[0]['run'])]:
+                    raise _wrong_file(self.path, f'`run` of entries 0 and {i} '
+                                      'differ: they are of two runs')
+        return self.samples[0]['run']
+
+    def _check_run(self, run: Any) -> None:
+        if not isinstance(run, dict):
+            raise _wrong_file(
+                self.path, f'`run` is {_describe(run)}, expected a dict')
+        for name, (valid, expected) in _RUN.items():
+            if name not in run and name not in _OPTIONAL:
+                raise _wrong_file(self.path, f'`run` has no `{name}`, '
+                                  f'expected {expected}')
+            if name in run and not valid(run[name]):
+                found = ' '.join(repr(run[name]).split())
+                raise _wrong_file(
+                    self.path, f'`run` has {name}={found:.60}, expected '
+                    f'{expected}')
+
+    def _labels(self, field: str, low: int,
+                end: Optional[int]) -> Optional[np.ndarray]:
+        """A column of whole numbers from ``low`` to ``end - 1``."""
+        end = end or _LARGEST_LABEL
+        column = self._column(field, (int, np.integer), 'a whole number')
+        if column is None:
+            return None
+        self._check(
+            field, [low <= number < end for number in column],
+            f'a whole number from {low} to {end - 1}', column)
+        return np.array(column, dtype=np.int64)
+
+    def _compute(self) -> Optional[np.ndarray]:
+        column = self._column('relative_compute',
+                              (int, float, np.integer, np.floating),
+                              'a number')
+        if column is None:
+            return None
+        self._check('relative_compute',
+                    [0 < number <= _MOST_COMPUTE for number in column],
+                    f'a number above 0 and up to {_MOST_COMPUTE}', column)
+        return np.array(column, dtype=np.float64)
+
+    def _column(self, field: str, kinds: tuple,
+                expected: str) -> Optional[list]:
+        if field not in self.samples[0]:
+            return None
+        values = [sample[field] for sample in self.samples]
+        numbers = [
+            value.item() if isinstance(value, (torch.Tensor, np.ndarray))
+            and math.prod(value.shape) == 1 else value for value in values
+        ]
+        exactly = ' (exactly one true label)' if field == 'gt_label' else ''
+        self._check(field, [
+            isinstance(number, kinds) and not isinstance(number, bool)
+            for number in numbers
+        ], expected + exactly, values)
+        return numbers
+
+    def _stacked(self, field: str, dims: int) -> Optional[np.ndarray]:
+        """The numbers of all images, (N, ...)."""
+        if field not in self.samples[0]:
+            return None
+        values = [sample[field] for sample in self.samples]
+        self._check(
+            field,
+            [isinstance(value, (torch.Tensor, np.ndarray))
+             for value in values], 'a tensor', values)
+        values = [torch.as_tensor(value) for value in values]
+        self._check(field, [
+            value.ndim == dims and value.is_floating_point() and value.numel()
+            for value in values
+        ], f'real numbers in {dims} dimension' + 's' * (dims > 1), values)
+        first = values[0]
+        self._check(field, [
+            value.shape == first.shape and value.dtype == first.dtype
+            for value in values
+        ], f'{first.dtype} of shape {tuple(first.shape)} as in entry 0',
+                    values)
+        stacked = torch.stack(values)
+        if stacked.dtype not in (torch.float32, torch.float64):
+            stacked = stacked.float()
+        rows = stacked.numpy()
+        self._check(
+            field,
+            np.isfinite(rows).reshape(len(rows), -1),
+            'finite numbers. Has the training diverged?')
+        return rows
+
+    def _of_all(self, field: str) -> Optional[np.ndarray]:
+        """What is the same for all images: compute by number of experts."""
+        rows = self._stacked(field, 1)
+        if rows is None:
+            return None
+        if (rows != rows[0]).any():
+            raise _wrong_file(
+                self.path, f'`{field}` differs from image to image: are these '
+                'images of different sizes?')
+        rising = np.diff(rows[0], prepend=0) > 0
+        self._check(field, [rising.all() and rows[0, -1] <= _MOST_COMPUTE],
+                    f'numbers that rise from above 0 to {_MOST_COMPUTE}')
+        return rows[0]
+
+    def _expect(self, field: str, holds: bool, expected: str) -> None:
+        """Check how a field fits the others, the same for all images."""
+        if not holds:
+            found = self.samples[0].get(field)
+            raise _wrong_file(self.path, f'`{field}` is {_show(found)}, '
+                              f'expected {expected}')
+
+    def _check(self,
+               field: str,
+               valid: Any,
+               expected: str,
+               found: Optional[Sequence] = None) -> None:
+        """Check a field of every image; name the first wrong one."""
+        valid = np.asarray(valid, dtype=bool)
+        wrong = ~valid.reshape(len(valid), -1).all(axis=1)
+        if not wrong.any():
+            return
+        i = int(np.flatnonzero(wrong)[0])
+        image = self.samples[i].get('img_path')
+        image = image if is_line(image) else f'entry {i}'
+        value = self.samples[i][field] if found is None else found[i]
+        raise UserError(f'{self.path}: `{field}` of {image} is '
+                        f'{_show(value)}, expected {expected}')
 
 
-def _stacked(path: Path, samples: List[dict],
-             field: str) -> Optional[np.ndarray]:
-    if field not in samples[0]:
-        return None
-    values = torch.stack([s[field] for s in samples])
-    wrong = ~values.isfinite().flatten(1).all(dim=1)
-    if wrong.any():
-        image = name_image(samples[int(wrong.nonzero()[0])])
-        raise UserError(f'{path}: `{field}` of {image} is not all finite '
-                        'numbers. Has the training diverged?')
-    return values.numpy()
+def is_line(text: Any) -> bool:
+    """Whether this is a text without control characters."""
+    return isinstance(text, str) and _CONTROL.search(text) is None
 
 
-def _of_all(path: Path, samples: List[dict],
-            field: str) -> Optional[np.ndarray]:
-    """What is the same for all images."""
-    rows = _stacked(path, samples, field)
-    if rows is None:
-        return None
-    if (rows != rows[0]).any():
-        raise _wrong_file(path, f'`{field}` differs from image to image: are '
-                          'these images of different sizes?')
-    return rows[0]
+def _show(value: Any) -> str:
+    """What was found, in a few words."""
+    if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim:
+        numbers = torch.as_tensor(value).flatten()
+        some = ', '.join(f'{number:.4g}' for number in numbers[:4].tolist())
+        more = ', ...' if len(numbers) > 4 else ''
+        return (f'[{some}{more}] of shape {tuple(value.shape)}, '
+                f'{str(value.dtype).split(".")[-1]}')
+    return f'{" ".join(repr(value).split()):.60}'
+
+
+def _is_count(number: Any) -> bool:
+    return type(number) is int and 0 <= number < 2**53
+
+
+def _are_options(options: Any) -> bool:
+    return isinstance(options, dict) and all(map(is_line, options)) and all(
+        map(_is_plain, options.values()))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is what ``--cfg-options`` can express."""
+    if isinstance(value, dict):
+        return all(map(is_line, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float) or is_line(value)
+
+
+def _are_thresholds(thresholds: Any) -> bool:
+    try:
+        resolved = resolve_thresholds(thresholds)
+    except (UserError, TypeError):
+        return False
+    return isinstance(resolved, str) or all(map(_is_count, resolved))
+
+
+# What `describe_run` writes: whether a value is right, and what is expected.
+_RUN = dict(
+    config=(is_line, 'the path of a config'),
+    options=(_are_options, 'a dict of plain values'),
+    checkpoint=(is_line, 'the path of a checkpoint'),
+    weights=(lambda text: text is None or is_line(text), 'a text or None'),
+    classes=(lambda names: names is None or
+             (isinstance(names, (list, tuple))
+              and all(type(name) is int or is_line(name) for name in names)),
+             'a list of names or None'),
+    class_counts=(lambda counts: counts is None or
+                  (isinstance(counts, (list, tuple)) and any(counts) and all(
+                      map(_is_count, counts))),
+                  'a list of whole numbers from 0, not all 0, or None'),
+    thresholds=(_are_thresholds, 'two class sizes or the name of some'),
+    num_experts=(lambda number: number is None or
+                 (type(number) is int and 1 <= number <= _MOST_EXPERTS),
+                 f'a whole number from 1 to {_MOST_EXPERTS} or None'))
+# Older versions did not write it.
+_OPTIONAL = ('num_experts', )

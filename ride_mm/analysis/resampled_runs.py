@@ -15,6 +15,7 @@ from rich.progress import (BarColumn, Progress, TextColumn, TimeElapsedColumn,
 from ride_mm.datasets.class_counts import name_some
 from ride_mm.engine import launch
 from ride_mm.engine.config import follow_training_set, load_config
+from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.engine.schedule import first_stage_epochs, scale_schedule
 from ride_mm.utils.atomic_backend import AtomicLocalBackend
 from ride_mm.utils.errors import UserError
@@ -257,7 +258,7 @@ class ResampledRuns:
             raise UserError(f'{self.folder} holds runs, but not their '
                             f'config.py. {wish}')
         changes = config_changes(
-            Config.fromfile(self.config), self.cfg, ignored=_NO_MATTER)
+            read_dumped_config(self.config), self.cfg, ignored=_NO_MATTER)
         if changes:
             named = [f'{key}={value!r:.60}' for key, value in changes.items()]
             raise UserError(f'{self.folder} holds runs of other settings than '

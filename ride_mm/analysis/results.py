@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ride_mm.engine import launch
 from ride_mm.engine.config import find_hook, load_config
+from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.utils.errors import UserError
 from .scalars import mean_losses, read_scalars, scalar_files
 
@@ -83,6 +84,17 @@ def collect_result(work_dir: Union[str, Path],
         raise UserError(f'--name {name}: a result is named without a folder, '
                         'which is that of --out-dir.')
     work_dir = Path(work_dir)
+    try:
+        return _collect(work_dir, name, command, commit, machine)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{work_dir} is not what tools/train.py writes: '
+                        f'{type(error).__name__}: {error}') from error
+
+
+def _collect(work_dir: Path, name: Optional[str], command: Optional[str],
+             commit: Optional[str], machine: Optional[str]) -> dict:
     pieces = _read_pieces(work_dir)
     path = _find_config(work_dir)
     own, cfg = _load_config(path), pieces[-1].config
@@ -135,7 +147,7 @@ def _read_piece(path: Path) -> Optional[_Piece]:
     if not train:
         return None
     return _Piece(
-        Config.fromfile(path.with_name('config.py')),
+        read_dumped_config(path.with_name('config.py')),
         _read_log(path.parents[1]), train, val)
 
 

@@ -27,6 +27,7 @@ from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
 from .plots import plot_accuracy_by_class, plot_expert_usage
 from .predictions import Predictions, read_predictions
+from .run_options import options_of_test
 
 
 def load_test_classes(
@@ -320,7 +321,8 @@ def summarize_file(config: Union[str, Path],
                    cfg_options: Optional[dict] = None) -> Dict[str, float]:
     """Print and draw a summary of a file of predictions.
 
-    The options of the test, which the predictions tell, hold here as well.
+    The options of the test that say where its data lies, how it was chosen
+    and how classes are grouped hold here as well: the predictions tell them.
 
     Args:
         config (str | Path): The config that the predictions were made with.
@@ -342,7 +344,7 @@ def summarize_file(config: Union[str, Path],
     """
     predictions = read_predictions(predictions_file)
     run = predictions.run or {}
-    options = {**run.get('options', {}), **(cfg_options or {})}
+    options = options_of_test(predictions_file, run, cfg_options)
     try:
         counts, thresholds, meta, num_images = load_test_classes(
             config, options)

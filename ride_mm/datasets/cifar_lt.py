@@ -1,4 +1,4 @@
-import pickle
+import io
 from typing import List, Optional, Tuple
 
 import mmengine.dist as dist
@@ -10,6 +10,7 @@ from mmpretrain.datasets.utils import download_and_extract_archive
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.plain_pickle import load_plain_pickle
 from .cached_labels import CachedLabels
 from .class_counts import name_some
 from .long_tail import largest_class, long_tail_profile, sample_subset
@@ -69,9 +70,22 @@ class _LongTailCIFAR(CachedLabels):
 
     def _read_batch(self, name: str) -> Tuple[np.ndarray, np.ndarray]:
         path = join_path(self._folder, name)
-        batch = pickle.loads(get(path), encoding='latin1')
-        labels = batch['labels' if 'labels' in batch else 'fine_labels']
-        return batch['data'], np.array(labels, dtype=np.int64)
+        try:
+            batch = load_plain_pickle(io.BytesIO(get(path)), 'latin1')
+            labels = batch['labels' if 'labels' in batch else 'fine_labels']
+            labels = np.array(labels, dtype=np.int64)
+            pixels = batch['data']
+        except Exception as error:  # a wrong file can break it anyhow
+            raise _no_batch(path, error or type(error).__name__) from error
+        if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
+                or pixels.shape != (len(labels), 3 * 32 * 32)):
+            raise _no_batch(path, 'expected `data` of shape '
+                            f'({len(labels)}, 3072), uint8')
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(wrong):
+            raise _no_batch(path, f'label {wrong[0]} is outside [0, '
+                            f'{self.num_classes})')
+        return pixels, labels
 
     @property
     def _folder(self) -> str:
@@ -126,6 +140,10 @@ class _LongTailCIFAR(CachedLabels):
         profile = (f'{self.imb_type}, imb_factor={self.imb_factor}, '
                    f'max_count={self.max_count}')
         return super().extra_repr() + [f'Long-tailed profile: \t{profile}']
+
+
+def _no_batch(path: str, found: object) -> UserError:
+    return UserError(f'{path} is not a file of CIFAR: {found}')
 
 
 def _gather(batches: List[np.ndarray], chosen: np.ndarray) -> np.ndarray:

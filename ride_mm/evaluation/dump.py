@@ -51,9 +51,10 @@ def describe_run(runner: Runner, config: str, options: Optional[dict],
 
     Returns:
         dict: 'config', 'options' and 'checkpoint' as given, 'weights' (see
-        :func:`fingerprint`), and what the metrics group the classes by:
-        'classes' (their names or None), 'class_counts' (None where no metric
-        and no data set knows them) and 'thresholds'.
+        :func:`fingerprint`), 'num_experts' (None where the model has none),
+        and what the metrics group the classes by: 'classes' (their names or
+        None), 'class_counts' (None where no metric and no data set knows
+        them) and 'thresholds'.
     """
     meta = runner.test_evaluator.dataset_meta or {}
     counts, thresholds = meta.get('class_counts'), NAMED_THRESHOLDS['ride']
@@ -61,11 +62,15 @@ def describe_run(runner: Runner, config: str, options: Optional[dict],
         if isinstance(metric, ClassGroupMetric):
             counts, thresholds = metric.class_counts, metric.thresholds
             break
+    model = runner.model
+    while hasattr(model, 'module'):  # several processes, augmented images
+        model = model.module
     return dict(
         config=config,
         options=options or {},
         checkpoint=checkpoint,
         weights=fingerprint(checkpoint),
+        num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),
         class_counts=None if counts is None else [int(n) for n in counts],
         thresholds=thresholds)

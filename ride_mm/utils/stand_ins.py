@@ -34,14 +34,22 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 
-def _require(condition: bool, name: str) -> None:
+def require(condition: bool, name: str) -> None:
+    """Refuse what a file says of a name, unless a condition holds."""
     if not condition:
         raise pickle.UnpicklingError(
             f'Unsupported use of GLOBAL {name}: no checkpoint of MMEngine '
             'uses it like this')
 
 
-class StandIn:
+class _Sealed(type):
+    """A class that a pickle's BUILD cannot change."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f'a file sets {cls.__name__}.{name}')
+
+
+class StandIn(metaclass=_Sealed):
     """What a file says about one object. Subclasses say how to build it."""
 
     def build(self, memo: dict) -> Any:
@@ -52,12 +60,16 @@ class StandIn:
         """
         raise NotImplementedError
 
+    def __setstate__(self, state) -> None:
+        # or a file could put anything into its attributes
+        require(False, type(self).__name__)
+
 
 class _Bytes(StandIn):
     """``bytes()``, which protocol 2 writes for the data of empty arrays."""
 
     def __new__(cls, *args) -> bytes:
-        _require(not args, 'builtins.bytes')
+        require(not args, 'builtins.bytes')
         return b''
 
 
@@ -65,7 +77,7 @@ class _Encode(StandIn):
     """``_codecs.encode``, as which protocol 2 writes ``bytes``."""
 
     def __new__(cls, text, encoding) -> bytes:
-        _require(type(text) is str and encoding == 'latin1', '_codecs.encode')
+        require(type(text) is str and encoding == 'latin1', '_codecs.encode')
         return text.encode('latin1')
 
 
@@ -73,7 +85,7 @@ class _Dtype(StandIn):
     """Plain numbers, truth values, bytes and text: no objects, no fields."""
 
     def __init__(self, code, align=False, copy=False) -> None:
-        _require(
+        require(
             type(code) is str
             and re.fullmatch(r'[biufc]\d{1,2}|[SU]\d{1,6}', code) is not None,
             'numpy.dtype')
@@ -81,7 +93,7 @@ class _Dtype(StandIn):
 
     def __setstate__(self, state) -> None:
         # (version, byte order, subarray, names, fields, itemsize, ...)
-        _require(
+        require(
             type(state) is tuple and len(state) >= 5
             and state[1] in ('<', '>', '|', '=')
             and state[2:5] == (None, None, None), 'numpy.dtype')
@@ -95,22 +107,24 @@ class _ArrayType(StandIn):
     """``numpy.ndarray`` itself, named as an argument of ``_reconstruct``."""
 
     def __init__(self, *args) -> None:
-        _require(False, 'numpy.ndarray')
+        require(False, 'numpy.ndarray')
 
 
 class _Array(StandIn):
 
     def __init__(self, subtype, shape, code) -> None:
-        _require(
+        require(
             isinstance(subtype, type) and issubclass(subtype, _ArrayType),
             'numpy._core.multiarray._reconstruct')
 
     def __setstate__(self, state) -> None:
         name = 'numpy.ndarray'
-        _require(type(state) is tuple and len(state) == 5, name)
+        require(type(state) is tuple and len(state) == 5, name)
         _, shape, dtype, is_fortran, data = state
-        _require(isinstance(dtype, _Dtype) and type(data) is bytes, name)
-        _require(
+        if type(data) is str:  # as Python 2 wrote `bytes`
+            data = data.encode('latin1')
+        require(isinstance(dtype, _Dtype) and type(data) is bytes, name)
+        require(
             type(shape) is tuple
             and all(type(size) is int and size >= 0 for size in shape)
             and len(data) == math.prod(shape) * dtype.dtype.itemsize, name)
@@ -126,7 +140,7 @@ class _Array(StandIn):
 class _Scalar(StandIn):
 
     def __init__(self, dtype, data) -> None:
-        _require(
+        require(
             isinstance(dtype, _Dtype) and type(data) is bytes
             and len(data) == dtype.dtype.itemsize,
             'numpy._core.multiarray.scalar')
@@ -142,11 +156,11 @@ class _HistoryBuffer(StandIn):
         # 'statistics_methods' is left out on purpose: `HistoryBuffer` would
         # put them in a dict shared by all buffers of the process
         name = 'mmengine.logging.history_buffer.HistoryBuffer'
-        _require(type(state) is dict, name)
+        require(type(state) is dict, name)
         self.log = state.get('_log_history')
         self.count = state.get('_count_history')
         self.max_length = state.get('max_length')
-        _require(
+        require(
             isinstance(self.log, _Array) and isinstance(self.count, _Array)
             and self.log.array.ndim == self.count.array.ndim == 1
             and len(self.log.array) == len(self.count.array)
@@ -160,7 +174,7 @@ class _HistoryBufferMethod(StandIn):
     """``getattr``, when all it is asked for is a method of HistoryBuffer."""
 
     def __init__(self, owner, name) -> None:
-        _require(
+        require(
             isinstance(owner, type) and issubclass(owner, _HistoryBuffer)
             and type(name) is str and not name.startswith('_')
             and inspect.isfunction(vars(HistoryBuffer).get(name)),
@@ -175,7 +189,7 @@ class _ConfigDict(StandIn):
     """A nested ``metainfo`` of a dataset comes from the config."""
 
     def __init__(self, items) -> None:
-        _require(type(items) is dict, 'mmengine.config.config.ConfigDict')
+        require(type(items) is dict, 'mmengine.config.config.ConfigDict')
         self.items = items
 
     def build(self, memo: dict) -> ConfigDict:

@@ -26,6 +26,18 @@ def make_sample(gt_label=1, **fields):
     return sample.to_dict()
 
 
+def make_run(**changes):
+    run = dict(
+        config='c.py',
+        options={},
+        checkpoint='e.pth',
+        weights='0123456789abcdef',
+        classes=['a', 'b', 'c'],
+        class_counts=[3, 2, 1],
+        thresholds=(20, 100))
+    return dict(run, **changes)
+
+
 def test_reads_what_a_test_run_dumps(tmp_path):
     file = tmp_path / 'predictions.pkl'
     dump = DumpResults(str(file))
@@ -48,7 +60,7 @@ def test_reads_what_a_test_run_dumps(tmp_path):
 
 def test_reads_what_made_them_and_what_experts_say(tmp_path):
     file = tmp_path / 'predictions.pkl'
-    run = dict(config='c.py', checkpoint='e.pth', class_counts=[3, 2, 1])
+    run = make_run()
     dump = DumpPredictions(str(file), run)
     torch.manual_seed(0)
     logits, routers = torch.rand(4, 2, 3), torch.rand(4, 1)
@@ -75,10 +87,9 @@ def test_reads_what_made_them_and_what_experts_say(tmp_path):
 
 @pytest.mark.parametrize('run, message', [
     (None, 'does not say which run'),
-    (dict(config='c.py', class_counts=None), 'c.py knows the training'),
-    (dict(config='c.py', class_counts=[1, 2]), '3 classes.*counts of 2'),
-    (dict(config='c.py', checkpoint='e.pth', class_counts=[1, 2, 3]),
-     'test.py c.py e.pth --all-experts'),
+    (make_run(class_counts=None), 'c.py knows the training'),
+    (make_run(class_counts=[1, 2]), '3 classes.*counts of 2'),
+    (make_run(), 'test.py c.py e.pth --all-experts'),
 ])
 def test_predictions_of_another_make(tmp_path, run, message):
     file = tmp_path / 'predictions.pkl'
@@ -99,7 +110,12 @@ def test_scores_that_are_no_numbers_name_the_image(tmp_path):
 
 def test_compute_that_differs(tmp_path):
     file = tmp_path / 'predictions.pkl'
-    samples = [make_sample(routed_compute=torch.tensor([c])) for c in (1., 2)]
+    samples = [
+        make_sample(
+            expert_logits=torch.ones(2, 3),
+            router_logits=torch.ones(1),
+            routed_compute=torch.tensor([c, 1.])) for c in (.5, .6)
+    ]
     mmengine.dump(samples, str(file))
     with pytest.raises(UserError, match='images of different sizes'):
         read_predictions(file)
@@ -126,16 +142,125 @@ def test_model_without_experts_or_scores(tmp_path):
     ([make_sample([0, 1])], 'exactly one true label'),
     ([make_sample(num_experts_used=1)], 'only one of `num_experts_used`'),
     ([make_sample(), make_sample(extra=1)], 'differ: only one has `extra`'),
-    ([dict(make_sample(), pred_score='high')], 'not a file of predictions'),
-    ([dict(make_sample(), gt_label='cat')], 'not a file of predictions'),
     ([make_sample(),
-      dict(make_sample(), pred_score=torch.ones(9))], 'not a file of'),
+      dict(make_sample(), pred_score=torch.ones(9))],
+     r'`pred_score` of a.png is .* of shape \(9,\).*expected .*\(3,\)'),
 ])
 def test_wrong_content(tmp_path, content, message):
     file = tmp_path / 'predictions.pkl'
     mmengine.dump(content, str(file))
     with pytest.raises(UserError, match=message):
         read_predictions(file)
+
+
+def of_experts(**changes):
+    """A sample with all fields that a test of a RIDE model writes."""
+    fields = dict(
+        num_experts_used=2,
+        relative_compute=1.,
+        expert_logits=torch.ones(2, 3),
+        router_logits=torch.ones(1),
+        routed_compute=torch.tensor([.6, 1.1], dtype=torch.float64),
+        run=make_run())
+    return dict(make_sample(), **dict(fields, **changes))
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('gt_label', 3, 'is 3, expected a whole number from 0 to 2'),
+    ('gt_label', torch.tensor([-1]), 'is -1, expected'),
+    ('gt_label', 1., 'is 1.0, expected a whole number'),
+    ('gt_label', 'cat', "is 'cat', expected a whole number"),
+    ('pred_score', 'high', "is 'high', expected a tensor"),
+    ('pred_score', torch.tensor([2, 0, 0]), 'int64, expected real numbers'),
+    ('pred_score', torch.tensor([1.2, -.2, 0]), 'probabilities, from 0 to 1'),
+    ('pred_score', torch.tensor([.2, .2, .2]), 'probabilities, whose sum'),
+    ('num_experts_used', 99, 'is 99, expected a whole number from 1 to 2'),
+    ('num_experts_used', 0, 'is 0, expected'),
+    ('num_experts_used', True, 'is True, expected a whole number'),
+    ('relative_compute', float('nan'), 'is nan, expected a number above 0'),
+    ('relative_compute', -.5, 'is -0.5, expected a number above 0'),
+    ('relative_compute', None, 'is None, expected a number'),
+    ('expert_logits', torch.ones(2, 4), r'shape \(2, 4\).*of 3 classes'),
+    ('expert_logits', torch.ones(3), 'expected real numbers in 2 dimensions'),
+    ('expert_logits', torch.full((2, 3), torch.inf), 'finite numbers'),
+    ('router_logits', torch.ones(2), 'expected 1 numbers, for 2 experts'),
+    ('router_logits', torch.tensor([torch.nan]), 'finite numbers'),
+    ('routed_compute', torch.tensor([.5]), 'expected 2 numbers, for 2'),
+    ('routed_compute', torch.tensor([.9, .5]), 'numbers that rise'),
+    ('routed_compute', torch.tensor([-.9, .5]), 'numbers that rise'),
+    ('run', [], 'is an empty list, expected a dict'),
+])
+def test_wrong_fields(tmp_path, field, value, message):
+    """In whichever image it is, one line names it."""
+    file = tmp_path / 'predictions.pkl'
+    mmengine.dump([of_experts()], str(file))
+    assert read_predictions(file).num_experts_used.tolist() == [2]
+    everywhere = ('expert_logits', 'router_logits', 'routed_compute')
+    first = {field: value} if field in everywhere else {}
+    mmengine.dump([of_experts(**first),
+                   of_experts(**{field: value})], str(file))
+    with pytest.raises(UserError, match=f'`{field}`.*{message}') as info:
+        read_predictions(file)
+    assert '\n' not in str(info.value)
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('config', None, 'expected the path of a config'),
+    ('config', 'a\nb', 'expected the path of a config'),
+    ('options', {'a': torch.ones(1)}, 'expected a dict of plain values'),
+    ('options', {1: 2}, 'expected a dict of plain values'),
+    ('checkpoint', 3, 'expected the path of a checkpoint'),
+    ('weights', 3, 'expected a text or None'),
+    ('classes', 'abc', 'expected a list of names'),
+    ('class_counts', [1, -2, 3], 'expected a list of whole numbers'),
+    ('class_counts', [0, 0, 0], 'not all 0'),
+    ('class_counts', 7, 'expected a list of whole numbers'),
+    ('thresholds', (100, 20), 'expected two class sizes'),
+    ('thresholds', 'rides', 'expected two class sizes'),
+    ('num_experts', 99, 'expected a whole number from 1 to 64'),
+])
+def test_wrong_run(tmp_path, key, value, message):
+    file = tmp_path / 'predictions.pkl'
+    run = make_run(**{key: value})
+    content = [of_experts(), of_experts(run=run)]
+    mmengine.dump(content, str(file))
+    with pytest.raises(UserError, match=f'`run` has {key}=.*{message}'):
+        read_predictions(file)
+    if key == 'num_experts':  # which older versions did not write
+        return
+    del run[key]
+    mmengine.dump(content, str(file))
+    with pytest.raises(UserError, match=f'`run` has no `{key}`, expected'):
+        read_predictions(file)
+
+
+def test_experts_without_their_logits(tmp_path):
+    """The number of experts is what the run says, or not absurd."""
+    file = tmp_path / 'predictions.pkl'
+    sample = make_sample(num_experts_used=5, relative_compute=1.)
+    mmengine.dump([sample], str(file))
+    assert read_predictions(file).num_experts_used.tolist() == [5]
+    mmengine.dump([dict(sample, run=make_run(num_experts=3))], str(file))
+    with pytest.raises(UserError, match='from 1 to 3'):
+        read_predictions(file)
+    mmengine.dump([dict(sample, num_experts_used=10**9)], str(file))
+    with pytest.raises(UserError, match='from 1 to 64'):
+        read_predictions(file)
+
+
+def test_two_runs_in_a_file(tmp_path):
+    file = tmp_path / 'predictions.pkl'
+    other = of_experts(run=make_run(checkpoint='f.pth'))
+    mmengine.dump([of_experts(), of_experts(), other], str(file))
+    with pytest.raises(UserError, match='`run` of entries 0 and 2 differ'):
+        read_predictions(file)
+
+
+def test_half_precision(tmp_path):
+    file = tmp_path / 'predictions.pkl'
+    logits = torch.ones(2, 3, dtype=torch.bfloat16)
+    mmengine.dump([of_experts(expert_logits=logits)], str(file))
+    assert read_predictions(file).expert_logits.dtype == np.float32
 
 
 def test_wrong_files(tmp_path):
@@ -161,7 +286,7 @@ class Attack:
 def test_a_file_cannot_run_code(tmp_path):
     file, trace = tmp_path / 'predictions.pkl', tmp_path / 'trace'
     file.write_bytes(pickle.dumps([Attack(trace)]))
-    with pytest.raises(UserError, match='io.open'):
+    with pytest.raises(UserError, match='not a file of predictions.*io.open'):
         read_predictions(file)
 
     class Storage:

@@ -210,7 +210,8 @@ def whole(tmp_path_factory):
         str(run.path), '-o',
         str(folder / 'out' / 'report.html'), '--figures',
         str(folder / 'figures'), '--json',
-        str(folder / 'report.json')
+        str(folder / 'report.json'), '--config',
+        str(run.config)
     ])
     return run, folder
 
@@ -311,7 +312,7 @@ def test_help_has_an_example(capsys):
     (dict(used=np.full(NUM, 3)), dict(),
      ['--all-experts --out', 'Experts used and trade-off']),
     (dict(), dict(config='absent/x.py'),
-     ['there is no absent/x.py', 'pictures are left out']),
+     ['The pictures are left out', 'Settings of the model']),
 ])
 def test_what_predictions_alone_tell(run, tmp_path, options, changes,
                                      expected):
@@ -319,7 +320,8 @@ def test_what_predictions_alone_tell(run, tmp_path, options, changes,
     if options.get('used') is not None:
         options = dict(options, experts=False, routers=False)
     file = run.write(**options, **changes)
-    page, notes = make_page(file, tmp_path / 'report.html')
+    page, notes = make_page(
+        file, tmp_path / 'report.html', config=None if changes else run.config)
     assert len(notes) == len(expected) + 1
     for text in (*expected, 'training curves are left out'):
         assert len([note for note in notes if text in note]) == 1
@@ -333,7 +335,7 @@ def test_without_images_no_data_is_needed(run, tmp_path):
     run.write()
     (tmp_path / 'test.txt').unlink()
     with pytest.raises(UserError, match='cannot be read.*--images 0'):
-        write_report(run.path, tmp_path / 'a.html')
+        write_report(run.path, tmp_path / 'a.html', config=run.config)
     page, notes = make_page(run.path, tmp_path / 'a.html', num_images=0)
     assert notes == [] and 'hardest' not in page.text
 
@@ -400,6 +402,33 @@ def test_predictions_that_do_not_belong_there(run, tmp_path):
     write_report(run.path, tmp_path / 'a.html', num_images=0)
 
 
+def test_no_config_is_run_that_is_not_named(run, tmp_path):
+    """Neither that of a work_dir nor what a file of predictions says."""
+    trace = tmp_path / 'trace'
+    code = f"import os\nos.system('touch {trace}')\n"
+    options = {'test_dataloader.dataset.type': 'os.system'}
+    program = tmp_path / 'program.py'
+    program.write_text(code + run.config.read_text())
+    file = run.write(config=str(program), options=options)
+    page, notes = make_page(file, tmp_path / 'a.html')
+    assert [note.split(' are')[0] for note in notes] == [
+        'Settings of the model', 'The pictures', 'The training curves'
+    ]
+    assert f'--config {program}' in page.text
+    with pytest.raises(UserError, match='dataset.type=.*os.system.*repeat it'):
+        write_report(file, tmp_path / 'b.html', config=run.config)
+    data = run.path / '20260101_000000' / 'vis_data' / 'config.py'
+    run.write()
+    for config in (data, run.config):
+        config.write_text(code + run.config.read_text())
+    with pytest.raises(UserError, match='config.py, line 1:.*`import os`'):
+        write_report(run.path, tmp_path / 'b.html')
+    (run.path / 'predictions.pkl').unlink()
+    with pytest.raises(UserError, match='tiny.py, line 1:.*`import os`'):
+        write_report(run.path, tmp_path / 'b.html')
+    assert not trace.exists()
+
+
 def test_files_that_are_none(run, tmp_path):
     out = tmp_path / 'a.html'
     with pytest.raises(UserError, match='there is no .*absent'):
@@ -420,7 +449,7 @@ def test_files_that_are_none(run, tmp_path):
 def test_predictions_of_other_images(run, tmp_path):
     run.labels = run.labels[::-1]
     with pytest.raises(UserError, match='other images or another order'):
-        write_report(run.write(), tmp_path / 'a.html')
+        write_report(run.write(), tmp_path / 'a.html', config=run.config)
 
 
 @pytest.mark.parametrize('number', [1, 7, 60, 1000])
@@ -470,7 +499,8 @@ def test_pictures_are_rgb(run):
 
 
 def test_pictures_on_the_page(run, tmp_path):
-    page, _ = make_page(run.write(), tmp_path / 'a.html', num_images=3)
+    page, _ = make_page(
+        run.write(), tmp_path / 'a.html', num_images=3, config=run.config)
     images = [attrs for tag, attrs in page.tags if tag == 'img']
     assert len(images) == 3 and all(a['class'] == 'pixels' for a in images)
     for attrs in images:

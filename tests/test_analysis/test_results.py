@@ -313,6 +313,19 @@ def test_not_complete(run):
         collect_result(run.write())
 
 
+def test_work_dir_of_somebody_else(run, tmp_path):
+    """Its config is read and not run; what is odd is told in a line."""
+    config = run.write() / SECOND / 'vis_data' / 'config.py'
+    text = config.read_text()
+    config.write_text(text + f"open(r'{tmp_path}/trace', 'w')\n")
+    with pytest.raises(UserError, match=r'config.py, line \d+: .*`open\('):
+        collect_result(run.path)
+    assert not (tmp_path / 'trace').exists()
+    config.write_text(text.replace('train_dataloader', 'other'))
+    with pytest.raises(UserError, match='is not what tools/train.py writes'):
+        collect_result(run.path)
+
+
 def test_no_run(run, tmp_path):
     with pytest.raises(UserError, match='no work_dir absent'):
         collect_result('absent')

@@ -51,7 +51,7 @@ def workspace(tmp_path):
             if with_experts:
                 sample.num_experts_used = int(rng.integers(1, 4))
                 sample.relative_compute = float(rng.random())
-                sample.expert_logits = torch.from_numpy(rng.random((2, 3)))
+                sample.expert_logits = torch.from_numpy(rng.random((3, 3)))
             samples.append(sample.to_dict())
         mmengine.dump(samples, str(tmp_path / 'predictions.pkl'))
         (tmp_path / 'test.txt').write_text(''.join(
@@ -113,6 +113,9 @@ def test_options_of_the_test_hold(workspace):
     run = dict(
         config='config.py',
         options={'test_evaluator.1.thresholds': [20, 100]},
+        checkpoint='e.pth',
+        weights=None,
+        classes=None,
         class_counts=COUNTS,
         thresholds=(20, 100))
     mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
@@ -132,6 +135,37 @@ def test_options_of_the_test_hold(workspace):
     run['options'] = {'test_dataloader.dataset.check_integrity': False}
     mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
     with pytest.raises(UserError, match='check_integrity.*config of the tes'):
+        summarize_file(config, file)
+    run['options'] = {
+        'test_evaluator.1.thresholds': [20, 100],
+        'model.head.loss.type': 'os.system'  # of no matter here
+    }
+    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    summarize_file(config, file)
+
+
+@pytest.mark.parametrize('key, value', [
+    ('test_dataloader.dataset.type', 'os.system'),
+    ('test_dataloader.dataset', dict(type='os.system', command='true')),
+    ('test_dataloader', dict(dataset=dict(type='os.system'))),
+    ('test_dataloader.dataset._scope_', 'os'),
+    ('test_dataloader.dataset.pipeline.0.type', 'os.system'),
+    ('test_dataloader.dataset.backend_args.sys_path', '/tmp'),
+    ('test_dataloader.dataset.data_root', dict(type='os.system')),
+    ('test_dataloader.dataset.ann_file', 'http://example.com/list'),
+])
+def test_a_file_names_nothing_that_is_built(workspace, key, value):
+    config, file, samples = workspace()
+    run = dict(
+        config='config.py',
+        options={key: value},
+        checkpoint='e.pth',
+        weights=None,
+        classes=None,
+        class_counts=COUNTS,
+        thresholds=(20, 100))
+    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    with pytest.raises(UserError, match=f'{key}=.*repeat it: --cfg-options'):
         summarize_file(config, file)
 
 

@@ -260,3 +260,39 @@ def test_real_cifar100_test_split(real_cifar100):
     dataset = CIFAR100LT(real_cifar100, split='test', check_integrity=False)
     assert count_labels(dataset.get_gt_labels(), 100) == [100] * 100
     assert sum(dataset.metainfo['class_counts']) == 10847
+
+
+class Attack:
+    """Makes a file as soon as it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(extra=Attack), 'needs `io.open`, which is no plain data'),
+    (dict(data=None), 'expected `data` of shape'),
+    (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
+    (dict(labels='abc'), 'invalid literal'),
+    (dict(labels=[99]), 'expected `data` of shape|label 99 is outside'),
+    (None, 'truncated'),
+])
+def test_files_of_others_run_no_code(tiny_cifar10, tmp_path, change, message):
+    """Also where their check sums are not asked for."""
+    root, _, _ = tiny_cifar10
+    file = next(tmp_path.rglob('data_batch_1'))
+    batch = pickle.loads(file.read_bytes())
+    if change is None:
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        change = {
+            key: Attack(tmp_path / 'trace') if value is Attack else value
+            for key, value in change.items()
+        }
+        file.write_bytes(pickle.dumps(dict(batch, **change)))
+    with pytest.raises(UserError, match=f'data_batch_1 is not.*{message}'):
+        CIFAR10LT(data_root=root, imb_factor=1., check_integrity=False)
+    assert not (tmp_path / 'trace').exists()

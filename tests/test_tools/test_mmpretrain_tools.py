@@ -1,6 +1,7 @@
 """docs/mmpretrain_tools.md: MMPretrain's own tools, run on a tiny training."""
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -219,6 +220,32 @@ def test_eval_metric(tool, capsys):
     assert float(found['accuracy/top1']) == pytest.approx(
         expected['long_tail/overall'])
     assert 'accuracy/top5' in found
+
+
+class Attack:
+    """Makes a file as soon as it is read."""
+
+    def __reduce__(self):
+        return open, ('trace', 'w')
+
+
+@pytest.mark.parametrize('args', [
+    ('confusion_matrix', 'tiny.py', 'FILE'),
+    ('eval_metric', 'FILE', '--metric', 'type=Accuracy'),
+    ('analyze_results', 'tiny.py', 'FILE', '--out-dir', 'out'),
+])
+@pytest.mark.parametrize('name, content', [
+    ('bad.pkl', pickle.dumps([Attack()])),
+    ('bad.pickle', pickle.dumps([Attack()])[:-1]),
+    ('bad.yaml', b'!!python/object/apply:builtins.open [trace, w]'),
+])
+def test_files_of_others_run_no_code(tool, tmp_path, args, name, content):
+    (tmp_path / name).write_bytes(content)
+    if args[0] == 'confusion_matrix' and name != 'bad.pkl':
+        return  # which it takes for a checkpoint
+    with pytest.raises(UserError, match=f'^{name}: not read as plain data'):
+        tool(*(name if arg == 'FILE' else arg for arg in args))
+    assert not (tmp_path / 'trace').exists()
 
 
 # ---------------------------------------------------------------- operations

@@ -12,6 +12,7 @@ from ride_mm.analysis import RoutingSimulator, read_own_predictions
 from ride_mm.utils.errors import UserError
 
 TOOL = 'tools/analysis/tradeoff.py'
+CONFIG = 'configs/ride_r32_digits_lt.py'
 COUNTS = [500, 300, 200, 150, 90, 60, 40, 10, 8, 5]
 
 
@@ -24,9 +25,11 @@ def tool():
 @pytest.fixture
 def predictions(root, tmp_path):
     run = dict(
-        config=str(root / 'configs/ride_r32_digits_lt.py'),
+        config=str(root / CONFIG),
         options={'model.head.router.topk': 7},
         checkpoint='epoch_45.pth',
+        weights=None,
+        classes=None,
         class_counts=COUNTS,
         thresholds=(20, 100))
     generator = torch.Generator().manual_seed(0)
@@ -45,16 +48,17 @@ def predictions(root, tmp_path):
 
 
 @pytest.mark.parametrize('per_router', [False, True])
-def test_chosen_threshold_goes_into_a_config(tool, predictions, tmp_path,
+def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path,
                                              per_router, capsys):
     out, figures = tmp_path / 'cheap.py', tmp_path / 'new' / 'figures.json'
     plot = tmp_path / 'tradeoff.png'
     tool(predictions, '--budget', .75, '--out-config', out, '--json', figures,
-         '--plot', plot, *(['--per-router'] if per_router else []))
+         '--plot', plot, '--config', root / CONFIG, '--cfg-options',
+         'model.head.router.topk=7', *(['--per-router'] if per_router else []))
     chosen = json.loads(figures.read_text())['marked']['chosen']
     assert chosen['compute'] <= .75
     cfg = Config.fromfile(out)
-    assert cfg.model.head.router.topk == 7  # an option of the test
+    assert cfg.model.head.router.topk == 7
     assert cfg.model.test_cfg.mode == 'route'
     threshold = cfg.model.test_cfg.threshold
     assert threshold == chosen['threshold']
@@ -66,7 +70,8 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, tmp_path,
     out_text = capsys.readouterr().out
     assert 'chosen' in out_text and f"{chosen['compute']:.4f}" in out_text
     with pytest.raises(UserError, match='--out-config .* not overwritten'):
-        tool(predictions, '--budget', .75, '--out-config', out)
+        tool(predictions, '--budget', .75, '--out-config', out, '--config',
+             root / CONFIG)
 
 
 @pytest.mark.parametrize('threshold, text', [
@@ -77,6 +82,21 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, tmp_path,
 ])
 def test_thresholds_can_be_told_apart(threshold, text):
     assert load_tool(TOOL).threshold_text(threshold) == text
+
+
+def test_no_config_of_the_file_is_run(tool, predictions, root, tmp_path,
+                                      capsys):
+    """The config that is written is that of the user, with no option of the
+    file that could name what is built."""
+    out = tmp_path / 'cheap.py'
+    with pytest.raises(SystemExit):
+        tool(predictions, '--budget', .75, '--out-config', out)
+    assert '--out-config and --config need each other' in (
+        capsys.readouterr().err)
+    with pytest.raises(UserError, match='model.head.router.topk=7, which is'):
+        tool(predictions, '--budget', .75, '--out-config', out, '--config',
+             root / CONFIG)
+    assert not out.exists()
 
 
 def test_mistakes(tool, predictions, tmp_path, capsys):

@@ -6,6 +6,7 @@ from typing import Optional, Sequence
 
 from ride_mm.analysis import write_report
 from ride_mm.engine import launch
+from ride_mm.engine.config import add_cfg_options
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -13,7 +14,8 @@ EXAMPLE = """example:
   python tools/test.py work_dirs/r/ride_r32_cifar100_lt.py \\
       work_dirs/r/epoch_205.pth --all-experts \\
       --out work_dirs/r/predictions.pkl
-  python tools/analysis/report.py work_dirs/r -o report.html
+  python tools/analysis/report.py work_dirs/r -o report.html \\
+      --config configs/ride_r32_cifar100_lt.py
 """
 
 
@@ -49,8 +51,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=image_count,
         default=12,
         metavar='N',
-        help='how many of the hardest images to show (default: 12); 0 needs '
-        'no data')
+        help='how many of the hardest images to show (default: 12)')
+    parser.add_argument(
+        '--config',
+        metavar='FILE',
+        help='the config of the test, for the pictures of these images and '
+        'the settings; a config is a program, and none is run that is not '
+        'named here (default: no pictures)')
+    add_cfg_options(parser, 'override settings of the config')
     parser.add_argument(
         '--figures',
         metavar='DIR',
@@ -68,7 +76,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     command = ['python', 'tools/analysis/report.py']
     command += sys.argv[1:] if argv is None else argv
     notes = write_report(args.run, args.out, args.predictions, args.figures,
-                         args.json, args.images, shlex.join(command))
+                         args.json, args.images, shlex.join(command),
+                         args.config, args.cfg_options)
     for note in notes:
         print(f'note: {note}', file=sys.stderr)
     for path in filter(None, (args.out, args.figures, args.json)):

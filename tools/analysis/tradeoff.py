@@ -10,8 +10,9 @@ from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
                               choose_point, plot_tradeoff,
                               read_own_predictions)
 from ride_mm.analysis.plots import check_format
+from ride_mm.analysis.run_options import options_of_test
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
+from ride_mm.engine.config import add_cfg_options, load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import run_tool
 
@@ -19,7 +20,8 @@ EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --all-experts \\
       --out work_dirs/experts.pkl
   python tools/analysis/tradeoff.py work_dirs/experts.pkl --budget 0.6 \\
-      --out-config work_dirs/cheap.py --plot work_dirs/tradeoff.png
+      --plot work_dirs/tradeoff.png \\
+      --config CONFIG --out-config work_dirs/cheap.py
   python tools/test.py work_dirs/cheap.py CHECKPOINT
 
 A threshold is a choice: make it on images that nothing is judged on, such as
@@ -61,6 +63,12 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--out-config',
         metavar='FILE',
         help='config to write with the chosen threshold (.py)')
+    parser.add_argument(
+        '--config',
+        metavar='FILE',
+        help='the config of the test, for --out-config; a config is a program '
+        'and is run')
+    add_cfg_options(parser, 'override settings of the config')
     parser.add_argument('--plot', metavar='FILE', help='picture to write')
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to')
@@ -68,6 +76,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     if args.budget is args.accuracy and (args.out_config or args.per_router):
         parser.error('--out-config and --per-router need --budget or '
                      '--accuracy')
+    if bool(args.out_config) != bool(args.config):
+        parser.error('--out-config and --config need each other: the config '
+                     'of the test, with the chosen threshold, is written')
     return args
 
 
@@ -96,9 +107,10 @@ def candidates(simulator: RoutingSimulator, curve: Curve,
     return points + simulator.grid() if per_router else points
 
 
-def write_config(path: str, run: dict, point: OperatingPoint) -> None:
-    """Write the config of the run, which then routes by the threshold."""
-    cfg = load_config(run['config'], run['options'])
+def write_config(path: str, config: str, options: dict,
+                 point: OperatingPoint) -> None:
+    """Write a config that routes by the threshold."""
+    cfg = load_config(config, options)
     cfg.model.test_cfg = dict(
         cfg.model.get('test_cfg') or {},
         mode='route',
@@ -115,6 +127,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         check_format(args.plot)
     predictions = read_own_predictions(args.predictions, experts=True)
     run = predictions.run
+    if args.config:
+        options = options_of_test(
+            args.predictions, run, args.cfg_options, of_model=True)
     simulator = RoutingSimulator(predictions, run['class_counts'],
                                  run['thresholds'])
     curve = simulator.curve()
@@ -139,7 +154,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         mmengine.dump(content, args.json, file_format='json', indent=1)
         print(args.json)
     if args.out_config:
-        write_config(args.out_config, run, marked['chosen'])
+        write_config(args.out_config, args.config, options, marked['chosen'])
 
 
 if __name__ == '__main__':

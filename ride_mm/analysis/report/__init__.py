@@ -1,6 +1,6 @@
 """A report of a model: one page that needs nothing else."""
 from pathlib import Path
-from typing import List, Union
+from typing import List, Optional, Union
 
 import mmengine
 
@@ -22,7 +22,9 @@ def write_report(run: Union[str, Path],
                  figures_dir: Union[str, Path, None] = None,
                  json_file: Union[str, Path, None] = None,
                  num_images: int = 12,
-                 command: str = 'ride_mm.analysis.write_report') -> List[str]:
+                 command: str = 'ride_mm.analysis.write_report',
+                 config: Union[str, Path, None] = None,
+                 cfg_options: Optional[dict] = None) -> List[str]:
     """Write what a trained model does as one page, to be sent to others.
 
     Args:
@@ -39,6 +41,11 @@ def write_report(run: Union[str, Path],
         num_images (int): How many of the hardest images to show. Defaults to
             12.
         command (str): What made the report, for its last section.
+        config (str | Path, optional): The config of the test, for the
+            pictures. It is a program and is run. Defaults to None, which
+            means that no config is run and there are no pictures.
+        cfg_options (dict, optional): Settings of it to override. Defaults to
+            None.
 
     Returns:
         list[str]: What is left out, and how to get it.
@@ -50,7 +57,7 @@ def write_report(run: Union[str, Path],
     if figures_dir is not None and any(Path(figures_dir).glob('*')):
         raise UserError(f'--figures {figures_dir} holds files and is not '
                         'written into: name another folder.')
-    found = find(open_source(run, predictions_file))
+    found = find(open_source(run, predictions_file, config, cfg_options))
     maker = FigureMaker(None if figures_dir is None else Path(figures_dir))
     sections = [
         build() for build in track(

@@ -8,6 +8,7 @@ import numpy as np
 from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.evaluation import expert_usage
 from ride_mm.evaluation.groups import group_titles, sample_groups
+from ride_mm.utils.errors import UserError
 from ..confusion import GroupConfusion, group_confusion
 from ..predictions import Predictions
 from ..summary import summarize
@@ -149,8 +150,9 @@ def find(source: Source) -> Findings:
 
 
 def _test_cfg(source: Source) -> dict:
-    return {} if source.config is None else (
-        source.config.model.get('test_cfg') or {})
+    model = {} if source.config is None else source.config.get('model')
+    options = (model or {}).get('test_cfg')
+    return options if isinstance(options, dict) else {}
 
 
 def _routes(source: Source) -> bool:
@@ -163,6 +165,14 @@ def _routes(source: Source) -> bool:
 
 def _routing_thresholds(source: Source, num_routers: int) -> List[float]:
     threshold = _test_cfg(source).get('threshold', _THRESHOLD)
-    if isinstance(threshold, (int, float)):
-        return [float(threshold)] * num_routers
-    return list(threshold)
+    single = isinstance(threshold, (int, float))
+    values = [threshold] * num_routers if single else threshold
+    if (not isinstance(values, (list, tuple)) or len(values) != num_routers
+            or not all(
+                isinstance(value, (int, float)) and 0 <= value <= 1
+                for value in values)):
+        raise UserError(
+            f'model.test_cfg.threshold={threshold!r} of the config: expected '
+            'a probability, or one for each of the '
+            f'{num_routers} routers of these predictions.')
+    return list(map(float, values))

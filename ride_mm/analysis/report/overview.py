@@ -4,6 +4,7 @@ from typing import Dict, List
 from mmengine.config import Config
 
 from ride_mm.engine.config import find_hook, innermost_dataset
+from ride_mm.utils.errors import UserError
 from .figures import FigureMaker
 from .findings import Findings
 from .page import Card, Facts, Note, Section
@@ -60,7 +61,11 @@ def configuration(found: Findings, _: FigureMaker) -> Section:
     """What was trained."""
     run, counts = found.source.predictions.run, found.counts
     config = found.source.training
-    facts = {} if config is None else describe_config(config)
+    try:
+        facts = {} if config is None else describe_config(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError('the config of the training is none of ride_mm or '
+                        f'mmpretrain: {error}') from error
     facts['classes'] = (f'{len(counts):,}, from {max(counts):,} down to '
                         f'{min(counts):,} training images, {sum(counts):,} '
                         'in all')
@@ -72,9 +77,8 @@ def configuration(found: Findings, _: FigureMaker) -> Section:
                       'What was trained, and on what.', [Facts(facts)])
     if config is None:
         section.parts.append(
-            Note(f'Settings of the model are left out: there is no '
-                 f'{run["config"]} here. Make the report in the folder that '
-                 'the test was run in.'))
+            Note('Settings of the model are left out: name the config of '
+                 f'the test, `--config {run["config"]}`.'))
     return section
 
 

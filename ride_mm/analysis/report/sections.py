@@ -243,7 +243,7 @@ def hardest(found: Findings, num_images: int) -> Section:
         'The images of each group whose true class gets the least '
         'probability: their class, what the model takes them for, and what '
         'each expert says, with its own probability.')
-    config = found.source.config
+    config = found.source.data
     images = hardest_images(found.main, found.counts, num_images,
                             found.thresholds, config)
     section.parts.append(
@@ -253,8 +253,9 @@ def hardest(found: Findings, num_images: int) -> Section:
         }, found.names, found.counts, found.is_routed))
     if config is None:
         section.parts.append(
-            Note('The pictures are left out: there is no config here that '
-                 'says where they are.'))
+            Note('The pictures are left out: name the config of the test with '
+                 f'`--config {found.source.predictions.run["config"]}`. It '
+                 'says where they are, and is a program that is run.'))
     return section
 
 

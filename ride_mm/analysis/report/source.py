@@ -7,9 +7,11 @@ from mmengine.config import Config
 
 from ride_mm.engine import launch
 from ride_mm.engine.config import load_config
+from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
 from ..predictions import Predictions, read_own_predictions
+from ..run_options import options_of_test
 from ..scalars import TrainingCurves, read_curves
 
 NAME = 'predictions.pkl'
@@ -22,17 +24,21 @@ class Source:
     Attributes:
         predictions (Predictions): Of N test images, with ``run``.
         file (Path): Where they come from.
-        config (Config, optional): The config that they were made with. None
-            if it is not on this machine.
+        config (Config, optional): The config that they were made with: the
+            one that the user has named, or what can be read without running
+            it. None if there is neither.
         training (Config, optional): The config of the training; that of the
             predictions where there is no work_dir.
         curves (TrainingCurves, optional): The course of the training.
+        data (Config, optional): Where the pictures are: the config that the
+            user has named. Nothing is built from another one.
     """
     predictions: Predictions
     file: Path
     config: Optional[Config]
     training: Optional[Config]
     curves: Optional[TrainingCurves] = None
+    data: Optional[Config] = None
 
     @property
     def test_command(self) -> str:
@@ -51,7 +57,9 @@ def test_command(config: Union[str, Path],
 
 
 def open_source(run: Union[str, Path],
-                predictions_file: Union[str, Path, None] = None) -> Source:
+                predictions_file: Union[str, Path, None] = None,
+                config: Union[str, Path, None] = None,
+                cfg_options: Optional[dict] = None) -> Source:
     """Find and check what a report is made of.
 
     Args:
@@ -60,6 +68,11 @@ def open_source(run: Union[str, Path],
         predictions_file (str | Path, optional): The predictions, where
             ``run`` is a work_dir. Defaults to None, which means its
             ``predictions.pkl``.
+        config (str | Path, optional): The config of the test, which is run.
+            Defaults to None, which means that no Python of any config is
+            run: what its dump says is read.
+        cfg_options (dict, optional): Settings of it to override. Defaults to
+            None.
 
     Returns:
         Source: What was found.
@@ -70,7 +83,8 @@ def open_source(run: Union[str, Path],
     """
     run = Path(run)
     if run.is_dir():
-        return _open_work_dir(run, Path(predictions_file or run / NAME))
+        return _open_work_dir(run, Path(predictions_file or run / NAME),
+                              config, cfg_options)
     if not run.is_file():
         raise UserError(f'there is no {run}: name the work_dir of a training, '
                         'or a file that tools/test.py --out wrote.')
@@ -78,27 +92,43 @@ def open_source(run: Union[str, Path],
         raise UserError(f'--predictions needs a work_dir, but {run} is a '
                         'file: name one of the two.')
     predictions = read_own_predictions(run)
-    config = _load_config(predictions.run)
-    return Source(predictions, run, config, config)
+    data = _load_config(run, predictions.run, config, cfg_options)
+    described = data or _read_config(predictions.run)
+    return Source(predictions, run, described, described, data=data)
 
 
-def _open_work_dir(work_dir: Path, file: Path) -> Source:
+def _open_work_dir(work_dir: Path, file: Path, config: Union[str, Path, None],
+                   cfg_options: Optional[dict]) -> Source:
     if not file.is_file():
         raise _no_predictions(work_dir, file)
     predictions = read_own_predictions(file)
     _check_weights(work_dir, file, predictions.run,
                    predictions.num_experts_used is not None)
     curves = read_curves(work_dir)
-    training = None if curves is None else Config.fromfile(curves.config)
-    config = _load_config(predictions.run)
-    return Source(predictions, file, config or training, training or config,
-                  curves)
+    training = None if curves is None else read_dumped_config(curves.config)
+    data = _load_config(file, predictions.run, config, cfg_options)
+    tested = data or _read_config(predictions.run)
+    return Source(predictions, file, tested or training, training or tested,
+                  curves, data)
 
 
-def _load_config(run: dict) -> Optional[Config]:
-    if not Path(run['config']).is_file():
+def _load_config(file: Path, run: dict, config: Union[str, Path, None],
+                 cfg_options: Optional[dict]) -> Optional[Config]:
+    """The config that the user has named."""
+    if config is None:
         return None
-    return load_config(run['config'], run['options'])
+    return load_config(str(config), options_of_test(file, run, cfg_options))
+
+
+def _read_config(run: dict) -> Optional[Config]:
+    """What the config says that the file names, if it is a dumped one."""
+    try:
+        config = read_dumped_config(run['config'])
+        config.merge_from_dict(run['options'])
+    except (UserError, OSError, AssertionError, KeyError, TypeError,
+            ValueError):
+        return None
+    return config if isinstance(config.get('model'), dict) else None
 
 
 def _no_predictions(work_dir: Path, file: Path) -> UserError:
@@ -109,7 +139,7 @@ def _no_predictions(work_dir: Path, file: Path) -> UserError:
         return UserError(f'{work_dir} holds neither {file.name} nor a '
                          f'{missing} to make it with: is it the work_dir of '
                          'a training?')
-    model = Config.fromfile(configs[-1]).get('model') or {}
+    model = read_dumped_config(configs[-1]).get('model') or {}
     has_experts = str(model.get('type')).endswith('RIDEClassifier')
     command = test_command(configs[-1], checkpoints[-1], file, has_experts)
     return UserError(f'there are no predictions {file}. Make them with '
