@@ -4,8 +4,8 @@ import os
 from typing import Optional, Sequence
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
-from ride_mm.engine.schedule import check_warm_up
+from ride_mm.engine.config import positive
+from ride_mm.engine.schedule import check_warm_up, load_training
 from ride_mm.utils.errors import run_tool
 
 
@@ -19,6 +19,13 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from this checkpoint; without a value, from the newest '
         'one in the work_dir')
+    parser.add_argument(
+        '--epochs',
+        type=positive,
+        metavar='N',
+        help='train for N epochs in all: both stages, warm-up, milestones, '
+        're-weighting, validation and checkpoints move in proportion '
+        '(default: as the config says)')
     parser.add_argument(
         '--no-validate',
         action='store_true',
@@ -38,7 +45,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_training(args.config, args.cfg_options, args.epochs)
     check_warm_up(cfg)
     launch.set_work_dir(cfg, args.work_dir, args.config)
     launch.set_resume(cfg, args.resume)

@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import sys
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Tuple
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
@@ -55,18 +55,32 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     if options:
         check_top_level(cfg, options)
         check_hook_options(cfg, options)
-        if is_main_process():
-            for hint in typo_hints(cfg, options):
-                print(f'warning: {hint}', file=sys.stderr, flush=True)
-        try:
-            cfg.merge_from_dict(options)
-        except (AssertionError, KeyError, TypeError) as error:
-            raise UserError(f'--cfg-options {options} does not fit {path}: '
-                            f'{error}') from error
+        for hint in typo_hints(cfg, options):
+            warn(hint)
+        merge_options(cfg, options, path)
     move_compile(cfg)
     name_hooks(cfg)
     follow_training_set(cfg)
     return cfg
+
+
+def merge_options(cfg: Config, options: dict, path: str) -> None:
+    """Merge options of the command line into a config.
+
+    Raises:
+        UserError: If one cannot be merged; ``path`` names the config.
+    """
+    try:
+        cfg.merge_from_dict(options)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise UserError(f'--cfg-options {options} does not fit {path}: '
+                        f'{error}') from error
+
+
+def warn(message: str) -> None:
+    """Print a warning before there is a log, once for all processes."""
+    if is_main_process():
+        print(f'warning: {message}', file=sys.stderr, flush=True)
 
 
 def _old_config_error(path: str, error: Exception) -> Optional[UserError]:
@@ -120,6 +134,14 @@ def add_cfg_options(parser: argparse.ArgumentParser,
         default=default,
         metavar='KEY=VALUE',
         help=text)
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1 for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f'expected a whole number of at least 1, found {text!r}')
+    return int(text)
 
 
 def key_value(text: str) -> str:
@@ -222,9 +244,20 @@ def find_hook(cfg: Config, kind: str) -> Optional[dict]:
     Returns:
         Optional[dict]: The hook's own config, or None if there is none.
     """
-    hooks = [*(cfg.get('default_hooks') or {}).values()]
-    hooks += cfg.get('custom_hooks') or []
-    return next((hook for hook in hooks if type_name(hook) == kind), None)
+    return next(
+        (hook for _, hook in hook_places(cfg) if type_name(hook) == kind),
+        None)
+
+
+def hook_places(cfg: Config) -> Iterator[Tuple[str, dict]]:
+    """Dotted key and config of every hook that is not taken out."""
+    places = [(f'default_hooks.{name}', hook)
+              for name, hook in (cfg.get('default_hooks') or {}).items()]
+    places += [(f'custom_hooks.{index}', hook)
+               for index, hook in enumerate(cfg.get('custom_hooks') or [])]
+    for key, hook in places:
+        if hook is not None:
+            yield key, hook
 
 
 def name_hooks(cfg: Config) -> None:
@@ -251,12 +284,8 @@ def name_hooks(cfg: Config) -> None:
         hook for hook in cfg.custom_hooks if type_name(hook) not in HOOK_NAMES
     ]
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, **named)
-    if is_main_process():
-        print(
-            f'warning: {", ".join(named)} moved from custom_hooks to '
-            'default_hooks, where the config should have them by these names',
-            file=sys.stderr,
-            flush=True)
+    warn(f'{", ".join(named)} moved from custom_hooks to default_hooks, where '
+         'the config should have them by these names')
 
 
 def move_compile(cfg: Config) -> None:

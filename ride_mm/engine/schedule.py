@@ -1,14 +1,73 @@
 """Schedules by epochs: over fewer or more of them, and checked."""
+import itertools
 import math
-from typing import Any, List
+from typing import Any, Callable, List, Optional, Tuple
 
 from mmengine.config import Config
 
 from ride_mm.utils.errors import UserError
-from .config import find_hook
+from .config import find_hook, load_config, merge_options, type_name, warn
 
-# What MMEngine's schedulers count in epochs.
-_EPOCHS = ('begin', 'end', 'T_max', 'milestones', 'periods', 'step_size')
+# What MMEngine's schedulers count, in epochs or steps, from their begin on.
+_LENGTHS = ('T_max', 'total_steps', 'step_size')
+# When a hook begins, in epochs.
+_HOOK_BEGINS = dict(
+    DeferredReweightingHook='begin', EMAHook='begin_epoch')
+# Options that say how long a training is.
+_TOTAL = 'train_cfg.max_epochs'
+_STAGE_2 = 'default_hooks.two_stage.begin'
+
+
+def load_training(path: str,
+                  options: Optional[dict] = None,
+                  epochs: Optional[int] = None) -> Config:
+    """Read the config of a training, of another number of epochs if wanted.
+
+    Args:
+        path (str): The config file.
+        options (dict, optional): ``--cfg-options``, by dotted key. Each one
+            holds as it is given: what ``epochs`` would make of the same key
+            gives way to it, but ``epochs`` wins over
+            ``train_cfg.max_epochs``. A warning says so. Defaults to None.
+        epochs (int, optional): The epochs of all stages, see
+            :func:`scale_schedule`. Defaults to None, which means those of
+            the config.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UserError: As :func:`~ride_mm.engine.config.load_config` does, or if
+            the schedule cannot be scaled.
+    """
+    options = dict(options or {})
+    if epochs is None:
+        return load_config(path, options)
+    total, begin = options.pop(_TOTAL, epochs), options.get(_STAGE_2)
+    # As it stands in the file, or it would change the proportions.
+    cfg = load_config(
+        path, {key: options[key]
+               for key in options if key != _STAGE_2})
+    scale_schedule(cfg, *split_epochs(cfg, epochs, begin))
+    if total != epochs:
+        warn(f'--epochs {epochs} wins over --cfg-options {_TOTAL}={total}')
+    held = {
+        key: value
+        for key, value in options.items() if _value_at(cfg, key) != value
+    }
+    if held:
+        merge_options(cfg, held, path)
+        named = ', '.join(f'{key}={value}' for key, value in held.items())
+        warn(f'--cfg-options {named} wins over --epochs {epochs}, which would '
+             'scale what the config says there')
+    return cfg
+
+
+def _value_at(cfg: Config, key: str) -> Any:
+    node = cfg
+    for part in key.split('.'):
+        node = node[int(part) if isinstance(node, list) else part]
+    return node
 
 
 def first_stage_epochs(cfg: Config) -> int:
@@ -31,38 +90,162 @@ def first_stage_epochs(cfg: Config) -> int:
     return max_epochs if two_stage is None else two_stage['begin']
 
 
-def scale_schedule(cfg: Config, epochs: int) -> None:
-    """Give the first stage of a training another number of epochs.
+def split_epochs(cfg: Config,
+                 epochs: int,
+                 begin: Optional[int] = None) -> Tuple[int, int]:
+    """Divide a number of epochs among the stages of a training.
 
-    The epochs of ``param_scheduler`` and the begin of re-weighting move in
-    proportion, to the nearest epoch
-    and to at least 1; a warm-up takes 2 epochs at least, see
-    :func:`check_warm_up`. The router's stage, which is short, keeps its
-    length.
+    Args:
+        cfg (Config): The config of the training.
+        epochs (int): The epochs of all stages.
+        begin (int, optional): Those of the first. Defaults to None, which
+            means in the config's proportion, to the nearest epoch, and at
+            least one for each.
+
+    Returns:
+        tuple[int, int]: Epochs of the first stage, and of the router's.
+
+    Raises:
+        UserError: If there are fewer epochs than stages.
+    """
+    first = first_stage_epochs(cfg)
+    if find_hook(cfg, 'TwoStageHook') is None:
+        return epochs, 0
+    if epochs < 2:
+        raise UserError(f'--epochs {epochs}: the config has two stages, which '
+                        'take at least one epoch each')
+    if begin is None:
+        total = cfg.train_cfg.max_epochs
+        router = max(1, round(epochs * (total - first) / total))
+        begin = epochs - min(router, epochs - 1)
+    elif begin not in range(1, epochs):
+        raise UserError(f'--cfg-options {_STAGE_2}={begin} must lie between 0 '
+                        f'and --epochs {epochs}')
+    return begin, epochs - begin
+
+
+def scale_schedule(cfg: Config,
+                   epochs: int,
+                   router_epochs: Optional[int] = None) -> None:
+    """Give the stages of a training another number of epochs.
+
+    What is counted in epochs, or steps, moves in proportion with its stage,
+    to the nearest one and to at least 1: ``param_scheduler``, the begin of
+    re-weighting and of EMA. What comes before the end of its stage stays
+    before it. A warm-up takes 2 epochs at least, see :func:`check_warm_up`;
+    of a stage of 2 or fewer, the first one, step by step. Intervals of
+    validation and checkpoints move with the whole training; where the
+    config's meet the end of the first stage, so do the new ones, if that
+    makes them no more than twice as long or as short.
 
     Args:
         cfg (Config): The config, changed in place.
         epochs (int): The number of epochs, of the first stage where there
             are two.
+        router_epochs (int, optional): Those of the router's stage. Defaults
+            to None, which means that it keeps its own.
 
     Raises:
-        UserError: If something is counted in iterations.
+        UserError: If the training is not by epochs.
     """
-    old = first_stage_epochs(cfg)
-    cfg.train_cfg.max_epochs += epochs - old
-    for i, schedule in enumerate(_schedules(cfg)):
-        if not schedule.get('by_epoch', True):
-            raise UserError(f'param_scheduler.{i} has by_epoch=False: only '
-                            'schedules by epochs can be shortened')
-        for key in _EPOCHS:
-            if key in schedule:
-                schedule[key] = _scaled(schedule[key], epochs, old)
-        if _is_stuck(schedule):
-            schedule['end'] += 1
-    for kind in ('DeferredReweightingHook', 'TwoStageHook'):
+    old, old_total = first_stage_epochs(cfg), cfg.train_cfg.max_epochs
+    old_router = old_total - old
+    if router_epochs is None or not old_router:
+        router_epochs = old_router
+    total = cfg.train_cfg.max_epochs = epochs + router_epochs
+    _scale_schedulers(_as_list(cfg.get('param_scheduler')), epochs, old)
+    for kind, key in _HOOK_BEGINS.items():
         hook = find_hook(cfg, kind)
-        if hook is not None:
-            hook['begin'] = _scaled(hook['begin'], epochs, old)
+        if hook is not None and key in hook:
+            hook[key] = _moved(hook[key], epochs, old)
+    two_stage = find_hook(cfg, 'TwoStageHook')
+    if two_stage is not None:
+        two_stage['begin'] = epochs
+        if router_epochs != old_router:
+            _scale_schedulers(
+                _as_list(two_stage['param_scheduler']), router_epochs,
+                old_router)
+
+    def interval(value: int) -> int:
+        wish = max(1, value * total / old_total)
+        near = range(math.ceil(wish / 2), int(wish * 2) + 1)
+        fit = [i for i in near if epochs % i == 0] if old % value == 0 else []
+        return min(fit or [round(wish)], key=lambda i: abs(i - wish))
+
+    _scale_intervals(cfg, interval, total, old_total)
+
+
+def _scale_intervals(cfg: Config, interval: Callable[[int], int], new: int,
+                     old: int) -> None:
+    """Scale what comes every few epochs of the whole training."""
+    loop = cfg.train_cfg
+    if 'val_interval' in loop:
+        loop.val_interval = interval(loop.val_interval)
+    if loop.get('dynamic_intervals'):
+        loop.dynamic_intervals = [(_moved(begin, new, old), interval(value))
+                                  for begin, value in loop.dynamic_intervals]
+    if 'val_begin' in loop:
+        loop.val_begin = _moved(loop.val_begin, new, old)
+    checkpoint = find_hook(cfg, 'CheckpointHook')
+    if checkpoint is not None and checkpoint.get('by_epoch', True):
+        if checkpoint.get('interval', -1) > 0:
+            checkpoint['interval'] = interval(checkpoint['interval'])
+        if 'save_begin' in checkpoint:
+            checkpoint['save_begin'] = _moved(checkpoint['save_begin'], new,
+                                              old)
+
+
+def _scale_schedulers(schedulers: List[dict], new: int, old: int) -> None:
+    """Scale what is counted from the beginning of a stage."""
+    if new == old:
+        return
+    begins = [scheduler.get('begin', 0) for scheduler in schedulers]
+    ends = [scheduler.get('end') for scheduler in schedulers]
+    for scheduler, begin in zip(schedulers, begins):
+        _scale_scheduler(scheduler, begin, new, old)
+    for scheduler, end in zip(schedulers, ends):
+        if not _is_stuck(scheduler):
+            continue
+        if new <= 2:
+            scheduler['convert_to_iter_based'] = True
+            continue
+        scheduler['end'] += 1
+        for follower, begin in zip(schedulers, begins):
+            if begin == end:
+                follower['begin'] = scheduler['end']
+
+
+def _scale_scheduler(scheduler: dict, begin: int, new: int, old: int) -> None:
+    by_epoch = scheduler.get('by_epoch', True)
+    new_begin = _scaled(begin, new, old)
+    if by_epoch:
+        new_begin = min(new_begin, new - 1)
+
+    def length(value: int) -> int:
+        return max(1, _scaled(begin + value, new, old) - new_begin)
+
+    if begin:
+        scheduler['begin'] = new_begin
+    if 'end' in scheduler:
+        end = _scaled(scheduler['end'], new, old)
+        scheduler['end'] = max(end, new_begin + 1)
+    for key in _LENGTHS:
+        if scheduler.get(key):
+            scheduler[key] = length(scheduler[key])
+    if 'periods' in scheduler:
+        ends = [0, *itertools.accumulate(scheduler['periods'])]
+        scheduler['periods'] = [
+            max(1, length(b) - (length(a) if a else 0))
+            for a, b in zip(ends, ends[1:])
+        ]
+    if 'milestones' in scheduler:
+        move = _moved if by_epoch else _scaled
+        scheduler['milestones'] = [
+            max(1, move(begin + milestone, new, old) - new_begin)
+            for milestone in scheduler['milestones']
+        ]
+    if type_name(scheduler).startswith('Exponential'):
+        scheduler['gamma'] **= old / new
 
 
 def check_warm_up(cfg: Config) -> None:
@@ -78,7 +261,7 @@ def check_warm_up(cfg: Config) -> None:
     Raises:
         UserError: If there is such a warm-up.
     """
-    for i, schedule in enumerate(_schedules(cfg)):
+    for i, schedule in enumerate(_as_list(cfg.get('param_scheduler'))):
         if _is_stuck(schedule):
             raise UserError(
                 f'param_scheduler.{i} is a LinearLR of a single epoch, which '
@@ -94,12 +277,20 @@ def _is_stuck(schedule: dict) -> bool:
             and not schedule.get('convert_to_iter_based'))
 
 
-def _schedules(cfg: Config) -> List[dict]:
-    schedules = cfg.get('param_scheduler') or []
-    return [schedules] if isinstance(schedules, dict) else schedules
+def _as_list(schedulers: Any) -> List[dict]:
+    if isinstance(schedulers, dict):
+        return [schedulers]
+    return schedulers or []
 
 
-def _scaled(value: Any, new: int, old: int) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_scaled(part, new, old) for part in value]
-    return max(1, round(value * new / old)) if value else value
+def _scaled(value: float, new: int, old: int) -> float:
+    """In proportion, to the nearest whole number and to at least 1."""
+    if not value or math.isinf(value):
+        return value
+    return max(1, round(value * new / old))
+
+
+def _moved(value: int, new: int, old: int) -> int:
+    """As :func:`_scaled`; what lies before the end stays before it."""
+    scaled = _scaled(value, new, old)
+    return min(scaled, max(1, new - 1)) if value < old else scaled

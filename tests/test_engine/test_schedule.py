@@ -7,7 +7,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from ride_mm.engine.config import load_config
 from ride_mm.engine.schedule import (check_warm_up, first_stage_epochs,
-                                     scale_schedule)
+                                     load_training, scale_schedule)
 from ride_mm.utils.errors import UserError
 
 
@@ -65,6 +65,7 @@ def test_the_rule_is_that_of_the_short_runs(root, monkeypatch):
         scale_schedule(scaled, 10)
         assert first_stage_epochs(scaled) == 10
         assert scaled.param_scheduler == by_hand.param_scheduler
+        by_hand.default_hooks.checkpoint.interval = 1
         assert scaled.default_hooks == by_hand.default_hooks
 
 
@@ -118,12 +119,123 @@ def test_iterations_are_refused():
     by_iterations = dict(train_cfg=dict(by_epoch=False, max_iters=5))
     with pytest.raises(UserError, match='train_cfg.max_epochs is missing'):
         scale_schedule(Config(by_iterations), 3)
+
+
+def scaled_schedulers(new, old, *schedulers):
     cfg = Config(
         dict(
-            train_cfg=dict(max_epochs=3),
-            param_scheduler=[
-                dict(type='StepLR', step_size=1),
-                dict(type='LinearLR', by_epoch=False, end=5)
-            ]))
-    with pytest.raises(UserError, match='param_scheduler.1 has by_epoch=Fals'):
-        scale_schedule(cfg, 3)
+            train_cfg=dict(max_epochs=old), param_scheduler=list(schedulers)))
+    scale_schedule(cfg, new)
+    return cfg.param_scheduler
+
+
+def test_what_follows_a_warm_up_still_follows_it():
+    warm_up, cosine, steps = scaled_schedulers(
+        10, 100, dict(type='LinearLR', end=10),
+        dict(type='CosineAnnealingLR', begin=10, T_max=90, end=100),
+        dict(type='MultiStepLR', begin=10, milestones=[50, 85], end=100))
+    assert warm_up.end == cosine.begin == steps.begin == 2
+    assert (cosine.T_max, cosine.end, steps.end) == (9, 10, 10)
+    assert steps.milestones == [5, 8]  # from the begin on
+
+
+def test_steps_periods_and_gamma():
+    steps, restarts, by_step, decay, cosine = scaled_schedulers(
+        20, 200, dict(type='StepLR', step_size=60),
+        dict(
+            type='CosineRestartLR',
+            periods=[20, 60, 120],
+            restart_weights=[1] * 3),
+        dict(type='LinearLR', by_epoch=False, begin=0, end=500),
+        dict(type='ExponentialLR', gamma=.98),
+        dict(type='CosineAnnealingLR'))
+    assert steps.step_size == 6
+    assert restarts.periods == [2, 6, 12]
+    assert by_step.end == 50
+    assert decay.gamma == pytest.approx(.98**10)
+    assert dict(cosine) == dict(type='CosineAnnealingLR')
+
+
+@pytest.mark.parametrize('config', [
+    'ride_r32_digits_lt', 'ride_swin_t_imagenet_lt', 'ride_r152_places_lt',
+    'ride_r32_cifar100_lt_distill', 'baselines/ldam_drw_r32_cifar100_lt',
+    'baselines/crt_r32_cifar100_lt'
+])
+@pytest.mark.parametrize('epochs', [2, 3, 4, 9, 41, 1000])
+def test_whole_trainings(root, config, epochs):
+    """The rules, for every kind of config and any length."""
+    path = str(root / f'configs/{config}.py')
+    old, cfg = load_config(path), load_training(path, None, epochs)
+    first = first_stage_epochs(cfg)
+    assert cfg.train_cfg.max_epochs == epochs
+    hooks = hooks_of(cfg)
+    if 'TwoStageHook' in hooks:
+        assert 1 <= first < epochs
+        share = 1 - first_stage_epochs(old) / old.train_cfg.max_epochs
+        assert epochs - first == max(1, round(share * epochs))
+        stage_2, = hooks['TwoStageHook'].param_scheduler
+        assert stage_2.T_max == stage_2.end == epochs - first
+    else:
+        assert first == epochs
+    rates = learning_rates(
+        [dict(schedule, end=min(schedule.get('end', first), first))
+         for schedule in cfg.param_scheduler
+         if not schedule.get('convert_to_iter_based')], first)
+    if first > 2 and 'swin' not in config and 'crt' not in config:
+        assert max(rates) == pytest.approx(.1)  # the warm-up has an end
+        assert rates[-1] < .02  # no milestone is lost
+        if 'DeferredReweightingHook' in hooks:
+            assert 0 < hooks['DeferredReweightingHook'].begin < first
+    assert 1 <= cfg.train_cfg.val_interval <= epochs
+    assert 1 <= hooks['CheckpointHook'].interval <= epochs
+
+
+def test_the_end_of_stage_1_is_still_validated_and_saved(root):
+    path = str(root / 'configs/ride_r32_digits_lt.py')
+    for epochs, interval in ((9, 2), (18, 4), (15, 3), (90, 20)):
+        cfg = load_training(path, None, epochs)
+        assert cfg.train_cfg.val_interval == interval
+        assert cfg.default_hooks.checkpoint.interval == interval
+        if epochs != 15:  # of 13 epochs
+            assert first_stage_epochs(cfg) % interval == 0
+
+
+def test_options_win_by_name(root, capsys):
+    path = str(root / 'configs/ride_r32_digits_lt.py')
+    cfg = load_training(
+        path, {
+            'default_hooks.two_stage.begin': 6,
+            'train_cfg.max_epochs': 7,
+            'train_cfg.val_interval': 3,
+            'param_scheduler.1.milestones': [4, 5],
+            'optim_wrapper.optimizer.lr': 0.2,
+        }, 8)
+    assert (first_stage_epochs(cfg), cfg.train_cfg.max_epochs) == (6, 8)
+    assert cfg.default_hooks.reweighting.begin == 5  # 32 of 40
+    assert cfg.train_cfg.val_interval == 3
+    assert cfg.param_scheduler[1].milestones == [4, 5]
+    assert cfg.optim_wrapper.optimizer.lr == 0.2
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: --epochs 8 wins over --cfg-options train_cfg.max_epochs=7',
+        'warning: --cfg-options train_cfg.val_interval=3, '
+        'param_scheduler.1.milestones=[4, 5] wins over --epochs 8, which '
+        'would scale what the config says there',
+    ]
+
+
+def test_hooks_that_are_taken_out(root):
+    path = str(root / 'configs/ride_r32_digits_lt.py')
+    cfg = load_training(path, {'default_hooks.two_stage': None}, 9)
+    assert first_stage_epochs(cfg) == 9
+    assert cfg.default_hooks.reweighting.begin == 6  # 32 of 45
+
+
+@pytest.mark.parametrize('epochs, options, message', [
+    (1, {}, '--epochs 1: the config has two stages'),
+    (5, {'default_hooks.two_stage.begin': 5}, 'begin=5 must lie between'),
+    (5, {'default_hooks.two_stage.begin': 1.5}, 'begin=1.5 must lie between'),
+])  # yapf: disable
+def test_too_few_epochs(root, epochs, options, message):
+    with pytest.raises(UserError, match=message):
+        load_training(
+            str(root / 'configs/ride_r32_digits_lt.py'), options, epochs)

@@ -116,6 +116,18 @@ def test_router_alone_from_a_checkpoint(whole_run, root, tmp_path):
     assert_only_the_router_changed(before, after)
 
 
+def test_the_end_of_a_stage_is_saved_at_any_interval(root, tmp_path):
+    cfg = digits_config(
+        root, tmp_path, **{
+            'default_hooks.checkpoint.interval': 10,
+            'train_cfg.max_epochs': 3,
+            'default_hooks.two_stage.begin': 2,
+        })
+    train(cfg)
+    names = {path.name for path in tmp_path.glob('*.pth')}
+    assert names == {'epoch_2.pth', 'epoch_3.pth'}
+
+
 def test_best_of_stage_1_neither_blocks_nor_goes(root, tmp_path):
     cfg = digits_config(root, tmp_path)
     cfg.default_hooks.checkpoint.save_best = 'long_tail/overall'

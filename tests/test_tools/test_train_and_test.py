@@ -122,6 +122,19 @@ def test_train_resume_and_test(folder, train, test):
         assert 0 <= json.load(file)['accuracy/top1'] <= 100
 
 
+def test_another_number_of_epochs(folder, train, capsys):
+    train(['tiny.py', '--epochs', '2', '--no-validate', '--cfg-options',
+           'train_cfg.max_epochs=3'])  # yapf: disable
+    run = folder / 'work_dirs' / 'tiny'
+    assert (run / 'epoch_2.pth').is_file()
+    assert not (run / 'epoch_3.pth').is_file()
+    assert Config.fromfile(run / 'tiny.py').train_cfg.max_epochs == 2
+    assert '--epochs 2 wins over' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train(['tiny.py', '--epochs', '0'])
+    assert 'at least 1' in capsys.readouterr().err
+
+
 def test_fused_batch_norm_predicts_the_same(root, tmp_path, test, monkeypatch):
     config = str(root / 'configs/ride_r32_digits_lt.py')
     model = get_model(config)

@@ -7,7 +7,7 @@ from typing import Optional, Sequence
 from ride_mm.analysis import (ResampledRuns, compare_bias_variance,
                               prepare_config, shared_starts)
 from ride_mm.analysis.plots.style import check_format
-from ride_mm.engine.config import add_cfg_options
+from ride_mm.engine.config import add_cfg_options, positive
 from ride_mm.utils.errors import UserError, run_tool
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -72,14 +72,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to')
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """Read a number of at least 1 for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f'expected a whole number of at least 1, found {text!r}')
-    return int(text)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

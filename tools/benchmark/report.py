@@ -15,7 +15,7 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
                            TimeElapsedColumn, TimeRemainingColumn)
 from rich.table import Table
 
-from ride_mm.engine.config import add_cfg_options
+from ride_mm.engine.config import add_cfg_options, positive
 from ride_mm.utils.errors import UserError
 
 # Wide enough for any table where the output is a pipe or a file.
@@ -77,14 +77,6 @@ def rounds_arguments(seconds: float = 5) -> argparse.ArgumentParser:
         help='a clone of github.com/frank-xwang/RIDE-LongTailRecognition to '
         'measure as well')
     return parser
-
-
-def positive(text: str) -> int:
-    """The type of an argument that is a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'expected 1 or more, found {text}')
-    return value
 
 
 def check_arguments(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from ride_mm.utils.atomic_backend import AtomicLocalBackend, remove_leftovers
 from ride_mm.utils.checkpoint import (CheckpointError, find_damage,
                                       numbered_checkpoints, step_of)
 from ..buffers import synchronize_buffers
+from ..config import find_hook
 
 
 class _RemovalsLast:
@@ -62,6 +63,7 @@ class CheckpointHook(MMEngineCheckpointHook):
       :class:`~ride_mm.utils.checkpoint.CheckpointError`, and does not start
       from the beginning.
     - What a killed process left half-written is removed.
+    - The last epoch of stage 1 is saved like that of the run.
     - With several processes, running statistics are averaged over them before
       they are saved and before every validation, so that the accuracy in the
       log is that of the file: see
@@ -179,6 +181,19 @@ class CheckpointHook(MMEngineCheckpointHook):
                 for path in remove_leftovers(folder):
                     runner.logger.info(f'Removed {path}, which a process that '
                                        'was killed left unfinished.')
+
+    def is_last_train_epoch(self, runner) -> bool:
+        """Whether a stage ends here, which is saved with `save_last`.
+
+        Args:
+            runner (Runner): The runner of the training process.
+
+        Returns:
+            bool: Whether it does.
+        """
+        two_stage = find_hook(runner.cfg, 'TwoStageHook') or {}
+        return (super().is_last_train_epoch(runner)
+                or runner.epoch + 1 == two_stage.get('begin'))
 
     def before_val(self, runner) -> None:
         """Let all ranks validate the same model.
