@@ -41,6 +41,11 @@ TRUST_VARIABLE = 'RIDE_MM_TRUST_CHECKPOINTS'
 
 _ZIP_START = b'PK\x03\x04'
 _PICKLE_START = b'\x80'
+# the attribute of a folder in a zip archive
+_FOLDER = 0x10
+# what `Runner.resume` reads
+_RESUMED = dict(
+    state_dict=dict, message_hub=dict, meta=dict, epoch=int, iter=int)
 _DAMAGE = re.compile('PytorchStreamReader|corrupt|unexpected EOF')
 
 
@@ -52,8 +57,10 @@ def find_damage(path: str) -> Optional[str]:
     """Say what is wrong with a checkpoint file, without unpickling it.
 
     Reads the whole file once: the check sums of its zip archive, which
-    ``torch.load`` does not look at, find a single flipped bit. The format of
-    torch < 1.6 has none, so of such a file only the start is checked.
+    ``torch.load`` does not look at, find a single flipped bit. They do not
+    cover the archive's directory, which is therefore read as ``torch.load``
+    reads it as well. The format of torch < 1.6 has no check sums, so of such
+    a file only the start is checked.
 
     Args:
         path (str): A local path.
@@ -63,7 +70,7 @@ def find_damage(path: str) -> Optional[str]:
         file is whole.
     """
     if not osp.isfile(path):
-        return 'does not exist'
+        return 'is a folder' if osp.isdir(path) else 'does not exist'
     with open(path, 'rb') as file:
         start = file.read(64)
     if not start:
@@ -74,16 +81,59 @@ def find_damage(path: str) -> Optional[str]:
         return f'is not a checkpoint of torch: it starts with {start[:24]!r}'
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            parts = archive.infolist()
             damaged = archive.testzip()
     except Exception as error:
         # zipfile answers damage with about any exception
-        return ('is truncated or damaged: its zip archive cannot be read '
-                f'({error})')
+        return _unreadable(error)
     if damaged is not None:
         return f'is damaged: the check sum of its part {damaged!r} is wrong'
+    names = {part.filename for part in parts}
+    # two of one name, and a folder, are read as another part, or as zeros
+    if len(names) < len(parts) or any(
+            part.external_attr & _FOLDER for part in parts):
+        return 'is damaged: the directory of its zip archive is wrong'
     if not any(name.endswith('/data.pkl') for name in names):
         return 'is a zip archive, but not a checkpoint of torch'
+    try:
+        torch._C.PyTorchFileReader(path)
+    except RuntimeError as error:
+        return _unreadable(error)
+    return None
+
+
+def _unreadable(error: Exception) -> str:
+    return ('is truncated or damaged: its zip archive cannot be read '
+            f'({_one_line(error)})')
+
+
+def find_resume_problem(path: str) -> Optional[str]:
+    """Say why a training cannot be resumed from a checkpoint file.
+
+    Args:
+        path (str): A local path.
+
+    Returns:
+        Optional[str]: As :func:`find_damage`: damage, content that is not
+        loaded as data, or not that of a training. None if all is well.
+    """
+    damage = find_damage(path)
+    if damage is not None:
+        return damage
+    try:
+        # without the numbers of the tensors
+        content = _load_as_data(path, 'meta', _load_mmengine)
+    except pickle.UnpicklingError as error:
+        return None if _is_trusted() else f'is refused: {_demand(error)}'
+    except CheckpointError as error:
+        return f'cannot be loaded: {error}'
+    content = content if isinstance(content, dict) else {}
+    meta = content.get('meta')
+    found = dict(content, **meta) if isinstance(meta, dict) else content
+    for name, kind in _RESUMED.items():
+        if not isinstance(found.get(name), kind):
+            return ('is not that of a training, which could be resumed: it '
+                    f'has no `{name}`')
     return None
 
 
@@ -146,7 +196,7 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     try:
         checkpoint = _load_as_data(path, map_location, _load_mmengine)
     except pickle.UnpicklingError as error:
-        checkpoint = _load_if_trusted(path, map_location, _culprit(error))
+        checkpoint = _load_if_trusted(path, map_location, error)
     if isinstance(checkpoint, dict) and isinstance(
             checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
@@ -218,16 +268,25 @@ def _may_load_otherwise(error: Exception) -> bool:
         error, (pickle.UnpicklingError, MemoryError, OSError, RuntimeError))
 
 
-def _load_if_trusted(path: str, map_location: Any, culprit: str) -> Any:
-    if os.environ.get(TRUST_VARIABLE, '0') in ('', '0'):
+def _is_trusted() -> bool:
+    return os.environ.get(TRUST_VARIABLE, '0') not in ('', '0')
+
+
+def _demand(error: pickle.UnpicklingError) -> str:
+    return (f'it needs {_culprit(error)}, which is not among the things that '
+            'a checkpoint of MMEngine holds, and could run code that came '
+            'with the file. If you trust whoever made the file, set '
+            f'{TRUST_VARIABLE}=1 in the environment')
+
+
+def _load_if_trusted(path: str, map_location: Any,
+                     error: pickle.UnpicklingError) -> Any:
+    if not _is_trusted():
         raise CheckpointError(
-            f'Refused to load {path}: it needs {culprit}, which is not among '
-            'the things that a checkpoint of MMEngine holds, and could run '
-            'code that came with the file. If you trust whoever made the '
-            f'file, set {TRUST_VARIABLE}=1 in the environment.') from None
+            f'Refused to load {path}: {_demand(error)}.') from None
     warnings.warn(
-        f'{path} needs {culprit}. It is loaded all the same, with all the '
-        f'code that it holds, because {TRUST_VARIABLE} is set.')
+        f'{path} needs {_culprit(error)}. It is loaded all the same, with '
+        f'all the code that it holds, because {TRUST_VARIABLE} is set.')
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
@@ -245,7 +304,14 @@ def _last_words(error: Exception) -> str:
     """The message without the advice that torch puts around it."""
     message = str(error).split('\n\nCheck the documentation')[0]
     message = message.split('WeightsUnpickler error:')[-1]
-    return message.strip().split('\n')[-1]
+    return _one_line(message.strip().split('\n')[-1])
+
+
+def _one_line(message: object) -> str:
+    """Without what torch adds about itself, and without odd characters."""
+    text = str(message).split('. This is an internal')[0]
+    printable = ''.join(c if c.isprintable() else ' ' for c in text)
+    return ' '.join(printable.split())
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -267,9 +333,25 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if not osp.isfile(filename):
         folder, name = osp.split(filename)
         others = os.listdir(folder or '.') if osp.isdir(folder or '.') else []
-        raise CheckpointError(f'Cannot load the checkpoint {filename}: there '
-                              f'is no such file.{nearest(name, others)}')
-    return load_checkpoint_file(filename, map_location)
+        found = 'it is a folder.' if osp.isdir(filename) else (
+            f'there is no such file.{nearest(name, others)}')
+        raise CheckpointError(
+            f'Cannot load the checkpoint {filename}: {found}')
+    return _load_weights(filename, map_location)
+
+
+def _load_weights(path: str, map_location: Any) -> dict:
+    checkpoint = load_checkpoint_file(path, map_location)
+    weights = checkpoint
+    if isinstance(checkpoint, dict):
+        weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, dict) or not all(
+            isinstance(name, str) for name in weights):
+        raise CheckpointError(
+            f'Cannot load {path}: it holds a {type(weights).__name__} in '
+            'place of the weights of a network by their names. Use another '
+            'checkpoint.')
+    return checkpoint
 
 
 def load_from_http(filename: str,
@@ -301,7 +383,7 @@ def load_from_http(filename: str,
     barrier()
     # other machines have another disk
     _download(filename, path, progress)
-    return load_checkpoint_file(path, map_location)
+    return _load_weights(path, map_location)
 
 
 def _download(url: str, path: str, progress: bool) -> None:

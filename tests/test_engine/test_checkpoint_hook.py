@@ -1,6 +1,7 @@
 import errno
 import os
 import os.path as osp
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,6 +329,79 @@ def test_damaged_newest(tmp_path, warned, harm, words):
     assert find_damage(str(tmp_path / 'epoch_3.pth')) is None
 
 
+def replace_by(content):
+
+    def harm(path):
+        path.unlink()
+        if content is None:
+            path.mkdir()
+        else:
+            torch.save(content, path)
+
+    return harm
+
+
+@pytest.mark.parametrize('harm, words', [
+    (replace_by(None), 'is a folder'),
+    (replace_by([1]), 'has no `state_dict`'),
+    (replace_by({'layer.weight': torch.ones(1, 2)}), 'has no `state_dict`'),
+    (replace_by(dict(state_dict={}, meta={})), 'has no `message_hub`'),
+    (replace_by(dict(state_dict={}, message_hub={}, meta=dict(iter=1))),
+     'has no `epoch`'),
+    (replace_by(torch.nn.Linear(1, 1)), 'is refused: it needs `torch.nn'),
+])
+def test_another_file_as_the_newest(tmp_path, warned, harm, words):
+    make_runner(tmp_path).train()
+    harm(tmp_path / 'epoch_3.pth')
+    runner = make_runner(tmp_path, resume=True)
+    runner.call_hook('before_run')
+    assert runner._load_from == str(tmp_path / 'epoch_2.pth')
+    message, = [text for text in warned if 'Resuming from' in text]
+    assert words in message and len(message.splitlines()) == 1
+    # the same by its name
+    runner = make_runner(
+        tmp_path, resume=True, load_from=tmp_path / 'epoch_3.pth')
+    runner.call_hook('before_run')
+    assert runner._load_from == str(tmp_path / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('options, name', [
+    ({}, 'epoch'), (best_options([1, 2, 3, 4]), 'best_acc_epoch')])
+def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch,
+                                                options, name):
+    """What was about to be removed is removed when the run goes on."""
+    from ride_mm.engine.hooks import checkpoint_hook
+    options = dict(options, max_keep_ckpts=1)
+    runner = make_runner(tmp_path, **options)
+    carry_out = checkpoint_hook._RemovalsLast.carry_out
+
+    def killed(self, but):
+        if (tmp_path / f'{name}_2.pth').exists():
+            raise KeyboardInterrupt
+        carry_out(self, but)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_hook._RemovalsLast, 'carry_out', killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.train()
+    assert {f'{name}_1.pth', f'{name}_2.pth'} <= set(checkpoints(tmp_path))
+    if 'scores' in options:
+        options['scores'] = [-1]
+    make_runner(tmp_path, max_epochs=3, resume=True, **options).train()
+    last = ['best_acc_epoch_2.pth'] if 'scores' in options else []
+    assert checkpoints(tmp_path) == [*last, 'epoch_3.pth']
+
+
+def test_what_the_user_keeps_stays(tmp_path, monkeypatch):
+    make_runner(tmp_path, max_keep_ckpts=1).train()
+    for name in ('epoch_1.pth', 'epoch_7.pth', 'best_acc_epoch_1.pth'):
+        shutil.copy(tmp_path / 'epoch_3.pth', tmp_path / name)
+    make_runner(tmp_path, max_epochs=4, resume=True, max_keep_ckpts=1).train()
+    assert checkpoints(tmp_path) == [
+        'best_acc_epoch_1.pth', 'epoch_1.pth', 'epoch_4.pth', 'epoch_7.pth'
+    ]
+
+
 def test_two_damaged(tmp_path, warned):
     make_runner(tmp_path, max_epochs=11).train()
     truncate(tmp_path / 'epoch_11.pth')
@@ -404,7 +478,7 @@ def test_named_checkpoint(tmp_path):
 def test_all_ranks_take_the_choice_of_rank_0(tmp_path, monkeypatch):
     from ride_mm.engine.hooks import checkpoint_hook
     monkeypatch.setattr(checkpoint_hook, 'is_main_process', lambda: False)
-    monkeypatch.setattr(checkpoint_hook, 'find_damage', None)
+    monkeypatch.setattr(checkpoint_hook, 'find_resume_problem', None)
     make_runner(tmp_path)
     for sent, error in ((['x.pth', None], None), ([None, 'broken'], 'broken')):
 

@@ -301,6 +301,57 @@ def test_damage(tmp_path, harm, words):
     assert caught.value.__cause__ is None
 
 
+def test_bits_of_the_archives_directory(tmp_path):
+    """Which no check sum covers: a file that is not said to be damaged loads,
+    and as what was saved."""
+    whole, path = tmp_path / 'x.pth', tmp_path / 'y.pth'
+    torch.save(dict(a=torch.arange(3.), b=torch.ones(2)), whole)
+    content = whole.read_bytes()
+    with zipfile.ZipFile(whole) as archive:
+        start = archive.start_dir
+    found = 0
+    for bit in range(8 * start, 8 * len(content), 5):
+        data = bytearray(content)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        if find_damage(str(path)) is None:
+            loaded = load_checkpoint_file(str(path))
+            assert loaded.keys() == {'a', 'b'}
+            assert torch.equal(loaded['a'], torch.arange(3.))
+            assert torch.equal(loaded['b'], torch.ones(2))
+        else:
+            found += 1
+    assert found > 100
+
+
+@pytest.mark.parametrize('before, after', [
+    (b'data/0', b'data/1'),  # two parts of one name
+    (b'PK\x01\x02', None),  # a tensor that is a folder
+])
+def test_wrong_directory_of_the_archive(tmp_path, before, after):
+    path = tmp_path / 'x.pth'
+    torch.save(dict(a=torch.ones(3), b=torch.ones(3)), path)
+    content = path.read_bytes()
+    place = content.rindex(before)
+    if after is None:
+        place += 38
+        before, after = content[place:place + 1], b'\x10'
+    path.write_bytes(content[:place] + after + content[place + len(after):])
+    assert 'directory of its zip archive is wrong' in find_damage(str(path))
+
+
+def test_files_that_hold_no_weights(tmp_path):
+    path = tmp_path / 'x.pth'
+    for content in ([1], dict(state_dict=[torch.ones(1)]), torch.ones(1),
+                    {1: torch.ones(1)}):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match='x.pth: it holds a'):
+            CheckpointLoader.load_checkpoint(str(path))
+    (tmp_path / 'folder.pth').mkdir()
+    with pytest.raises(CheckpointError, match='it is a folder'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'folder.pth'))
+
+
 def test_missing_file(tmp_path):
     path = str(tmp_path / 'none.pth')
     assert find_damage(path) == 'does not exist'

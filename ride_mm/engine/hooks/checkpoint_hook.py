@@ -1,16 +1,21 @@
+import os
 import os.path as osp
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional, Tuple
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import MessageHub
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.atomic_backend import AtomicLocalBackend, remove_leftovers
-from ride_mm.utils.checkpoint import (CheckpointError, find_damage,
+from ride_mm.utils.checkpoint import (CheckpointError, find_resume_problem,
                                       numbered_checkpoints, step_of)
 from ..buffers import synchronize_buffers
 from ..config import find_hook
+
+# What a checkpoint says is removed once it and the pointer are on the disk.
+_OUTDATED = 'outdated_ckpts'
 
 
 class _RemovalsLast:
@@ -18,30 +23,42 @@ class _RemovalsLast:
 
     Args:
         backend (BaseStorageBackend): The backend that does everything.
+        message_hub (MessageHub): What the next checkpoint holds. It names
+            what is removed, for a run that is killed before it is.
     """
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, message_hub: MessageHub) -> None:
         self._backend = backend
+        self._message_hub = message_hub
         self._pending: List[Tuple[str, str]] = []
+        self._tell()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
+    def _tell(self) -> None:
+        self._message_hub.update_info(
+            _OUTDATED, [osp.basename(path) for _, path in self._pending])
+
     def remove(self, filepath: str) -> None:
         self._pending.append(('remove', filepath))
+        self._tell()
 
     def rmtree(self, dir_path: str) -> None:
         self._pending.append(('rmtree', dir_path))
+        self._tell()
 
     def carry_out(self, but: List[Optional[str]]) -> None:
         """Remove what was asked for, but what has been written since."""
         pending, self._pending = self._pending, []
+        self._tell()
         for method, path in pending:
             if path not in but:
                 getattr(self._backend, method)(path)
 
     def forget(self) -> None:
         self._pending.clear()
+        self._tell()
 
 
 @HOOKS.register_module()
@@ -56,13 +73,15 @@ class CheckpointHook(MMEngineCheckpointHook):
       ``last_checkpoint``, are on the disk, not before. With ``max_keep_ckpts``
       or ``save_best`` the disk must hold one checkpoint more for a moment.
     - Before a run is resumed, the checkpoint is checked. In place of a damaged
-      one, or when ``last_checkpoint`` leads nowhere, the newest whole one of
-      the same folder is taken, and a warning says so. In place of a damaged
-      one that was named (``--resume epoch_5.pth``) only an older one of this
-      run is taken. If there is none, the run ends with a
+      one, a folder or a file of something else, or when ``last_checkpoint``
+      leads nowhere, the newest whole one of the same folder is taken, and a
+      warning says so. In place of a damaged one that was named
+      (``--resume epoch_5.pth``) only an older one of this run is taken. If
+      there is none, the run ends with a
       :class:`~ride_mm.utils.checkpoint.CheckpointError`, and does not start
       from the beginning.
-    - What a killed process left half-written is removed.
+    - What a killed process left half-written, or was about to remove, is
+      removed when the run is resumed.
     - The last epoch of stage 1 is saved like that of the run.
     - With several processes, running statistics are averaged over them before
       they are saved and before every validation, so that the accuracy in the
@@ -114,11 +133,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         folder = self._local_folder(runner)
         if runner._load_from is not None:
             named = str(runner._load_from)
-            problem = _problem(named)
+            problem = _problem(named, runner)
             if problem is None:
                 return None
             step = step_of(named, self.filename_tmpl)
-            if (step is None or not osp.isfile(named)
+            if (step is None or not osp.exists(named)
                     or not _is_in(named, folder)):
                 raise CheckpointError(f'Cannot resume: {problem}.')
             return self._newest_whole(runner, folder, problem, step)
@@ -130,8 +149,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             problem = f'{pointer} does not exist'
             return self._newest_whole(runner, folder, problem)
         with open(pointer, errors='replace') as file:
-            last = file.read().strip()
-        problem = _problem(last) if last else f'{pointer} is empty'
+            last = ' '.join(file.read().split())
+        problem = _problem(last, runner) if last else f'{pointer} is empty'
         if problem is None:
             return None
         # the pointer may be of another `out_dir`
@@ -148,7 +167,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         for step, path in numbered_checkpoints(folder, self.filename_tmpl):
             if before is not None and step >= before:
                 continue
-            found = _problem(path)
+            found = _problem(path, runner)
             if found is None:
                 runner.logger.warning(
                     f'Cannot resume: {"; ".join(problems)}. Resuming from '
@@ -175,8 +194,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             runner (Runner): The runner of the training process.
         """
         super().before_train(runner)
-        self.file_backend = _RemovalsLast(self.file_backend)
+        outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
+        self.file_backend = _RemovalsLast(self.file_backend,
+                                          runner.message_hub)
         if is_main_process():
+            self._remove_outdated(runner, outdated)
             for folder in {runner.work_dir, str(self.out_dir)}:
                 for path in remove_leftovers(folder):
                     runner.logger.info(f'Removed {path}, which a process that '
@@ -194,6 +216,25 @@ class CheckpointHook(MMEngineCheckpointHook):
         two_stage = find_hook(runner.cfg, 'TwoStageHook') or {}
         return (super().is_last_train_epoch(runner)
                 or runner.epoch + 1 == two_stage.get('begin'))
+
+    def _remove_outdated(self, runner, names: List[str]) -> None:
+        """Remove what a killed process had no time to."""
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        kept = [
+            osp.basename(path or '')
+            for path in (self.last_ckpt, getattr(self, 'best_ckpt_path', None),
+                         *best)
+        ]
+        for name in names:
+            path = osp.join(str(self.out_dir), osp.basename(str(name)))
+            step = step_of(path, self.filename_tmpl)
+            is_kept = name in kept or (
+                step is not None and
+                (self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids))
+            if osp.isfile(path) and not is_kept:
+                os.remove(path)
+                runner.logger.info(f'Removed {path}, which a process that was '
+                                   'killed would have removed.')
 
     def before_val(self, runner) -> None:
         """Let all ranks validate the same model.
@@ -273,12 +314,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         runner.message_hub.update_info('keep_ckpt_ids', list(kept))
 
 
-def _problem(path: str) -> Optional[str]:
+def _problem(path: str, runner) -> Optional[str]:
     """What is wrong with a checkpoint, or None."""
-    if '://' in path or osp.isdir(path):
+    # a runner with a strategy, such as DeepSpeed's, writes folders
+    if '://' in path or (osp.isdir(path) and hasattr(runner, 'strategy')):
         return None
-    damage = find_damage(osp.expanduser(path))
-    return None if damage is None else f'the checkpoint {path} {damage}'
+    found = find_resume_problem(osp.expanduser(path))
+    return None if found is None else f'the checkpoint {path} {found}'
 
 
 def _is_in(path: str, folder: str) -> bool:
