@@ -3,8 +3,9 @@ from typing import List
 
 import mmengine.dist as dist
 import torch
-from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
+
+from .averaging import averaging_hooks
 
 
 def synchronize_buffers(runner: Runner) -> None:
@@ -25,8 +26,8 @@ def synchronize_buffers(runner: Runner) -> None:
     if world_size == 1:
         return
     modules = [runner.model] + [
-        hook.ema_model for hook in runner.hooks
-        if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')
+        hook.ema_model for hook in averaging_hooks(runner)
+        if hasattr(hook, 'ema_model')
     ]
     buffers: List[torch.Tensor] = [
         buffer for module in modules for buffer in module.buffers()

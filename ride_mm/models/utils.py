@@ -24,6 +24,16 @@ _BATCH_NORM = dict.fromkeys(
      torch.ops.aten._native_batch_norm_legit_no_training), _batch_norm_flops)
 
 
+def counting_augments(model: torch.nn.Module) -> list:
+    """Batch augmentations of a classifier that follow the class counts."""
+    chosen = getattr(
+        getattr(model, 'data_preprocessor', None), 'batch_augments', None)
+    return [
+        augment for augment in getattr(chosen, 'augments', ())
+        if hasattr(augment, 'set_class_counts')
+    ]
+
+
 @torch.no_grad()
 def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
     """Multiply-accumulates of convolutions and matrix products.

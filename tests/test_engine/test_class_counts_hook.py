@@ -3,9 +3,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmpretrain.registry import DATASETS, HOOKS
 from runs import build_runner, digits_config, train
 
+from ride_mm.models.losses.ldam_loss import ldam_margins
+from ride_mm.models.utils import counting_augments
 from ride_mm.utils.errors import UserError
 
 
@@ -79,3 +82,72 @@ def test_a_model_without_use_for_counts():
     runner = SimpleNamespace(model=torch.nn.Linear(2, 2))
     with pytest.raises(UserError, match='found model.type="Linear"'):
         HOOKS.build(dict(type='ClassCountsHook')).before_train(runner)
+
+
+def test_remix_that_is_switched_on_later(root, tmp_path):
+    """As SwitchRecipeHook does, which begins to count epochs with 1; the
+    router sees real images, also when it is resumed."""
+    cfg = digits_config(root, tmp_path)
+    recipe = dict(batch_augments=dict(augments=dict(type='Remix')))
+    cfg.custom_hooks = [
+        dict(
+            type='SwitchRecipeHook',
+            schedule=[dict(recipe, action_epoch=2)])
+    ]
+    seen = []
+
+    class Record(Hook):
+
+        def after_train_epoch(self, runner):
+            remix = counting_augments(runner.model)
+            seen.append(remix and remix[0].class_counts.tolist())
+
+    def run():
+        runner = build_runner(cfg)
+        runner.register_hook(Record())
+        runner.train()
+        return list(
+            runner.train_dataloader.dataset.metainfo['class_counts'])
+
+    counts = run()
+    assert seen == [[], counts, counts, [], []]
+    seen.clear()
+    cfg.load_from, cfg.resume = str(tmp_path / 'epoch_4.pth'), True
+    run()
+    assert seen == [[]]
+
+
+def test_losses_of_any_classifier(root, tmp_path):
+    """LDAMLoss and EMA in mmpretrain's ImageClassifier."""
+    cfg = digits_config(root, tmp_path)
+    cfg.model = dict(
+        type='ImageClassifier',
+        backbone=dict(type='CIFARResNet', depth=20),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(
+            type='LinearClsHead',
+            num_classes=10,
+            in_channels=64,
+            loss=dict(type='LDAMLoss')),
+        data_preprocessor=dict(
+            type='RIDEDataPreprocessor',
+            num_classes=10,
+            batch_augments=dict(augments=dict(type='Remix'))))
+    cfg.default_hooks.two_stage = cfg.default_hooks.reweighting = None
+    cfg.custom_hooks = [dict(type='EMAHook')]
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=1)
+    runner = train(cfg)
+    counts = runner.train_dataloader.dataset.metainfo['class_counts']
+    margins = runner.model.head.loss_module.class_values
+    torch.testing.assert_close(
+        margins, ldam_margins(counts, .5).float(), rtol=0, atol=0)
+    remix, = counting_augments(runner.model)
+    assert remix.class_counts.tolist() == list(counts)
+
+
+def test_a_loss_that_nobody_tells_the_counts(root, tmp_path):
+    cfg = digits_config(root, tmp_path)
+    cfg.default_hooks.class_counts = cfg.default_hooks.reweighting = None
+    with pytest.raises(UserError, match='LDAMLoss knows no .*ClassCountsHook'):
+        train(cfg)

@@ -1,11 +1,15 @@
 from typing import Sequence
 
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
+from torch import nn
 
-from ride_mm.datasets.class_counts import get_class_counts, stated_counts
+from ride_mm.datasets.class_counts import (check_class_counts,
+                                           get_class_counts, stated_counts)
+from ride_mm.models.utils import counting_augments
 from ride_mm.utils.errors import UserError
 
 
@@ -30,14 +34,47 @@ def check_same_counts(counts: Sequence[int], val_dataset) -> None:
                 'imb_factor, or class_counts, of train_dataloader.dataset')
 
 
+def takers(model: nn.Module) -> list:
+    """Who takes the class counts: a RIDEClassifier, which hands them on, or
+    the losses and batch augmentations of any other model.
+
+    Raises:
+        UserError: If nobody does.
+    """
+    if hasattr(model, 'set_class_counts'):
+        return [model]
+    found = [
+        module for module in model.modules()
+        if hasattr(module, 'set_class_counts')
+    ] + counting_augments(model)
+    if not found:
+        raise UserError(
+            'ClassCountsHook gives class counts to a RIDEClassifier, or to '
+            'losses and batch augmentations that take them, found model.type='
+            f'"{type(model).__name__}" without any')
+    return found
+
+
 @HOOKS.register_module()
 class ClassCountsHook(Hook):
     """Gives the training set's class counts to the model.
 
     Models are built before data sets are, so their losses and batch
     augmentations learn the counts here, once, before training; a test
-    learns them from what its data set says of the training set.
+    learns them from what its data set says of the training set. A batch
+    augmentation that ``SwitchRecipeHook`` switches on learns them then.
     """
+
+    # Before EMAHook copies the model.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self) -> None:
+        self._counts = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Hand over the counts, unless there is no training."""
+        if isinstance(runner._train_loop, BaseLoop):
+            self.before_train(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Hand over the counts.
@@ -47,15 +84,29 @@ class ClassCountsHook(Hook):
                 model has no use for them, or the validation set, whose
                 metrics group the classes by them, states others.
         """
+        if self._counts is not None:
+            return
         model = unwrapped(runner)
-        if not hasattr(model, 'set_class_counts'):
-            raise UserError('ClassCountsHook gives class counts to a '
-                            'RIDEClassifier, found model.type='
-                            f'"{type(model).__name__}"')
+        parts = takers(model)
         counts = get_class_counts(runner.train_dataloader.dataset)
         if runner.val_loop is not None:
             check_same_counts(counts, runner.val_dataloader.dataset)
-        model.set_class_counts(counts)
+        head = getattr(model, 'head', None)
+        check_class_counts(counts, getattr(head, 'num_classes', len(counts)))
+        for part in parts:
+            part.set_class_counts(counts)
+            if isinstance(part, nn.Module) and part is not model:
+                part.to(get_device())
+        self._counts = counts
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch=None) -> None:
+        """Hand them to what has been switched on since."""
+        for augment in counting_augments(unwrapped(runner)):
+            if augment.class_counts is None:
+                augment.set_class_counts(self._counts)
 
     def before_test(self, runner: Runner) -> None:
         """Hand over what the test set says, for a model that adjusts its

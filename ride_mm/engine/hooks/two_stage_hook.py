@@ -7,6 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.errors import UserError
+from ..averaging import check_averaging, finish_averaging
 from ..buffers import synchronize_buffers
 from .class_counts_hook import unwrapped
 
@@ -69,6 +70,7 @@ class TwoStageHook(Hook):
                 f'TwoStageHook.begin={self.begin} must lie between 0 and '
                 f'train_cfg.max_epochs={loop.max_epochs}: epochs of stage 1, '
                 'and of both stages')
+        check_averaging(runner, self.begin)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the stage."""
@@ -95,6 +97,7 @@ class TwoStageHook(Hook):
             f'Stage 2: the router is trained in epochs {self.begin + 1} to '
             f'{runner.max_epochs}; all else is frozen.')
         synchronize_buffers(runner)
+        finish_averaging(runner)
         unwrapped(runner).set_stage('router')
         self._rewrap(runner)
         self._switch_dataloader(runner)

@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ..heads.expert_router import RouterInputs
-from ..utils import count_macs, macs_by_experts
+from ..utils import count_macs, counting_augments, macs_by_experts
 from .fit_check import check_experts_fit
 from .pretrained import spread_backbone
 from .state_check import check_state_dict
@@ -301,14 +301,8 @@ class RIDEClassifier(ImageClassifier):
             UserError: If the counts do not fit the head.
         """
         self.head.set_class_counts(class_counts)
-        for augment in self._batch_augments:
-            if hasattr(augment, 'set_class_counts'):
-                augment.set_class_counts(class_counts)
-
-    @property
-    def _batch_augments(self) -> list:
-        chosen = getattr(self.data_preprocessor, 'batch_augments', None)
-        return [] if chosen is None else chosen.augments
+        for augment in counting_augments(self):
+            augment.set_class_counts(class_counts)
 
     # ------------------------------------------------------------- training
 
@@ -334,12 +328,10 @@ class RIDEClassifier(ImageClassifier):
             self.requires_grad_(False)
         if stage == 'classifier':
             self.head.set_classifiers_trainable()
-        if stage == 'router':
-            # Which experts an image needs is asked of real images.
-            self.data_preprocessor.batch_augments = None
         if router is not None:
             router.requires_grad_(stage == 'router')
         self.stage = stage
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> 'RIDEClassifier':
         """Set the mode; what the stage has frozen stays in eval."""
@@ -349,6 +341,9 @@ class RIDEClassifier(ImageClassifier):
             self.head.classifiers.train(mode)
         if self.stage == 'router':
             self.head.router.train(mode)
+            # Which experts an image needs is asked of real images, whatever
+            # SwitchRecipeHook has switched on.
+            self.data_preprocessor.batch_augments = None
         return self
 
     def loss(

@@ -75,6 +75,9 @@ class RIDEHead(BaseModule):
             self.scales = nn.Parameter(torch.ones(num_experts, num_classes))
         self.losses = self._build_losses(loss)
         self.diversity = None if diversity is None else MODELS.build(diversity)
+        for module in (*self.losses, self.diversity):
+            if hasattr(module, 'set_num_classes'):
+                module.set_num_classes(num_classes)
         self.router = None
         if router is not None:
             self.router = MODELS.build(
@@ -121,7 +124,6 @@ class RIDEHead(BaseModule):
         for module in (*self.losses, self.diversity):
             if hasattr(module, 'set_class_counts'):
                 module.set_class_counts(class_counts)
-                module.to(self.class_weights.device)
 
     def set_reweighting(self, beta: Optional[float]) -> None:
         """Weight classes by their effective number (None: all alike).

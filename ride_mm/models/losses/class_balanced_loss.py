@@ -54,6 +54,12 @@ class ClassBalancedLoss(ClassCountsLoss):
         if class_counts is not None:
             self.set_class_counts(class_counts)
 
+    def set_num_classes(self, num_classes: int) -> None:
+        """Make room for the weights, and for what the inner loss needs."""
+        super().set_num_classes(num_classes)
+        if hasattr(self.loss_module, 'set_num_classes'):
+            self.loss_module.set_num_classes(num_classes)
+
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
         """Weights of the classes; the inner loss learns the counts too."""
         if hasattr(self.loss_module, 'set_class_counts'):

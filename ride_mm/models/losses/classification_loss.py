@@ -38,7 +38,9 @@ class ClassificationLoss(nn.Module):
 
         Args:
             cls_score (torch.Tensor): Logits, (N, K).
-            label (torch.Tensor): Class indices, (N, ).
+            label (torch.Tensor): Class indices, (N, ), or, as mmpretrain's
+                heads give them, ``soft_label``, (N, K), whose largest share
+                then is the label.
             weight (torch.Tensor, optional): Weight of every image, (N, ).
             avg_factor (float, optional): What the sum is divided by instead
                 of N. Defaults to None.
@@ -50,6 +52,8 @@ class ClassificationLoss(nn.Module):
         Returns:
             torch.Tensor: Scalar, or (N, ) with "none".
         """
+        if label.dim() == 2:
+            label, soft_label = label.argmax(dim=1), label
         target = label if soft_label is None else soft_label
         loss = self.image_losses(cls_score, label, target)
         return weight_reduce_loss(loss, weight, reduction_override or 'mean',
@@ -64,6 +68,7 @@ class ClassCountsLoss(ClassificationLoss):
 
     def __init__(self) -> None:
         super().__init__()
+        self._lacks_counts = False
         # Follows the data set, so it has no place in a checkpoint.
         self.register_buffer('class_values', None, persistent=False)
 
@@ -71,9 +76,28 @@ class ClassCountsLoss(ClassificationLoss):
         """One value a class, (K, ), from its training images, (K, )."""
         raise NotImplementedError
 
+    def set_num_classes(self, num_classes: int) -> None:
+        """Make room for the values, whose shape then never changes.
+
+        Copies of the model, as ``EMAHook`` keeps one, need that.
+
+        Raises:
+            UserError: If there are values, of another number of classes.
+        """
+        if self.class_values is None:
+            self.class_values = torch.zeros(num_classes)
+            self._lacks_counts = True
+        elif len(self.class_values) != num_classes:
+            raise UserError(
+                f'{type(self).__name__}: class_counts has '
+                f'{len(self.class_values)} entries, expected one for each of '
+                f'{num_classes} classes')
+
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
         """Take the training images per class, (K, ), all > 0."""
-        self.class_values = self.values_of(class_counts).float()
+        self.set_num_classes(len(class_counts))
+        self.class_values.copy_(self.values_of(class_counts))
+        self._lacks_counts = False
 
     def forward(self, cls_score: torch.Tensor, *args,
                 **kwargs) -> torch.Tensor:
@@ -82,11 +106,11 @@ class ClassCountsLoss(ClassificationLoss):
         Raises:
             UserError: If the class counts are not known.
         """
-        if self.class_values is None:
+        if self.class_values is None or self._lacks_counts:
             raise UserError(
                 f'{type(self).__name__} knows no class counts: add '
                 'class_counts=dict(type="ClassCountsHook") to default_hooks, '
-                'or give model.head.class_counts')
+                'or give the loss its class_counts')
         return super().forward(cls_score, *args, **kwargs)
 
 

@@ -149,22 +149,31 @@ class DiversityLoss(nn.Module):
         self.eta = eta
         self.gamma = gamma
         self.reweighting = False
+        self._knows_counts = False
         # Both follow the data set, so they have no place in a checkpoint.
         self.register_buffer('class_temperature', None, persistent=False)
         self.register_buffer(
             'temperature', torch.full((1, ), float(eta)), persistent=False)
 
+    def set_num_classes(self, num_classes: int) -> None:
+        """Make room for the temperatures, whose shape then never changes:
+        copies of the model, as ``EMAHook`` keeps one, need that."""
+        self.class_temperature = self.temperature.new_zeros(num_classes)
+        self.temperature = torch.full_like(self.class_temperature, self.eta)
+
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
         """Compute the temperatures of ``class_counts``, (K, )."""
-        self.class_temperature = class_temperature(
-            class_counts, self.form, self.eta, self.gamma).float()
-        self.temperature = torch.empty_like(self.class_temperature)
+        if self.class_temperature is None:
+            self.set_num_classes(len(class_counts))
+        self.class_temperature.copy_(
+            class_temperature(class_counts, self.form, self.eta, self.gamma))
+        self._knows_counts = True
         self.set_reweighting(self.reweighting)
 
     def set_reweighting(self, enabled: bool) -> None:
         """Tell that the re-weighted epochs have begun (or have not)."""
         self.reweighting = enabled
-        if self.class_temperature is None:
+        if not self._knows_counts:
             return
         if enabled or self.form == 'paper':
             self.temperature.copy_(self.class_temperature)
@@ -173,7 +182,7 @@ class DiversityLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         """Loss of the experts' ``logits``, (E, N, K); a scalar <= 0."""
-        if self.class_temperature is None and self.form == 'paper':
+        if not self._knows_counts and self.form == 'paper':
             raise UserError(
                 'DiversityLoss(form="paper") knows no class counts: add '
                 'class_counts=dict(type="ClassCountsHook") to default_hooks')
