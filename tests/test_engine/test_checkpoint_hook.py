@@ -392,6 +392,33 @@ def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch,
     assert checkpoints(tmp_path) == [*last, 'epoch_3.pth']
 
 
+def test_a_checkpoint_removes_nothing_else(tmp_path):
+    """Whatever it says: only checkpoints by their names, in this folder."""
+    options = dict(best_options([1, 2]), max_keep_ckpts=1)
+    make_runner(tmp_path / 'a', max_epochs=2, **options).train()
+    notes = tmp_path / 'b' / 'notes.txt'
+    for best in (str(notes), str(tmp_path / 'a' / 'best_acc_epoch_2.pth')):
+        shutil.rmtree(tmp_path / 'b', ignore_errors=True)
+        shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+        notes.touch()
+        path = tmp_path / 'b' / 'epoch_2.pth'
+        checkpoint = torch.load(path, weights_only=False)
+        checkpoint['message_hub']['runtime_info'].update(
+            best_ckpt=best,
+            outdated_ckpts=['notes.txt', '../a/epoch_2.pth', 3])
+        torch.save(checkpoint, path)
+        (tmp_path / 'b' / 'last_checkpoint').write_text(str(path))
+        make_runner(
+            tmp_path / 'b', resume=True, **dict(options, scores=[9])).train()
+        assert notes.exists()
+        assert checkpoints(tmp_path / 'a') == [
+            'best_acc_epoch_2.pth', 'epoch_2.pth'
+        ]
+    assert checkpoints(tmp_path / 'b') == [
+        'best_acc_epoch_3.pth', 'epoch_3.pth'
+    ]
+
+
 def test_what_the_user_keeps_stays(tmp_path, monkeypatch):
     make_runner(tmp_path, max_keep_ckpts=1).train()
     for name in ('epoch_1.pth', 'epoch_7.pth', 'best_acc_epoch_1.pth'):

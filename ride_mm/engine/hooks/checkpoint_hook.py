@@ -1,5 +1,6 @@
 import os
 import os.path as osp
+import re
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Optional, Tuple
 
@@ -194,6 +195,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             runner (Runner): The runner of the training process.
         """
         super().before_train(runner)
+        # what a checkpoint says may be of a folder that has been copied
+        if getattr(self, 'best_ckpt_path', None) is not None:
+            self.best_ckpt_path = self._own(self.best_ckpt_path)
+        best = getattr(self, 'best_ckpt_path_dict', {})
+        best.update({key: self._own(path) for key, path in best.items()})
         outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
         self.file_backend = _RemovalsLast(self.file_backend,
                                           runner.message_hub)
@@ -217,18 +223,25 @@ class CheckpointHook(MMEngineCheckpointHook):
         return (super().is_last_train_epoch(runner)
                 or runner.epoch + 1 == two_stage.get('begin'))
 
+    def _own(self, path: Any) -> Optional[str]:
+        """Where a checkpoint of this run is. None if it is not one's name."""
+        name = osp.basename(str(path))
+        if step_of(name, self.filename_tmpl) is None and not re.fullmatch(
+                r'best_.*\.pth', name):
+            return None
+        return self.file_backend.join_path(self.out_dir, name)
+
+    def _kept(self) -> List[Optional[str]]:
+        """The checkpoints that are never removed."""
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        return [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
+
     def _remove_outdated(self, runner, names: List[str]) -> None:
         """Remove what a killed process had no time to."""
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        kept = [
-            osp.basename(path or '')
-            for path in (self.last_ckpt, getattr(self, 'best_ckpt_path', None),
-                         *best)
-        ]
-        for name in names:
-            path = osp.join(str(self.out_dir), osp.basename(str(name)))
+        kept = [self._own(path) for path in self._kept() if path]
+        for path in filter(None, map(self._own, names)):
             step = step_of(path, self.filename_tmpl)
-            is_kept = name in kept or (
+            is_kept = path in kept or (
                 step is not None and
                 (self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids))
             if osp.isfile(path) and not is_kept:
@@ -256,11 +269,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         finally:
             self._depth -= 1
         if self._depth == 0:
-            best = getattr(self, 'best_ckpt_path_dict', {}).values()
-            self.file_backend.carry_out(but=[
-                self.last_ckpt,
-                getattr(self, 'best_ckpt_path', None), *best
-            ])
+            self.file_backend.carry_out(but=self._kept())
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         # `Runner.val` calls this without `before_train`
