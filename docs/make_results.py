@@ -9,6 +9,7 @@ from results_groups import by_data, is_shortened, label_of, read_groups
 from results_picture import curves, digest, draw_curves
 
 from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,7 +260,7 @@ def write_page(root: Path) -> None:
     Args:
         root (Path): The folder that holds ``docs/``.
     """
-    (root / 'docs' / 'results.md').write_text(make_page(root))
+    write_file(root / 'docs' / 'results.md', make_page(root))
     groups = read_groups(root)
     if groups:
         draw_curves(curves(groups), root / 'docs' / 'results.svg')

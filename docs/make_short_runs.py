@@ -8,6 +8,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from ride_mm.analysis import collect_result, write_result
 from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,7 +185,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         train(ROOT, args.cfg_options)
     page = ROOT / 'docs/short_runs.md'
     if not args.check:
-        page.write_text(make_page(ROOT))
+        write_file(page, make_page(ROOT))
     elif not page.is_file() or page.read_text() != make_page(ROOT):
         raise UserError(f'{page} is not what results/short/ gives: run '
                         'python docs/make_short_runs.py')

@@ -17,7 +17,7 @@ from ride_mm.engine import launch
 from ride_mm.engine.config import follow_training_set, load_config
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.engine.schedule import first_stage_epochs, scale_schedule
-from ride_mm.utils.atomic_backend import AtomicLocalBackend
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.jobs import Job, run_jobs, share_machine
 from .predictions import read_predictions
@@ -179,11 +179,12 @@ def labels_file(folder: Path) -> Path:
 def write_labels(predictions: Path, path: Path) -> None:
     """Keep no more than the labels of a file of predictions."""
     content = read_predictions(predictions)
-    AtomicLocalBackend().put_text(
+    write_file(
+        path,
         json.dumps(
             dict(
                 pred_label=content.pred_label.tolist(),
-                gt_label=content.gt_label.tolist())), path)
+                gt_label=content.gt_label.tolist())))
 
 
 def _tail(path: Path) -> bytes:
@@ -249,7 +250,7 @@ class ResampledRuns:
                 launch.is_used(str(folder)) or labels_file(folder).exists()
                 for folder in self.folder.glob('run_*')):
             self._check_config()
-        AtomicLocalBackend().put_text(self.cfg.pretty_text, self.config)
+        write_file(self.config, self.cfg.pretty_text)
 
     def _check_config(self) -> None:
         wish = ('Repeat the settings that they were made with, or name '

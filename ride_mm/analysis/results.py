@@ -14,6 +14,7 @@ from mmengine.config import Config
 from ride_mm.engine import launch
 from ride_mm.engine.config import find_hook, load_config
 from ride_mm.engine.dumped_config import read_dumped_config
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from .scalars import mean_losses, read_scalars, scalar_files
 
@@ -383,8 +384,7 @@ def write_result(result: dict, out_dir: Union[str, Path]) -> Path:
     if path.exists() and path.read_text() != text:
         raise UserError(f'{path} holds another result and is not overwritten: '
                         'remove it, or give this one a --name.')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    write_file(path, text)
     return path
 
 

@@ -15,6 +15,7 @@ from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 from .config import add_cfg_options, is_ride
@@ -312,7 +313,7 @@ class TestRunner(Runner):
     def dump_config(self) -> None:
         """Dump the config into the folder of the log."""
         name = osp.basename(self.cfg.filename or 'config.py')
-        self.cfg.dump(osp.join(self._log_dir, name))
+        write_file(osp.join(self._log_dir, name), self.cfg.pretty_text)
 
 
 def build_runner(cfg: Config, runner_class: Type[Runner] = Runner) -> Runner:

@@ -79,6 +79,21 @@ class AtomicLocalBackend(LocalBackend):
         self.put(obj.encode(encoding), filepath)
 
 
+def write_file(path: Union[str, Path], content: Union[str, bytes]) -> None:
+    """Write a local file whole or not at all.
+
+    Args:
+        path (str | Path): The file. Missing folders are made.
+        content (str | bytes): Text, which is written as UTF-8, or bytes.
+
+    Raises:
+        OSError: If it cannot be written. The message names the file.
+    """
+    if isinstance(content, str):
+        content = content.encode('utf-8')
+    AtomicLocalBackend().put(content, path)
+
+
 def _sync_folder(folder: str) -> None:
     """Put the new name itself onto the disk."""
     if not hasattr(os, 'O_DIRECTORY'):

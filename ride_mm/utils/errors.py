@@ -1,4 +1,5 @@
 """A user's own mistake, told in one line instead of a stack trace."""
+import errno
 import os
 import sys
 import time
@@ -7,6 +8,8 @@ from typing import Callable, Iterable
 
 # Long enough for torchrun to stop this rank when rank 0 failed as well.
 _RANK_DELAY = 5
+# Who writes into an open file that a disk has no room for is not told which.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(ValueError):
@@ -78,13 +81,15 @@ def run_tool(main: Callable[[], None]) -> None:
     try:
         main()
     except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None:
+        is_full = getattr(error, 'errno', None) in _FULL
+        if isinstance(error, OSError) and not (error.filename or is_full):
             raise
         if os.environ.get('RIDE_MM_DEBUG', '0') not in ('', '0'):
             raise
         if int(os.environ.get('RANK', 0)):
             time.sleep(_RANK_DELAY)
-        message = f'{error.filename}: {error.strerror}' if isinstance(
-            error, OSError) else user_message(error)
+        message = user_message(error)
+        if isinstance(error, OSError):
+            message = f'{error.filename or "a file"}: {error.strerror}'
         print(f'error: {message}', file=sys.stderr, flush=True)
         sys.exit(2)

@@ -1,5 +1,6 @@
 """tools/analysis/report.py: one page that needs nothing else."""
 import base64
+import errno
 import io
 import json
 import math
@@ -25,7 +26,7 @@ from ride_mm.analysis.report.hardest import hardest_images, load_pictures
 from ride_mm.analysis.report.page import Figure, mark_code, percent
 from ride_mm.analysis.report.svg import inline_svg
 from ride_mm.evaluation import fingerprint
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, run_tool
 
 TOOL = 'tools/analysis/report.py'
 COUNTS = [200, 150, 60, 40, 9, 5]
@@ -294,6 +295,21 @@ def test_nothing_is_overwritten(run, tmp_path):
             str(tmp_path / 'b.html'), '--figures',
             str(run.path)
         ])
+
+
+def test_full_disk_leaves_no_half_page(run, tmp_path, monkeypatch, capsys):
+    file, out = run.write(), tmp_path / 'a.html'
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    main = load_tool(TOOL).main
+    with pytest.raises(SystemExit):
+        run_tool(lambda: main([str(file), '-o', str(out)]))
+    assert capsys.readouterr().err.splitlines()[-1].startswith(
+        f'error: {out}: No space left on device')
+    assert not list(tmp_path.glob('*a.html*'))
 
 
 def test_help_has_an_example(capsys):

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from ride_mm.utils.errors import UserError, nearest, run_tool, user_message
@@ -51,6 +53,14 @@ def test_run_tool_ends_what_the_system_refuses_in_one_line(
     with pytest.raises(SystemExit):
         run_tool(tmp_path.read_text)
     assert capsys.readouterr().err == f'error: {tmp_path}: Is a directory\n'
+
+    def full():
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(SystemExit):
+        run_tool(full)
+    assert capsys.readouterr().err == (
+        'error: a file: No space left on device\n')
 
     def interrupted():
         raise TimeoutError('of a process group')

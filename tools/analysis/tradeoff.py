@@ -14,6 +14,7 @@ from ride_mm.analysis.run_options import options_of_test
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config
 from ride_mm.evaluation.tables import build_table
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -115,7 +116,7 @@ def write_config(path: str, config: str, options: dict,
         cfg.model.get('test_cfg') or {},
         mode='route',
         threshold=point.threshold)
-    cfg.dump(path)
+    write_file(path, cfg.pretty_text)
     print(path)
 
 

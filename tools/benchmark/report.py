@@ -16,6 +16,7 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
 from rich.table import Table
 
 from ride_mm.engine.config import add_cfg_options, positive
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
 # Wide enough for any table where the output is a pipe or a file.
@@ -186,8 +187,7 @@ def finish(benchmark: str, args: argparse.Namespace,
     # a line for each list of numbers, not for each number
     text = re.sub(r'\[[^][{}]*\]', lambda found: ' '.join(found[0].split()),
                   text)
-    with open(args.json, 'x') as file:
-        file.write(text + '\n')
+    write_file(args.json, text + '\n')
     print(args.json)
 
 

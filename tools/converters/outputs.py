@@ -6,7 +6,7 @@ from typing import Dict, Iterable, Sequence, Tuple
 import torch
 from rich.table import Table
 
-from ride_mm.utils import AtomicLocalBackend
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
 
@@ -32,7 +32,7 @@ def checkpoint_bytes(checkpoint: dict) -> bytes:
 def write(contents: Dict[str, bytes]) -> None:
     """Write files, each one whole or not at all."""
     for path, content in contents.items():
-        AtomicLocalBackend().put(content, os.path.abspath(path))
+        write_file(path, content)
 
 
 def facts_table(title: str, facts: Sequence[Tuple[str, str]]) -> Table:

@@ -1,4 +1,5 @@
 """What all plots have in common."""
+import io
 import textwrap
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
@@ -164,10 +166,16 @@ def save(figure: Figure, path: Union[str, Path]) -> Path:
     """
     check_format(path)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {} if path.suffix == '.png' else dict(Date=None)
     if path.suffix == '.pdf':
         metadata = dict(CreationDate=None)
+    content = io.BytesIO()
     with rc_context(_RC):
-        figure.savefig(path, dpi=DPI, facecolor='white', metadata=metadata)
+        figure.savefig(
+            content,
+            format=path.suffix[1:],
+            dpi=DPI,
+            facecolor='white',
+            metadata=metadata)
+    write_file(path, content.getvalue())
     return path

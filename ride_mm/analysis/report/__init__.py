@@ -4,6 +4,7 @@ from typing import List, Optional, Union
 
 import mmengine
 
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
 from .figures import FigureMaker
@@ -65,8 +66,7 @@ def write_report(run: Union[str, Path],
             description='Writing the report')
     ]
     page = Page(page_title(found), summary(found), cards(found), sections)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    Path(out).write_text(render(page), encoding='utf-8')
+    write_file(out, render(page))
     if json_file is not None:
         mmengine.dump(found.as_dict(), str(json_file), indent=2)
     return [

@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MessageHub
 from mmpretrain.registry import HOOKS
 
-from ride_mm.utils.atomic_backend import AtomicLocalBackend, remove_leftovers
+from ride_mm.utils.atomic_backend import remove_leftovers, write_file
 from ride_mm.utils.checkpoint import (CheckpointError, find_resume_problem,
                                       numbered_checkpoints, step_of)
 from ..buffers import synchronize_buffers
@@ -301,9 +301,9 @@ class CheckpointHook(MMEngineCheckpointHook):
                 backend_args=self.backend_args,
                 **self.args)
             if is_main_process():
-                AtomicLocalBackend().put_text(
-                    self.last_ckpt, osp.join(runner.work_dir,
-                                             'last_checkpoint'))
+                write_file(
+                    osp.join(runner.work_dir, 'last_checkpoint'),
+                    self.last_ckpt)
 
     def _keep(self, runner, step: int) -> None:
         """Note that ``step`` is kept, and that the oldest may go for it."""
