@@ -61,7 +61,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         launch.enable_auto_scale_lr(cfg)
     launch.set_launcher(cfg, args.launcher)
 
-    launch.build_runner(cfg).train()
+    launch.train(cfg)
 
 
 if __name__ == '__main__':

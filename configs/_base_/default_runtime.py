@@ -10,6 +10,8 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
     # seeds samplers and, in this plugin, augmentations by the epoch
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # shows the schedule, and says what of it a run never comes to
+    schedule=dict(type='ScheduleHook'),
     # says when a resumed run takes another number of images a step
     total_batch=dict(type='TotalBatchHook'),
     visualization=dict(type='VisualizationHook', enable=False),

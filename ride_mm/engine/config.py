@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import sys
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple, Union
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
@@ -286,6 +286,13 @@ def name_hooks(cfg: Config) -> None:
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, **named)
     warn(f'{", ".join(named)} moved from custom_hooks to default_hooks, where '
          'the config should have them by these names')
+
+
+def as_list(schedulers: Union[List[dict], dict, None]) -> List[dict]:
+    """A list of ``param_scheduler``, which may be one scheduler or none."""
+    if isinstance(schedulers, dict):
+        return [schedulers]
+    return schedulers or []
 
 
 def move_compile(cfg: Config) -> None:

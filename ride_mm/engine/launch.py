@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import end_with_launcher, is_main_process
-from .config import add_cfg_options, is_ride
+from .config import add_cfg_options, find_hook, is_ride
+from .schedule_check import check_run
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # what CheckpointHook writes by number, and by `save_best`
@@ -330,6 +331,26 @@ def build_runner(cfg: Config, runner_class: Type[Runner] = Runner) -> Runner:
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return runner_class.from_cfg(cfg)
+
+
+def train(cfg: Config) -> None:
+    """Train what a config describes, when its schedule has been checked.
+
+    Args:
+        cfg (Config): The config, to which a ``ScheduleHook`` is added if it
+            has none.
+
+    Raises:
+        UserError: If a stage cannot be trained.
+    """
+    if find_hook(cfg, 'ScheduleHook') is None:
+        cfg.setdefault('default_hooks', {})
+        cfg.default_hooks.schedule = dict(type='mmpretrain.ScheduleHook')
+    runner = build_runner(cfg)
+    if isinstance(runner, Runner):
+        # before MMEngine builds schedulers for a stage without steps
+        check_run(runner)
+    runner.train()
 
 
 def fuse_conv_bn(runner: Runner) -> None:

@@ -6,7 +6,8 @@ from typing import Any, Callable, List, Optional, Tuple
 from mmengine.config import Config
 
 from ride_mm.utils.errors import UserError
-from .config import find_hook, load_config, merge_options, type_name, warn
+from .config import (as_list, find_hook, load_config, merge_options, type_name,
+                     warn)
 
 # What MMEngine's schedulers count, in epochs or steps, from their begin on.
 _LENGTHS = ('T_max', 'total_steps', 'step_size')
@@ -153,7 +154,7 @@ def scale_schedule(cfg: Config,
     if router_epochs is None or not old_router:
         router_epochs = old_router
     total = cfg.train_cfg.max_epochs = epochs + router_epochs
-    _scale_schedulers(_as_list(cfg.get('param_scheduler')), epochs, old)
+    _scale_schedulers(as_list(cfg.get('param_scheduler')), epochs, old)
     for kind, key in _HOOK_BEGINS.items():
         hook = find_hook(cfg, kind)
         if hook is not None and key in hook:
@@ -163,7 +164,7 @@ def scale_schedule(cfg: Config,
         two_stage['begin'] = epochs
         if router_epochs != old_router:
             _scale_schedulers(
-                _as_list(two_stage['param_scheduler']), router_epochs,
+                as_list(two_stage['param_scheduler']), router_epochs,
                 old_router)
 
     def interval(value: int) -> int:
@@ -261,7 +262,7 @@ def check_warm_up(cfg: Config) -> None:
     Raises:
         UserError: If there is such a warm-up.
     """
-    for i, schedule in enumerate(_as_list(cfg.get('param_scheduler'))):
+    for i, schedule in enumerate(as_list(cfg.get('param_scheduler'))):
         if _is_stuck(schedule):
             raise UserError(
                 f'param_scheduler.{i} is a LinearLR of a single epoch, which '
@@ -275,12 +276,6 @@ def _is_stuck(schedule: dict) -> bool:
     return (schedule.get('type') == 'LinearLR' and epochs == 1
             and schedule.get('by_epoch', True)
             and not schedule.get('convert_to_iter_based'))
-
-
-def _as_list(schedulers: Any) -> List[dict]:
-    if isinstance(schedulers, dict):
-        return [schedulers]
-    return schedulers or []
 
 
 def _scaled(value: float, new: int, old: int) -> float:

@@ -4,11 +4,12 @@ from .deferred_reweighting_hook import DeferredReweightingHook
 from .new_classifiers_hook import NewClassifiersHook
 from .router_cache_hook import RouterCacheHook
 from .sampler_seed_hook import DistSamplerSeedHook
+from .schedule_hook import ScheduleHook
 from .total_batch_hook import TotalBatchHook
 from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
     'DistSamplerSeedHook', 'NewClassifiersHook', 'RouterCacheHook',
-    'TotalBatchHook', 'TwoStageHook'
+    'ScheduleHook', 'TotalBatchHook', 'TwoStageHook'
 ]

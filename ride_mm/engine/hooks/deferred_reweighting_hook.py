@@ -1,7 +1,8 @@
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
+from ride_mm.utils.errors import UserError
 from .class_counts_hook import unwrapped
 
 
@@ -17,11 +18,30 @@ class DeferredReweightingHook(Hook):
         begin (int): First re-weighted epoch, counted from 0, which is the
             number of epochs before it.
         beta (float): See ``effective_number_weights``. Defaults to 0.9999.
+
+    Raises:
+        UserError: If the run is not by epochs, or ``begin`` is no number of
+            epochs.
     """
 
     def __init__(self, begin: int, beta: float = 0.9999) -> None:
         self.begin = begin
         self.beta = beta
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse runs in which no epoch begins."""
+        # Not ``runner.train_loop``, which would build one for a mere test.
+        loop = runner._train_loop
+        if loop is None or isinstance(loop, dict):
+            return
+        if not isinstance(loop, EpochBasedTrainLoop):
+            raise UserError('DeferredReweightingHook.begin is an epoch, and '
+                            'a run by iterations has none: it needs '
+                            'train_cfg=dict(by_epoch=True, max_epochs=...), '
+                            'or set default_hooks.reweighting=None')
+        if type(self.begin) is not int or self.begin < 0:
+            raise UserError(f'DeferredReweightingHook.begin={self.begin!r} '
+                            'must be a whole number of epochs, at least 0')
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Switch the weights on or off."""

@@ -5,6 +5,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
+from torch.utils.data import DataLoader, Dataset
 
 from ride_mm.utils.errors import UserError
 from ..averaging import check_averaging, finish_averaging
@@ -65,11 +66,20 @@ class TwoStageHook(Hook):
             return
         if not isinstance(loop, EpochBasedTrainLoop):
             raise UserError('TwoStageHook needs train_cfg=dict(by_epoch=True)')
-        if not 0 < self.begin < loop.max_epochs:
+        if self.begin not in range(1, loop.max_epochs):
             raise UserError(
-                f'TwoStageHook.begin={self.begin} must lie between 0 and '
-                f'train_cfg.max_epochs={loop.max_epochs}: epochs of stage 1, '
-                'and of both stages')
+                f'TwoStageHook.begin={self.begin!r} must be a whole number '
+                f'between 0 and train_cfg.max_epochs={loop.max_epochs}: '
+                'epochs of stage 1, and of both stages')
+        model = unwrapped(runner)
+        if getattr(getattr(model, 'head', None), 'router', None) is None:
+            raise UserError(
+                'TwoStageHook trains a router, and model.head.router is None: '
+                'set default_hooks.two_stage=None')
+        # a test may follow a training
+        if model.stage != 'experts' and not loop.iter:
+            raise UserError('TwoStageHook begins with the experts, found '
+                            f'model.stage={model.stage!r}')
         check_averaging(runner, self.begin)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -90,6 +100,50 @@ class TwoStageHook(Hook):
             # ``Runner.train`` does this after a resume.
             runner.optim_wrapper.initialize_count_status(
                 runner.model, runner.iter, runner.max_iters)
+
+    def build_dataloader(self,
+                         runner: Runner,
+                         dataset: Optional[Dataset] = None) -> DataLoader:
+        """Build the data loader of stage 2.
+
+        Args:
+            runner (Runner): The runner of the training.
+            dataset (Dataset, optional): That of stage 1, to share it where
+                the config has no other for stage 2. Defaults to None.
+
+        Returns:
+            DataLoader: The data loader.
+        """
+        cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))
+        cfg.update(copy.deepcopy(dict(self.train_dataloader)))
+        if (dataset is not None and 'dataset' not in self.train_dataloader
+                and 'num_batch_per_epoch' not in cfg):
+            cfg['dataset'] = dataset
+        return runner.build_dataloader(
+            cfg,
+            seed=runner.seed,
+            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+
+    def learning_rate(self, runner: Runner, loader: DataLoader) -> float:
+        """Compute the learning rate of stage 2 before any schedule.
+
+        Args:
+            runner (Runner): The runner of the training.
+            loader (DataLoader): That of stage 2.
+
+        Returns:
+            float: The rate.
+        """
+        rate = self.optim_wrapper['optimizer']['lr']
+        return rate * self._rate_factor(runner, loader)
+
+    def _rate_factor(self, runner: Runner, loader: DataLoader) -> float:
+        """What ``auto_scale_lr`` multiplies the learning rate by."""
+        if not ((runner.auto_scale_lr or {}).get('enable')
+                and self.auto_scale_lr):
+            return 1.
+        real = runner.world_size * loader.batch_size
+        return real / self.auto_scale_lr['base_batch_size']
 
     def _switch(self, runner: Runner) -> None:
         """Everything that a new stage needs, in the order it depends on."""
@@ -121,12 +175,7 @@ class TwoStageHook(Hook):
         old = loop.dataloader
         # Ends its workers.
         old._iterator = None
-        cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))
-        cfg.update(copy.deepcopy(dict(self.train_dataloader)))
-        loop.dataloader = runner.build_dataloader(
-            cfg,
-            seed=runner.seed,
-            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        loop.dataloader = self.build_dataloader(runner)
         loop._max_iters = (
             self.begin * len(old) +
             (loop.max_epochs - self.begin) * len(loop.dataloader))
@@ -136,11 +185,9 @@ class TwoStageHook(Hook):
         cfg = copy.deepcopy(dict(self.optim_wrapper))
         cfg.setdefault('type', type(runner.optim_wrapper).__name__)
         runner.optim_wrapper = runner.build_optim_wrapper(cfg)
-        if (runner.auto_scale_lr or {}).get('enable') and self.auto_scale_lr:
-            real = runner.world_size * runner.train_dataloader.batch_size
-            ratio = real / self.auto_scale_lr['base_batch_size']
-            for group in runner.optim_wrapper.param_groups:
-                group['lr'] *= ratio
+        factor = self._rate_factor(runner, runner.train_dataloader)
+        for group in runner.optim_wrapper.param_groups:
+            group['lr'] *= factor
 
     @staticmethod
     def _reset_log(runner: Runner) -> None:
