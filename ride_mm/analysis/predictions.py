@@ -313,10 +313,11 @@ class _Fields:
         if field not in self.samples[0]:
             return None
         values = [sample[field] for sample in self.samples]
-        self._check(
-            field,
-            [isinstance(value, (torch.Tensor, np.ndarray))
-             for value in values], 'a tensor', values)
+        self._check(field, [
+            isinstance(value, torch.Tensor) or
+            (isinstance(value, np.ndarray) and value.dtype.kind in 'iuf')
+            for value in values
+        ], 'a tensor', values)
         values = [torch.as_tensor(value) for value in values]
         self._check(field, [
             value.ndim == dims and value.is_floating_point() and value.numel()
@@ -385,8 +386,8 @@ def is_line(text: Any) -> bool:
 def _show(value: Any) -> str:
     """What was found, in a few words."""
     if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim:
-        numbers = torch.as_tensor(value).flatten()
-        some = ', '.join(f'{number:.4g}' for number in numbers[:4].tolist())
+        numbers = value.reshape(-1)
+        some = ', '.join(f'{number!r:.8}' for number in numbers[:4].tolist())
         more = ', ...' if len(numbers) > 4 else ''
         return (f'[{some}{more}] of shape {tuple(value.shape)}, '
                 f'{str(value.dtype).split(".")[-1]}')

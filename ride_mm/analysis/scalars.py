@@ -51,7 +51,8 @@ def read_scalars(path: Path) -> Tuple[Dict[int, List[dict]], Dict[int, dict]]:
         nothing was trained, or not by epochs.
 
     Raises:
-        UserError: If a line but the last one is not JSON.
+        UserError: If a line but the last one is not JSON, or a line is not
+            what MMEngine logs.
     """
     train, val = defaultdict(list), {}
     for record in _read_records(path):
@@ -66,16 +67,32 @@ def read_scalars(path: Path) -> Tuple[Dict[int, List[dict]], Dict[int, dict]]:
 
 
 def _read_records(path: Path) -> List[dict]:
-    lines = path.read_text().splitlines()
+    lines = path.read_bytes().splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError as e:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as e:
             # a run that is killed can leave half a line at the end
             if number < len(lines):
                 raise UserError(f'{path}, line {number}: {e}') from e
+            continue
+        if not isinstance(record, dict) or not _is_record(record):
+            raise UserError(f'{path}, line {number}: expected figures by '
+                            f'name and a step, found {line[:60]!r}')
+        records.append(record)
     return records
+
+
+def _is_record(record: dict) -> bool:
+    """Whether all that is read of a record are numbers."""
+    steps = [record.get(key, 0) for key in ('epoch', 'iter')]
+    figures = [
+        value for key, value in record.items()
+        if '/' in key or key.startswith('loss')
+    ]
+    return all(type(step) is int for step in (record.get('step'), *steps)
+               ) and all(type(figure) in (int, float) for figure in figures)
 
 
 def mean_losses(records: List[dict]) -> Dict[str, float]:

@@ -73,10 +73,11 @@ class _LongTailCIFAR(CachedLabels):
         try:
             batch = load_plain_pickle(io.BytesIO(get(path)), 'latin1')
             labels = batch['labels' if 'labels' in batch else 'fine_labels']
-            labels = np.array(labels, dtype=np.int64)
-            pixels = batch['data']
+            labels, pixels = np.asarray(labels), batch['data']
         except Exception as error:  # a wrong file can break it anyhow
             raise _no_batch(path, error or type(error).__name__) from error
+        if labels.ndim != 1 or labels.dtype.kind not in 'iu':
+            raise _no_batch(path, 'its labels are no list of whole numbers')
         if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
                 or pixels.shape != (len(labels), 3 * 32 * 32)):
             raise _no_batch(path, 'expected `data` of shape '
@@ -85,7 +86,7 @@ class _LongTailCIFAR(CachedLabels):
         if len(wrong):
             raise _no_batch(path, f'label {wrong[0]} is outside [0, '
                             f'{self.num_classes})')
-        return pixels, labels
+        return pixels, labels.astype(np.int64)
 
     @property
     def _folder(self) -> str:
@@ -143,7 +144,8 @@ class _LongTailCIFAR(CachedLabels):
 
 
 def _no_batch(path: str, found: object) -> UserError:
-    return UserError(f'{path} is not a file of CIFAR: {found}')
+    words = ' '.join(str(found).split())
+    return UserError(f'{path} is not a file of CIFAR: {words}')
 
 
 def _gather(batches: List[np.ndarray], chosen: np.ndarray) -> np.ndarray:

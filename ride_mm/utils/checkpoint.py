@@ -30,7 +30,7 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_dist_info
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import mkdir_or_exist
 
@@ -43,9 +43,15 @@ _ZIP_START = b'PK\x03\x04'
 _PICKLE_START = b'\x80'
 # the attribute of a folder in a zip archive
 _FOLDER = 0x10
-# what `Runner.resume` reads
-_RESUMED = dict(
-    state_dict=dict, message_hub=dict, meta=dict, epoch=int, iter=int)
+# what `Runner.resume` reads, by dotted keys
+_RESUMED = {
+    'state_dict': dict,
+    'message_hub.log_scalars': dict,
+    'message_hub.runtime_info': dict,
+    'message_hub.resumed_keys': dict,
+    'meta.epoch': int,
+    'meta.iter': int
+}
 _DAMAGE = re.compile('PytorchStreamReader|corrupt|unexpected EOF')
 
 
@@ -90,8 +96,8 @@ def find_damage(path: str) -> Optional[str]:
         return f'is damaged: the check sum of its part {damaged!r} is wrong'
     names = {part.filename for part in parts}
     # two of one name, and a folder, are read as another part, or as zeros
-    if len(names) < len(parts) or any(
-            part.external_attr & _FOLDER for part in parts):
+    if len(names) < len(parts) or any(part.external_attr & _FOLDER
+                                      for part in parts):
         return 'is damaged: the directory of its zip archive is wrong'
     if not any(name.endswith('/data.pkl') for name in names):
         return 'is a zip archive, but not a checkpoint of torch'
@@ -107,11 +113,13 @@ def _unreadable(error: Exception) -> str:
             f'({_one_line(error)})')
 
 
-def find_resume_problem(path: str) -> Optional[str]:
+def find_resume_problem(path: str, optimizer: bool = False) -> Optional[str]:
     """Say why a training cannot be resumed from a checkpoint file.
 
     Args:
         path (str): A local path.
+        optimizer (bool): Whether the state of the optimizer has to be there.
+            Defaults to False.
 
     Returns:
         Optional[str]: As :func:`find_damage`: damage, content that is not
@@ -127,13 +135,15 @@ def find_resume_problem(path: str) -> Optional[str]:
         return None if _is_trusted() else f'is refused: {_demand(error)}'
     except CheckpointError as error:
         return f'cannot be loaded: {error}'
-    content = content if isinstance(content, dict) else {}
-    meta = content.get('meta')
-    found = dict(content, **meta) if isinstance(meta, dict) else content
-    for name, kind in _RESUMED.items():
-        if not isinstance(found.get(name), kind):
+    needed = dict(_RESUMED, optimizer=dict) if optimizer else _RESUMED
+    for key, kind in needed.items():
+        found = content
+        for name in key.split('.'):
+            found = found.get(name) if isinstance(found, dict) else None
+        is_count = type(found) is int and found >= 0
+        if not (is_count if kind is int else isinstance(found, kind)):
             return ('is not that of a training, which could be resumed: it '
-                    f'has no `{name}`')
+                    f'has no `{key}`')
     return None
 
 
@@ -351,6 +361,9 @@ def _load_weights(path: str, map_location: Any) -> dict:
             f'Cannot load {path}: it holds a {type(weights).__name__} in '
             'place of the weights of a network by their names. Use another '
             'checkpoint.')
+    if not isinstance(checkpoint.get('meta', {}), dict):
+        raise CheckpointError(f'Cannot load {path}: its `meta` is no dict. '
+                              'Use another checkpoint.')
     return checkpoint
 
 
@@ -392,8 +405,28 @@ def _download(url: str, path: str, progress: bool) -> None:
         torch.hub.download_url_to_file(url, path, progress=progress)
 
 
+def _tell_misfit(resume: Callable) -> Callable:
+    """Let ``Runner.resume`` end in one line where a state does not fit."""
+
+    @functools.wraps(resume)
+    def wrapper(self, filename: str, *args, **kwargs) -> None:
+        try:
+            resume(self, filename, *args, **kwargs)
+        except UserError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f'Cannot resume from {filename}: what it holds does not fit '
+                f'this run ({type(error).__name__}: {_last_words(error)}). '
+                'Is it a checkpoint of this config?') from error
+
+    return wrapper
+
+
 def install_checkpoint_loader() -> None:
     """Make MMEngine load local and downloaded checkpoints through here."""
+    if not hasattr(Runner.resume, '__wrapped__'):
+        Runner.resume = _tell_misfit(Runner.resume)
     CheckpointLoader.register_scheme(
         prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(

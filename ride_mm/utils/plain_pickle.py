@@ -104,6 +104,9 @@ class _PlainUnpickler(pickle.Unpickler):
                 f'it needs `{path}`, which is no plain data')
         return _KNOWN[path]
 
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError('it needs objects of another file')
+
 
 def load_plain_pickle(file: BinaryIO, encoding: str = 'ASCII') -> Any:
     """Unpickle tensors, arrays, numbers, texts and containers of these.

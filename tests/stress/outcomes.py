@@ -55,8 +55,8 @@ def try_input(call: Callable[[], Any],
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             result = call()
         problem = wrong(result)
-        return Outcome('wrongly accepted', problem) if problem else Outcome(
-            'accepted')
+        return Outcome('wrongly accepted',
+                       problem) if problem else Outcome('accepted')
     except _TooSlow:
         return Outcome('too slow', f'more than {limit} s')
     except UserError as error:
@@ -108,13 +108,15 @@ class Outcomes:
         width = max(map(len, [*self._kinds, 'all']))
         rows = [[kind, *(self._counts[kind, name] for name in names)]
                 for kind in self._kinds]
-        rows.append(['all', *(sum(row[i + 1] for row in rows)
-                              for i in range(len(names)))])
+        rows.append([
+            'all',
+            *(sum(row[i + 1] for row in rows) for i in range(len(names)))
+        ])
         lines = [' ' * width + ''.join(f'  {name}' for name in names)]
         lines += [
-            f'{row[0]:<{width}}' + ''.join(
-                f'  {number:>{len(name)}}'
-                for name, number in zip(names, row[1:])) for row in rows
+            f'{row[0]:<{width}}' +
+            ''.join(f'  {number:>{len(name)}}'
+                    for name, number in zip(names, row[1:])) for row in rows
         ]
         seconds = time.monotonic() - self._start
         return '\n'.join([*lines, f'{len(self)} inputs in {seconds:.0f} s'])

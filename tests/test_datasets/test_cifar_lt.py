@@ -276,7 +276,8 @@ class Attack:
     (dict(extra=Attack), 'needs `io.open`, which is no plain data'),
     (dict(data=None), 'expected `data` of shape'),
     (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
-    (dict(labels='abc'), 'invalid literal'),
+    (dict(labels='abc'), 'no list of whole numbers'),
+    (dict(labels=[1.5]), 'no list of whole numbers'),
     (dict(labels=[99]), 'expected `data` of shape|label 99 is outside'),
     (None, 'truncated'),
 ])

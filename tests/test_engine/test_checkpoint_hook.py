@@ -341,13 +341,23 @@ def replace_by(content):
     return harm
 
 
+HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+
+
 @pytest.mark.parametrize('harm, words', [
     (replace_by(None), 'is a folder'),
     (replace_by([1]), 'has no `state_dict`'),
     (replace_by({'layer.weight': torch.ones(1, 2)}), 'has no `state_dict`'),
-    (replace_by(dict(state_dict={}, meta={})), 'has no `message_hub`'),
-    (replace_by(dict(state_dict={}, message_hub={}, meta=dict(iter=1))),
-     'has no `epoch`'),
+    (replace_by(dict(state_dict={}, meta={})),
+     'has no `message_hub.log_scalars`'),
+    (replace_by(dict(state_dict={}, message_hub=HUB, meta=dict(iter=1))),
+     'has no `meta.epoch`'),
+    (replace_by(
+        dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=-1))),
+     'has no `meta.epoch`'),
+    (replace_by(
+        dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=1))),
+     'has no `optimizer`'),
     (replace_by(torch.nn.Linear(1, 1)), 'is refused: it needs `torch.nn'),
 ])
 def test_another_file_as_the_newest(tmp_path, warned, harm, words):
@@ -363,6 +373,16 @@ def test_another_file_as_the_newest(tmp_path, warned, harm, words):
         tmp_path, resume=True, load_from=tmp_path / 'epoch_3.pth')
     runner.call_hook('before_run')
     assert runner._load_from == str(tmp_path / 'epoch_2.pth')
+
+
+def test_state_that_does_not_fit(tmp_path):
+    make_runner(tmp_path, max_epochs=1).train()
+    path = tmp_path / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint['optimizer']['param_groups'] = []
+    torch.save(checkpoint, path)
+    with pytest.raises(CheckpointError, match='epoch_1.pth: what it holds'):
+        make_runner(tmp_path, resume=True).train()
 
 
 @pytest.mark.parametrize('options, name', [

@@ -134,7 +134,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         folder = self._local_folder(runner)
         if runner._load_from is not None:
             named = str(runner._load_from)
-            problem = _problem(named, runner)
+            problem = self._problem(named, runner)
             if problem is None:
                 return None
             step = step_of(named, self.filename_tmpl)
@@ -151,7 +151,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             return self._newest_whole(runner, folder, problem)
         with open(pointer, errors='replace') as file:
             last = ' '.join(file.read().split())
-        problem = _problem(last, runner) if last else f'{pointer} is empty'
+        problem = f'{pointer} is empty'
+        if last:
+            problem = self._problem(last, runner)
         if problem is None:
             return None
         # the pointer may be of another `out_dir`
@@ -168,7 +170,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         for step, path in numbered_checkpoints(folder, self.filename_tmpl):
             if before is not None and step >= before:
                 continue
-            found = _problem(path, runner)
+            found = self._problem(path, runner)
             if found is None:
                 runner.logger.warning(
                     f'Cannot resume: {"; ".join(problems)}. Resuming from '
@@ -180,6 +182,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             f'Cannot resume: {"; ".join(problems)}; and {folder} holds no '
             'other checkpoint to resume from. Name one with `--resume PATH`, '
             'or start anew without `--resume` in another work_dir.')
+
+    def _problem(self, path: str, runner) -> Optional[str]:
+        """What is wrong with a checkpoint, or None."""
+        # a runner with a strategy, such as DeepSpeed's, writes folders
+        if '://' in path or (osp.isdir(path) and hasattr(runner, 'strategy')):
+            return None
+        # the best ones are saved without
+        optimizer = self.save_optimizer and step_of(
+            path, self.filename_tmpl) is not None
+        found = find_resume_problem(osp.expanduser(path), optimizer)
+        return None if found is None else f'the checkpoint {path} {found}'
 
     def _local_folder(self, runner) -> str:
         """Where this run's checkpoints are; `before_train` sets `out_dir`."""
@@ -321,15 +334,6 @@ class CheckpointHook(MMEngineCheckpointHook):
                     self.file_backend.rmtree(outdated)
         kept.append(step)
         runner.message_hub.update_info('keep_ckpt_ids', list(kept))
-
-
-def _problem(path: str, runner) -> Optional[str]:
-    """What is wrong with a checkpoint, or None."""
-    # a runner with a strategy, such as DeepSpeed's, writes folders
-    if '://' in path or (osp.isdir(path) and hasattr(runner, 'strategy')):
-        return None
-    found = find_resume_problem(osp.expanduser(path))
-    return None if found is None else f'the checkpoint {path} {found}'
 
 
 def _is_in(path: str, folder: str) -> bool:

@@ -1,4 +1,4 @@
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import torch
 import torch.nn as nn
@@ -17,12 +17,25 @@ def _required(key: str) -> bool:
     return not any(part in key for part in OPTIONAL)
 
 
+def _are_alike(own: torch.Tensor, found: Any) -> bool:
+    """Whether these are numbers of one shape and kind, of any precision."""
+    return (isinstance(found, torch.Tensor) and own.shape == found.shape
+            and own.is_floating_point() == found.is_floating_point()
+            and own.is_complex() == found.is_complex())
+
+
+def _describe(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f'a {type(value).__name__}'
+    return f'{str(value.dtype)[6:]} {tuple(value.shape)}'
+
+
 def _differences(own: Dict[str, torch.Tensor],
                  found: Dict[str, torch.Tensor]) -> List[str]:
     lines = [
-        f'{key}: the model has {tuple(own[key].shape)}, the checkpoint '
-        f'{tuple(found[key].shape)}' for key in own
-        if key in found and own[key].shape != found[key].shape
+        f'{key}: the model has {_describe(own[key])}, the checkpoint '
+        f'{_describe(found[key])}' for key in own
+        if key in found and not _are_alike(own[key], found[key])
     ]
     lines += [
         f'{key}: not in the checkpoint' for key in own
@@ -59,10 +72,10 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
     }
     lines = _differences(own, found)
     if lines:
-        shown = '\n  '.join(lines[:5])
-        more = f'\n  and {len(lines) - 5} more' if len(lines) > 5 else ''
+        shown = '; '.join(lines[:3])
+        more = f'; and {len(lines) - 3} more' if len(lines) > 3 else ''
         raise UserError(
-            f'the checkpoint is of another architecture:\n  {shown}{more}\n'
+            f'the checkpoint is of another architecture: {shown}{more}. '
             'Check backbone, num_experts, widths, num_classes and topk; to '
             'start from a pretrained backbone use model.init_cfg')
 
