@@ -3,9 +3,12 @@ import shutil
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import OPTIM_WRAPPERS
 from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
                   digits_config, train)
 
+from ride_mm.engine.hooks.two_stage_hook import merge_wrappers
 from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
@@ -195,3 +198,81 @@ def test_only_runs_by_epoch(root, tmp_path):
     cfg.param_scheduler = []
     with pytest.raises(UserError, match='by_epoch=True'):
         train(cfg)
+
+
+@OPTIM_WRAPPERS.register_module()
+class NoisyOptimWrapper(OptimWrapper):
+    """A wrapper with an option of its own."""
+
+    def __init__(self, noise=0., **kwargs):
+        super().__init__(**kwargs)
+        self.noise = noise
+
+
+CLIP = dict(max_norm=.5, norm_type=2)
+
+
+@pytest.mark.parametrize('stage_1, stage_2, expected', [
+    (dict(accumulative_counts=2, clip_grad=CLIP), {},
+     dict(
+         type='OptimWrapper',
+         _accumulative_counts=2,
+         clip_grad_kwargs=CLIP,
+         clip_func=torch.nn.utils.clip_grad_norm_)),
+    (dict(type='AmpOptimWrapper', dtype='bfloat16', accumulative_counts=2), {},
+     dict(
+         type='AmpOptimWrapper',
+         cast_dtype=torch.bfloat16,
+         _accumulative_counts=2)),
+    (dict(type='NoisyOptimWrapper', noise=.1, clip_grad=CLIP), {},
+     dict(type='NoisyOptimWrapper', noise=.1, clip_grad_kwargs=CLIP)),
+    (dict(
+        type='NoisyOptimWrapper',
+        noise=.1,
+        clip_grad=CLIP,
+        constructor='LearningRateDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(layer_decay_rate=.75)),
+     dict(type='OptimWrapper', clip_grad=None),
+     dict(type='OptimWrapper', clip_grad_kwargs=None)),
+    (dict(accumulative_counts=2), dict(accumulative_counts=1),
+     dict(_accumulative_counts=1)),
+])
+def test_stage_2_keeps_the_wrapper_of_stage_1(root, tmp_path, stage_1, stage_2,
+                                              expected):
+    """Unless it says otherwise itself; its optimizer is its own, also when
+    it is resumed."""
+    cfg = digits_config(
+        root, tmp_path, **{
+            'train_cfg.max_epochs': 3,
+            'default_hooks.two_stage.begin': 1
+        })
+    cfg.optim_wrapper.pop('type')
+    cfg.optim_wrapper.update(stage_1)
+    cfg.default_hooks.two_stage.optim_wrapper.update(stage_2)
+
+    def check(wrapper):
+        found = dict(vars(wrapper), type=type(wrapper).__name__)
+        for key, value in expected.items():
+            assert found[key] == value, key
+        group, = wrapper.param_groups
+        assert group['initial_lr'] == 0.01
+        assert group['weight_decay'] == 5e-4
+
+    check(train(cfg).optim_wrapper)
+    cfg.load_from, cfg.resume = str(tmp_path / 'epoch_2.pth'), True
+    check(train(cfg).optim_wrapper)
+
+
+def test_loss_scale_is_kept():
+    merged = merge_wrappers(
+        dict(
+            type='mmengine.AmpOptimWrapper',
+            loss_scale=dict(init_scale=512.),
+            dtype='float16',
+            optimizer=dict(type='SGD', lr=1.)),
+        dict(optimizer=dict(type='Adam'), dtype='bfloat16'))
+    assert merged == dict(
+        type='mmengine.AmpOptimWrapper',
+        loss_scale=dict(init_scale=512.),
+        dtype='bfloat16',
+        optimizer=dict(type='Adam'))

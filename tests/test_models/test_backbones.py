@@ -414,3 +414,36 @@ def test_routing_and_macs_of_every_family(name):
     classifier = 4 * model.head.in_channels
     assert macs['trunk'][0] + macs['experts'][0] - classifier == count_macs(
         whole, image)
+
+
+@pytest.mark.parametrize('frozen, names', [
+    (-1, []),
+    (0, ['conv1', 'bn1']),
+    (1, ['conv1', 'bn1', 'layer1']),
+])
+def test_frozen_stages_of_a_cifar_resnet(tiny_model, frozen, names):
+    """As mmpretrain's ResNet: neither weights nor statistics move."""
+    tiny_model.backbone.frozen_stages = frozen
+    model = MODELS.build(tiny_model).train()
+    before = {
+        name: value.clone()
+        for name, value in model.backbone.state_dict().items()
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=.1)
+    model.head.set_class_counts(range(10, 0, -1))
+    samples = [DataSample().set_gt_label(label) for label in range(8)]
+    losses = model(torch.randn(8, 3, 8, 8), samples, mode='loss')
+    sum(losses.values()).backward()
+    optimizer.step()
+    still = {
+        name.split('.')[0]
+        for name, value in model.backbone.state_dict().items()
+        if torch.equal(value, before[name])
+    }
+    assert still == set(names)
+
+
+def test_frozen_stages_that_do_not_exist(tiny_model):
+    tiny_model.backbone.frozen_stages = 2
+    with pytest.raises(UserError, match='frozen_stages=2, expected -1 to 1'):
+        MODELS.build(tiny_model)

@@ -1,10 +1,11 @@
 import copy
+import inspect
 from typing import Dict, List, Optional, Union
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmpretrain.registry import HOOKS
+from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 from torch.utils.data import DataLoader, Dataset
 
 from ride_mm.utils.errors import UserError
@@ -13,6 +14,23 @@ from ..buffers import synchronize_buffers
 from .class_counts_hook import unwrapped
 
 STAGE_KEY = 'ride_stage'
+
+
+def merge_wrappers(stage_1: dict, stage_2: dict) -> dict:
+    """Config of stage 2's optimizer, with those of stage 1's options of the
+    wrapper that it does not give and that its type takes."""
+    merged = dict(stage_2)
+    kind = merged.setdefault('type', stage_1.get('type', 'OptimWrapper'))
+    kind = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    known = {
+        name
+        for base in kind.__mro__ if '__init__' in vars(base)
+        for name in inspect.signature(base.__init__).parameters
+    }
+    for key, value in stage_1.items():
+        if key in known:
+            merged.setdefault(key, value)
+    return copy.deepcopy(merged)
 
 
 @HOOKS.register_module()
@@ -26,8 +44,11 @@ class TwoStageHook(Hook):
         begin (int): First epoch of stage 2, counted from 0, which is the
             number of epochs of stage 1. Stage 2 lasts until
             ``train_cfg.max_epochs``.
-        optim_wrapper (dict): Config of stage 2's optimizer. Its ``type`` is
-            stage 1's unless it is given, so that ``--amp`` holds for both.
+        optim_wrapper (dict): Config of stage 2's optimizer. What it does not
+            say of the wrapper itself is as in stage 1: ``type``, so that
+            ``--amp`` holds for both, ``accumulative_counts``, ``clip_grad``,
+            AMP's ``dtype`` and ``loss_scale``. The optimizer, a
+            ``constructor`` and its ``paramwise_cfg`` are stage 2's alone.
         param_scheduler (list[dict] | dict): Config of stage 2's schedule;
             its epochs count from the beginning of stage 2.
         train_dataloader (dict, optional): What differs from stage 1's
@@ -182,9 +203,8 @@ class TwoStageHook(Hook):
         runner.message_hub.update_info('max_iters', loop.max_iters)
 
     def _switch_optimizer(self, runner: Runner) -> None:
-        cfg = copy.deepcopy(dict(self.optim_wrapper))
-        cfg.setdefault('type', type(runner.optim_wrapper).__name__)
-        runner.optim_wrapper = runner.build_optim_wrapper(cfg)
+        runner.optim_wrapper = runner.build_optim_wrapper(
+            merge_wrappers(runner.cfg.optim_wrapper, self.optim_wrapper))
         factor = self._rate_factor(runner, runner.train_dataloader)
         for group in runner.optim_wrapper.param_groups:
             group['lr'] *= factor

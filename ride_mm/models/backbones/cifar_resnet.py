@@ -30,6 +30,30 @@ def blocks_per_stage(depth: int) -> int:
     return (depth - 2) // 6
 
 
+def depth_by_block(param_name: str, prefix: str,
+                   blocks: Sequence[int]) -> Tuple[int, int]:
+    """Depth of a parameter of a ResNet for layer-wise learning-rate decay,
+    with one layer a block.
+
+    Args:
+        param_name (str): Its name.
+        prefix (str): What the names of the ResNet's begin with.
+        blocks (Sequence[int]): Blocks of each stage.
+
+    Returns:
+        tuple[int, int]: 0 for the stem, 1 for the first block, ..., the last
+        for what follows the ResNet; and one more than that.
+    """
+    num_layers = sum(blocks) + 2
+    if not param_name.startswith(prefix):
+        return num_layers - 1, num_layers
+    name, block, *_ = param_name[len(prefix):].split('.')
+    if not name.startswith('layer'):
+        return 0, num_layers
+    before = sum(blocks[:int(name[len('layer'):]) - 1])
+    return before + int(block) + 1, num_layers
+
+
 class CIFARBasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut.
 
@@ -122,9 +146,12 @@ class CIFARResNet(BaseBackbone):
             to "A".
         in_channels (int): Channels of the images. Defaults to 3.
         base_channels (int): Channels of the first stage. Defaults to 16.
+        frozen_stages (int): Stages that are not trained, the stem with them;
+            0 is the stem alone, -1 nothing. Defaults to -1.
 
     Raises:
-        UserError: If ``depth``, ``num_stages`` or ``shortcut`` is unknown.
+        UserError: If ``depth``, ``num_stages``, ``shortcut`` or
+            ``frozen_stages`` is unknown.
     """
 
     def __init__(self,
@@ -134,12 +161,16 @@ class CIFARResNet(BaseBackbone):
                  shortcut: str = 'A',
                  in_channels: int = 3,
                  base_channels: int = 16,
+                 frozen_stages: int = -1,
                  init_cfg=INIT_CFG) -> None:
         super().__init__(init_cfg)
-        num_blocks = blocks_per_stage(depth)
+        num_blocks = self.num_blocks = blocks_per_stage(depth)
         if not 1 <= num_stages <= 3:
             raise UserError(
                 f'CIFARResNet: num_stages={num_stages}, expected 1 to 3')
+        if not -1 <= frozen_stages <= num_stages:
+            raise UserError(f'CIFARResNet: frozen_stages={frozen_stages}, '
+                            f'expected -1 to {num_stages}')
         self.out_indices = [index % num_stages for index in out_indices]
         self.conv1 = nn.Conv2d(
             in_channels, base_channels, 3, padding=1, bias=False)
@@ -155,6 +186,25 @@ class CIFARResNet(BaseBackbone):
                            shortcut))
             self.stages.append(name)
             channels = width
+        self._frozen = []
+        if frozen_stages >= 0:
+            self._frozen = ['conv1', 'bn1', *self.stages[:frozen_stages]]
+        for name in self._frozen:
+            getattr(self, name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'CIFARResNet':
+        """Set the mode; what is frozen stays in eval."""
+        super().train(mode)
+        for name in self._frozen:
+            getattr(self, name).eval()
+        return self
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """See :func:`depth_by_block`; mmpretrain asks every backbone so."""
+        return depth_by_block(param_name, prefix,
+                              [self.num_blocks] * len(self.stages))
 
     def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         """Feature maps of ``out_indices`` for images (N, 3, H, W)."""

@@ -1,6 +1,10 @@
+from typing import Tuple
+
 from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import BasicBlock
 from mmpretrain.registry import MODELS
+
+from .cifar_resnet import depth_by_block
 
 
 @MODELS.register_module()
@@ -16,3 +20,9 @@ class ResNet10(ResNet):
 
     def __init__(self, depth: int = 10, **kwargs) -> None:
         super().__init__(depth, **kwargs)
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """See :func:`depth_by_block`; mmpretrain asks every backbone so."""
+        return depth_by_block(param_name, prefix, self.stage_blocks)

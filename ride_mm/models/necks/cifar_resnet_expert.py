@@ -1,4 +1,4 @@
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,8 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
-from ..backbones.cifar_resnet import INIT_CFG, blocks_per_stage, make_stage
+from ..backbones.cifar_resnet import (INIT_CFG, blocks_per_stage,
+                                      depth_by_block, make_stage)
 
 
 @MODELS.register_module()
@@ -35,7 +36,7 @@ class CIFARResNetExpert(BaseModule):
                  shortcut: str = 'A',
                  init_cfg=INIT_CFG) -> None:
         super().__init__(init_cfg)
-        num_blocks = blocks_per_stage(depth)
+        num_blocks = self.num_blocks = blocks_per_stage(depth)
         if len(stages) != len(out_channels):
             raise UserError(
                 f'CIFARResNetExpert: stages={tuple(stages)} and out_channels='
@@ -48,6 +49,12 @@ class CIFARResNetExpert(BaseModule):
             in_channels = width
         self.out_channels = in_channels
         self.width_keys = [f'{name}.0.bn2.weight' for name in self.stages]
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Depth in the whole backbone, see :func:`depth_by_block`."""
+        return depth_by_block(param_name, prefix, [self.num_blocks] * 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, D)."""

@@ -57,7 +57,7 @@ class ConvNeXtExpert(BaseModule):
                  **kwargs) -> None:
         super().__init__(init_cfg)
         arch = arch_settings('ConvNeXtExpert', ConvNeXt.arch_settings, arch)
-        depths = arch['depths']
+        depths = self.depths = arch['depths']
         check_stages('ConvNeXtExpert', len(depths), stages, out_channels)
         rates = drop_path_rates(drop_path_rate, depths)
         self.in_channels = in_channels
@@ -85,6 +85,9 @@ class ConvNeXtExpert(BaseModule):
         self.norm_name = f'norm{stages[-1]}'
         self.add_module(self.norm_name,
                         build_norm_layer(norm_cfg, self.out_channels))
+
+    # Depth of a parameter in the whole backbone.
+    get_layer_depth = ConvNeXt.get_layer_depth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, D)."""

@@ -1,4 +1,4 @@
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -8,6 +8,7 @@ from mmpretrain.models.backbones import ResNet
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
+from ..backbones.cifar_resnet import depth_by_block
 
 INIT_CFG = [
     dict(type='Kaiming', layer=['Conv2d']),
@@ -77,6 +78,8 @@ class ResNetExpert(BaseModule):
                 'have one entry a stage each')
         factory = stage_factory(family, depth, **kwargs)
         self.in_channels = in_channels
+        # As a ResNet has it, but for the whole backbone.
+        self.stage_blocks = factory.arch_settings[factory.depth][1]
         self.stages: List[str] = []
         for stage, channels, stride in zip(stages, out_channels, strides):
             name = f'layer{stage + 1}'
@@ -110,6 +113,16 @@ class ResNetExpert(BaseModule):
             with_cp=factory.with_cp,
             conv_cfg=factory.conv_cfg,
             norm_cfg=factory.norm_cfg)
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Depth in the whole backbone, as mmpretrain's ``ResNet`` counts,
+        with one layer a block for the depths that it does not know."""
+        try:
+            return ResNet.get_layer_depth(self, param_name, prefix)
+        except NotImplementedError:
+            return depth_by_block(param_name, prefix, self.stage_blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, D)."""

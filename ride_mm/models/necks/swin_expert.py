@@ -1,4 +1,4 @@
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -103,6 +103,7 @@ class SwinExpert(BaseModule):
                 f'{out_channels[0]} must be equal: the trunk merges the '
                 'patches, to as many channels as model.backbone.stage_cfgs[-1]'
                 '.downsample_cfg.out_channels says')
+        self.depths = arch['depths']
         self.in_channels = in_channels
         self.out_channels = out_channels[-1]
         rates = drop_path_rates(drop_path_rate, arch['depths'])
@@ -141,6 +142,9 @@ class SwinExpert(BaseModule):
             downsample=after is not None,
             downsample_cfg=dict(out_channels=after),
             **kwargs)
+
+    # Depth of a parameter in the whole backbone.
+    get_layer_depth = SwinTransformer.get_layer_depth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, D), or to (N, L, D) without a norm."""
@@ -203,3 +207,14 @@ class SwinV2Expert(SwinExpert):
         # The sequence's own one can only double the channels.
         module.downsample = PatchMerging(before, channels, use_post_norm=True)
         return module
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Depth in the whole backbone, as mmpretrain's ``SwinTransformer``
+        counts: patch merging is as deep as the block before it."""
+        depth, num_layers = super().get_layer_depth(param_name, prefix)
+        name = param_name[len(prefix):].split('.')
+        if param_name.startswith(prefix) and name[2:3] == ['downsample']:
+            depth -= self.depths[int(name[1])]
+        return depth, num_layers

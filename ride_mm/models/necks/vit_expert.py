@@ -64,7 +64,7 @@ class ViTExpert(BaseModule):
                  init_cfg=None) -> None:
         super().__init__(init_cfg)
         arch = arch_settings('ViTExpert', VisionTransformer.arch_zoo, arch)
-        depth = arch['num_layers']
+        depth = self.num_layers = arch['num_layers']
         if not layers or tuple(layers) != tuple(
                 range(depth - len(layers), depth)):
             raise UserError(
@@ -96,6 +96,9 @@ class ViTExpert(BaseModule):
             self.ln1 = build_norm_layer(norm_cfg, self.out_channels)
         if out_type == 'avg_featmap':
             self.ln2 = build_norm_layer(norm_cfg, self.out_channels)
+
+    # Depth of a parameter in the whole backbone.
+    get_layer_depth = VisionTransformer.get_layer_depth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens (N, L, D) to (N, D)."""
