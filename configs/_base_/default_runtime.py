@@ -12,6 +12,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # shows the schedule, and says what of it a run never comes to
     schedule=dict(type='ScheduleHook'),
+    # ends a run whose loss or gradient is infinite or NaN
+    non_finite=dict(type='NonFiniteHook'),
     # says when a resumed run takes another number of images a step
     total_batch=dict(type='TotalBatchHook'),
     visualization=dict(type='VisualizationHook', enable=False),

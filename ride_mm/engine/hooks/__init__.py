@@ -2,6 +2,7 @@ from .checkpoint_hook import CheckpointHook
 from .class_counts_hook import ClassCountsHook
 from .deferred_reweighting_hook import DeferredReweightingHook
 from .new_classifiers_hook import NewClassifiersHook
+from .non_finite_hook import NonFiniteHook
 from .router_cache_hook import RouterCacheHook
 from .sampler_seed_hook import DistSamplerSeedHook
 from .schedule_hook import ScheduleHook
@@ -10,6 +11,6 @@ from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
-    'DistSamplerSeedHook', 'NewClassifiersHook', 'RouterCacheHook',
-    'ScheduleHook', 'TotalBatchHook', 'TwoStageHook'
+    'DistSamplerSeedHook', 'NewClassifiersHook', 'NonFiniteHook',
+    'RouterCacheHook', 'ScheduleHook', 'TotalBatchHook', 'TwoStageHook'
 ]

@@ -1,0 +1,243 @@
+from itertools import islice
+from typing import Any, Dict, List, Optional
+
+import mmengine.dist as dist
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ride_mm.utils.errors import UserError
+from .class_counts_hook import unwrapped
+
+_NAMED = 3
+
+
+class _Guard:
+    """Stands before an optimizer's step and lets only finite ones through.
+
+    Args:
+        wrapper (OptimWrapper): Its ``backward`` and ``step`` are replaced.
+    """
+
+    def __init__(self, wrapper: OptimWrapper) -> None:
+        self.wrapper = wrapper
+        self.stopped = False
+        self._finite: Optional[torch.Tensor] = None
+        self._backward, self._step = wrapper.backward, wrapper.step
+        wrapper.backward, wrapper.step = self.backward, self.step
+
+    def backward(self, loss: torch.Tensor, **kwargs) -> None:
+        finite = torch.isfinite(loss.detach())
+        # of all the losses that one step accumulates
+        self._finite = finite if self._finite is None else (
+            self._finite & finite)
+        self._backward(loss, **kwargs)
+
+    def step(self, **kwargs) -> None:
+        finite, self._finite = self._finite, None
+        if not self._scales_loss():
+            finite = finite & _all_finite(self._gradients()).to(finite.device)
+        if dist.get_world_size() > 1:
+            # a rank alone must not leave out a step
+            finite = finite.float()
+            dist.all_reduce(finite, 'min')
+        self.stopped = not finite.item()
+        if not self.stopped:
+            self._step(**kwargs)
+
+    def _scales_loss(self) -> bool:
+        """Whether AMP looks for gradients that are too large, as it will
+        now and then when it scales the loss."""
+        scaler = getattr(self.wrapper, 'loss_scaler', None)
+        return scaler is not None and getattr(scaler, 'is_enabled',
+                                              lambda: True)()
+
+    def _gradients(self) -> List[torch.Tensor]:
+        return [
+            parameter.grad for group in self.wrapper.param_groups
+            for parameter in group['params'] if parameter.grad is not None
+        ]
+
+
+def _all_finite(tensors: List[torch.Tensor]) -> torch.Tensor:
+    """Whether no element is infinite or NaN, without a look at the device."""
+    if not tensors:
+        return torch.tensor(True)
+    norms = torch._foreach_norm(tensors, float('inf'))
+    return torch.isfinite(torch.stack([norm.double() for norm in norms])).all()
+
+
+def non_finite_weights(state: Dict[str, Any],
+                       names: Optional[List[str]] = None) -> List[str]:
+    """Find weights that no training recovers from.
+
+    Args:
+        state (dict[str, torch.Tensor]): A ``state_dict``.
+        names (list[str], optional): Of parameters, and buffers to look at.
+            Defaults to None, which means all.
+
+    Returns:
+        list[str]: Keys of tensors with an infinite or undefined element.
+    """
+    return [
+        key for key in (state if names is None else names)
+        if torch.is_tensor(state.get(key)) and state[key].is_floating_point()
+        and not torch.isfinite(state[key]).all()
+    ]
+
+
+def _learned(model: torch.nn.Module) -> List[str]:
+    """Names of parameters and of BatchNorm's running statistics."""
+    return [name for name, _ in model.named_parameters()] + [
+        name for name, _ in model.named_buffers()
+        if name.endswith(('running_mean', 'running_var'))
+    ]
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Ends a training whose loss or gradient is infinite or NaN, at once.
+
+    The step is not taken, on any process: the weights stay finite, and no
+    checkpoint, nor one that is resumed, holds others. The message names the
+    loss, the experts whose logits are not finite, and images of the batch.
+    Where AMP scales the loss, gradients that are too large are its own
+    business, and only the loss is looked at.
+
+    Args:
+        skip (int): How many such steps in succession are left out before the
+            training ends. Running statistics of a step that is left out are
+            taken back. Defaults to 0.
+
+    Raises:
+        UserError: If ``skip`` is not a whole number of 0 or more.
+    """
+
+    # Before hooks that count, log or save what a step has done.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, skip: int = 0) -> None:
+        if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
+            raise UserError(f'NonFiniteHook.skip={skip!r} must be a whole '
+                            'number, 0 or more')
+        self.skip = skip
+        self._skipped = 0
+        self._guard: Optional[_Guard] = None
+        self._buffers: Dict[str, torch.Tensor] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to resume from weights that are not finite."""
+        if runner._resume:
+            _refuse(checkpoint.get('state_dict', {}), unwrapped(runner),
+                    'Cannot resume')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to save weights that are not finite."""
+        _refuse(checkpoint['state_dict'], unwrapped(runner), 'Not saved')
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Any = None) -> None:
+        """Stand before the optimizer, which stage 2 replaces."""
+        if self._guard is None or (self._guard.wrapper
+                                   is not runner.optim_wrapper):
+            self._guard = _Guard(runner.optim_wrapper)
+        if self.skip:
+            self._buffers = {
+                name: buffer.clone()
+                for name, buffer in unwrapped(runner).named_buffers()
+            }
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """End, or go on after a step that was left out.
+
+        Raises:
+            UserError: If the loss or a gradient is not finite.
+        """
+        if not self._guard.stopped:
+            self._skipped = 0
+            return
+        found = _describe(runner, batch_idx, data_batch, outputs or {})
+        if self._skipped < self.skip:
+            self._skipped += 1
+            self._guard.stopped = False
+            buffers = dict(unwrapped(runner).named_buffers())
+            for name, buffer in self._buffers.items():
+                buffers[name].copy_(buffer)
+            runner.logger.warning(f'{found} The step is left out, '
+                                  f'{self._skipped} of {self.skip} in '
+                                  'succession that may be.')
+            return
+        raise UserError(
+            f'{found} Training has ended before this step, and no checkpoint '
+            'holds such weights. What helps: a lower '
+            'optim_wrapper.optimizer.lr, optim_wrapper.clip_grad.max_norm=1, '
+            'or default_hooks.non_finite.skip=3 where it is rare.')
+
+
+def _refuse(state: dict, model: torch.nn.Module, action: str) -> None:
+    bad = non_finite_weights(state, _learned(model))
+    if bad:
+        raise UserError(f'{action}: {len(bad)} weights or running statistics '
+                        f'are infinite or NaN, the first is {bad[0]}.')
+
+
+def _describe(runner: Runner, batch_idx: int, data_batch: Any,
+              outputs: dict) -> str:
+    """Where, which loss, which expert, which images."""
+    bad = [
+        f'{name} is {value.item():g}' for name, value in outputs.items()
+        if torch.is_tensor(value) and not torch.isfinite(value).all()
+    ]
+    # the sum of all, which its parts explain
+    bad = [text for text in bad if not text.startswith('loss is ')] or bad
+    what = ', '.join(bad) or ('a gradient is infinite or NaN' if
+                              dist.get_world_size() == 1 else
+                              'a loss or gradient of some process is infinite '
+                              'or NaN')
+    experts = ', '.join(map(str, _bad_experts(runner, data_batch)))
+    if experts:
+        what += f', the logits of expert {experts} are not finite'
+    return (f'Epoch {runner.epoch + 1}, step {batch_idx + 1}: {what}. Images '
+            f'of the batch: {_images(runner, batch_idx, data_batch)}.')
+
+
+@torch.no_grad()
+def _bad_experts(runner: Runner, data_batch: Any) -> List[int]:
+    """Experts, counted from 1, with logits that are not finite."""
+    model = unwrapped(runner)
+    if (not hasattr(getattr(model, 'head', None), 'expert_logits')
+            or model.stage == 'router'):
+        return []
+    batch = model.data_preprocessor(data_batch, training=True)
+    logits = model.head.expert_logits(model.extract_feat(batch['inputs']))
+    return [i + 1 for i, expert in enumerate(logits)
+            if not torch.isfinite(expert).all()]  # yapf: disable
+
+
+def _images(runner: Runner, batch_idx: int, data_batch: Any) -> str:
+    loader = runner.train_dataloader
+    samples = data_batch.get('data_samples', [])
+    names = [
+        sample.get('img_path') for sample in islice(samples, _NAMED)
+    ]  # yapf: disable
+    total = len(samples)
+    if not names or None in names:
+        # samplers draw the same again in the same epoch
+        drawn = next(islice(loader.batch_sampler, batch_idx, None), [])
+        names = [_image_name(loader.dataset, i) for i in drawn[:_NAMED]]
+        total = len(drawn)
+    more = f' and {total - len(names)} more' if total > len(names) else ''
+    return ', '.join(names) + more
+
+
+def _image_name(dataset: Any, index: int) -> str:
+    info = getattr(dataset, 'get_data_info', lambda index: {})(index)
+    return info.get('img_path') or f'number {index} of the training set'
