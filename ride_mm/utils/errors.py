@@ -1,6 +1,7 @@
 """A user's own mistake, told in one line instead of a stack trace."""
 import errno
 import os
+import re
 import sys
 import time
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ from typing import Callable, Iterable
 _RANK_DELAY = 5
 # Who writes into an open file that a disk has no room for is not told which.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_REGISTRIES = re.compile(r'^(class `[^`]*` in \S+\.py: )+')
 
 
 class UserError(ValueError):
@@ -58,14 +60,9 @@ def user_message(error: UserError) -> str:
         error (UserError): The error as it was caught.
 
     Returns:
-        str: The message of the innermost error that is only repeated.
+        str: The message without that.
     """
-    message = str(error)
-    inner = error.__cause__ or error.__context__
-    while isinstance(inner, UserError) and message.endswith(str(inner)):
-        message = str(inner)
-        inner = inner.__cause__ or inner.__context__
-    return message
+    return _OF_REGISTRIES.sub('', str(error))
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -36,6 +36,16 @@ def test_user_message_keeps_a_message_that_is_better_than_its_cause():
         assert user_message(error).endswith('see docs')
 
 
+def test_user_message_keeps_the_file_before_a_message():
+    try:
+        try:
+            raise UserError('it has no state_dict')
+        except UserError as error:
+            raise UserError(f'x.pth: {error}') from error
+    except UserError as error:
+        assert user_message(error) == 'x.pth: it has no state_dict'
+
+
 def test_run_tool_ends_a_user_error_in_one_line(capsys, monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     monkeypatch.delenv('RIDE_MM_DEBUG', raising=False)
