@@ -13,6 +13,7 @@ from mmengine.config import Config
 from ride_mm.utils.errors import UserError
 
 _NAMES = dict(inf=float('inf'), nan=float('nan'))
+_LARGEST = 2**20
 _NUMBERS = (int, float, complex)
 # What readers of a config look into.
 _DICTS = ('model', 'train_cfg', 'train_dataloader', 'val_dataloader',
@@ -35,6 +36,10 @@ def read_dumped_config(path: Union[str, Path]) -> Config:
             dicts of these.
     """
     path = Path(path)
+    # a file of predictions may name any path, also that of a device
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        raise UserError(f'{path}: expected the dumped config of a run, a file '
+                        f'of at most {_LARGEST:,} bytes')
     try:
         settings = _settings(path, path.read_text(encoding='utf-8'))
         return Config(settings)

@@ -59,6 +59,14 @@ def test_anything_else_is_refused(tmp_path, text, found):
     assert len(str(info.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize('name', ['/dev/zero', '.', 'absent', 'large'])
+def test_paths_that_are_no_config(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'large').write_bytes(b'#' * 2**21)
+    with pytest.raises(UserError, match=f'{name}: expected the dumped'):
+        read_dumped_config(name)
+
+
 def test_bytes_that_are_no_text(tmp_path):
     file = tmp_path / 'config.py'
     file.write_bytes(b'a = "\xff"')
