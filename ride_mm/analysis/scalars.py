@@ -86,13 +86,14 @@ def _read_records(path: Path) -> List[dict]:
 
 def _is_record(record: dict) -> bool:
     """Whether all that is read of a record are numbers."""
-    steps = [record.get(key, 0) for key in ('epoch', 'iter')]
+    steps = [record[key] for key in ('epoch', 'iter', 'step') if key in record]
     figures = [
         value for key, value in record.items()
         if '/' in key or key.startswith('loss')
     ]
-    return all(type(step) is int for step in (record.get('step'), *steps)
-               ) and all(type(figure) in (int, float) for figure in figures)
+    return ('iter' in record or 'step' in record) and all(
+        type(step) is int for step in steps) and all(
+            type(figure) in (int, float) for figure in figures)
 
 
 def mean_losses(records: List[dict]) -> Dict[str, float]:

@@ -73,3 +73,23 @@ def test_a_broken_line_is_named(tmp_path):
     path.write_text('{"lr"\n' + path.read_text())
     with pytest.raises(UserError, match='scalars.json, line 1'):
         read_curves(tmp_path)
+
+
+@pytest.mark.parametrize('record', [
+    [1],
+    {'loss': 1.},
+    {'loss': 'low', 'iter': 1, 'epoch': 1},
+    {'loss': 1., 'iter': 1, 'epoch': 'one'},
+    {'long_tail/overall': None, 'step': 1},
+])  # yapf: disable
+def test_a_record_of_something_else_is_named(tmp_path, record):
+    write(tmp_path, '20260101_000000', step(1, 10, loss=3.), record)
+    with pytest.raises(UserError, match='scalars.json, line 2: expected'):
+        read_curves(tmp_path)
+
+
+def test_a_line_that_is_no_text_is_named(tmp_path):
+    path = write(tmp_path, '20260101_000000', step(1, 10, loss=3.))
+    path.write_bytes(b'\xff\n' + path.read_bytes())
+    with pytest.raises(UserError, match='scalars.json, line 1'):
+        read_curves(tmp_path)
