@@ -14,6 +14,8 @@ default_hooks = dict(
     schedule=dict(type='ScheduleHook'),
     # ends a run whose loss or gradient is infinite or NaN
     non_finite=dict(type='NonFiniteHook'),
+    # saves the last whole epoch when SIGTERM or SIGUSR1 comes
+    stop_signal=dict(type='StopSignalHook'),
     # says when a resumed run takes another number of images a step
     total_batch=dict(type='TotalBatchHook'),
     visualization=dict(type='VisualizationHook', enable=False),

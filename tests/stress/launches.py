@@ -1,5 +1,6 @@
 """Short trainings as a user starts them, for the scripts of this folder."""
 import os
+import random
 import re
 import socket
 import subprocess
@@ -49,9 +50,15 @@ def write_config(folder: Path, cache: bool = False) -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+    """A port that no outgoing connection is given by chance."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(('127.0.0.1', port))
+                return port
+            except OSError:
+                continue
 
 
 class Launch:

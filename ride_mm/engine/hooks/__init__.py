@@ -6,11 +6,13 @@ from .non_finite_hook import NonFiniteHook
 from .router_cache_hook import RouterCacheHook
 from .sampler_seed_hook import DistSamplerSeedHook
 from .schedule_hook import ScheduleHook
+from .stop_signal_hook import StopSignalHook
 from .total_batch_hook import TotalBatchHook
 from .two_stage_hook import TwoStageHook
 
 __all__ = [
     'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
     'DistSamplerSeedHook', 'NewClassifiersHook', 'NonFiniteHook',
-    'RouterCacheHook', 'ScheduleHook', 'TotalBatchHook', 'TwoStageHook'
+    'RouterCacheHook', 'ScheduleHook', 'StopSignalHook', 'TotalBatchHook',
+    'TwoStageHook'
 ]

@@ -1,0 +1,193 @@
+import copy
+import os
+import os.path as osp
+import signal
+import sys
+import threading
+import time
+import weakref
+from typing import Callable, List, Optional
+from unittest import mock
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner, save_checkpoint
+from mmpretrain.registry import HOOKS
+
+from ride_mm.utils.atomic_backend import AtomicLocalBackend
+from ..buffers import synchronize_buffers
+
+SIGNALS = [
+    getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1')
+    if hasattr(signal, name)
+]
+# Long enough for rank 0 to save; torchrun and Slurm wait for 30 s.
+_RANK_DELAY = 10
+
+
+class _SignalThread:
+    """Calls a function when a signal comes, even while the main thread waits
+    for a GPU or for another process and could not. One is active at a time.
+
+    Args:
+        function (callable): Called with the number of the signal.
+    """
+    active: Optional['_SignalThread'] = None
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._function = function
+
+    def start(self) -> None:
+        # of a training that an error has ended
+        self.stop_active()
+        self._handlers = {
+            number: signal.signal(number, lambda *_: None)
+            for number in SIGNALS
+        }
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        threading.Thread(target=self._wait, daemon=True).start()
+        _SignalThread.active = self
+
+    @classmethod
+    def stop_active(cls) -> None:
+        self, cls.active = cls.active, None
+        if self is not None:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            os.write(self._write, b'\0')
+
+    @classmethod
+    def before_fork(cls) -> None:
+        if cls.active is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    @classmethod
+    def after_fork_in_parent(cls) -> None:
+        if cls.active is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    @classmethod
+    def after_fork_in_child(cls) -> None:
+        """A child, such as a worker of a loader, ends by signals as usual,
+        and does not tell its parent of them."""
+        if cls.active is not None:
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            cls.active = None
+
+    def _wait(self) -> None:
+        number = -1
+        while number:
+            number = os.read(self._read, 1)[0]
+            if number in SIGNALS:
+                self._function(number)
+        os.close(self._read)
+        os.close(self._write)
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(
+        before=_SignalThread.before_fork,
+        after_in_parent=_SignalThread.after_fork_in_parent,
+        after_in_child=_SignalThread.after_fork_in_child)
+
+
+@HOOKS.register_module()
+class StopSignalHook(Hook):
+    """Saves a checkpoint and ends when SIGTERM or SIGUSR1 comes, as they do
+    from Slurm, Kubernetes and torchrun before a process is killed.
+
+    After each epoch that no checkpoint is saved of, what would be saved is
+    kept in memory. The signal writes it: the run resumes after the last whole
+    epoch, to the last bit, wherever it was interrupted. The exit code is 128
+    and the number of the signal, 143 or 138 on Linux.
+    """
+
+    # After CheckpointHook.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._kept: Optional[dict] = None
+        self._path: Optional[str] = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Wait for signals; only a main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            runner = weakref.ref(runner)
+            _SignalThread(lambda number: self._end(runner(), number)).start()
+
+    def after_train(self, runner: Runner) -> None:
+        """Wait no more."""
+        if threading.current_thread() is threading.main_thread():
+            _SignalThread.stop_active()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Keep what a signal will save."""
+        hook = _checkpoint_hook(runner)
+        if hook is None or not runner.train_loop.max_epochs:
+            return
+        name = hook.filename_tmpl.format(runner.epoch + 1)
+        path = osp.join(str(hook.out_dir), name)
+        if getattr(hook, 'last_ckpt', None) == path:
+            self._kept = self._path = None
+            return
+        synchronize_buffers(runner)
+        if is_main_process():
+            self._kept = _checkpoint_of(runner, hook)
+            self._path = path
+
+    def _end(self, runner: Runner, number: int) -> None:
+        name = signal.Signals(number).name
+        if is_main_process():
+            self._save(runner, name)
+        else:
+            # what other processes leave behind is no news
+            sys.stderr = open(os.devnull, 'w')
+            time.sleep(_RANK_DELAY)
+        for handler in runner.logger.handlers:
+            handler.flush()
+        os._exit(128 + number)
+
+    def _save(self, runner: Runner, name: str) -> None:
+        if self._kept is None:
+            last = runner.message_hub.runtime_info.get('last_ckpt')
+            runner.logger.warning(
+                f'{name}: training ends. ' +
+                (f'{last} is there: go on with --resume.'
+                 if last else 'No epoch is over: nothing is saved.'))
+            return
+        save_checkpoint(self._kept, self._path)
+        AtomicLocalBackend().put_text(
+            self._path, osp.join(runner.work_dir, 'last_checkpoint'))
+        runner.logger.warning(f'{name}: training ends, {self._path} is saved. '
+                              'Go on with --resume.')
+
+
+def _checkpoint_hook(runner: Runner) -> Optional[CheckpointHook]:
+    return next((hook for hook in runner.hooks
+                 if isinstance(hook, CheckpointHook) and hook.by_epoch), None)
+
+
+def _checkpoint_of(runner: Runner, hook: CheckpointHook) -> dict:
+    """What the hook would save now, of one's own memory."""
+    saved: List[dict] = []
+    with mock.patch('mmengine.runner.runner.save_checkpoint',
+                    lambda checkpoint, *args, **kwargs: saved.append(
+                        checkpoint)):  # yapf: disable
+        runner.save_checkpoint(
+            str(hook.out_dir),
+            hook.filename_tmpl.format(runner.epoch + 1),
+            save_optimizer=hook.save_optimizer,
+            save_param_scheduler=hook.save_param_scheduler,
+            meta=dict(epoch=runner.epoch + 1, iter=runner.iter),
+            by_epoch=True)
+    checkpoint = copy.deepcopy(saved[0])
+    kept = checkpoint['message_hub']['runtime_info']
+    if hook.max_keep_ckpts > 0:
+        kept['keep_ckpt_ids'] = [*hook.keep_ckpt_ids, runner.epoch + 1]
+    return checkpoint

@@ -1,0 +1,102 @@
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import Process
+
+import pytest
+from conftest import ROOT
+from mmengine.hooks import Hook
+from runs import STAGE_1, assert_same_state, build_runner, digits_config, train
+
+from ride_mm.engine.hooks.stop_signal_hook import SIGNALS, _SignalThread
+from ride_mm.utils.checkpoint import load_checkpoint_file
+
+SCRIPT = '''
+import os, signal, sys
+from pathlib import Path
+from mmengine.hooks import Hook
+from runs import build_runner, digits_config
+import ride_mm
+
+class Send(Hook):
+    def after_train_iter(self, runner, batch_idx, **kwargs):
+        if (runner.epoch, batch_idx) == (int(sys.argv[3]), 1):
+            os.kill(os.getpid(), int(sys.argv[4]))
+            while True:  # as one that waits for another process
+                pass
+
+cfg = digits_config(Path(sys.argv[1]), sys.argv[2],
+                    **{'default_hooks.checkpoint.interval': 10})
+runner = build_runner(cfg)
+runner.register_hook(Send())
+runner.train()
+'''
+
+
+def state(work_dir, name):
+    checkpoint = load_checkpoint_file(str(work_dir / name))
+    return {
+        key: checkpoint[key]
+        for key in ('state_dict', 'optimizer', 'param_schedulers')
+    }
+
+
+@pytest.mark.parametrize('epoch, number', [(0, signal.SIGTERM),
+                                           (2, signal.SIGUSR1),
+                                           (STAGE_1 + 1, signal.SIGTERM)])
+def test_saves_the_last_whole_epoch(tmp_path, epoch, number):
+    path = os.pathsep.join([str(ROOT), str(ROOT / 'tests/test_engine')])
+    done = subprocess.run(
+        [sys.executable, '-c', SCRIPT,
+         str(ROOT), str(tmp_path / 'run'), str(epoch), str(int(number))],
+        env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=300)  # yapf: disable
+    assert done.returncode == 128 + number, done.stderr
+    assert 'Traceback' not in done.stderr
+    cfg = digits_config(ROOT, tmp_path / 'run',
+                        **{'default_hooks.checkpoint.interval': 10})
+    files = {path.name for path in (tmp_path / 'run').glob('*.pth')}
+    assert (f'epoch_{epoch}.pth' in files) == (epoch > 0)
+    if epoch == 0:
+        assert not files
+        return
+    cfg.resume = True
+    runner = train(cfg)
+    assert runner.iter == runner.max_iters
+    cfg.work_dir, cfg.resume = str(tmp_path / 'whole'), False
+    train(cfg)
+    assert_same_state(
+        state(tmp_path / 'whole', 'epoch_5.pth'),
+        state(tmp_path / 'run', 'epoch_5.pth'))
+
+
+def test_handlers_come_back(tmp_path):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    seen = []
+
+    class Look(Hook):
+
+        def before_train_epoch(self, runner):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+        def after_train_epoch(self, runner):
+            raise ZeroDivisionError
+
+    cfg = digits_config(ROOT, tmp_path)
+    for _ in range(2):
+        # an error leaves the handlers to the next training
+        runner = build_runner(cfg)
+        runner.register_hook(Look())
+        with pytest.raises(ZeroDivisionError):
+            runner.train()
+    assert seen[0] not in before
+    worker = Process(target=signal.pause)
+    worker.start()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == -signal.SIGTERM
+    _SignalThread.stop_active()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
