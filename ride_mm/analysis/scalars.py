@@ -93,7 +93,8 @@ def _is_record(record: dict) -> bool:
     ]
     return ('iter' in record or 'step' in record) and all(
         type(step) is int for step in steps) and all(
-            type(figure) in (int, float) for figure in figures)
+            # a metric may give a list, by class
+            type(figure) in (int, float, list) for figure in figures)
 
 
 def mean_losses(records: List[dict]) -> Dict[str, float]:

@@ -385,8 +385,8 @@ class _Run:
     def means(self, content: dict) -> None:
         """Set what the newest checkpoint holds, where it is a whole file."""
         self.meant, meta = content, content.get('meta')
-        self.meant_epoch = meta.get('epoch') if isinstance(
-            meta, dict) else None
+        epoch = meta.get('epoch') if isinstance(meta, dict) else None
+        self.meant_epoch = epoch if type(epoch) is int else None
 
     def test(self) -> None:
         """Load the newest checkpoint as ``tools/test.py`` does."""
