@@ -188,7 +188,10 @@ def read_class_counts(path: str,
         _, labels, _ = read_annotations(path, num_classes)
         return count_labels(labels, num_classes or max(labels) + 1)
 
-    counts = load(path)
+    try:
+        counts = load(path)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
     if isinstance(counts, dict):
         counts = counts.get('class_counts', counts.get('counts'))
     # bool is a subclass of int, and no count

@@ -151,6 +151,14 @@ def test_read_class_counts_bad_json(tmp_path, content):
         read_class_counts(str(path))
 
 
+@pytest.mark.parametrize('content', [b'[1, 2', b'\xff', b'[' * 99999])
+def test_read_class_counts_damaged_json(tmp_path, content):
+    path = tmp_path / 'counts.json'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='counts.json cannot be read'):
+        read_class_counts(str(path))
+
+
 def test_read_class_counts_list(tmp_path):
     path = tmp_path / 'train.txt'
     path.write_text('a.jpg 0\nb.jpg 2\nc.jpg 2\n')
