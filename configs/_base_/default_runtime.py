@@ -12,6 +12,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # shows the schedule, and says what of it a run never comes to
     schedule=dict(type='ScheduleHook'),
+    # tries before the first step what would fail at the first validation
+    validation_check=dict(type='ValidationCheckHook'),
     # ends a run whose loss or gradient is infinite or NaN
     non_finite=dict(type='NonFiniteHook'),
     # saves the last whole epoch when SIGTERM or SIGUSR1 comes

@@ -4,6 +4,7 @@ import copy
 import os
 import os.path as osp
 import re
+import sys
 from pathlib import Path
 from typing import List, Optional, Type
 
@@ -17,6 +18,7 @@ from mmengine.runner import Runner
 
 from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, nearest
+from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 from .config import add_cfg_options, find_hook, is_ride
 from .schedule_check import check_run
@@ -159,6 +161,12 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
         cfg.resume = is_used(cfg.work_dir)
         if cfg.resume:
             cfg.load_from = None
+        elif is_main_process():
+            print(
+                f'warning: --resume finds no checkpoint in {cfg.work_dir}: a '
+                f'new run begins.{_like(cfg.work_dir)}',
+                file=sys.stderr,
+                flush=True)
     elif resume is not None:
         cfg.resume, cfg.load_from = True, resume
     elif is_main_process() and not cfg.get('resume') and is_used(cfg.work_dir):
@@ -168,6 +176,16 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     if cfg.get('load_from') is not None:
         check_checkpoint_path(cfg.load_from,
                               '--resume ' if resume else 'load_from=')
+
+
+def _like(work_dir: str) -> str:
+    """A hint at a folder beside a work_dir that holds checkpoints."""
+    path = Path(work_dir).absolute()
+    used = [
+        folder.name for folder in path.parent.glob('*')
+        if folder.is_dir() and is_used(str(folder))
+    ]
+    return nearest(path.name, used)
 
 
 def check_checkpoint_path(path: str, source: str = '') -> None:
@@ -341,11 +359,14 @@ def train(cfg: Config) -> None:
             has none.
 
     Raises:
-        UserError: If a stage cannot be trained.
+        UserError: If a stage cannot be trained, or another process trains
+            in the work_dir.
     """
     if find_hook(cfg, 'ScheduleHook') is None:
         cfg.setdefault('default_hooks', {})
         cfg.default_hooks.schedule = dict(type='mmpretrain.ScheduleHook')
+    if is_main_process():
+        lock_work_dir(cfg.work_dir)
     runner = build_runner(cfg)
     if isinstance(runner, Runner):
         # before MMEngine builds schedulers for a stage without steps

@@ -2,6 +2,7 @@
 import errno
 import os
 import re
+import signal
 import sys
 import time
 from difflib import get_close_matches
@@ -69,7 +70,8 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run a command line tool; end a :class:`UserError` as one line, and so
     what the system says of a file.
 
-    The line goes to stderr and the exit status is 2. Other exceptions keep
+    The line goes to stderr and the exit status is 2; Ctrl-C ends in a line
+    as well, with 130. Other exceptions keep
     their trace; ``RIDE_MM_DEBUG=1`` shows it for these as well.
 
     Args:
@@ -90,3 +92,7 @@ def run_tool(main: Callable[[], None]) -> None:
             message = f'{error.filename or "a file"}: {error.strerror}'
         print(f'error: {message}', file=sys.stderr, flush=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if int(os.environ.get('RANK', 0)) == 0:
+            print('interrupted', file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGINT)

@@ -325,3 +325,14 @@ def test_all_experts():
     with pytest.raises(UserError, match='found "ImageClassifier"'):
         launch.enable_all_experts(
             Config(dict(model=dict(type='ImageClassifier'))))
+
+
+def test_resume_of_a_mistyped_folder(tmp_path, capsys):
+    (tmp_path / 'ride_seed0').mkdir()
+    (tmp_path / 'ride_seed0' / 'epoch_1.pth').touch()
+    cfg = Config(dict(work_dir=str(tmp_path / 'ride_sed0')))
+    launch.set_resume(cfg, 'auto')
+    assert cfg.resume is False
+    warning = capsys.readouterr().err
+    assert 'finds no checkpoint' in warning and warning.count('\n') == 1
+    assert "mean 'ride_seed0'?" in warning

@@ -276,3 +276,54 @@ def test_loss_scale_is_kept():
         loss_scale=dict(init_scale=512.),
         dtype='bfloat16',
         optimizer=dict(type='Adam'))
+
+
+def test_validation_that_a_kill_swallowed(root, tmp_path, monkeypatch):
+    """The best is that of a run without a break."""
+    options = {
+        'train_cfg.val_interval': 1,
+        'default_hooks.checkpoint.save_best': 'long_tail/overall'
+    }
+    cfg = digits_config(root, tmp_path / 'whole', **options)
+    whole = train(cfg)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    cfg.work_dir = str(tmp_path / 'killed')
+    runner = build_runner(cfg)
+    validate = runner.val_loop.run
+
+    def run():
+        if runner.epoch == STAGE_1:
+            raise KeyboardInterrupt
+        return validate()
+
+    monkeypatch.setattr(runner.val_loop, 'run', run)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    cfg.resume = True
+    resumed = build_runner(cfg)
+    epochs = []
+    validate_again = resumed.val_loop.run
+    monkeypatch.setattr(
+        resumed.val_loop, 'run', lambda:
+        (epochs.append(resumed.epoch), validate_again()))
+    resumed.train()
+    assert epochs == [STAGE_1, STAGE_1 + 1, STAGE_1 + STAGE_2]
+    names = {path.name for path in (tmp_path / 'whole').glob('*.pth')}
+    assert names == {path.name for path in (tmp_path / 'killed').glob('*.pth')}
+    assert (whole.message_hub.get_info('best_score') ==
+            resumed.message_hub.get_info('best_score'))
+    # that of the last epoch is there
+    cfg.work_dir, epochs[:] = str(tmp_path / 'killed'), []
+    resumed = build_runner(cfg)
+    monkeypatch.setattr(resumed.val_loop, 'run', killed)
+    resumed.train()
+
+
+def test_early_stopping_would_skip_stage_2(root, tmp_path):
+    stop = dict(
+        type='EarlyStoppingHook', monitor='long_tail/overall', rule='greater')
+    with pytest.raises(UserError, match='--stage experts'):
+        train(digits_config(root, tmp_path, custom_hooks=[stop]))

@@ -9,10 +9,11 @@ from .schedule_hook import ScheduleHook
 from .stop_signal_hook import StopSignalHook
 from .total_batch_hook import TotalBatchHook
 from .two_stage_hook import TwoStageHook
+from .validation_check_hook import ValidationCheckHook
 
 __all__ = [
     'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
     'DistSamplerSeedHook', 'NewClassifiersHook', 'NonFiniteHook',
     'RouterCacheHook', 'ScheduleHook', 'StopSignalHook', 'TotalBatchHook',
-    'TwoStageHook'
+    'TwoStageHook', 'ValidationCheckHook'
 ]

@@ -7,6 +7,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MessageHub
+from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.atomic_backend import remove_leftovers, write_file
@@ -17,6 +18,22 @@ from ..config import find_hook
 
 # What a checkpoint says is removed once it and the pointer are on the disk.
 _OUTDATED = 'outdated_ckpts'
+
+
+# The file that tells which epoch was validated last.
+_VALIDATED = '.validated'
+
+
+def _last_validated(runner) -> int:
+    """The epoch, the same on all ranks; 0 if none is known."""
+    answer = [0]
+    path = osp.join(runner.work_dir, _VALIDATED)
+    if is_main_process() and osp.isfile(path):
+        with open(path) as file:
+            text = file.read().strip()
+        answer[0] = int(text) if text.isdigit() else 0
+    broadcast_object_list(answer)
+    return answer[0]
 
 
 class _RemovalsLast:
@@ -222,6 +239,33 @@ class CheckpointHook(MMEngineCheckpointHook):
                 for path in remove_leftovers(folder):
                     runner.logger.info(f'Removed {path}, which a process that '
                                        'was killed left unfinished.')
+
+        self._make_up_validation(runner)
+
+    def _make_up_validation(self, runner) -> None:
+        """Validate what is resumed, if a kill came before that was done."""
+        loop = runner.train_loop
+        if (runner._resume and runner.val_loop is not None and self.by_epoch
+                and runner.epoch >= max(1, loop.val_begin)
+                and (runner.epoch % loop.val_interval == 0
+                     or runner.epoch == loop.max_epochs)
+                and _last_validated(runner) < runner.epoch):
+            runner.logger.info(f'Epoch {runner.epoch} was not validated before'
+                               ' the run was interrupted.')
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner, metrics) -> None:
+        """Save the best, and note that this epoch is validated.
+
+        Args:
+            runner (Runner): The runner of the training process.
+            metrics (dict): What the evaluators have found.
+        """
+        super().after_val_epoch(runner, metrics)
+        if (self.by_epoch and isinstance(runner._train_loop, BaseLoop)
+                and is_main_process()):
+            write_file(
+                osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def is_last_train_epoch(self, runner) -> bool:
         """Whether a stage ends here, which is saved with `save_last`.

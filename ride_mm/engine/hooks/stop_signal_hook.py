@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner, save_checkpoint
 from mmpretrain.registry import HOOKS
 
-from ride_mm.utils.atomic_backend import AtomicLocalBackend
+from ride_mm.utils.atomic_backend import write_file
 from ..buffers import synchronize_buffers
 
 SIGNALS = [
@@ -162,8 +162,7 @@ class StopSignalHook(Hook):
                  if last else 'No epoch is over: nothing is saved.'))
             return
         save_checkpoint(self._kept, self._path)
-        AtomicLocalBackend().put_text(
-            self._path, osp.join(runner.work_dir, 'last_checkpoint'))
+        write_file(osp.join(runner.work_dir, 'last_checkpoint'), self._path)
         runner.logger.warning(f'{name}: training ends, {self._path} is saved. '
                               'Go on with --resume.')
 

@@ -1,0 +1,104 @@
+import random
+from contextlib import contextmanager
+from typing import Iterator, List, Set
+
+import numpy as np
+import torch
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from mmpretrain.structures import DataSample
+
+from ride_mm.utils.errors import UserError, nearest
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Draw random numbers without others being drawn later."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+@HOOKS.register_module()
+class ValidationCheckHook(Hook):
+    """Tries before the first step what would fail at the first validation.
+
+    The first validation image goes through the model, and its prediction,
+    once for every class, through the metrics: an image that cannot be read,
+    ``topk`` above the number of classes and a ``save_best`` that no metric
+    has end the training here. Nothing of it is kept.
+    """
+
+    # After the hooks that prepare the model.
+    priority = 'LOW'
+
+    def before_train(self, runner: Runner) -> None:
+        """Try.
+
+        Raises:
+            UserError: If the validation would fail.
+        """
+        if runner.val_loop is None:
+            return
+        with _random_state_kept():
+            samples = self._predict(runner)
+            keys = self._evaluate(runner, samples)
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and hook.save_best:
+                _check_keys(hook.key_indicators, keys)
+
+    @staticmethod
+    @torch.no_grad()
+    def _predict(runner: Runner) -> List[dict]:
+        """The first image's prediction, as one of each class."""
+        loader = runner.val_dataloader
+        if len(loader.dataset) == 0:
+            raise UserError('val_dataloader.dataset has no image')
+        try:
+            batch = loader.collate_fn([loader.dataset[0]])
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                'the first image of val_dataloader.dataset cannot be read: '
+                f'{type(error).__name__}: {error}') from error
+        training = runner.model.training
+        runner.model.eval()
+        sample, = runner.model.val_step(batch)
+        runner.model.train(training)
+        classes = loader.dataset.metainfo.get('classes') or [0]
+        if not isinstance(sample, DataSample):
+            return [sample]
+        return [
+            sample.clone().set_gt_label(label).to_dict()
+            for label in range(len(classes))
+        ]
+
+    @staticmethod
+    def _evaluate(runner: Runner, samples: List[dict]) -> Set[str]:
+        """Names of what the metrics find."""
+        keys: Set[str] = set()
+        for i, metric in enumerate(runner.val_loop.evaluator.metrics):
+            if isinstance(metric, DumpResults):
+                continue
+            try:
+                metric.process(None, samples)
+                keys.update(metric.evaluate(len(samples)))
+            except Exception as error:
+                raise UserError(f'val_evaluator.{i}, {type(metric).__name__}, '
+                                f'would fail at the first validation: {error}'
+                                ) from error
+        return keys
+
+
+def _check_keys(wanted: List[str], keys: Set[str]) -> None:
+    for key in wanted:
+        if key != 'auto' and key not in keys:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={key!r} is no figure of '
+                f'val_evaluator.{nearest(key, keys)} There are '
+                f'{", ".join(sorted(keys))}.')

@@ -1,0 +1,49 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.lock import lock_work_dir
+
+HOLD = '''
+import sys, time
+from ride_mm.utils.lock import lock_work_dir
+lock_work_dir(sys.argv[1])
+print('locked', flush=True)
+time.sleep(300)
+'''
+
+
+def test_one_process_at_a_time(root, tmp_path):
+    work_dir = str(tmp_path / 'run')
+    other = subprocess.Popen([sys.executable, '-c', HOLD, work_dir],
+                             cwd=root,
+                             stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b'locked\n'
+        with pytest.raises(UserError) as error:
+            lock_work_dir(work_dir)
+        assert re.search(rf'in use by process {other.pid} on .* since 20',
+                         str(error.value))
+    finally:
+        other.kill()
+        other.wait()
+    # nothing is left by what was killed; the same process may come again
+    lock_work_dir(work_dir)
+    lock_work_dir(work_dir)
+    assert f'process {os.getpid()} ' in (tmp_path / 'run/.lock').read_text()
+
+
+def test_interrupted_in_a_line(capsys):
+
+    def main():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == 'interrupted\n'
