@@ -4,7 +4,7 @@ _base_ = './ride_r50_imagenet_lt.py'
 
 model = dict(
     teacher=dict(
-        config='configs/ride_r50_imagenet_lt_teacher.py',
+        config='ride_mm::ride_r50_imagenet_lt_teacher.py',
         checkpoint='work_dirs/ride_r50_imagenet_lt_teacher/epoch_100.pth',
         loss=dict(type='DistillationLoss', temperature=1.5),
         multiply_losses=True))

@@ -8,7 +8,8 @@ import mmpretrain
 from mmengine.utils import digit_version
 
 from .utils import (install_atomic_backend, install_checkpoint_loader,
-                    install_hook_removal)
+                    install_config_names, install_hook_removal,
+                    register_models)
 from .version import __version__
 
 _SUPPORTED = (
@@ -32,6 +33,9 @@ with warnings.catch_warnings():
 install_checkpoint_loader()
 install_atomic_backend()
 install_hook_removal()
+# `ride_mm::NAME.py` in _base_, and `get_model(NAME)`.
+install_config_names()
+register_models()
 
 from .datasets import *  # noqa: E402,F401,F403
 from .engine import *  # noqa: E402,F401,F403

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ride_mm.engine import launch
 from ride_mm.engine.config import HOOK_NAMES, load_config
+from ride_mm.utils.names import config_file
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT)) for folder in ('configs', 'configs/baselines')
@@ -400,8 +401,9 @@ def test_configs_of_the_recipes(root, tmp_path, block):
 def test_a_student_and_its_teacher(root, name):
     student = Config.fromfile(root / name)
     options = student.model.teacher
-    assert options.config == name.replace('_distill', '_teacher')
-    teacher = Config.fromfile(root / options.config)
+    assert options.config == (
+        name.replace('configs/', 'ride_mm::').replace('_distill', '_teacher'))
+    teacher = Config.fromfile(config_file(options.config))
     stem = name.split('/')[-1].replace('_distill.py', '')
     assert options.checkpoint == (
         f'work_dirs/{stem}_teacher/epoch_{teacher.train_cfg.max_epochs}.pth')

@@ -50,6 +50,14 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     except (OSError, SyntaxError) as error:
         raise UserError(f'{path} cannot be read as a config: '
                         f'{error}') from error
+    except ModuleNotFoundError as error:
+        if error.name != 'pkg_resources':
+            raise
+        raise UserError(
+            f"{path}: MMEngine finds the configs of other packages, as in "
+            "_base_='mmpretrain::...', by pkg_resources, which setuptools "
+            "has no longer. Install setuptools below 82: pip install "
+            "'setuptools<82'") from error
     except (AttributeError, KeyError) as error:
         raise _old_config_error(path, error) or error
     if options:

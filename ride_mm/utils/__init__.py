@@ -3,9 +3,11 @@ from .checkpoint import (CheckpointError, install_checkpoint_loader,
                          load_checkpoint_file)
 from .errors import UserError
 from .hook_removal import install_hook_removal
+from .names import install_config_names, register_models
 
 __all__ = [
     'AtomicLocalBackend', 'CheckpointError', 'UserError',
     'install_atomic_backend', 'install_checkpoint_loader',
-    'install_hook_removal', 'load_checkpoint_file'
+    'install_config_names', 'install_hook_removal', 'load_checkpoint_file',
+    'register_models'
 ]

@@ -116,6 +116,32 @@ def test_editable_install(project, tmp_path):
     assert (project / 'ride_mm' / '.mim' / 'tools' / 'train.py').is_file()
 
 
+def test_names_of_an_installed_package(project, tmp_path):
+    """From the layout of a wheel, elsewhere, without pkg_resources."""
+    site = tmp_path / 'site-packages'
+    site.mkdir()
+    setup = runpy.run_path(str(project / 'setup.py'))
+    setup['copy_mim'](project / 'ride_mm')
+    shutil.move(project / 'ride_mm', site)
+    (tmp_path / 'child.py').write_text(
+        "_base_ = 'ride_mm::baselines/ce_r32_cifar100_lt.py'\n")
+    found = run(
+        tmp_path, """
+import sys
+sys.modules['pkg_resources'] = None
+import ride_mm
+from mmengine.config import Config
+from mmpretrain import get_model
+print(ride_mm.__file__)
+print(Config.fromfile('child.py').model.type)
+print(type(get_model('ride_r32_digits_lt')).__name__)
+""", PYTHONPATH=str(site)).split()
+    assert found == [
+        str(site / 'ride_mm' / '__init__.py'), 'RIDEClassifier',
+        'RIDEClassifier'
+    ]
+
+
 def test_model_index(root):
     """Every config that it lists exists, and the other way round."""
     with open(root / 'model-index.yml') as file:

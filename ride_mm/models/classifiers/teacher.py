@@ -9,6 +9,7 @@ from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.names import config_file
 
 
 def _describe(preprocessor) -> dict:
@@ -34,7 +35,8 @@ class Teacher:
     initialization, and a distributed wrapper does not see it.
 
     Args:
-        config (str | dict): Config file of the teacher, or its ``model``.
+        config (str | dict): Config file of the teacher, ``ride_mm::NAME.py``
+            or its ``model``.
         checkpoint (str): Its weights.
         student (BaseClassifier): Who is to learn from it.
 
@@ -45,6 +47,8 @@ class Teacher:
 
     def __init__(self, config: Union[str, dict], checkpoint: str,
                  student: BaseClassifier) -> None:
+        if isinstance(config, str):
+            config = config_file(config)
         for key, path in dict(config=config, checkpoint=checkpoint).items():
             if isinstance(path,
                           str) and not (Path(path).is_file() or '://' in path):

@@ -1,0 +1,98 @@
+"""Names of configs and models, as users of OpenMMLab try them."""
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmpretrain import (ImageClassificationInferencer, get_model,
+                        inference_model, list_models)
+
+from ride_mm.engine.config import load_config
+from ride_mm.utils.errors import UserError
+from ride_mm.utils.names import config_file, register_models
+
+
+@pytest.fixture
+def child(tmp_path):
+    """A function that writes a config that inherits, and returns its path."""
+
+    def write(base):
+        path = tmp_path / 'child.py'
+        path.write_text(f'_base_ = {base!r}\n'
+                        'pipeline = _base_.test_pipeline\n')
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize('name', [
+    'ride_r50_imagenet_lt.py', 'ride_r50_imagenet_lt',
+    'baselines/crt_r32_cifar100_lt.py'
+])
+def test_base_of_another_folder(child, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    found = load_config(child(f'ride_mm::{name}'))
+    path = ROOT / 'configs' / name
+    expected = load_config(str(path.with_suffix('.py')))
+    assert found.model == expected.model
+    assert found.train_dataloader == expected.train_dataloader
+    # Variables of the base keep the scope of the config, MMPretrain's.
+    assert '_scope_' not in str(found)
+    assert found.pipeline == expected.test_pipeline
+
+
+def test_several_bases(child):
+    cfg = Config.fromfile(
+        child([
+            'ride_mm::_base_/models/ride_r32.py',
+            'ride_mm::_base_/datasets/cifar10_lt.py'
+        ]))
+    assert cfg.model.type == 'RIDEClassifier'
+    assert cfg.train_dataloader.dataset.type == 'CIFAR10LT'
+
+
+def test_a_mistyped_base(child):
+    with pytest.raises(UserError, match='no such config') as info:
+        load_config(child('ride_mm::ride_r50_imagenet_l.py'))
+    assert "mean 'ride_mm::ride_r50_imagenet_lt.py'" in str(info.value)
+    assert '\n' not in str(info.value)
+
+
+def test_a_base_of_mmpretrain_without_pkg_resources(child, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    with pytest.raises(UserError, match="pip install 'setuptools<82'"):
+        load_config(child('mmpretrain::resnet/resnet18_8xb16_cifar10.py'))
+
+
+def test_hub_of_mmengine(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    found = get_config('ride_mm::ride_r32_digits_lt.py')
+    expected = Config.fromfile(ROOT / 'configs/ride_r32_digits_lt.py')
+    assert found.model == expected.model
+    with pytest.raises(UserError, match='no such config'):
+        get_config('ride_mm::ride_r32_digits.py')
+    # There are no weights to download.
+    with pytest.raises(AssertionError, match='Weights'):
+        get_config('ride_mm::ride_r32_digits_lt.py', pretrained=True)
+    monkeypatch.undo()
+    assert get_config('mmpretrain::resnet/resnet18_8xb16_cifar10.py')
+
+
+def test_a_path_is_no_name():
+    assert config_file('configs/a.py') == 'configs/a.py'
+
+
+def test_models_by_name():
+    register_models()
+    names = list_models('*ride*', task='Image Classification')
+    assert 'ride_r50_inaturalist2018_distill' in names
+    assert 'resnet50_8xb32_in1k' in list_models('resnet50*')
+    model = get_model('ride_r32_cifar100_lt', num_experts=2)
+    assert len(model.neck.experts) == 2
+    inferencer = ImageClassificationInferencer(
+        'ride_r32_digits_lt', pretrained=False)
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert 0 <= inferencer(image)[0]['pred_label'] < 10
+    assert inference_model(inferencer.model, image)['pred_score'] > 0
