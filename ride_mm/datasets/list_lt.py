@@ -1,21 +1,24 @@
+import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.fileio import (LocalBackend, exists, get_file_backend, isdir,
                              join_path)
+from mmengine.logging import print_log
 from mmengine.utils import is_abs
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
-from mmpretrain.datasets.custom import find_folders, get_samples
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError, nearest
+from ride_mm.utils.rank import is_main_process
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
 from .class_counts import (check_class_counts, count_labels, name_some,
                            read_class_counts)
+from .folders import EXTENSIONS, Folder, number_classes, read_folder
 
 
 @DATASETS.register_module()
@@ -43,7 +46,13 @@ class LongTailList(CachedLabels, CustomDataset):
             class: K counts, a JSON file of them, the training list, or the
             training folder. Defaults to None, which means that this is the
             training set and is counted.
-        **kwargs: Other options of :class:`mmpretrain.datasets.CustomDataset`.
+        extensions (Sequence[str]): How the names of images in folders end.
+            Other files are left out, with a warning. Defaults to those that
+            Pillow and OpenCV read.
+        **kwargs: Other options of :class:`mmpretrain.datasets.CustomDataset`,
+            such as ``classes``, the names of all classes in their order or a
+            file with one a line: a folder of a validation set may then lack
+            some of them.
 
     Raises:
         UserError: If a list, folder or image is missing.
@@ -56,6 +65,7 @@ class LongTailList(CachedLabels, CustomDataset):
                  ann_file: str = '',
                  num_classes: Optional[int] = None,
                  class_counts: Union[Sequence[int], str, None] = None,
+                 extensions: Sequence[str] = EXTENSIONS,
                  **kwargs) -> None:
         if isinstance(class_counts, str) and not is_abs(class_counts):
             class_counts = join_path(data_root, class_counts)
@@ -66,6 +76,7 @@ class LongTailList(CachedLabels, CustomDataset):
             data_prefix=data_prefix,
             ann_file=ann_file,
             with_label=True,
+            extensions=extensions,
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
@@ -98,7 +109,9 @@ class LongTailList(CachedLabels, CustomDataset):
         return paths, labels, counts
 
     def _load_folder(self) -> Tuple[List[str], List[int], List[int]]:
-        classes, samples = _scan_folder(self.img_prefix, self.is_valid_file)
+        folder = read_folder(self.img_prefix, self.is_valid_file)
+        warn_of(folder)
+        classes = number_classes(folder, self.CLASSES)
         num_classes = self._known_num_classes()
         if num_classes not in (None, len(classes)):
             raise UserError(
@@ -108,12 +121,13 @@ class LongTailList(CachedLabels, CustomDataset):
         if train_classes not in (None, classes):
             raise UserError(
                 self._describe_class_difference(classes, train_classes))
-        labels = [label for _, label in samples]
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = [numbers[name] for _, name in folder.samples]
         if counts is None:
             counts = count_labels(labels, len(classes))
         self._check_counts(counts, len(classes), classes)
         self._metainfo.setdefault('classes', tuple(classes))
-        return [path for path, _ in samples], labels, counts
+        return [path for path, _ in folder.samples], labels, counts
 
     def _known_num_classes(self) -> Optional[int]:
         if self.CLASSES is None or self.num_classes is None:
@@ -135,9 +149,10 @@ class LongTailList(CachedLabels, CustomDataset):
             return [int(count) for count in self.class_counts], None
         if not isdir(self.class_counts):
             return read_class_counts(self.class_counts, num_classes), None
-        classes, samples = _scan_folder(self.class_counts, self.is_valid_file)
-        labels = [label for _, label in samples]
-        return count_labels(labels, len(classes)), classes
+        folder = read_folder(self.class_counts, self.is_valid_file)
+        classes = number_classes(folder, self.CLASSES)
+        counts = Counter(name for _, name in folder.samples)
+        return [counts[name] for name in classes], classes
 
     def _check_counts(self,
                       counts: Sequence[int],
@@ -174,6 +189,8 @@ class LongTailList(CachedLabels, CustomDataset):
             text += f' missing {name_some(missing)};'
         if extra:
             text += f' not in the training folder {name_some(extra)};'
+        if missing and not extra:
+            text += ' with `classes`, the list of all of them, some may;'
         return text.rstrip(';')
 
     def _check_images(self, paths: Sequence[str],
@@ -219,18 +236,11 @@ def find_missing(root: str, paths: Sequence[str]) -> List[int]:
     return sorted(missing)
 
 
-def _scan_folder(root: str, is_valid_file) -> Tuple[List[str], List[tuple]]:
-    """List the classes, and the path and label of each image."""
-    if not isdir(root):
-        raise UserError(f'Folder not found: {root}')
-    classes, class_to_index = find_folders(root)
-    if not classes:
-        raise UserError(f'{root} has no sub-folder: expected one per class')
-    samples, _ = get_samples(root, class_to_index, is_valid_file)
-    if not samples:
-        raise UserError(f'{root}: no image in any of its '
-                        f'{len(classes)} sub-folders')
-    return classes, samples
+def warn_of(folder: Folder) -> None:
+    """Say what of a folder is left out, once a process group."""
+    if is_main_process():
+        for sentence in folder.left_out():
+            print_log(sentence, 'current', logging.WARNING)
 
 
 class _BenchmarkList(LongTailList):

@@ -85,12 +85,12 @@ class Launch:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=dict(
-                    os.environ,
-                    PYTHONPATH=os.pathsep.join(paths),
-                    OMP_NUM_THREADS='1',
-                    PORT=str(free_port()),
-                    **(environment or {})))
+                env={
+                    **os.environ, 'PYTHONPATH': os.pathsep.join(paths),
+                    'OMP_NUM_THREADS': '1',
+                    'PORT': str(free_port()),
+                    **(environment or {})
+                })
 
     def wait(self) -> int:
         return self.process.wait(_LIMIT_S)
@@ -103,7 +103,7 @@ class Launch:
     def error(self) -> str:
         """The exit code, and the first line that tells of an error."""
         lines = self.text.strip().splitlines() or ['no output']
-        told = [line for line in lines if re.search(r'(?i)error\b', line)]
+        told = [line for line in lines if re.match(r'\w*[eE]rror: ', line)]
         return f'{self.process.returncode}, {(told or lines[-1:])[0]}'
 
 

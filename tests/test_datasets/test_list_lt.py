@@ -398,3 +398,50 @@ def test_real_labels_follow_the_imagenet_names():
     assert [folders[name]
             for name in sorted(folders)] == [{i} for i in range(1000)]
     assert len(ImageNetLT.METAINFO['classes']) == 1000
+
+
+@pytest.fixture
+def messy(tmp_path):
+    """Two classes of images, and what is none."""
+    for name in ('train/cat/a.png', 'train/cat/b.webp', 'train/dog/c.JFIF',
+                 'train/dog/notes.txt', 'train/dog/noname', 'train/loose.png',
+                 'train/.ipynb_checkpoints/a.png', 'train/cat/.cache/a.png',
+                 'train/cat/.DS_Store', 'val/dog/d.png'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / 'train/cat/gone.png').symlink_to('nowhere.png')
+    return tmp_path
+
+
+def test_what_a_folder_leaves_out(messy, monkeypatch):
+    said = []
+    monkeypatch.setattr('ride_mm.datasets.list_lt.print_log',
+                        lambda text, *_: said.append(text))
+    dataset = LongTailList(data_root=str(messy), data_prefix='train')
+    assert dataset.CLASSES == ('cat', 'dog')
+    assert [os.path.basename(info['img_path']) for info in dataset
+            ] == ['a.png', 'b.webp', 'c.JFIF']
+    assert dataset.metainfo['class_counts'] == [2, 1]
+    text = '\n'.join(said)
+    for part in ('2 files are no images by their names (1 .txt, 1 no '
+                 'extension) and are left out: dog/noname, dog/notes.txt',
+                 '1 files lie outside of the class folders',
+                 '1 links lead nowhere and are left out: cat/gone.png',
+                 '2 folders are hidden', '.ipynb_checkpoints, cat/.cache'):
+        assert part in text
+    assert text.count('\n') == 3
+
+
+def test_a_validation_set_may_lack_a_class(messy):
+    options = dict(
+        data_root=str(messy), data_prefix='val', class_counts='train')
+    with pytest.raises(UserError, match='missing cat; with `classes`'):
+        LongTailList(**options)
+    dataset = LongTailList(classes=['cat', 'dog'], **options)
+    assert dataset.get_gt_labels().tolist() == [1]
+    assert dataset.metainfo['class_counts'] == [2, 1]
+    with pytest.raises(UserError, match='1 class folders that are not among '
+                       'the classes: dog'):
+        LongTailList(classes=['cat', 'cow'], data_root=str(messy),
+                     data_prefix='train')  # yapf: disable

@@ -1,0 +1,160 @@
+"""What a folder with one sub-folder per class holds."""
+import os
+import os.path as osp
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Callable, List, Optional, Sequence, Tuple
+
+from mmengine.fileio import LocalBackend, get_file_backend, isdir
+
+from ride_mm.utils.errors import UserError
+from .class_counts import name_some
+
+# What Pillow and OpenCV both read.
+EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.ppm', '.pgm', '.pnm',
+              '.bmp', '.dib', '.tif', '.tiff', '.webp', '.gif', '.avif',
+              '.jp2')
+_NAMED = 3
+
+
+@dataclass
+class Folder:
+    """The images of a folder, and what is none.
+
+    Attributes:
+        root (str): The folder.
+        classes (list[str]): Names of the sub-folders, in alphabetic order.
+        samples (list[tuple[str, str]]): Path below ``root``, and class, of
+            each image, ordered by class and path.
+        skipped (list[str]): Files that are no image by their name.
+        loose (list[str]): Files in ``root`` itself, which have no class.
+        broken (list[str]): Links that lead nowhere.
+        hidden (list[str]): Folders whose names begin with a dot.
+    """
+    root: str
+    classes: List[str] = field(default_factory=list)
+    samples: List[Tuple[str, str]] = field(default_factory=list)
+    skipped: List[str] = field(default_factory=list)
+    loose: List[str] = field(default_factory=list)
+    broken: List[str] = field(default_factory=list)
+    hidden: List[str] = field(default_factory=list)
+
+    def left_out(self) -> List[str]:
+        """Tell what is left out.
+
+        Returns:
+            list[str]: A sentence for each kind, none if nothing is.
+        """
+        kinds = Counter(osp.splitext(path)[1].lower() or 'no extension'
+                        for path in self.skipped)  # yapf: disable
+        by_kind = ', '.join(
+            f'{n} {kind}' for kind, n in sorted(
+                kinds.items(), key=lambda item: (-item[1], item[0])))
+        found = [
+            (self.skipped, f'files are no images by their names ({by_kind})'),
+            (self.loose, 'files lie outside of the class folders'),
+            (self.broken, 'links lead nowhere'),
+            (self.hidden, 'folders are hidden'),
+        ]
+        return [
+            f'{self.root}: {len(paths)} {text} and are left out: '
+            f'{", ".join(paths[:_NAMED])}{", ..." * (len(paths) > _NAMED)}'
+            for paths, text in found if paths
+        ]
+
+
+def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
+    """List the classes and the images of a folder.
+
+    Args:
+        root (str): The folder, on a disk or any storage of MMEngine.
+        is_image (callable): Tells by a file's name whether it is an image.
+
+    Returns:
+        Folder: What was found.
+
+    Raises:
+        UserError: If there is no such folder, or no class or image in it.
+    """
+    if not isdir(root):
+        raise UserError(f'Folder not found: {root}')
+    backend = get_file_backend(root, enable_singleton=True)
+    folder = Folder(root)
+    if isinstance(backend, LocalBackend):
+        _walk(folder, is_image)
+    else:
+        for path in backend.list_dir_or_file(root, recursive=True):
+            _add(folder, path, is_image)
+    folder.classes.sort()
+    folder.samples.sort(key=lambda sample: (sample[1], sample[0]))
+    if not folder.classes:
+        raise UserError(f'{root} has no sub-folder: expected one per class')
+    if not folder.samples:
+        raise UserError(' '.join([
+            f'{root}: no image in any of its {len(folder.classes)} '
+            'sub-folders.', *folder.left_out()
+        ]))
+    return folder
+
+
+def _walk(folder: Folder, is_image: Callable[[str], bool]) -> None:
+    for path, folders, files in os.walk(folder.root, followlinks=True):
+        inner = osp.relpath(path, folder.root)
+        inner = '' if inner == osp.curdir else inner.replace(os.sep, '/')
+        hidden = [name for name in folders if name.startswith('.')]
+        folder.hidden += [f'{inner}/{name}'.lstrip('/') for name in hidden]
+        folders[:] = sorted(set(folders) - set(hidden))
+        if not inner:
+            folder.classes += folders
+        for name in sorted(files):
+            if not name.startswith('.'):
+                full = osp.join(path, name)
+                name = f'{inner}/{name}'.lstrip('/')
+                if osp.exists(full):
+                    _add(folder, name, is_image)
+                else:
+                    folder.broken.append(name)
+
+
+def _add(folder: Folder, path: str, is_image: Callable[[str], bool]) -> None:
+    """Put a file, or a folder of other storage, where it belongs."""
+    name, _, inner = path.partition('/')
+    if inner and any(part.startswith('.') for part in path.split('/')[:-1]):
+        folder.hidden.append(path)
+    elif not inner and not osp.splitext(path)[1] and isdir(
+            osp.join(folder.root, path)):
+        folder.classes.append(path)
+    elif not inner:
+        folder.loose.append(path)
+    elif is_image(path):
+        folder.samples.append((path, name))
+    elif not isdir(osp.join(folder.root, path)):
+        folder.skipped.append(path)
+
+
+def number_classes(folder: Folder,
+                   classes: Optional[Sequence[str]]) -> List[str]:
+    """Say which class has which number.
+
+    Args:
+        folder (Folder): The folder.
+        classes (Sequence[str], optional): Names of all sub-folders in their
+            order, of which this folder may lack some, or other names for all
+            of its sub-folders. Defaults to None, which means those of the
+            folder.
+
+    Returns:
+        list[str]: Names of the sub-folders.
+
+    Raises:
+        UserError: If there is a sub-folder that is not among them.
+    """
+    if classes is None:
+        return folder.classes
+    extra = [name for name in folder.classes if name not in set(classes)]
+    if len(extra) == len(folder.classes) == len(classes):
+        return folder.classes
+    if extra:
+        raise UserError(f'{folder.root} has {len(extra)} class folders that '
+                        f'are not among the classes: {name_some(extra)}')
+    return list(classes)
