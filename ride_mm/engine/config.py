@@ -1,6 +1,5 @@
 """Reading a config together with the options of the command line."""
 import argparse
-import inspect
 import os
 import os.path as osp
 import sys
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Iterator, List, Optional, Tuple, Union
 
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
 
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import is_main_process
+from .config_check import TOP_LEVEL, check_config
 
 # How the training images of a data set are chosen.
 _PROFILE = ('imb_type', 'imb_factor', 'max_count')
@@ -24,8 +23,6 @@ HOOK_NAMES = dict(
     TwoStageHook='two_stage',
     RouterCacheHook='router_cache',
     NewClassifiersHook='new_classifiers')
-# What mmengine reads at the top level of a config.
-_RUNNER_KEYS = inspect.signature(Runner).parameters.keys()
 
 
 def load_config(path: str, options: Optional[dict] = None) -> Config:
@@ -42,7 +39,8 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
 
     Raises:
         UserError: If there is no such config, or none in the file, an option
-            cannot be merged or nothing would read it.
+            cannot be merged or nothing would read it, or
+            :func:`~ride_mm.engine.config_check.check_config` refuses it.
     """
     check_config_path(path)
     try:
@@ -60,12 +58,15 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
             "'setuptools<82'") from error
     except (AttributeError, KeyError) as error:
         raise _old_config_error(path, error) or error
+    hints = []
     if options:
         check_top_level(cfg, options)
         check_hook_options(cfg, options)
-        for hint in typo_hints(cfg, options):
-            warn(hint)
+        hints = typo_hints(cfg, options)
         merge_options(cfg, options, path)
+    check_config(cfg)
+    for hint in hints:
+        warn(hint)
     move_compile(cfg)
     name_hooks(cfg)
     follow_training_set(cfg)
@@ -160,19 +161,26 @@ def key_value(text: str) -> str:
 
 
 def check_top_level(cfg: Config, options: dict) -> None:
-    """Check that no option lacks the path to its place, as in
-    ``num_experts=4`` or ``data_root=...``, a variable of the config file.
+    """Check that something reads what the options set, as nothing does with
+    ``num_experts=4``, ``foo=1`` or ``data_root=...``, a variable of the
+    config file.
 
     Raises:
-        UserError: If one has the name of a setting inside the config, and
-            the runner reads none of that name at the top level.
+        UserError: If there is an option that nothing reads, with the place
+            of a setting of its name or the nearest one.
     """
-    read = {key: cfg[key] for key in _RUNNER_KEYS if key in cfg}
-    for key in sorted(options.keys() - _RUNNER_KEYS):
-        places = list(map(repr, _places(read, key)))
-        if places:
-            raise UserError(f'--cfg-options {key}: nothing reads {key} at the '
-                            f'top level. Did you mean {" or ".join(places)}?')
+    read = {key: cfg[key] for key in cfg if key in TOP_LEVEL}
+    for key in sorted(options):
+        name = key.split('.')[0]
+        if name in TOP_LEVEL:
+            continue
+        places = list(map(repr, _places(read, name))) if name == key else []
+        if places or name not in cfg:
+            hint = nearest(name, TOP_LEVEL)
+            if places:
+                hint = f' Did you mean {" or ".join(places)}?'
+            raise UserError(f'--cfg-options {key}: nothing reads {name} at '
+                            f'the top level.{hint}')
 
 
 def _places(node, name: str, prefix: str = '') -> Iterator[str]:

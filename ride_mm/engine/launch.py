@@ -21,6 +21,7 @@ from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 from .config import add_cfg_options, find_hook, is_ride
+from .config_check import check_together
 from .schedule_check import check_run
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -345,7 +346,11 @@ def build_runner(cfg: Config, runner_class: Type[Runner] = Runner) -> Runner:
 
     Returns:
         Runner: The runner.
+
+    Raises:
+        UserError: If a part is missing that others need.
     """
+    check_together(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return runner_class.from_cfg(cfg)
@@ -359,9 +364,11 @@ def train(cfg: Config) -> None:
             has none.
 
     Raises:
-        UserError: If a stage cannot be trained, or another process trains
-            in the work_dir.
+        UserError: If there is no training, a stage cannot be trained, or
+            another process trains in the work_dir.
     """
+    if cfg.get('train_cfg') is None:
+        raise UserError('train_cfg is missing: the config has no training')
     if find_hook(cfg, 'ScheduleHook') is None:
         cfg.setdefault('default_hooks', {})
         cfg.default_hooks.schedule = dict(type='mmpretrain.ScheduleHook')

@@ -37,7 +37,7 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
         name (str): The name that was found.
         candidates (Iterable[str]): The valid names.
         cutoff (float): How alike two names have to be, from 0 to 1, as
-            difflib measures it. Defaults to 0.6.
+            difflib measures it, whatever their case. Defaults to 0.6.
 
     Returns:
         str: ``" Did you mean 'x'?"``, or an empty string when nothing is
@@ -47,8 +47,9 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
         >>> nearest('expets', ['experts', 'router'])
         " Did you mean 'experts'?"
     """
-    matches = get_close_matches(name, list(candidates), n=1, cutoff=cutoff)
-    return f' Did you mean {matches[0]!r}?' if matches else ''
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    matches = get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return f' Did you mean {by_lower[matches[0]]!r}?' if matches else ''
 
 
 def user_message(error: UserError) -> str:

@@ -11,6 +11,7 @@ val_dataloader = dict(batch_size=2, dataset=dict())
 train_cfg = dict(by_epoch=True, max_epochs=2)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 param_scheduler = [dict(type='LinearLR', end=5)]
+env_cfg = dict(mp_cfg=dict(mp_start_method='fork'))
 """
 
 
@@ -54,11 +55,11 @@ class TestLoadConfig:
             config.load_config(config_path, {'model.type.name': 1})
 
     def test_typo_is_told_on_rank_0(self, config_path, capsys, monkeypatch):
-        options = {'train_cfg.max_epoch': 3}
+        options = {'env_cfg.mp_cfg.mp_start_metod': 'fork'}
         config.load_config(config_path, options)
         message = capsys.readouterr().err
         assert message.startswith('warning: --cfg-options')
-        assert "'max_epochs'" in message
+        assert "'mp_start_method'" in message
         monkeypatch.setenv('RANK', '1')
         config.load_config(config_path, options)
         assert capsys.readouterr().err == ''
@@ -104,11 +105,28 @@ def test_an_option_without_its_path(config_path, key, places):
 
 
 @pytest.mark.parametrize('key', [
-    'compile', 'load_from', 'work_dir', 'my_own', 'tta_model',
-    'train_dataloader.num_workers', 'randomness.seed'
+    'find_unused_parameters', 'load_from', 'custom_hooks', 'tta_model',
+    'randomness.seed', 'my_own', 'my_own.new'
 ])
 def test_options_at_their_place(config_path, key):
-    config.load_config(config_path, {key: None})
+    with open(config_path, 'a') as file:
+        file.write('my_own = dict()\n')
+    value = False if key.startswith('find') else None
+    config.load_config(config_path, {key: value})
+
+
+@pytest.mark.parametrize('key, hint', [
+    ('foo', ''),
+    ('data.samples_per_gpu', ''),
+    ('resme', " Did you mean 'resume'?"),
+    ('trian_cfg.max_epochs', " Did you mean 'train_cfg'?"),
+])
+def test_an_option_that_nothing_reads(config_path, key, hint):
+    with pytest.raises(UserError) as info:
+        config.load_config(config_path, {key: 1})
+    name = key.split('.')[0]
+    assert str(info.value) == (f'--cfg-options {key}: nothing reads {name} at '
+                               f'the top level.{hint}')
 
 
 @pytest.mark.parametrize('name, content', [('a.py', 'x = = 1'),
@@ -196,12 +214,12 @@ def test_hooks_of_old_configs_are_moved_to_their_names(tmp_path, capsys):
     path = tmp_path / 'old.py'
     path.write_text(
         "custom_hooks = [dict(type='ClassCountsHook'), dict(type='EMAHook'),\n"
-        "                dict(type='mmpretrain.TwoStageHook', begin=3)]\n")
+        "         dict(type='mmpretrain.DeferredReweightingHook', begin=3)]\n")
     cfg = config.load_config(str(path), {'custom_hooks.2.begin': 4})
-    assert cfg.default_hooks.two_stage.begin == 4
+    assert cfg.default_hooks.reweighting.begin == 4
     assert cfg.default_hooks.class_counts.type == 'ClassCountsHook'
     assert cfg.custom_hooks == [dict(type='EMAHook')]
-    assert 'class_counts, two_stage moved' in capsys.readouterr().err
+    assert 'class_counts, reweighting moved' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('text, options, message', [
@@ -210,8 +228,8 @@ def test_hooks_of_old_configs_are_moved_to_their_names(tmp_path, capsys):
     }, 'default_hooks.reweighting, default_hooks.two_stage'),
     ('custom_hooks = _base_.custom_hooks[:2]', {},
      r'_base_.custom_hooks does not exist.*default_hooks=dict\('),
-    ("custom_hooks = [dict(type='TwoStageHook', begin=3)]", {},
-     'second TwoStageHook: change default_hooks.two_stage'),
+    ("custom_hooks = [dict(type='ClassCountsHook')]", {},
+     'second ClassCountsHook: change default_hooks.class_counts'),
 ])
 def test_hooks_by_their_place_are_refused(root, tmp_path, text, options,
                                           message):

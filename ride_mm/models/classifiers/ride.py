@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 
 from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.option_types import check_options
 from ..heads.expert_router import RouterInputs
 from ..utils import count_macs, counting_augments, macs_by_experts
 from .fit_check import check_experts_fit
@@ -181,8 +182,12 @@ class RIDEClassifier(ImageClassifier):
                 f'model.head.in_channels={self.head.in_channels}, but the '
                 f'experts of model.neck give {out_channels} channels')
         check_experts_fit(self.backbone, self.neck)
-        self.test_cfg = self._check_test_cfg(**(test_cfg or {}))
-        self._set_teacher(**teacher or {})
+        test_cfg, teacher = test_cfg or {}, teacher or {}
+        check_options('model.test_cfg', RIDEClassifier._check_test_cfg,
+                      test_cfg)
+        self.test_cfg = self._check_test_cfg(**test_cfg)
+        check_options('model.teacher', RIDEClassifier._set_teacher, teacher)
+        self._set_teacher(**teacher)
         self._compiled = None
         if compile:
             # The function, not the bound method: a copy of the model must
@@ -220,12 +225,7 @@ class RIDEClassifier(ImageClassifier):
                         mode: str = 'auto',
                         threshold: Union[float, Sequence[float]] = 0.5,
                         expert_logits: bool = False,
-                        logit_adjustment: float = 0.,
-                        **unknown) -> dict:
-        if unknown:
-            raise UserError(
-                f'model.test_cfg: unknown option {sorted(unknown)}, expected '
-                'mode, threshold, expert_logits, logit_adjustment')
+                        logit_adjustment: float = 0.) -> dict:
         if mode not in MODES:
             raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
                             f'expected one of {MODES}')
@@ -259,12 +259,7 @@ class RIDEClassifier(ImageClassifier):
                      config: Union[str, dict, None] = None,
                      checkpoint: Optional[str] = None,
                      loss: dict = dict(type='DistillationLoss'),
-                     multiply_losses: bool = False,
-                     **unknown) -> None:
-        if unknown:
-            raise UserError(
-                f'model.teacher: unknown option {sorted(unknown)}, expected '
-                'config, checkpoint, loss, multiply_losses')
+                     multiply_losses: bool = False) -> None:
         if (config is None) != (checkpoint is None):
             raise UserError('model.teacher needs config and checkpoint')
         self.distillation = None if config is None else MODELS.build(loss)

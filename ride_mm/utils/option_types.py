@@ -1,0 +1,506 @@
+"""Options of a config against the signature of what they are for.
+
+A class says in its signature which options it takes and of which type. What a
+number may be is said once, in a table by the option's name.
+"""
+import ast
+import collections.abc
+import inspect
+import math
+import textwrap
+import types
+from functools import lru_cache
+from typing import (Any, Callable, Dict, Iterable, Iterator, Literal,
+                    NamedTuple, Optional, Set, Tuple, TypeVar, Union, get_args,
+                    get_origin)
+
+from .errors import UserError, nearest
+
+_WORDS = {
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'True or False',
+    str: 'a string',
+    dict: 'a dict',
+    type(None): 'None',
+}
+_PLURALS = {
+    int: 'whole numbers',
+    float: 'numbers',
+    str: 'strings',
+    dict: 'dicts'
+}
+_NUMBERS = (bool, int, float)
+_MAX_SHOWN = 12
+# Whose annotations are exact. mmpretrain annotates one number where it takes
+# several, and the like; others may too.
+_EXACT = ('ride_mm', 'mmengine', 'mmcv', 'torch')
+_LISTS = (list, tuple, set, collections.abc.Sequence,
+          collections.abc.Iterable, collections.abc.Collection)
+_DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+class Range(NamedTuple):
+    """What a number may be.
+
+    Args:
+        low (float): The least value. Defaults to minus infinity.
+        high (float): The largest value. Defaults to infinity.
+        above (bool): Whether ``low`` itself is excluded. Defaults to False.
+        below (bool): Whether ``high`` itself is excluded. Defaults to False.
+        whole (bool): Whether it has to be a whole number. Defaults to False.
+    """
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    whole: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low <= value <= self.high
+                and not (self.above and value == self.low)
+                and not (self.below and value == self.high)
+                and not (self.whole and not isinstance(value, int)))
+
+    def __str__(self) -> str:
+        parts = []
+        if self.low > -math.inf:
+            parts.append(f'{"above" if self.above else "at least"} {self.low}')
+        if self.high < math.inf:
+            parts.append(
+                f'{"below" if self.below else "at most"} {self.high}')
+        return ' of '.join(['a whole number'] * self.whole +
+                           [' and '.join(parts)])
+
+
+_COUNT = Range(1, whole=True)
+_FROM_0 = Range(0, whole=True)
+_NOT_NEGATIVE = Range(0)
+_POSITIVE = Range(0, above=True)
+_SHARE = Range(0, 1)
+_DECAY = Range(0, 1, below=True)
+# -1 means never, or all of them
+_OR_NEVER = Range(-1, whole=True)
+_SEED = Range(0, 2**32 - 1, whole=True)
+
+# In every class, whoever wrote it.
+_RANGES = dict(
+    accumulative_counts=_COUNT,
+    base_batch_size=_COUNT,
+    batch_size=_COUNT,
+    begin=_FROM_0,
+    begin_epoch=_FROM_0,
+    begin_iter=_FROM_0,
+    betas=_DECAY,
+    clip_value=_POSITIVE,
+    depth=_COUNT,
+    drop_path_rate=_DECAY,
+    drop_rate=_SHARE,
+    end=_COUNT,
+    end_factor=_SHARE,
+    eps=_NOT_NEGATIVE,
+    gamma=_NOT_NEGATIVE,
+    in_channels=_COUNT,
+    interval=_OR_NEVER,
+    loss_weight=_NOT_NEGATIVE,
+    lr=_NOT_NEGATIVE,
+    max_epochs=_COUNT,
+    max_iters=_COUNT,
+    max_keep_ckpts=_OR_NEVER,
+    max_norm=_POSITIVE,
+    milestones=_FROM_0,
+    momentum=_SHARE,
+    num_classes=_COUNT,
+    num_workers=_FROM_0,
+    prefetch_factor=_COUNT,
+    prob=_SHARE,
+    seed=_SEED,
+    start_factor=Range(0, 1, above=True),
+    step_size=_COUNT,
+    timeout=_NOT_NEGATIVE,
+    topk=_COUNT,
+    T_max=_COUNT,
+    val_begin=_FROM_0,
+    val_interval=_COUNT,
+    weight_decay=_NOT_NEGATIVE)
+
+# Strings that are one of a few, wherever they stand.
+_CHOICES = dict(
+    launcher=('none', 'pytorch', 'slurm', 'mpi'),
+    log_level=('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'))
+
+# In this plugin's classes, where the name means the same everywhere.
+_OWN_RANGES = dict(
+    alpha=_POSITIVE,
+    beta=_DECAY,
+    class_counts=_FROM_0,
+    degrees=_NOT_NEGATIVE,
+    epoch_size=_COUNT,
+    eta=_POSITIVE,
+    fraction=Range(0, 1, above=True, below=True),
+    hidden_channels=_COUNT,
+    imb_factor=Range(0, 1, above=True),
+    indices=_NOT_NEGATIVE,
+    kappa=_POSITIVE,
+    max_count=_COUNT,
+    max_margin=_NOT_NEGATIVE,
+    num_bins=_COUNT,
+    num_experts=_COUNT,
+    out_channels=_COUNT,
+    padding=_NOT_NEGATIVE,
+    pos_weight=_POSITIVE,
+    scale=_POSITIVE,
+    share=Range(0, 1, above=True),
+    size=_COUNT,
+    stages=_FROM_0,
+    subset_seed=_SEED,
+    temperature=_POSITIVE,
+    thresholds=_NOT_NEGATIVE,
+    weight=_NOT_NEGATIVE,
+    window_size=_COUNT)
+
+
+class Parameters(NamedTuple):
+    """What can be given to a class or function by name.
+
+    Args:
+        annotations (dict): Annotation of each parameter.
+        defaults (dict): Default of each parameter that has one.
+        loose (set): Parameters whose annotations need not be exact.
+        is_open (bool): Whether other names are taken too.
+    """
+    annotations: Dict[str, Any]
+    defaults: Dict[str, Any]
+    loose: Set[str]
+    is_open: bool
+
+
+def check_options(key: str,
+                  target: Callable,
+                  options: dict,
+                  also: Iterable[str] = (),
+                  whole: bool = False) -> None:
+    """Check options against the signature of what they are given to.
+
+    Args:
+        key (str): Where the options stand in the config.
+        target (Callable): The class or function. What it does not annotate
+            may be anything.
+        options (dict): The options, without ``type``.
+        also (Iterable[str]): Options that are taken out of the dict before.
+            Defaults to ().
+        whole (bool): Whether nothing else is given to the target, so that no
+            option may be missing that has no default. Defaults to False.
+
+    Raises:
+        UserError: If there is no such option, its type is another one, its
+            number is out of range or it is missing.
+    """
+    parameters = parameters_of(target)
+    name = target.__name__ if inspect.isclass(target) else key.split('.')[-1]
+    is_own = getattr(target, '__module__', '').startswith('ride_mm')
+    for option, value in options.items():
+        place = f'{key}.{option}' if key else option
+        check_finite(place, value)
+        if option in parameters.annotations:
+            annotation = parameters.annotations[option]
+            is_default = option in parameters.defaults and (
+                parameters.defaults[option] is value)
+            fit = might_fit if option in parameters.loose else fits
+            if not is_default and not fit(value, annotation):
+                raise UserError(f'{place}={show(value)} must be '
+                                f'{describe(annotation)}')
+            check_range(place, option, value, is_own)
+        elif not parameters.is_open and option not in also:
+            hint = nearest(option, parameters.annotations)
+            if not hint and len(parameters.annotations) <= _MAX_SHOWN:
+                hint = f' It takes {", ".join(parameters.annotations)}.'
+            raise UserError(f'{place}: {name} has no option {option!r}.{hint}')
+    missing = (
+        parameters.annotations.keys() - parameters.defaults.keys() -
+        options.keys())
+    if whole and missing:
+        raise UserError(f'{key}: {name} needs {", ".join(sorted(missing))}')
+
+
+def check_range(place: str,
+                option: str,
+                value: Any,
+                is_own: bool = False) -> None:
+    """Check that an option's value is such as its name allows.
+
+    Args:
+        place (str): Where it stands in the config, with its name.
+        option (str): Its name.
+        value (Any): The value: numbers may be in a list.
+        is_own (bool): Whether this plugin's class takes it. Defaults to
+            False.
+
+    Raises:
+        UserError: If it is none of the choices, or out of range.
+    """
+    if value not in _CHOICES.get(option, (value, )):
+        raise UserError(f'{place}={show(value)} must be one of '
+                        f'{", ".join(_CHOICES[option])}')
+    allowed = _RANGES.get(option)
+    if is_own:
+        allowed = _OWN_RANGES.get(option, allowed)
+    if allowed is None:
+        return
+    numbers = list(_numbers(value))
+    if not all(number in allowed for number in numbers):
+        of_list = '' if isinstance(value, (int, float)) else ', each number'
+        raise UserError(f'{place}={show(value)}{of_list} must be {allowed}')
+    if option == 'class_counts' and numbers and not any(numbers):
+        raise UserError(f'{place}={show(value)}: no class has images')
+
+
+def check_finite(place: str, value: Any) -> None:
+    """Check that a number is one.
+
+    Raises:
+        UserError: If it is infinite or NaN.
+    """
+    # the order of a norm, the largest entry, may be infinite
+    if (isinstance(value, float) and not math.isfinite(value)
+            and not place.endswith('norm_type')):
+        raise UserError(f'{place}={value} must be finite')
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _numbers(part)
+
+
+def show(value: Any) -> str:
+    """A value as a message shows it, not at length."""
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+# ------------------------------------------------------------------- types
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of a config is of an annotated type.
+
+    A list may stand for any sequence and a dict for what is built from it;
+    an annotation that says nothing of plain values allows all.
+
+    Args:
+        value (Any): The value.
+        annotation (Any): The annotation.
+
+    Returns:
+        bool: Whether it fits.
+
+    Examples:
+        >>> fits([1, 2], Tuple[int, ...]), fits(1.5, Optional[int])
+        (True, False)
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in (Any, object):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is bool:
+        return isinstance(value, bool) or value in (0, 1)
+    if annotation is str:
+        return isinstance(value, str)
+    kind = origin or annotation
+    if kind in _LISTS:
+        if not isinstance(value, (list, tuple, set)):
+            return kind not in (list, tuple, set) and not _is_plain(value)
+        if kind is tuple and args and args[-1] is not Ellipsis:
+            return len(value) == len(args) and all(map(fits, value, args))
+        return all(fits(part, args[0]) for part in value) if args else True
+    if kind in _DICTS:
+        if not isinstance(value, dict):
+            return False
+        return all(fits(part, args[1])
+                   for part in value.values()) if args else True
+    if inspect.isclass(annotation):
+        # a dict is what such an object is built from
+        return isinstance(value, (annotation, dict)) or not _is_plain(value)
+    return True
+
+
+def might_fit(value: Any, annotation: Any) -> bool:
+    """Whether a value may be of a type that is annotated by and large.
+
+    Of annotations that are not exact, only this is taken: a string is no
+    number, list or dict, and a number is neither a string nor a dict.
+
+    Args:
+        value (Any): The value.
+        annotation (Any): The annotation.
+
+    Returns:
+        bool: Whether it may fit.
+    """
+    kinds = set()
+    pending = [annotation]
+    while pending:
+        kind = pending.pop()
+        if get_origin(kind) in (Union, types.UnionType):
+            pending += get_args(kind)
+        else:
+            kinds.add(get_origin(kind) or kind)
+    if not kinds <= {str, *_NUMBERS, *_LISTS, *_DICTS, type(None)}:
+        return True
+    if isinstance(value, str):
+        return str in kinds
+    if isinstance(value, (int, float)):
+        return not kinds.isdisjoint((*_NUMBERS, *_LISTS))
+    return True
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(
+        value, (bool, int, float, str, list, tuple, dict))
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in words."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        # None last, as in "a number or None"
+        args = sorted(args, key=lambda arg: arg is type(None))
+        plain = [arg for arg in args if _is_plain_type(arg)]
+        return ' or '.join(dict.fromkeys(map(describe, plain or args)))
+    if origin is Literal:
+        return f'one of {", ".join(map(repr, args))}'
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if (origin or annotation) in _LISTS:
+        return f'a list of {_PLURALS[args[0]]}' if (
+            args and args[0] in _PLURALS) else 'a list'
+    # an object is built from a dict
+    return _WORDS[dict]
+
+
+def _is_plain_type(annotation: Any) -> bool:
+    kind = get_origin(annotation) or annotation
+    return kind in _WORDS or kind in _LISTS or kind in _DICTS
+
+
+# -------------------------------------------------------------- signatures
+
+
+@lru_cache(maxsize=None)
+def parameters_of(target: Callable) -> Parameters:
+    """Find what a class or function takes by name.
+
+    Where a class hands its ``**kwargs`` to its base class, the base's
+    parameters are taken as well; where it does something else with them,
+    any name is.
+
+    Args:
+        target (Callable): The class or function.
+
+    Returns:
+        Parameters: What it takes.
+    """
+    annotations, defaults, loose = {}, {}, set()
+    hidden, positions = set(), 0
+    for function in _functions(target):
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            return Parameters(annotations, defaults, loose, True)
+        hints = _hints(function)
+        named = [
+            parameter for parameter in signature.parameters.values()
+            if parameter.name != 'self' and parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        ]
+        # What the subclass passes itself cannot be given as well.
+        hidden |= {parameter.name for parameter in named[:positions]}
+        for parameter in named:
+            name = parameter.name
+            if name in hidden or name in annotations:
+                continue
+            annotations[name] = hints.get(name, Any)
+            if function.__module__.split('.')[0] not in _EXACT:
+                loose.add(name)
+            if parameter.default is not parameter.empty:
+                defaults[name] = parameter.default
+        rest = [
+            parameter.name for parameter in signature.parameters.values()
+            if parameter.kind is parameter.VAR_KEYWORD
+        ]
+        if not rest:
+            return Parameters(annotations, defaults, loose, False)
+        handed = _handed_on(function, rest[0])
+        if handed is None:
+            return Parameters(annotations, defaults, loose, True)
+        keywords, positions = handed
+        hidden |= keywords
+    is_open = not inspect.isclass(target)
+    return Parameters(annotations, defaults, loose, is_open)
+
+
+def _functions(target: Callable) -> Iterator[Callable]:
+    if not inspect.isclass(target):
+        yield target
+        return
+    for kind in target.__mro__[:-1]:
+        if '__init__' in vars(kind):
+            yield vars(kind)['__init__']
+
+
+def _hints(function: Callable) -> dict:
+    """Annotations; not those that name what cannot be found at run time."""
+    found = getattr(function, '__annotations__', {})
+    hints = {}
+    for name, hint in found.items():
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, inspect.unwrap(function).__globals__)
+            except Exception:
+                continue
+        if not isinstance(hint, TypeVar):
+            hints[name] = hint
+    return hints
+
+
+def _handed_on(function: Callable,
+               kwargs: str) -> Optional[Tuple[set, int]]:
+    """Find what a constructor passes to its base's beside its ``**kwargs``.
+
+    Returns:
+        tuple[set, int]: Keywords and the number of positional arguments;
+        None if it does anything else with ``**kwargs``.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    uses = sum(
+        isinstance(node, ast.Name) and node.id == kwargs
+        for node in ast.walk(tree))
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and any(
+            keyword.arg is None and isinstance(keyword.value, ast.Name)
+            and keyword.value.id == kwargs for keyword in node.keywords)
+    ]
+    if len(calls) != uses or uses != 1:
+        return None
+    call = calls[0]
+    if not ast.unparse(call.func).startswith('super(') or not ast.unparse(
+            call.func).endswith('.__init__'):
+        return None
+    # of `*args` a config gives none
+    positional = sum(not isinstance(arg, ast.Starred) for arg in call.args)
+    return {k.arg for k in call.keywords if k.arg}, positional
