@@ -5,9 +5,11 @@ from .hold_out import hold_out
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
 from .transforms import DrawCropFlipRotate, collate_batch
+from .wrappers import ConcatDataset, KFoldDataset
 
 __all__ = [
-    'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'DigitsLT',
-    'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT', 'LongTailList',
-    'PlacesLT', 'PowerSampler', 'bootstrap', 'collate_batch', 'hold_out'
+    'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'ConcatDataset',
+    'DigitsLT', 'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT',
+    'KFoldDataset', 'LongTailList', 'PlacesLT', 'PowerSampler', 'bootstrap',
+    'collate_batch', 'hold_out'
 ]

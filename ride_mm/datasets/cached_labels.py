@@ -1,4 +1,4 @@
-from typing import List, Sequence, Union
+from typing import List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import force_full_init
@@ -13,14 +13,27 @@ class CachedLabels:
     """
 
     _gt_labels: np.ndarray
+    # The counts before ``indices`` were taken of a training set.
+    whole_class_counts: Optional[List[int]] = None
 
     def full_init(self) -> None:
-        """Load the data and keep the labels of ``indices``, if given."""
+        """Load the data and keep the labels of ``indices``, if given.
+
+        The class counts of a training set are those of the images that are
+        left.
+        """
         if self._fully_initialized:
             return
         super().full_init()
         if self._indices is not None:
-            self._gt_labels = _take(self._gt_labels, self._indices)
+            whole = self._gt_labels
+            self._gt_labels = _take(whole, self._indices)
+            stated = self._metainfo.get('class_counts')
+            if stated is not None and np.array_equal(
+                    stated, np.bincount(whole, minlength=len(stated))):
+                self.whole_class_counts = stated
+                self._metainfo['class_counts'] = np.bincount(
+                    self._gt_labels, minlength=len(stated)).tolist()
 
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:

@@ -41,7 +41,8 @@ class _LongTailCIFAR(CachedLabels):
         self.class_counts = long_tail_profile(self.num_classes, self.max_count,
                                               imb_type, imb_factor)
         super().__init__(data_root=data_root, split=split, **kwargs)
-        self._metainfo['class_counts'] = list(self.class_counts)
+        # of a lazy dataset
+        self._metainfo.setdefault('class_counts', list(self.class_counts))
 
     def load_data_list(self) -> List[dict]:
         """Load the images of the split.
@@ -60,6 +61,7 @@ class _LongTailCIFAR(CachedLabels):
             chosen = np.arange(len(labels))
 
         self._gt_labels = labels[chosen]
+        self._metainfo['class_counts'] = list(self.class_counts)
         images = _gather([pixels for pixels, _ in batches], chosen)
         if self.to_bgr:
             images = np.ascontiguousarray(images[..., ::-1])

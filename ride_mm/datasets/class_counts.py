@@ -284,7 +284,8 @@ def stated_counts(dataset) -> Optional[Sequence[int]]:
         dataset.full_init()
     if isinstance(dataset, ConcatDataset):
         parts = [stated_counts(part) for part in dataset.datasets]
-        return parts[0] if all(part == parts[0] for part in parts) else None
+        same = all(part == parts[0] for part in parts)
+        return getattr(dataset, 'class_counts', parts[0] if same else None)
     # A wrapper copies the metainfo before a lazy dataset has its counts.
     inner = getattr(dataset, 'dataset', None)
     if inner is not None:

@@ -67,7 +67,8 @@ class DigitsLT(CachedLabels, BaseDataset):
         self.class_counts = long_tail_profile(self.num_classes, self.max_count,
                                               imb_type, imb_factor)
         super().__init__(ann_file='', metainfo=metainfo, **kwargs)
-        self._metainfo['class_counts'] = list(self.class_counts)
+        # of a lazy dataset
+        self._metainfo.setdefault('class_counts', list(self.class_counts))
 
     def load_data_list(self) -> List[dict]:
         """Load the images of the split.
@@ -82,6 +83,7 @@ class DigitsLT(CachedLabels, BaseDataset):
         grey = np.rint(images[chosen] * (255 / 16)).astype(np.uint8)
         images = np.repeat(grey[..., None], 3, axis=-1)
         self._gt_labels = labels[chosen]
+        self._metainfo['class_counts'] = list(self.class_counts)
         return [
             dict(img=img, gt_label=label)
             for img, label in zip(images, self._gt_labels.tolist())

@@ -34,6 +34,26 @@ def check_same_counts(counts: Sequence[int], val_dataset) -> None:
                 'imb_factor, or class_counts, of train_dataloader.dataset')
 
 
+def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
+    """Let the validation group its classes by the images that ``indices``
+    leaves of the training set, where it knows those of the whole."""
+    dataset = runner.train_dataloader.dataset
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    whole = getattr(dataset, 'whole_class_counts', None)
+    val_dataset = runner.val_dataloader.dataset
+    stated = getattr(val_dataset, 'metainfo', {}).get('class_counts')
+    if whole is None or list(whole) != list(stated or []):
+        return False
+    runner.logger.warning(
+        f'indices leaves {len(dataset)} of {sum(whole)} training images: '
+        'losses, re-weighting and groups go by these. A later test does not '
+        'know of it.')
+    for metric in runner.val_loop.evaluator.metrics:
+        metric.dataset_meta = dict(metric.dataset_meta, class_counts=counts)
+    return True
+
+
 def takers(model: nn.Module) -> list:
     """Who takes the class counts: a RIDEClassifier, which hands them on, or
     the losses and batch augmentations of any other model.
@@ -89,7 +109,7 @@ class ClassCountsHook(Hook):
         model = unwrapped(runner)
         parts = takers(model)
         counts = get_class_counts(runner.train_dataloader.dataset)
-        if runner.val_loop is not None:
+        if runner.val_loop is not None and not _tell_metrics(runner, counts):
             check_same_counts(counts, runner.val_dataloader.dataset)
         head = getattr(model, 'head', None)
         check_class_counts(counts, getattr(head, 'num_classes', len(counts)))

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from conftest import ROOT
+from mmpretrain.registry import DATASETS
+from runs import build_runner, digits_config
+
+from ride_mm.datasets import ConcatDataset, DigitsLT, KFoldDataset
+from ride_mm.datasets.class_counts import (get_class_counts, get_labels,
+                                           stated_counts)
+from ride_mm.utils.errors import UserError
+
+
+def digits(**options):
+    return dict(type='DigitsLT', **options)
+
+
+def counted(dataset):
+    return np.bincount(get_labels(dataset), minlength=10).tolist()
+
+
+def test_indices():
+    whole = DigitsLT()
+    chosen = list(range(0, len(whole), 3))
+    part = DigitsLT(indices=chosen)
+    assert get_class_counts(part) == counted(part)
+    assert sum(get_class_counts(part)) == len(chosen)
+    assert part.whole_class_counts == get_class_counts(whole)
+    # the test set goes on to tell the training set's
+    test = DigitsLT(split='test', indices=50)
+    assert len(test) == 50
+    assert test.metainfo['class_counts'] == get_class_counts(whole)
+
+
+def test_sets_of_different_counts():
+    parts = [digits(), digits(indices=list(range(200)))]
+    both = DATASETS.build(dict(type='ConcatDataset', datasets=parts))
+    assert isinstance(both, ConcatDataset)
+    assert get_class_counts(both) == counted(both)
+    assert both.metainfo['class_counts'] == counted(both)
+    twice = ConcatDataset([digits(), digits()])
+    assert get_class_counts(twice) == counted(twice)
+    # of the same training set
+    test = ConcatDataset([digits(split='test')] * 2)
+    assert stated_counts(test) == get_class_counts(DigitsLT())
+    with pytest.raises(ValueError, match='dataset does not in the meta'):
+        ConcatDataset([digits(), digits(metainfo=dict(dataset='other'))])
+
+
+def test_folds():
+    options = dict(dataset=digits(), fold=1, num_splits=3, seed=0)
+    train = DATASETS.build(dict(type='KFoldDataset', **options))
+    val = KFoldDataset(test_mode=True, **options)
+    assert type(train) is KFoldDataset
+    assert get_class_counts(train) == counted(train)
+    for dataset in (val, val.dataset):
+        assert dataset.metainfo['class_counts'] == counted(train)
+    assert stated_counts(val) == counted(train)
+
+
+def test_a_run_on_indices(tmp_path):
+    cfg = digits_config(
+        ROOT, tmp_path,
+        **{'train_dataloader.dataset.indices': list(range(0, 438, 2))})
+    runner = build_runner(cfg)
+    warnings = []
+    runner.logger.warning = lambda text, *_: warnings.append(text)
+    runner.train_loop, runner.val_loop
+    runner.call_hook('before_train')
+    assert any('indices leaves 219 of 438' in text for text in warnings)
+    counts = counted(runner.train_dataloader.dataset)
+    metric = runner.val_loop.evaluator.metrics[0]
+    assert list(metric.dataset_meta['class_counts']) == counts
+    cfg.train_dataloader.dataset.indices = 100
+    with pytest.raises(UserError, match='9 of 10 classes have no training'):
+        build_runner(cfg).train()
