@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
-from conftest import ROOT
 from mmpretrain.registry import DATASETS
-from runs import build_runner, digits_config
 
 from ride_mm.datasets import ConcatDataset, DigitsLT, KFoldDataset
 from ride_mm.datasets.class_counts import (get_class_counts, get_labels,
                                            stated_counts)
-from ride_mm.utils.errors import UserError
 
 
 def digits(**options):
@@ -55,21 +52,3 @@ def test_folds():
     for dataset in (val, val.dataset):
         assert dataset.metainfo['class_counts'] == counted(train)
     assert stated_counts(val) == counted(train)
-
-
-def test_a_run_on_indices(tmp_path):
-    cfg = digits_config(
-        ROOT, tmp_path,
-        **{'train_dataloader.dataset.indices': list(range(0, 438, 2))})
-    runner = build_runner(cfg)
-    warnings = []
-    runner.logger.warning = lambda text, *_: warnings.append(text)
-    runner.train_loop, runner.val_loop
-    runner.call_hook('before_train')
-    assert any('indices leaves 219 of 438' in text for text in warnings)
-    counts = counted(runner.train_dataloader.dataset)
-    metric = runner.val_loop.evaluator.metrics[0]
-    assert list(metric.dataset_meta['class_counts']) == counts
-    cfg.train_dataloader.dataset.indices = 100
-    with pytest.raises(UserError, match='9 of 10 classes have no training'):
-        build_runner(cfg).train()

@@ -1,12 +1,15 @@
 """The counts that the losses get are those that the metrics group by."""
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from mmengine.hooks import Hook
 from mmpretrain.registry import DATASETS, HOOKS
 from runs import build_runner, digits_config, train
 
+from ride_mm.datasets.class_counts import get_labels
 from ride_mm.models.losses.ldam_loss import ldam_margins
 from ride_mm.models.utils import counting_augments
 from ride_mm.utils.errors import UserError
@@ -151,3 +154,22 @@ def test_a_loss_that_nobody_tells_the_counts(root, tmp_path):
     cfg.default_hooks.class_counts = cfg.default_hooks.reweighting = None
     with pytest.raises(UserError, match='LDAMLoss knows no .*ClassCountsHook'):
         train(cfg)
+
+
+def test_a_run_on_indices(tmp_path):
+    cfg = digits_config(
+        ROOT, tmp_path,
+        **{'train_dataloader.dataset.indices': list(range(0, 438, 2))})
+    runner = build_runner(cfg)
+    warnings = []
+    runner.logger.warning = lambda text, *_: warnings.append(text)
+    runner.train_loop, runner.val_loop
+    runner.call_hook('before_train')
+    assert any('indices leaves 219 of 438' in text for text in warnings)
+    labels = get_labels(runner.train_dataloader.dataset)
+    counts = np.bincount(labels, minlength=10).tolist()
+    metric = runner.val_loop.evaluator.metrics[0]
+    assert list(metric.dataset_meta['class_counts']) == counts
+    cfg.train_dataloader.dataset.indices = 100
+    with pytest.raises(UserError, match='9 of 10 classes have no training'):
+        build_runner(cfg).train()

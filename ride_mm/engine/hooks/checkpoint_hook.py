@@ -14,6 +14,7 @@ from ride_mm.utils.atomic_backend import remove_leftovers, write_file
 from ride_mm.utils.checkpoint import (CheckpointError, find_resume_problem,
                                       numbered_checkpoints, step_of)
 from ..buffers import synchronize_buffers
+from ..class_names import check_class_names
 from ..config import find_hook
 
 # What a checkpoint says is removed once it and the pointer are on the disk.
@@ -241,6 +242,15 @@ class CheckpointHook(MMEngineCheckpointHook):
                                        'was killed left unfinished.')
 
         self._make_up_validation(runner)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Refuse to test, or go on, with other classes.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): What has been loaded.
+        """
+        check_class_names(runner, checkpoint)
 
     def _make_up_validation(self, runner) -> None:
         """Validate what is resumed, if a kill came before that was done."""
