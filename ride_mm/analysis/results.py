@@ -177,7 +177,7 @@ def _find_config(work_dir: Path) -> Path:
 
 
 def _load_config(path: Path, options: Optional[dict] = None) -> Config:
-    cfg = load_config(str(path), options)
+    cfg = load_config(str(path), options, is_built=False)
     launch.set_dataloader_defaults(cfg)
     return cfg
 

@@ -53,7 +53,7 @@ def load_test_classes(
         UserError: If the config has no test dataset, or this one no class
             counts.
     """
-    cfg = load_config(str(config), options)
+    cfg = load_config(str(config), options, is_built=False)
     dataset_cfg = cfg.get('test_dataloader', {}).get('dataset')
     if dataset_cfg is None:
         raise UserError(f'{config} has no `test_dataloader.dataset`, from '

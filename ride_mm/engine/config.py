@@ -25,13 +25,18 @@ HOOK_NAMES = dict(
     NewClassifiersHook='new_classifiers')
 
 
-def load_config(path: str, options: Optional[dict] = None) -> Config:
+def load_config(path: str,
+                options: Optional[dict] = None,
+                is_built: bool = True) -> Config:
     """Read a config and merge the options of the command line into it.
 
     Args:
         path (str): The config file.
         options (dict, optional): ``--cfg-options``, by dotted key. Defaults
             to None.
+        is_built (bool): Whether something will be built of the config, so
+            that its parts are checked; otherwise it is only read. Defaults
+            to True.
 
     Returns:
         Config: The config. A key among the options that looks like a typo is
@@ -64,7 +69,8 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
         check_hook_options(cfg, options)
         hints = typo_hints(cfg, options)
         merge_options(cfg, options, path)
-    check_config(cfg)
+    if is_built:
+        check_config(cfg)
     for hint in hints:
         warn(hint)
     move_compile(cfg)
@@ -81,9 +87,32 @@ def merge_options(cfg: Config, options: dict, path: str) -> None:
     """
     try:
         cfg.merge_from_dict(options)
-    except (AssertionError, KeyError, TypeError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:
+        for key in options:
+            place = _place_of_values(cfg, key)
+            if place:
+                raise UserError(f'--cfg-options {key}: {place} of {path} can '
+                                'only be given as a whole') from error
         raise UserError(f'--cfg-options {options} does not fit {path}: '
                         f'{error}') from error
+
+
+def _place_of_values(cfg: Config, key: str) -> Optional[str]:
+    """The setting that an option reaches into, though it is no dict and no
+    list of dicts."""
+    node, parts = cfg, key.split('.')
+    for i, part in enumerate(parts):
+        if isinstance(node, list) and part.isdigit():
+            node = node[int(part)] if int(part) < len(node) else {}
+            if not isinstance(node, dict):
+                return '.'.join(parts[:i])
+        elif not isinstance(node, (dict, Config)):
+            return '.'.join(parts[:i])
+        elif part not in node:
+            return None
+        else:
+            node = node[part]
+    return None
 
 
 def warn(message: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Callable, List, NamedTuple, Optional
 from ride_mm.utils.errors import UserError, user_message
 
 GOOD = ('refused', 'accepted')
-BAD = ('wrongly accepted', 'unclear message', 'trace', 'too slow')
+BAD = ('wrongly accepted', 'wrongly refused', 'unclear message', 'trace',
+       'too slow')
 LIMIT = 100  # seconds
 
 

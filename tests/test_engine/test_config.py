@@ -50,9 +50,29 @@ class TestLoadConfig:
                 UserError, match='Did you mean configs/ride_r50.py'):
             config.load_config('config/ride_r50.py')
 
-    def test_option_into_a_value(self, config_path):
+    @pytest.mark.parametrize('key, place', [
+        ('model.type.name', 'model.type'),
+        ('param_scheduler.0.end.a', 'param_scheduler.0.end'),
+        ('strides.1', 'strides'),
+        ('none.a', 'none'),
+    ])
+    def test_option_into_a_value(self, config_path, key, place):
+        with open(config_path, 'a') as file:
+            file.write('strides = [1, 2]\nnone = None\n')
+        with pytest.raises(UserError) as info:
+            config.load_config(config_path, {key: 1, 'train_cfg.val_begin': 2})
+        assert str(info.value) == (f'--cfg-options {key}: {place} of '
+                                   f'{config_path} can only be given as a '
+                                   'whole')
+
+    def test_option_beyond_a_list(self, config_path):
         with pytest.raises(UserError, match='does not fit'):
-            config.load_config(config_path, {'model.type.name': 1})
+            config.load_config(config_path, {'param_scheduler.7.end': 1})
+
+    def test_what_is_only_read_is_not_checked(self, config_path):
+        options = {'train_cfg.max_epoch': 3}
+        cfg = config.load_config(config_path, options, is_built=False)
+        assert cfg.train_cfg.max_epoch == 3
 
     def test_typo_is_told_on_rank_0(self, config_path, capsys, monkeypatch):
         options = {'env_cfg.mp_cfg.mp_start_metod': 'fork'}

@@ -117,7 +117,8 @@ def _load_config(file: Path, run: dict, config: Union[str, Path, None],
     """The config that the user has named."""
     if config is None:
         return None
-    return load_config(str(config), options_of_test(file, run, cfg_options))
+    options = options_of_test(file, run, cfg_options)
+    return load_config(str(config), options, is_built=False)
 
 
 def _read_config(run: dict) -> Optional[Config]:
