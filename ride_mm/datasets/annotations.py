@@ -8,6 +8,10 @@ from ride_mm.utils.errors import UserError
 Records = Tuple[List[str], List[int], List[int]]
 
 
+# Labels above both of these are a mistake: counts would fill the memory.
+_SMALL, _SPARSE = 100_000, 100
+
+
 def read_annotations(ann_file: str,
                      num_classes: Optional[int] = None) -> Records:
     """Read a list with one image a line: its path, a space and its label.
@@ -34,7 +38,12 @@ def read_annotations(ann_file: str,
 
     paths, labels, numbers = [], [], []
     # Some editors begin a file with a byte order mark: not part of a path.
-    text = get_text(ann_file, encoding='utf-8-sig')
+    try:
+        text = get_text(ann_file, encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = error.object[:error.start].count(b'\n') + 1
+        raise UserError(f'{ann_file}, line {line}: not in UTF-8. Convert the '
+                        'list with iconv -f LATIN1 -t UTF-8') from error
     for number, line in enumerate(text.split('\n'), 1):
         fields = line.strip().rsplit(None, 1)
         if not fields:
@@ -59,4 +68,11 @@ def read_annotations(ann_file: str,
 
     if not paths:
         raise UserError(f'{ann_file}: the list is empty')
+    largest = max(labels)
+    if num_classes is None and largest > max(_SMALL, _SPARSE * len(labels)):
+        line = numbers[labels.index(largest)]
+        raise UserError(
+            f'{ann_file}, line {line}: label {largest} would mean '
+            f'{largest + 1} classes of {len(labels)} images. If it is right, '
+            'set num_classes')
     return paths, labels, numbers

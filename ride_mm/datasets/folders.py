@@ -51,15 +51,16 @@ class Folder:
             f'{n} {kind}' for kind, n in sorted(
                 kinds.items(), key=lambda item: (-item[1], item[0])))
         found = [
-            (self.skipped, f'files are no images by their names ({by_kind})'),
-            (self.loose, 'files lie outside of the class folders'),
-            (self.broken, 'links lead nowhere'),
-            (self.hidden, 'folders are hidden'),
+            (self.skipped, 'file', f' with a name of no image ({by_kind})'),
+            (self.loose, 'file', ' outside of the class folders'),
+            (self.broken, 'link', ' to nowhere'),
+            (self.hidden, 'hidden folder', ''),
         ]
         return [
-            f'{self.root}: {len(paths)} {text} and are left out: '
-            f'{", ".join(paths[:_NAMED])}{", ..." * (len(paths) > _NAMED)}'
-            for paths, text in found if paths
+            f'{self.root} leaves out {len(paths)} {noun}'
+            f'{"s" * (len(paths) > 1)}{text}: {", ".join(paths[:_NAMED])}'
+            f'{", ..." * (len(paths) > _NAMED)}'
+            for paths, noun, text in found if paths
         ]
 
 

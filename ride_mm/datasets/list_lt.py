@@ -1,11 +1,12 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+import mmcv
 import numpy as np
-from mmengine.fileio import (LocalBackend, exists, get_file_backend, isdir,
-                             join_path)
+from mmengine.fileio import (LocalBackend, exists, get, get_file_backend,
+                             isdir, join_path)
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
 from mmpretrain.datasets import CustomDataset
@@ -95,6 +96,28 @@ class LongTailList(CachedLabels, CustomDataset):
                 img_path=backend.join_path(self.img_prefix, path),
                 gt_label=label) for path, label in zip(paths, labels)
         ]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load an image.
+
+        Args:
+            idx (int): Index of the image.
+
+        Returns:
+            Any: What the pipeline makes of it.
+
+        Raises:
+            UserError: If the file is no image that can be read.
+        """
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:
+            path = self.get_data_info(idx)['img_path']
+            if is_readable(path):
+                raise
+            raise UserError(f'{path} cannot be read as an image: replace it, '
+                            'or take it out. tools/check_data.py finds all of '
+                            'them') from error
 
     def _load_list(self) -> Tuple[List[str], List[int], List[int]]:
         num_classes = self._known_num_classes()
@@ -208,8 +231,23 @@ class LongTailList(CachedLabels, CustomDataset):
                 'and `data_prefix`.')
 
 
+def is_readable(path: str) -> bool:
+    """Whether a file is an image.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        bool: Whether OpenCV can decode it.
+    """
+    try:
+        return mmcv.imfrombytes(get(path)) is not None
+    except Exception:  # of OpenCV, of any storage
+        return False
+
+
 def find_missing(root: str, paths: Sequence[str]) -> List[int]:
-    """Find which files do not exist.
+    """Find which files do not exist, or are folders.
 
     Reads each folder once: a long list has far fewer folders than files, and
     on a network disk a look at each file takes minutes.
@@ -229,7 +267,12 @@ def find_missing(root: str, paths: Sequence[str]) -> List[int]:
     missing = []
     for folder, files in by_folder.items():
         try:
-            present = set(os.listdir(os.path.join(root, folder) or os.curdir))
+            path = os.path.join(root, folder) or os.curdir
+            with os.scandir(path) as entries:
+                present = {
+                    entry.name
+                    for entry in entries if not entry.is_dir()
+                }
         except (FileNotFoundError, NotADirectoryError):
             present = set()
         missing += [i for i, name in files if name not in present]

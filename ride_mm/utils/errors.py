@@ -12,6 +12,7 @@ from typing import Callable, Iterable
 _RANK_DELAY = 5
 # Who writes into an open file that a disk has no room for is not told which.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_WORKERS = 'Caught UserError in DataLoader worker'
 _OF_REGISTRIES = re.compile(r'^(class `[^`]*` in \S+\.py: )+')
 
 
@@ -56,7 +57,8 @@ def user_message(error: UserError) -> str:
     """The message as it was first raised.
 
     Registries of some mmengine versions re-raise what a constructor raised,
-    with the same type and ``class `X` in x.py:`` before the message.
+    with the same type and ``class `X` in x.py:`` before the message. Workers
+    of a loader put their trace before it.
 
     Args:
         error (UserError): The error as it was caught.
@@ -64,7 +66,10 @@ def user_message(error: UserError) -> str:
     Returns:
         str: The message without that.
     """
-    return _OF_REGISTRIES.sub('', str(error))
+    message = str(error)
+    if message.startswith(_OF_WORKERS):
+        message = message.strip().rpartition('UserError: ')[2]
+    return _OF_REGISTRIES.sub('', message)
 
 
 def run_tool(main: Callable[[], None]) -> None:

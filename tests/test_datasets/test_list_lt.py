@@ -7,11 +7,12 @@ import mmcv
 import numpy as np
 import pytest
 from mmpretrain.registry import DATASETS
+from torch.utils.data import DataLoader
 
 from ride_mm.datasets import (ImageNetLT, INaturalist2018, LongTailList,
                               PlacesLT, list_lt)
 from ride_mm.datasets.list_lt import find_missing
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, user_message
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'
 real_lists = pytest.mark.skipif(
@@ -96,7 +97,7 @@ def test_options_of_the_base(root, serialize_data):
     assert lazy.metainfo['class_counts'] == [3, 1, 1]
     part = _load(root, indices=[4, 3], **options)
     assert part.get_gt_labels().tolist() == [0, 2]
-    assert part.metainfo['class_counts'] == [3, 1, 1]
+    assert part.metainfo['class_counts'] == [1, 0, 1]
     assert part.get_cat_ids(1) == [2]
     assert lazy.get_subset(2).get_gt_labels().tolist() == [0, 0]
 
@@ -172,10 +173,9 @@ def test_find_missing(root, monkeypatch):
 
 def test_each_folder_is_read_once(root, monkeypatch):
     folders = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, 'listdir',
-                        lambda path: folders.append(path) or listdir(path))
-    monkeypatch.setattr(os, 'stat', None)
+    scandir = os.scandir
+    monkeypatch.setattr(os, 'scandir',
+                        lambda path: folders.append(path) or scandir(path))
     assert find_missing(str(root), ['a/0.png', 'b/0.png'] * 50) == []
     assert len(folders) == 2
 
@@ -424,11 +424,11 @@ def test_what_a_folder_leaves_out(messy, monkeypatch):
             ] == ['a.png', 'b.webp', 'c.JFIF']
     assert dataset.metainfo['class_counts'] == [2, 1]
     text = '\n'.join(said)
-    for part in ('2 files are no images by their names (1 .txt, 1 no '
-                 'extension) and are left out: dog/noname, dog/notes.txt',
-                 '1 files lie outside of the class folders',
-                 '1 links lead nowhere and are left out: cat/gone.png',
-                 '2 folders are hidden', '.ipynb_checkpoints, cat/.cache'):
+    for part in ('leaves out 2 files with a name of no image (1 .txt, 1 no '
+                 'extension): dog/noname, dog/notes.txt',
+                 'leaves out 1 file outside of the class folders: loose.png',
+                 'leaves out 1 link to nowhere: cat/gone.png',
+                 'leaves out 2 hidden folders: .ipynb_checkpoints, cat/.cach'):
         assert part in text
     assert text.count('\n') == 3
 
@@ -445,3 +445,30 @@ def test_a_validation_set_may_lack_a_class(messy):
                        'the classes: dog'):
         LongTailList(classes=['cat', 'cow'], data_root=str(messy),
                      data_prefix='train')  # yapf: disable
+
+
+@pytest.mark.parametrize('content, words', [
+    ('caf\xe9.png 0\n'.encode('latin1'), 'train.txt, line 1: not in UTF-8'),
+    (b'a.png 0\nb.png 1000000000\n', 'line 2: label 1000000000 would mean'),
+    (b'cat 0\n', 'line 1: cat'),
+])
+def test_lists_that_are_none(tmp_path, content, words):
+    (tmp_path / 'cat').mkdir()
+    (tmp_path / 'train.txt').write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        LongTailList(data_root=str(tmp_path), ann_file='train.txt')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_image_that_cannot_be_read(tmp_path, workers):
+    (tmp_path / 'train/cat').mkdir(parents=True)
+    (tmp_path / 'train/cat/empty.jpg').touch()
+    dataset = LongTailList(
+        data_root=str(tmp_path),
+        data_prefix='train',
+        pipeline=[dict(type='LoadImageFromFile')])
+    with pytest.raises(UserError) as error:
+        next(iter(DataLoader(dataset, num_workers=workers)))
+    message = user_message(error.value)
+    assert message.startswith(str(tmp_path / 'train/cat/empty.jpg'))
+    assert 'cannot be read as an image' in message and '\n' not in message

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import load_tool
+from PIL import Image
+
+
+@pytest.fixture
+def run(capsys):
+
+    def run(*args):
+        code = 0
+        try:
+            load_tool('tools/check_data.py').main([str(arg) for arg in args])
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two classes with four and two images to train on, one each to test."""
+    random = np.random.default_rng(0)
+    for name in ('train/cat/0', 'train/cat/1', 'train/cat/2', 'train/cat/3',
+                 'train/dog/0', 'train/dog/1', 'val/cat/9', 'val/dog/9'):
+        path = tmp_path / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(256, size=(8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def test_nothing_to_mend(run, images):
+    code, out = run(images)
+    assert code == 0 and 'Nothing to mend' in out
+    row = next(line for line in out.splitlines() if '| train' in line)
+    assert row.split('|')[2:6] == ['      6 ', '       2 ', '       4 ',
+                                   '        2 ']
+
+
+def test_all_that_may_be_wrong(run, images):
+    (images / 'train/cat/1.png').write_bytes(
+        (images / 'train/dog/1.png').read_bytes())
+    (images / 'val/dog/9.png').write_bytes(
+        (images / 'train/dog/0.png').read_bytes())
+    (images / 'train/cat/2.png').write_bytes(b'')
+    (images / 'train/cat/notes.txt').touch()
+    found = images / 'found.json'
+    code, out = run(images, '--json', found)
+    assert code == 1
+    for words in ('unreadable images: 1', 'images under different labels: 2',
+                  'images of val that are in train as well: 1',
+                  'leaves out 1 file with a name of no image (1 .txt)',
+                  str(images / 'train/cat/2.png'), 'What to do: '):
+        assert words in out
+    findings = json.loads(found.read_text())['findings']
+    assert [finding['error'] for finding in findings] == [False] + 3 * [True]
+
+
+def test_a_list_names_its_lines(run, images):
+    (images / 'train.txt').write_text(
+        'cat/0.png 0\n\ndog/0.png 1\ncat/0.png 1\n')
+    config = images / 'config.py'
+    config.write_text(f'''
+train_dataloader = dict(dataset=dict(
+    type='LongTailList', data_root={str(images)!r}, ann_file='train.txt',
+    data_prefix='train'))
+''')
+    code, out = run(config)
+    assert code == 1
+    assert f'{images}/train.txt:4: {images}/train/cat/0.png' in out
+
+
+def test_data_that_cannot_be_loaded(run, images):
+    (images / 'train/eel').mkdir()
+    code, out = run(images)
+    assert code == 1 and 'ERROR (train)' in out and 'eel' in out
