@@ -12,7 +12,8 @@ from typing import Any, Dict, List, Optional, Pattern, Tuple, Union
 from mmengine.config import Config
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import find_hook, load_config
+from ride_mm.engine.config import (find_hook, innermost_dataset, load_config,
+                                   type_name)
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
@@ -344,10 +345,8 @@ def _describe_machine(log: str) -> str:
 
 
 def _describe_data(cfg: Config) -> dict:
-    dataset = cfg.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    described = dict(type=dataset.type)
+    dataset = innermost_dataset(cfg.train_dataloader)
+    described = dict(type=type_name(dataset))
     if 'imb_factor' in dataset:
         described['imbalance'] = round(1 / dataset.imb_factor)
     if 'max_count' in dataset:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ride_mm.datasets.class_counts import (GROUPS, Thresholds,
                                            resolve_thresholds)
-from ride_mm.engine.config import load_config
+from ride_mm.engine.config import load_config, type_name
 from ride_mm.evaluation import (accuracy_by_class, calibration, correct_prior,
                                 expert_figures, expert_usage,
                                 long_tail_accuracy, score_quality,
@@ -70,7 +70,7 @@ def load_test_classes(
 def _long_tail_options(evaluator) -> dict:
     metrics = evaluator if isinstance(evaluator, list) else [evaluator]
     for metric in metrics:
-        if isinstance(metric, dict) and metric.get('type') == 'LongTailMetric':
+        if isinstance(metric, dict) and type_name(metric) == 'LongTailMetric':
             return metric
     return {}
 

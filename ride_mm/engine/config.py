@@ -4,9 +4,11 @@ import os
 import os.path as osp
 import sys
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 from mmengine.config import Config, DictAction
+from mmengine.registry import Registry
+from mmpretrain import registry
 
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import is_main_process
@@ -14,6 +16,8 @@ from .config_check import TOP_LEVEL, check_config
 
 # How the training images of a data set are chosen.
 _PROFILE = ('imb_type', 'imb_factor', 'max_count')
+# Where the parts of this plugin are registered.
+_SCOPE = 'mmpretrain'
 # A typo differs in a letter or two; a new key is less alike than this.
 _TYPO_RATIO = 0.85
 # The names of this plugin's hooks in `default_hooks`.
@@ -69,6 +73,7 @@ def load_config(path: str,
         check_hook_options(cfg, options)
         hints = typo_hints(cfg, options)
         merge_options(cfg, options, path)
+    name_types(cfg)
     if is_built:
         check_config(cfg)
     for hint in hints:
@@ -273,8 +278,48 @@ def check_hook_options(cfg: Config, options: dict) -> None:
                 f'{len(hooks)} hooks. Hooks of ride_mm have names: {names}')
 
 
+def name_types(cfg: Config) -> None:
+    """Put names in place of the classes of a config of MMEngine's new style.
+
+    Both are built alike, but only names can be looked up in a registry,
+    written into a file and compared with those of a dumped config.
+
+    Args:
+        cfg (Config): The config, changed in place.
+    """
+    scope = '' if cfg.get('default_scope') == _SCOPE else f'{_SCOPE}.'
+
+    def name(node: Any) -> None:
+        if isinstance(node, dict):
+            kind = node.get('type')
+            if hasattr(kind, '__qualname__'):
+                node['type'] = (f'{scope}{kind.__name__}' if _registered(kind)
+                                else f'{kind.__module__}.{kind.__qualname__}')
+            node = list(node.values())
+        for item in node if isinstance(node, (list, tuple)) else ():
+            name(item)
+
+    name(cfg._cfg_dict)
+
+
+def _registered(kind: Any) -> bool:
+    """Whether a class is what MMPretrain's registries find by its name."""
+    for known in vars(registry).values():
+        if isinstance(known, Registry):
+            found = known.module_dict.get(kind.__name__)
+            if found is None and known.parent is not None:
+                found = known.parent.module_dict.get(kind.__name__)
+            if found is kind:
+                return True
+    return False
+
+
 def type_name(part: Optional[dict]) -> str:
-    """Name of the class that a part of a config is of, '' without one."""
+    """Name of the class that a part of a config is of, '' without one.
+
+    All that compares types asks this: the config may have the name alone,
+    the name with its module or scope, or the class itself.
+    """
     kind = (part or {}).get('type', '')
     return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
@@ -372,7 +417,7 @@ def follow_training_set(cfg: Config) -> None:
     train = innermost_dataset(cfg.get('train_dataloader'))
     for name in ('val_dataloader', 'test_dataloader'):
         dataset = innermost_dataset(cfg.get(name))
-        if dataset.get('type') == train.get('type'):
+        if type_name(dataset) == type_name(train):
             for key in _PROFILE:
                 if key in train:
                     dataset.setdefault(key, train[key])

@@ -20,7 +20,7 @@ from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
-from .config import add_cfg_options, find_hook, is_ride
+from .config import add_cfg_options, find_hook, is_ride, type_name
 from .config_check import check_together
 from .schedule_check import check_run
 
@@ -104,8 +104,8 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         UserError: If the optim_wrapper is of another kind.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    kind = type_name(cfg.optim_wrapper)
+    if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
         raise UserError("--amp can only replace optim_wrapper.type="
                         f"'OptimWrapper', the config has {kind!r}.")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -258,7 +258,7 @@ def enable_all_experts(cfg: Config) -> None:
     """
     if not is_ride(cfg):
         raise UserError('--all-experts needs model.type="RIDEClassifier", '
-                        f'found "{cfg.model.get("type")}"')
+                        f'found "{type_name(cfg.model)}"')
     cfg.model.test_cfg = dict(
         cfg.model.get('test_cfg') or {}, mode='ensemble', expert_logits=True)
 

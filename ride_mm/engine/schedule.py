@@ -273,7 +273,7 @@ def check_warm_up(cfg: Config) -> None:
 
 def _is_stuck(schedule: dict) -> bool:
     epochs = schedule.get('end', math.inf) - schedule.get('begin', 0)
-    return (schedule.get('type') == 'LinearLR' and epochs == 1
+    return (type_name(schedule) == 'LinearLR' and epochs == 1
             and schedule.get('by_epoch', True)
             and not schedule.get('convert_to_iter_based'))
 

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from ride_mm.datasets.draws import seed_draws, seed_everything
 from ride_mm.engine import launch
+from ride_mm.engine.config import type_name
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = """example:
@@ -398,7 +399,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 data_root=data_root and str(data_root))
             contenders[name] = arena.start(name, run_ours, **options)
             reference[name] = next(iter(configs))
-            data = cfg.train_dataloader.dataset.type
+            data = type_name(cfg.train_dataloader.dataset)
             theirs = f'official {data}'
             if args.official and has_loader(data):
                 reference[name] = theirs

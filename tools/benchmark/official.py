@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from variants import full_width
 
+from ride_mm.engine.config import type_name
 from ride_mm.utils.errors import UserError
 
 _NEEDED = ('train.py', 'parse_config.py', 'model/model.py', 'model/loss.py',
@@ -73,8 +74,9 @@ def config_name(cfg: Config, router: bool = False) -> str:
         UserError: If there is none.
     """
     backbone = cfg.model.backbone
-    network = '-'.join(
-        str(backbone[key]) for key in ('type', 'depth') if key in backbone)
+    network = type_name(backbone)
+    if 'depth' in backbone:
+        network += f'-{backbone.depth}'
     if network not in _CONFIGS:
         raise UserError(f'--official: the official code has no {network}, '
                         f'expected one of {sorted(_CONFIGS)}.')
@@ -163,7 +165,7 @@ class Official:
             num_experts=cfg.model.num_experts,
             reduce_dimension=tuple(cfg.model.neck.expert.out_channels)
             != full_width(cfg),
-            use_norm=head.classifier.type == 'CosineClassifier')
+            use_norm=type_name(head.classifier) == 'CosineClassifier')
         if router:
             settings['arch']['args']['top_choices_num'] = head.router.topk
         return settings
@@ -181,7 +183,7 @@ class Official:
         dataset = cfg.train_dataloader.dataset
         if dataset.get('check_integrity') is False:
             self._patch_integrity()
-        name, keys = _LOADERS[dataset.type]
+        name, keys = _LOADERS[type_name(dataset)]
         options.update((key, dataset[key]) for key in keys if key in dataset)
         return getattr(self._train.module_data, name)(
             os.path.join(self._cwd, dataset.data_root),

@@ -30,6 +30,7 @@ from pace import Pace, PaceHook, count_parameters
 from torch.utils.data import DataLoader, Dataset
 
 from ride_mm.engine import launch
+from ride_mm.engine.config import type_name
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = """example:
@@ -69,7 +70,7 @@ def run_official(referee: Referee, variant: str, config: str, options: dict,
     cfg = variants.load(config, options)
     code = Official(path, device)
     workers = cfg.train_dataloader.num_workers
-    if has_loader(cfg.train_dataloader.dataset.type) and not synthetic:
+    if has_loader(type_name(cfg.train_dataloader.dataset)) and not synthetic:
         data = 'its own data loader'
         loader = code.loader(cfg, num_workers=workers)
     else:

@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.analysis import image_size
 from ride_mm.datasets.long_tail import long_tail_profile
 from ride_mm.engine import launch
-from ride_mm.engine.config import find_hook, load_config
+from ride_mm.engine.config import find_hook, is_ride, load_config, type_name
 from ride_mm.utils.errors import UserError
 
 VARIANTS = ('fp32', 'fp32-compiled', 'amp', 'amp-compiled')
@@ -33,10 +33,10 @@ def load(path: str, options: dict) -> Config:
         UserError: If the model is another one.
     """
     cfg = load_config(path, options)
-    kind = cfg.get('model', {}).get('type')
-    if kind != 'RIDEClassifier':
+    if not is_ride(cfg):
         raise UserError(f'{path}: the benchmarks are for model.type='
-                        f'"RIDEClassifier", found "{kind}".')
+                        f'"RIDEClassifier", found '
+                        f'"{type_name(cfg.get("model"))}".')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
 
@@ -112,7 +112,7 @@ def set_synthetic(cfg: Config) -> None:
         cfg (Config): The config, changed in place.
     """
     loader = cfg.train_dataloader
-    packed = loader.get('collate_fn', {}).get('type') != 'collate_batch'
+    packed = type_name(loader.get('collate_fn')) != 'collate_batch'
     loader.dataset = ConfigDict(
         type='SyntheticImages',
         size=image_size(cfg),

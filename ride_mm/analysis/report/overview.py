@@ -3,7 +3,7 @@ from typing import Dict, List
 
 from mmengine.config import Config
 
-from ride_mm.engine.config import find_hook, innermost_dataset
+from ride_mm.engine.config import find_hook, innermost_dataset, type_name
 from ride_mm.utils.errors import UserError
 from .figures import FigureMaker
 from .findings import Findings
@@ -130,7 +130,7 @@ def _name(part: object, *options: str) -> str:
         f'{name.replace("_", " ")} {part[name]}' for name in options
         if isinstance(part.get(name), (int, float, str))
     ]
-    text = str(part['type']).split('.')[-1]
+    text = type_name(part)
     return f'{text} ({", ".join(values)})' if values else text
 
 

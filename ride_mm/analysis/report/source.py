@@ -6,7 +6,7 @@ from typing import Iterable, Optional, Union
 from mmengine.config import Config
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
+from ride_mm.engine.config import is_ride, load_config
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
@@ -140,8 +140,7 @@ def _no_predictions(work_dir: Path, file: Path) -> UserError:
         return UserError(f'{work_dir} holds neither {file.name} nor a '
                          f'{missing} to make it with: is it the work_dir of '
                          'a training?')
-    model = read_dumped_config(configs[-1]).get('model') or {}
-    has_experts = str(model.get('type')).endswith('RIDEClassifier')
+    has_experts = is_ride(read_dumped_config(configs[-1]))
     command = test_command(configs[-1], checkpoints[-1], file, has_experts)
     return UserError(f'there are no predictions {file}. Make them with '
                      f'`{command}`.')
