@@ -9,7 +9,7 @@ from mmengine.utils import digit_version
 
 from .utils import (install_atomic_backend, install_checkpoint_loader,
                     install_config_names, install_hook_removal,
-                    register_models)
+                    install_image_skipping, register_models)
 from .version import __version__
 
 _SUPPORTED = (
@@ -33,6 +33,8 @@ with warnings.catch_warnings():
 install_checkpoint_loader()
 install_atomic_backend()
 install_hook_removal()
+# An image that cannot be read does not end an inferencer's list.
+install_image_skipping()
 # `ride_mm::NAME.py` in _base_, and `get_model(NAME)`.
 install_config_names()
 register_models()

@@ -10,6 +10,7 @@ from mmengine.runner import save_checkpoint
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.registry import MODELS, TRANSFORMS
 
+from ride_mm.utils import images
 from ride_mm.utils.errors import UserError
 
 
@@ -73,6 +74,45 @@ def test_inferencer_on_a_file_is_the_test_pipeline(trained, rgb, tmp_path):
         by_hand = model.predict(torch.from_numpy(image).float())[0]
     np.testing.assert_allclose(
         result['pred_scores'], by_hand.pred_score.numpy(), rtol=1e-3)
+
+
+def test_inferencer_goes_on_after_an_unreadable_image(trained, rgb, tmp_path,
+                                                      monkeypatch):
+    said = []
+    monkeypatch.setattr(images, 'print_log',
+                        lambda text, *_: said.append(text))
+    good = [str(tmp_path / f'good {i}.png') for i in range(3)]
+    for i, path in enumerate(good):
+        cv2.imwrite(path, np.roll(rgb, i, axis=0))
+    empty, text, missing = (
+        str(tmp_path / name) for name in ('empty.jpg', 'text.png', 'no.jpg'))
+    open(empty, 'w').close()
+    with open(text, 'w') as file:
+        file.write('no image')
+    inferencer = ImageClassificationInferencer(*trained)
+    alone = [inferencer(path)[0] for path in good]
+    files = [empty, good[0], text, good[1], missing, good[2]]
+    shown = tmp_path / 'shown'
+    for size in (1, 2, 6):
+        results = inferencer(files, batch_size=size, show_dir=str(shown))
+        assert [result is None for result in results] == [
+            True, False, True, False, True, False
+        ]
+        for result, single in zip(results[1::2], alone):
+            np.testing.assert_allclose(
+                result['pred_scores'], single['pred_scores'], rtol=1e-4)
+    assert len(list(shown.iterdir())) == 3
+    assert said == 3 * [
+        f'{empty} is empty: it has 0 bytes. Its result is None.',
+        f'{text} is no image that can be decoded. Its result is None.',
+        f'{missing} cannot be read: No such file or directory. Its result is '
+        'None.'
+    ]
+    assert inferencer([]) == []
+    with pytest.raises(UserError, match='0 bytes, nor can 1 more images'):
+        inferencer([empty, text])
+    with pytest.raises(UserError, match='no.jpg cannot be read: No such'):
+        inferencer(missing)
 
 
 def test_a_checkpoint_of_another_model(trained):

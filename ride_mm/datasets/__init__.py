@@ -4,12 +4,12 @@ from .digits_lt import DigitsLT
 from .hold_out import hold_out
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
-from .transforms import DrawCropFlipRotate, collate_batch
+from .transforms import DrawCropFlipRotate, LoadImageFromFile, collate_batch
 from .wrappers import ConcatDataset, KFoldDataset
 
 __all__ = [
     'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'ConcatDataset',
     'DigitsLT', 'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT',
-    'KFoldDataset', 'LongTailList', 'PlacesLT', 'PowerSampler', 'bootstrap',
-    'collate_batch', 'hold_out'
+    'KFoldDataset', 'LoadImageFromFile', 'LongTailList', 'PlacesLT',
+    'PowerSampler', 'bootstrap', 'collate_batch', 'hold_out'
 ]

@@ -1,12 +1,11 @@
 import logging
 import os
 from collections import Counter, defaultdict
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
-import mmcv
 import numpy as np
-from mmengine.fileio import (LocalBackend, exists, get, get_file_backend,
-                             isdir, join_path)
+from mmengine.fileio import (LocalBackend, exists, get_file_backend, isdir,
+                             join_path)
 from mmengine.logging import print_log
 from mmengine.utils import is_abs
 from mmpretrain.datasets import CustomDataset
@@ -96,28 +95,6 @@ class LongTailList(CachedLabels, CustomDataset):
                 img_path=backend.join_path(self.img_prefix, path),
                 gt_label=label) for path, label in zip(paths, labels)
         ]
-
-    def prepare_data(self, idx: int) -> Any:
-        """Load an image.
-
-        Args:
-            idx (int): Index of the image.
-
-        Returns:
-            Any: What the pipeline makes of it.
-
-        Raises:
-            UserError: If the file is no image that can be read.
-        """
-        try:
-            return super().prepare_data(idx)
-        except Exception as error:
-            path = self.get_data_info(idx)['img_path']
-            if is_readable(path):
-                raise
-            raise UserError(f'{path} cannot be read as an image: replace it, '
-                            'or take it out. tools/check_data.py finds all of '
-                            'them') from error
 
     def _load_list(self) -> Tuple[List[str], List[int], List[int]]:
         num_classes = self._known_num_classes()
@@ -229,21 +206,6 @@ class LongTailList(CachedLabels, CustomDataset):
                 f'not in {self.img_prefix or os.curdir}. The first is that '
                 f'of line {lines[first]}: {paths[first]}. Check `data_root` '
                 'and `data_prefix`.')
-
-
-def is_readable(path: str) -> bool:
-    """Whether a file is an image.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        bool: Whether OpenCV can decode it.
-    """
-    try:
-        return mmcv.imfrombytes(get(path)) is not None
-    except Exception:  # of OpenCV, of any storage
-        return False
 
 
 def find_missing(root: str, paths: Sequence[str]) -> List[int]:

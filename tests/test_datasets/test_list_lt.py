@@ -7,12 +7,11 @@ import mmcv
 import numpy as np
 import pytest
 from mmpretrain.registry import DATASETS
-from torch.utils.data import DataLoader
 
 from ride_mm.datasets import (ImageNetLT, INaturalist2018, LongTailList,
                               PlacesLT, list_lt)
 from ride_mm.datasets.list_lt import find_missing
-from ride_mm.utils.errors import UserError, user_message
+from ride_mm.utils.errors import UserError
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'
 real_lists = pytest.mark.skipif(
@@ -457,18 +456,3 @@ def test_lists_that_are_none(tmp_path, content, words):
     (tmp_path / 'train.txt').write_bytes(content)
     with pytest.raises(UserError, match=words):
         LongTailList(data_root=str(tmp_path), ann_file='train.txt')
-
-
-@pytest.mark.parametrize('workers', [0, 1])
-def test_an_image_that_cannot_be_read(tmp_path, workers):
-    (tmp_path / 'train/cat').mkdir(parents=True)
-    (tmp_path / 'train/cat/empty.jpg').touch()
-    dataset = LongTailList(
-        data_root=str(tmp_path),
-        data_prefix='train',
-        pipeline=[dict(type='LoadImageFromFile')])
-    with pytest.raises(UserError) as error:
-        next(iter(DataLoader(dataset, num_workers=workers)))
-    message = user_message(error.value)
-    assert message.startswith(str(tmp_path / 'train/cat/empty.jpg'))
-    assert 'cannot be read as an image' in message and '\n' not in message

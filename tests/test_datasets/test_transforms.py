@@ -13,7 +13,7 @@ from ride_mm.datasets.draws import seed_draws, seed_everything
 from ride_mm.datasets.transforms import collate_batch
 from ride_mm.datasets.transforms.crop_flip_rotate import View, crop_flip_rotate
 from ride_mm.structures import BatchDataSample, gather_labels
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, user_message
 
 
 def one_by_one(size, padding, degrees):
@@ -157,3 +157,31 @@ def test_a_view_that_nobody_makes_is_not_passed_over():
     assert all('inputs' not in sample for sample in packed)
     with pytest.raises(UserError, match='remove PackInputs'):
         collate_batch(packed)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('dataset', ['LongTailList', 'CustomDataset'])
+def test_an_unreadable_image_is_named(tmp_path, dataset, workers):
+    for name, content in (('a', b''), ('b', b'no image')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '0.jpg').write_bytes(content)
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=dict(
+                type=dataset,
+                data_root=str(tmp_path),
+                pipeline=[dict(type='LoadImageFromFile')]),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=1,
+            num_workers=workers))
+    for name, reason in (('a', 'is empty: it has 0 bytes. Replace it'),
+                         ('b', 'is no image that can be decoded. Replace')):
+        loader.dataset.data_address, loader.dataset.serialize_data = [], False
+        loader.dataset.data_list = [
+            dict(img_path=str(tmp_path / name / '0.jpg'), gt_label=0)
+        ]
+        with pytest.raises(UserError) as info:
+            next(iter(loader))
+        line = user_message(info.value)
+        assert line.startswith(f"{tmp_path / name / '0.jpg'} {reason}")
+        assert '\n' not in line

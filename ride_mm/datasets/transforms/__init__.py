@@ -1,4 +1,5 @@
 from .collate import collate_batch
 from .crop_flip_rotate import DrawCropFlipRotate
+from .load_image import LoadImageFromFile
 
-__all__ = ['DrawCropFlipRotate', 'collate_batch']
+__all__ = ['DrawCropFlipRotate', 'LoadImageFromFile', 'collate_batch']

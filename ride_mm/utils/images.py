@@ -1,0 +1,85 @@
+"""Images that cannot be read: named, and none ends a list of others."""
+import logging
+from math import ceil
+from typing import Iterator, List, Optional
+
+from mmcv.image import imread
+from mmengine.dataset import default_collate
+from mmengine.logging import print_log
+from mmpretrain import ImageClassificationInferencer
+from rich.progress import track
+
+from .errors import UserError
+
+
+def describe_unreadable(path: str, error: Exception) -> str:
+    """Say that an image cannot be read.
+
+    Args:
+        path (str): The image.
+        error (Exception): What reading it raised.
+
+    Returns:
+        str: The path and the reason.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f'{path} cannot be read: {error.strerror}'
+    if 'buf.empty()' in str(error):  # what OpenCV has against it
+        return f'{path} is empty: it has 0 bytes'
+    return f'{path} is no image that can be decoded'
+
+
+def install_image_skipping() -> None:
+    """Let MMPretrain's inferencer go on after an image it cannot read.
+
+    The image is named in a warning and its result is None, so that results
+    and images keep their order. Where none can be read it is an error.
+    """
+
+    def call(self,
+             inputs,
+             return_datasamples: bool = False,
+             batch_size: int = 1,
+             **kwargs) -> list:
+        _, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
+        inputs = self._inputs_to_list(inputs)
+        problems: List[Optional[str]] = []
+
+        def images() -> Iterator[dict]:
+            for image in inputs:
+                try:
+                    img = imread(image)
+                    shape = img.shape[:2]
+                except MemoryError:
+                    raise
+                except Exception as error:
+                    if not isinstance(image, str):
+                        raise
+                    problems.append(describe_unreadable(image, error))
+                    print_log(f'{problems[-1]}. Its result is None.',
+                              'current', logging.WARNING)
+                else:
+                    problems.append(None)
+                    yield self.pipeline(
+                        dict(img=img, img_shape=shape, ori_shape=shape))
+
+        preds = []
+        for chunk in track(
+                self._get_chunk_data(images(), batch_size),
+                'Inference',
+                total=ceil(len(inputs) / batch_size)):
+            preds += self.forward(default_collate(chunk), **forward)
+        if inputs and all(problems):
+            more = len(problems) - 1
+            raise UserError(problems[0] +
+                            (f', nor can {more} more images' if more else ''))
+        read = [i for i, problem in enumerate(problems) if problem is None]
+        pictures = self.visualize([inputs[i] for i in read], preds,
+                                  **visualize)
+        results = self.postprocess(preds, pictures, return_datasamples,
+                                   **postprocess)
+        by_place = dict(zip(read, results))
+        return [by_place.get(i) for i in range(len(inputs))]
+
+    call.__doc__ = ImageClassificationInferencer.__call__.__doc__
+    ImageClassificationInferencer.__call__ = call
