@@ -9,7 +9,8 @@ from mmengine.utils import digit_version
 
 from .utils import (install_atomic_backend, install_checkpoint_loader,
                     install_config_names, install_hook_removal,
-                    install_image_skipping, register_models)
+                    install_image_skipping, install_picture_names,
+                    register_models)
 from .version import __version__
 
 _SUPPORTED = (
@@ -38,6 +39,8 @@ install_image_skipping()
 # `ride_mm::NAME.py` in _base_, and `get_model(NAME)`.
 install_config_names()
 register_models()
+# One picture for each image.
+install_picture_names()
 
 from .datasets import *  # noqa: E402,F401,F403
 from .engine import *  # noqa: E402,F401,F403

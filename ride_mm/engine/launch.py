@@ -293,6 +293,8 @@ def enable_visualization(cfg: Config, **settings) -> None:
                         "visualization=dict(type='VisualizationHook') in the "
                         'config.')
     hooks.visualization.update(enable=True, **settings)
+    if cfg.get('visualizer') is None:
+        cfg.visualizer = dict(type='UniversalVisualizer')
 
 
 def check_output_file(path: str,

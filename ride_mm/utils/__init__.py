@@ -5,10 +5,11 @@ from .errors import UserError
 from .hook_removal import install_hook_removal
 from .images import install_image_skipping
 from .names import install_config_names, register_models
+from .picture_names import install_picture_names
 
 __all__ = [
     'AtomicLocalBackend', 'CheckpointError', 'UserError',
     'install_atomic_backend', 'install_checkpoint_loader',
     'install_config_names', 'install_hook_removal', 'install_image_skipping',
-    'load_checkpoint_file', 'register_models'
+    'install_picture_names', 'load_checkpoint_file', 'register_models'
 ]

@@ -114,6 +114,15 @@ def test_train_resume_and_test(folder, train, test):
     with pytest.raises(UserError, match='not overwritten'):
         test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
 
+    # data/a and data/b have files of the same names
+    test([
+        'tiny.py', checkpoint, '--show-dir', 'images', '--cfg-options',
+        "default_hooks.visualization.type='VisualizationHook'",
+        'test_dataloader.batch_size=3'
+    ])
+    numbers = sorted(name.split('_')[0] for name in os.listdir('images'))
+    assert numbers == [str(i) for i in range(8)]
+
     test([
         'tiny.py', checkpoint, '--tta', '--amp', '--out', 'metrics.json',
         '--out-item', 'metrics'
