@@ -3,18 +3,21 @@ import argparse
 import json
 import os.path as osp
 import sys
+from dataclasses import asdict
 from functools import partial
-from typing import Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
+from rich import progress
 from rich.console import Console
-from rich.progress import track
 
-from ride_mm.datasets.check import check_splits
+from ride_mm.datasets.check import Split, check_data
+from ride_mm.datasets.class_counts import group_masks
 from ride_mm.engine import launch
-from ride_mm.engine.config import add_cfg_options, load_config
-from ride_mm.evaluation.tables import build_table
+from ride_mm.engine.config import add_cfg_options, load_config, type_name
+from ride_mm.evaluation.groups import group_titles
+from ride_mm.evaluation.tables import build_table, render_table
 from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -29,6 +32,8 @@ to be mended, 1 if something has, 2 if the data cannot be looked at.
 SPLITS = ('train', 'val', 'test')
 NAMED = 5
 
+Builders = Dict[str, Callable[[], Any]]
+
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -42,10 +47,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def of_folder(root: str) -> Dict[str, Callable[[], object]]:
+def of_folder(root: str) -> Builders:
     """What builds the data sets of a folder."""
     names = [name for name in SPLITS if osp.isdir(osp.join(root, name))]
-    if not names:
+    if 'train' not in names:
         options = dict(type='LongTailList', data_prefix=root)
         return dict(train=partial(DATASETS.build, options))
     return {
@@ -60,44 +65,107 @@ def of_folder(root: str) -> Dict[str, Callable[[], object]]:
     }
 
 
-def of_config(path: str,
-              options: Optional[dict]) -> Dict[str, Callable[[], object]]:
+def of_config(cfg: dict) -> Builders:
     """What builds the data sets of a config; equal ones once."""
-    cfg = load_config(path, options)
-    found = {}
+    found: Dict[str, dict] = {}
     for name in SPLITS:
         dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset')
         if dataset is not None and dataset not in found.values():
             found[name] = dataset
     if not found:
-        raise UserError(f'{path} has no data sets')
+        raise UserError('the config has no train_dataloader.dataset, nor one '
+                        'of val or test')
     return {
         name: partial(DATASETS.build, dataset)
         for name, dataset in found.items()
     }
 
 
-def show(found: dict) -> None:
+def find_thresholds(cfg: dict) -> Any:
+    """What the metrics of a config take many, medium and few for."""
+    metrics = cfg.get('val_evaluator') or []
+    metrics = metrics if isinstance(metrics, list) else [metrics]
+    for metric in metrics:
+        if type_name(metric) == 'LongTailMetric':
+            return metric.get('thresholds', 'ride')
+    return 'ride'
+
+
+def summarize(split: Split, thresholds: Any) -> dict:
+    """Count the images and classes of a split."""
+    counts = split.counts
+    groups = group_masks(split.training_counts, thresholds)
+    return dict(
+        split=split.name,
+        images=sum(counts),
+        classes=sum(count > 0 for count in counts),
+        of_classes=len(counts),
+        largest=max(counts),
+        smallest=min(counts),
+        class_counts={
+            split.class_name(i): count
+            for i, count in enumerate(counts)
+        },
+        groups={
+            name: dict(
+                classes=int(mask.sum()),
+                images=sum(n for n, inside in zip(counts, mask) if inside))
+            for name, mask in groups.items()
+        })
+
+
+def show(found: dict, thresholds: Any) -> None:
     """Print tables of what is there and of what was found."""
-    columns = ('images', 'classes', 'largest', 'smallest', 'many', 'medium',
-               'few')
-    console = Console(soft_wrap=True)
-    console.print(
-        build_table('Training images per class, and the groups by them',
-                    ('split', *columns),
-                    [(split['split'],
-                      *(str(split.get(column, 0)) for column in columns))
-                     for split in found['splits']]))  # yapf: disable
+    splits = found['splits']
+    if splits:
+        rows = [[
+            split['split'], f"{split['images']:,}",
+            f"{split['classes']} of {split['of_classes']}",
+            f"{split['largest']:,}", f"{split['smallest']:,}"
+        ] for split in splits]
+        columns = ['split', 'images', 'classes', 'largest', 'smallest']
+        print(render_table(build_table('Images', columns, rows)))
+        titles = group_titles(thresholds)
+        rows = [[
+            titles[name],
+            str(splits[0]['groups'][name]['classes']), *(
+                f"{split['groups'].get(name, {}).get('images', 0):,}"
+                for split in splits)
+        ] for name in splits[0]['groups']]
+        columns = ['training images', 'classes'
+                   ] + [f"images in {split['split']}" for split in splits]
+        print(render_table(build_table('Groups', columns, rows)))
     for finding in found['findings']:
         kind = 'ERROR' if finding['error'] else 'note'
-        print(f"{kind} ({finding['split']}): {finding['what']}.")
+        print(f"{kind} ({finding['split']}): {finding['what']}")
         for place in finding['places'][:NAMED]:
             print(f'    {place}')
         if len(finding['places']) > NAMED:
             print(f"    and {len(finding['places']) - NAMED} more")
         print(f"  What to do: {finding['advice']}.")
-    if not found['findings']:
-        print('Nothing to mend was found.')
+    errors = sum(finding['error'] for finding in found['findings'])
+    notes = len(found['findings']) - errors
+    print(f'{errors} to mend, {notes} to look at' if errors or notes else
+          'Nothing to mend was found.')
+
+
+def show_progress(name: str) -> Callable[[Iterable, int], Iterable]:
+    """Show how far the reading of a split is, with the time that is left."""
+
+    def follow(results: Iterable, total: int) -> Iterable:
+        console = Console(stderr=True)
+        bar = progress.Progress(
+            progress.TextColumn(f'Reading {name}'),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal)
+        with bar:
+            yield from bar.track(results, total)
+
+    return follow
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -105,21 +173,20 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.json:
         launch.check_output_file(args.json, ('.json', ), '--json')
     init_default_scope('mmpretrain')
+    thresholds: Any = 'ride'
     if osp.isdir(args.data):
         datasets = of_folder(args.data)
     else:
-        datasets = of_config(args.data, args.cfg_options)
-    found = check_splits(
-        datasets,
-        partial(
-            track,
-            description='Reading',
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty()))
-    show(found)
+        cfg = load_config(args.data, args.cfg_options)
+        datasets, thresholds = of_config(cfg), find_thresholds(cfg)
+    splits, findings = check_data(datasets, show_progress)
+    found = dict(
+        splits=[summarize(split, thresholds) for split in splits],
+        findings=[asdict(finding) for finding in findings])
+    show(found, thresholds)
     if args.json:
         write_file(args.json, json.dumps(found, indent=1) + '\n')
-    if any(finding['error'] for finding in found['findings']):
+    if any(finding.error for finding in findings):
         sys.exit(1)
 
 

@@ -12,6 +12,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # shows the schedule, and says what of it a run never comes to
     schedule=dict(type='ScheduleHook'),
+    # warns of one image under two labels, or in training and validation
+    data_check=dict(type='DataCheckHook'),
     # tries before the first step what would fail at the first validation
     validation_check=dict(type='ValidationCheckHook'),
     # ends a run whose loss or gradient is infinite or NaN

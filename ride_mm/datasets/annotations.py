@@ -1,12 +1,12 @@
 """Reading of "path label" lists."""
+import codecs
 from typing import List, Optional, Tuple
 
-from mmengine.fileio import exists, get_text
+from mmengine.fileio import exists, get_text, isdir
 
 from ride_mm.utils.errors import UserError
 
 Records = Tuple[List[str], List[int], List[int]]
-
 
 # Labels above both of these are a mistake: counts would fill the memory.
 _SMALL, _SPARSE = 100_000, 100
@@ -33,46 +33,69 @@ def read_annotations(ann_file: str,
         UserError: If a line is not a path and a label within the number of
             classes, or if the list is empty.
     """
-    if not exists(ann_file):
-        raise UserError(f'Annotation list not found: {ann_file}')
-
-    paths, labels, numbers = [], [], []
-    # Some editors begin a file with a byte order mark: not part of a path.
-    try:
-        text = get_text(ann_file, encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
-        line = error.object[:error.start].count(b'\n') + 1
-        raise UserError(f'{ann_file}, line {line}: not in UTF-8. Convert the '
-                        'list with iconv -f LATIN1 -t UTF-8') from error
-    for number, line in enumerate(text.split('\n'), 1):
+    paths, labels, numbers, problems = [], [], [], []
+    for number, line in enumerate(_read_text(ann_file).split('\n'), 1):
         fields = line.strip().rsplit(None, 1)
         if not fields:
             continue
-        if len(fields) != 2:
-            raise UserError(f'{ann_file}, line {number}: expected a path, a '
-                            f'space and a label, found {line.strip()!r}')
         try:
-            label = int(fields[1])
-        except ValueError:
-            raise UserError(
-                f'{ann_file}, line {number}: expected an integer label after '
-                f'the last space, found {fields[1]!r}') from None
-        if label < 0 or num_classes is not None and label >= num_classes:
-            expected = ('at least 0' if num_classes is None else
-                        f'between 0 and {num_classes - 1}')
-            raise UserError(f'{ann_file}, line {number}: expected a label '
-                            f'{expected}, found {label}')
+            label = _read_label(fields, num_classes)
+        except ValueError as error:
+            problems.append((number, str(error)))
+            continue
         paths.append(fields[0])
         labels.append(label)
         numbers.append(number)
 
-    if not paths:
-        raise UserError(f'{ann_file}: the list is empty')
-    largest = max(labels)
+    largest = max(labels, default=0)
     if num_classes is None and largest > max(_SMALL, _SPARSE * len(labels)):
         line = numbers[labels.index(largest)]
+        problems.append(
+            (line, f'label {largest} would mean {largest + 1} classes of '
+             f'{len(labels)} images. If it is right, set num_classes'))
+    if problems:
+        number, problem = problems[0]
+        if problems[1:]:
+            problem += f' (and {len(problems) - 1} more such lines)'
         raise UserError(
-            f'{ann_file}, line {line}: label {largest} would mean '
-            f'{largest + 1} classes of {len(labels)} images. If it is right, '
-            'set num_classes')
+            f'{ann_file}, line {number}: {problem}',
+            [f'{ann_file}:{number}: {text}' for number, text in problems])
+    if not paths:
+        raise UserError(f'{ann_file}: the list is empty')
     return paths, labels, numbers
+
+
+def _read_text(ann_file: str) -> str:
+    if not exists(ann_file):
+        raise UserError(f'Annotation list not found: {ann_file}')
+    if isdir(ann_file):
+        raise UserError(f'{ann_file} is a folder, expected a list with a line '
+                        '"path label" for each image. Class folders are '
+                        'given as data_prefix')
+    try:
+        # Some editors begin a file with a byte order mark: not part of a path.
+        return get_text(ann_file, encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = error.object[:error.start].count(b'\n') + 1
+        encoding = 'LATIN1'
+        if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = 'UTF-16'
+        raise UserError(f'{ann_file}, line {line}: not in UTF-8. Convert the '
+                        f'list with iconv -f {encoding} -t UTF-8') from error
+
+
+def _read_label(fields: List[str], num_classes: Optional[int]) -> int:
+    """Read the label of a line that has been split."""
+    if len(fields) != 2:
+        raise ValueError(
+            f'expected a path, a space and a label, found {fields[0]!r}')
+    try:
+        label = int(fields[1])
+    except ValueError:
+        raise ValueError('expected an integer label after the last space, '
+                         f'found {fields[1]!r}') from None
+    if label < 0 or num_classes is not None and label >= num_classes:
+        expected = ('at least 0' if num_classes is None else
+                    f'between 0 and {num_classes - 1}')
+        raise ValueError(f'expected a label {expected}, found {label}')
+    return label

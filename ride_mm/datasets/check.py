@@ -1,17 +1,35 @@
-"""What is wrong with the images and labels of a data set."""
+"""What is wrong with the images and labels of the data sets of a training."""
 import hashlib
-import os.path as osp
+import io
+import os
+import warnings
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
-from typing import Callable, Dict, Iterable, List, Optional
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import (Any, Callable, Dict, Hashable, Iterable, Iterator, List,
+                    NamedTuple, Optional, Sequence, Tuple)
 
 import mmcv
-from mmengine.fileio import get
+import numpy as np
+from mmengine.dataset import ConcatDataset
+from mmengine.fileio import get, get_file_backend
+from mmpretrain.datasets import CustomDataset
+from PIL import Image
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, find_places, user_message
+from ride_mm.utils.images import describe_unreadable
 from .annotations import read_annotations
-from .class_counts import get_class_counts, get_labels, group_masks
+from .class_counts import (count_labels, get_class_counts, get_labels,
+                           stated_counts)
 from .folders import read_folder
+
+# What Pillow reads to the end: others it may not know as OpenCV does.
+_CHECKED_FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP')
+_BATCH = 1024
+
+# Is given the name of a split, then results and how many there will be, and
+# hands them on.
+Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 
 
 @dataclass
@@ -19,8 +37,8 @@ class Finding:
     """One kind of thing to look at.
 
     Attributes:
-        split (str): Where: 'train', 'val' or 'test', or two of them.
-        what (str): What was found, in a sentence.
+        split (str): Where: 'train', 'val', 'test', or two of them.
+        what (str): What was found.
         advice (str): What to do about it.
         places (list[str]): Files, with their lines where they are in a list.
         error (bool): Whether it should be mended before training.
@@ -32,177 +50,405 @@ class Finding:
     error: bool = True
 
 
-@dataclass
-class Split:
-    """A data set and what is known of it.
+class Record(NamedTuple):
+    """An image of a data set that holds images itself.
 
     Attributes:
-        name (str): 'train', 'val' or 'test'.
         dataset (BaseDataset): The data set.
-        hashes (dict[str, list[int]]): Images by their content.
+        index (int): Its place there.
+        label (int): Its label.
+        path (str, optional): Its file; None for images in memory.
     """
-    name: str
-    dataset: object
-    hashes: Dict[str, List[int]] = field(
-        default_factory=lambda: defaultdict(list))
-
-    @property
-    def labels(self) -> List[int]:
-        return get_labels(self.dataset).tolist()
-
-    def path(self, index: int) -> Optional[str]:
-        return self.dataset.get_data_info(index).get('img_path')
-
-    def places(self, indices: Iterable[int]) -> List[str]:
-        """Where the images are: a file or, of a list, its line."""
-        lines = self._lines()
-        return [
-            f'{lines[self.path(i)]}: {self.path(i)}'
-            if self.path(i) in lines else str(self.path(i)) for i in indices
-        ]
-
-    def _lines(self) -> Dict[str, str]:
-        ann_file = getattr(self.dataset, 'ann_file', '')
-        if not ann_file or not ann_file.endswith('.txt'):
-            return {}
-        paths, _, lines = read_annotations(ann_file)
-        root = getattr(self.dataset, 'img_prefix', '')
-        return {
-            osp.join(root, path): f'{ann_file}:{line}'
-            for path, line in zip(paths, lines)
-        }
-
-    def summary(self) -> dict:
-        """Images, classes and the sizes of the groups."""
-        counts = get_class_counts(self.dataset)
-        groups = group_masks(counts)
-        return dict(
-            split=self.name,
-            images=len(self.dataset),
-            classes=len(counts),
-            largest=max(counts),
-            smallest=min(counts),
-            **{name: int(mask.sum())
-               for name, mask in groups.items()})  # yapf: disable
+    dataset: Any
+    index: int
+    label: int
+    path: Optional[str]
 
 
-def check_folder(split: Split) -> List[Finding]:
-    """Tell what a data set of class folders leaves out.
+def leaves(dataset: Any) -> Iterator[Any]:
+    """Find the data sets that hold the images, inside of all wrappers.
 
     Args:
-        split (Split): The data set.
+        dataset: A data set or a wrapper of data sets.
+
+    Yields:
+        BaseDataset: Each data set, once for each time that it is wrapped.
+    """
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    if isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            yield from leaves(part)
+    elif hasattr(dataset, 'dataset'):
+        yield from leaves(dataset.dataset)
+    else:
+        yield dataset
+
+
+def _path_of(dataset: Any, index: int) -> Optional[str]:
+    get_info = getattr(dataset, 'get_data_info', None)
+    return None if get_info is None else get_info(index).get('img_path')
+
+
+class Split:
+    """A data set of a training and its images.
+
+    Args:
+        name (str): 'train', 'val' or 'test'.
+        dataset: The data set, or a wrapper: an image that a wrapper repeats
+            counts once.
+    """
+
+    def __init__(self, name: str, dataset: Any) -> None:
+        self.name = name
+        self.dataset = dataset
+        self.leaves = list(leaves(dataset))
+        self.records = [
+            Record(leaf, i, label, _path_of(leaf, i)) for leaf in self.leaves
+            for i, label in enumerate(get_labels(leaf).tolist())
+        ]
+        self.training_counts = get_class_counts(dataset)
+        self.classes = getattr(dataset, 'metainfo', {}).get('classes')
+        self._lines: Optional[Dict[tuple, int]] = None
+
+    @property
+    def counts(self) -> List[int]:
+        """list[int]: Images of this split in each class."""
+        return count_labels([record.label for record in self.records],
+                            len(self.training_counts))
+
+    def class_name(self, label: int) -> str:
+        """Name a class, by its number where it has no name."""
+        names = self.classes
+        named = names is not None and label < len(names)
+        return str(names[label]) if named else f'class {label}'
+
+    def line(self, record: Record) -> str:
+        """Say which line of a list an image is from, '' if of none."""
+        if self._lines is None:
+            self._lines = {}
+            for leaf in self.leaves:
+                self._find_lines(leaf)
+        line = self._lines.get((id(record.dataset), record.index))
+        return f'{record.dataset.ann_file}:{line}: ' if line else ''
+
+    def _find_lines(self, leaf: Any) -> None:
+        """Find the line of each image of a list."""
+        if not isinstance(leaf, CustomDataset) or not leaf.ann_file:
+            return
+        found = defaultdict(list)
+        backend = get_file_backend(leaf.img_prefix, enable_singleton=True)
+        for path, label, line in zip(*read_annotations(leaf.ann_file)):
+            path = backend.join_path(leaf.img_prefix, path)
+            found[path, label].append(line)
+        for record in self.records:
+            lines = found[record.path, record.label]
+            if record.dataset is leaf and lines:
+                # what is there twice has two lines
+                self._lines[id(leaf), record.index] = lines.pop(0)
+
+    def place(self, record: Record) -> str:
+        """Say where an image is: its file, its class and, of a list, the
+        line."""
+        image = record.path or (
+            f'image {record.index} of {type(record.dataset).__name__}')
+        return f'{self.line(record)}{image}, {self.class_name(record.label)}'
+
+
+def check_folders(split: Split) -> List[Finding]:
+    """Tell what data sets of class folders leave out.
+
+    Args:
+        split (Split): The images.
 
     Returns:
-        list[Finding]: A finding for each kind of file.
+        list[Finding]: A note for each kind of file.
     """
-    dataset = split.dataset
-    if getattr(dataset, 'ann_file', True) or not hasattr(
-            dataset, 'is_valid_file'):
-        return []
-    folder = read_folder(dataset.img_prefix, dataset.is_valid_file)
+    roots = {
+        leaf.img_prefix: leaf.is_valid_file
+        for leaf in split.leaves
+        if isinstance(leaf, CustomDataset) and not leaf.ann_file
+    }
     return [
         Finding(
             split.name,
             sentence,
             'move, convert or remove them, if they are meant to be read',
-            error=False) for sentence in folder.left_out()
+            paths,
+            error=False) for root, is_image in roots.items()
+        for sentence, paths in read_folder(root, is_image).left_out().items()
     ]
 
 
-def check_images(split: Split, progress: Callable[[Iterable],
-                                                  Iterable]) -> List[Finding]:
-    """Read all images of a data set that has them in files.
+def check_same_images(split: Split, images: Dict[Hashable, List[Record]],
+                      by: str) -> List[Finding]:
+    """Find images that a split holds more than once.
 
     Args:
-        split (Split): The data set; its ``hashes`` are filled.
-        progress (callable): Goes through a sequence and shows how far it is.
+        split (Split): The images.
+        images (dict[Hashable, list[Record]]): Those that are the same.
+        by (str): What makes them so, such as 'path'.
 
     Returns:
-        list[Finding]: Images that cannot be read, that are there twice, or
-        under two labels.
+        list[Finding]: An error for images under several labels, a note for
+        others.
     """
-    labels, unreadable = split.labels, []
-    if split.path(0) is None:
-        return []
-    for i in progress(range(len(labels))):
-        try:
-            content = get(split.path(i))
-            mmcv.imfrombytes(content).shape
-        except Exception:  # of OpenCV, of any storage
-            unreadable.append(i)
-            continue
-        split.hashes[hashlib.sha1(content).hexdigest()].append(i)
-    several = [same for same in split.hashes.values() if len(same) > 1]
-    conflicts = [i for same in several for i in same
-                 if len({labels[k] for k in same}) > 1]  # yapf: disable
-    twice = [i for same in several for i in same if i not in set(conflicts)]
+    several = [same for same in images.values() if len(same) > 1]
+    conflicts = [
+        same for same in several if len({image.label
+                                         for image in same}) > 1
+    ]
+    twice = [
+        same for same in several if len({image.label
+                                         for image in same}) == 1
+    ]
     found = [
-        (unreadable, 'unreadable images',
-         'replace them, or take them out', True),
-        (conflicts, 'images under different labels',
-         'keep each under the one that is right', True),
+        (conflicts, 'images under several labels',
+         'keep each under the label that is right', True),
         (twice, 'images more than once under one label',
          'keep one of each, unless that is meant', False),
     ]
     return [
-        Finding(split.name, f'{what}: {len(indices)}', advice,
-                split.places(indices), error)
-        for indices, what, advice, error in found if indices
+        Finding(split.name, f'{what}, by their {by}: {len(groups)}', advice,
+                [split.place(image) for same in groups for image in same],
+                error) for groups, what, advice, error in found if groups
     ]
 
 
-def check_overlap(train: Split, other: Split) -> List[Finding]:
+def check_overlap(train: Split, train_images: Dict[Hashable, List[Record]],
+                  other: Split, images: Dict[Hashable, List[Record]],
+                  by: str) -> List[Finding]:
     """Find images that are trained on and tested with.
 
     Args:
-        train (Split): The training set.
-        other (Split): A validation or test set.
+        train (Split): The training images.
+        train_images (dict[Hashable, list[Record]]): Those that are the same.
+        other (Split): Validation or test images.
+        images (dict[Hashable, list[Record]]): Those that are the same.
+        by (str): What makes them so, such as 'path'.
 
     Returns:
         list[Finding]: One, or none.
     """
-    common = [
-        i for content, same in other.hashes.items() if content in train.hashes
-        for i in same
-    ]
+    common = [key for key in images if key in train_images]
     if not common:
         return []
+    places = [
+        split.place(found[key][0]) for key in common
+        for split, found in ((other, images), (train, train_images))
+    ]
     return [
         Finding(
-            f'train, {other.name}',
-            f'images of {other.name} that are in train as well: '
-            f'{len(common)}',
-            'take them out of one: accuracy on them says nothing',
-            other.places(common))
+            f'{train.name}, {other.name}',
+            f'images of {other.name} that are in {train.name} as well, by '
+            f'their {by}: {len(common)}',
+            'take them out of one of the two: accuracy on them says nothing '
+            'about new images', places)
     ]
 
 
-def check_splits(datasets: Dict[str, Callable[[], object]],
-                 progress: Callable[[Iterable], Iterable]) -> dict:
-    """Check the data sets of a training.
+def check_classes(train: Split, other: Split) -> List[Finding]:
+    """Compare the classes of a validation or test set with the training's.
 
     Args:
-        datasets (dict[str, callable]): By 'train', 'val' and 'test', what
-            builds the data set.
+        train (Split): The training images.
+        other (Split): Validation or test images.
+
+    Returns:
+        list[Finding]: Errors for other names and class counts, a note for
+        classes without an image.
+    """
+    split, findings = f'{train.name}, {other.name}', []
+    names = [split.classes and list(split.classes) for split in (train, other)]
+    if all(names) and names[0] != names[1]:
+        label = next((i for i, pair in enumerate(zip(*names))
+                      if pair[0] != pair[1]), min(map(len, names)))
+        findings.append(
+            Finding(
+                split, 'the names of the classes differ, first those of label '
+                f'{label}: {train.class_name(label)!r} in {train.name}, '
+                f'{other.class_name(label)!r} in {other.name}',
+                'give both the same classes=[...]'))
+    stated = stated_counts(other.dataset)
+    # A training tells its validation of `indices`.
+    known = [train.training_counts] + [
+        getattr(leaf, 'whole_class_counts', None) for leaf in train.leaves
+    ]
+    if stated is not None and list(stated) not in known:
+        findings.append(
+            Finding(
+                split, f'{other.name} states other training images per class '
+                f'than {train.name} has, {sum(stated)} in '
+                f'{len(stated)} classes against {sum(train.training_counts)} '
+                f'in {len(train.training_counts)}',
+                'give it class_counts=<the training list or folder>'))
+    empty = [
+        other.class_name(label) for label, count in enumerate(other.counts)
+        if not count
+    ]
+    if empty:
+        findings.append(
+            Finding(
+                other.name,
+                f'classes without an image: {len(empty)}',
+                'means over classes leave them out; add images of them, if '
+                'there are any',
+                empty,
+                error=False))
+    return findings
+
+
+def by_path(split: Split) -> Dict[str, List[Record]]:
+    """Group the images of a split by their files."""
+    images = defaultdict(list)
+    for record in split.records:
+        if record.path is not None:
+            images[os.path.normpath(record.path)].append(record)
+    return images
+
+
+def check_paths(splits: Sequence[Split]) -> List[Finding]:
+    """Check data sets without reading an image.
+
+    Args:
+        splits (Sequence[Split]): The training set first.
+
+    Returns:
+        list[Finding]: Images under several labels or in several splits, by
+        path, and classes that differ.
+    """
+    train, *others = splits
+    images = {split.name: by_path(split) for split in splits}
+    findings = []
+    for split in splits:
+        findings += check_same_images(split, images[split.name], 'path')
+    for other in others:
+        findings += check_overlap(train, images[train.name], other,
+                                  images[other.name], 'path')
+        findings += check_classes(train, other)
+    return findings
+
+
+def read_image(record: Record) -> Tuple[Optional[bytes], Optional[str]]:
+    """Read and decode an image.
+
+    Args:
+        record (Record): The image.
+
+    Returns:
+        tuple: A hash of its content, and what is wrong with it: None for
+        either that there is not.
+    """
+    if record.path is None:
+        if not hasattr(record.dataset, 'get_data_info'):
+            return None, None
+        image = record.dataset.get_data_info(record.index).get('img')
+        if image is None:
+            return None, None
+        return hashlib.sha256(np.asarray(image).tobytes()).digest(), None
+    try:
+        content = get(record.path)
+        if mmcv.imfrombytes(content) is None:
+            raise ValueError('no image')
+    except MemoryError:
+        raise
+    except Exception as error:  # of OpenCV, of any storage
+        return None, describe_unreadable(record.path, error)
+    return hashlib.sha256(content).digest(), _find_damage(
+        record.path, content)
+
+
+def _find_damage(path: str, content: bytes) -> Optional[str]:
+    """Find what OpenCV passes over: it fills up an image that ends early."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of size, of odd metadata
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                if image.format in _CHECKED_FORMATS:
+                    image.draft(image.mode, (1, 1))
+                    image.load()
+        except Image.UnidentifiedImageError:
+            return None
+        except (OSError, SyntaxError) as error:
+            return f'{path} is damaged: {error}'
+        except Exception:  # too large for Pillow, say
+            return None
+    return None
+
+
+def check_images(split: Split, progress: Progress
+                 ) -> Tuple[Dict[bytes, List[Record]], List[Finding]]:
+    """Read all images of a split.
+
+    Args:
+        split (Split): The images.
+        progress (callable): Given the name of the split, what goes through
+            results, of which it is told the number, and shows how far it is.
+
+    Returns:
+        tuple: The images by their content, and findings: images that cannot
+        be read and such as are damaged.
+    """
+    files = [*by_path(split).values()]
+    files += [[image] for image in split.records if image.path is None]
+    images, unreadable, damaged = defaultdict(list), [], []
+    results = progress(split.name)(
+        _read_all([same[0] for same in files]), len(files))
+    for same, (content, problem) in zip(files, results):
+        if content is not None:
+            images[content] += same
+        if problem:
+            places = [f'{split.line(image)}{problem}' for image in same]
+            (unreadable if content is None else damaged).extend(places)
+    findings = [
+        Finding(split.name, f'{what}: {len(places)}', advice, places)
+        for places, what, advice in (
+            (unreadable, 'images that cannot be read',
+             'replace them or take them out: a training would end there'),
+            (damaged, 'images that are damaged',
+             'replace them or take them out: the part that is missing is '
+             'trained on as grey')) if places
+    ]
+    return images, findings
+
+
+def _read_all(records: Sequence[Record]) -> Iterator[tuple]:
+    """Read images in threads: OpenCV, Pillow and hashlib release Python's
+    lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(records), _BATCH):
+            yield from pool.map(read_image, records[start:start + _BATCH])
+
+
+def check_data(datasets: Dict[str, Callable[[], Any]], progress: Progress
+               ) -> Tuple[List[Split], List[Finding]]:
+    """Check the data sets of a training and read all their images.
+
+    Args:
+        datasets (dict[str, callable]): By name what builds each data set.
         progress (callable): See :func:`check_images`.
 
     Returns:
-        dict: ``splits``, a summary of each, and ``findings``, as dicts.
+        tuple: The splits that could be loaded, and all findings.
     """
-    splits: Dict[str, Split] = {}
-    findings: List[Finding] = []
+    splits, findings = [], []
     for name, build in datasets.items():
         try:
-            split = Split(name, build())
-            findings += check_folder(split)
-            findings += check_images(split, progress)
+            splits.append(Split(name, build()))
+            findings += check_folders(splits[-1])
         except UserError as error:
-            findings.append(Finding(name, str(error), 'see the message'))
-            continue
-        splits[name] = split
-    for name, split in splits.items():
-        if name != 'train' and 'train' in splits:
-            findings += check_overlap(splits['train'], split)
-    return dict(
-        splits=[split.summary() for split in splits.values()],
-        findings=[asdict(finding) for finding in findings])
+            findings.append(
+                Finding(name, user_message(error), 'the data set cannot be '
+                        'loaded before that is mended', find_places(error)))
+    images = {}
+    for split in splits:
+        images[split.name], found = check_images(split, progress)
+        findings += found
+        findings += check_same_images(split, images[split.name], 'content')
+    if splits:
+        train, *others = splits
+        for other in others:
+            findings += check_overlap(train, images[train.name], other,
+                                      images[other.name], 'content')
+            findings += check_classes(train, other)
+    return splits, findings

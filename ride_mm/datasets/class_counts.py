@@ -16,8 +16,6 @@ NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
 THIRDS = 'thirds'
 Thresholds = Union[str, Sequence[int]]
 
-_MAX_NAMED = 10
-
 
 def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
     """Count the images of each class.
@@ -148,17 +146,18 @@ def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:
                         f'training image: {name_some(empty)}')
 
 
-def name_some(names: Sequence) -> str:
+def name_some(names: Sequence, most: int = 10) -> str:
     """Join names for a message, the first ones only when there are many.
 
     Args:
         names (Sequence): What to name.
+        most (int): How many at most. Defaults to 10.
 
     Returns:
-        str: At most 10 names and how many more there are.
+        str: The first names and how many more there are.
     """
-    text = ', '.join(str(name) for name in names[:_MAX_NAMED])
-    more = len(names) - _MAX_NAMED
+    text = ', '.join(str(name) for name in names[:most])
+    more = len(names) - most
     return text if more <= 0 else f'{text} and {more} more'
 
 

@@ -1,19 +1,22 @@
 """What a folder with one sub-folder per class holds."""
+import logging
 import os
 import os.path as osp
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.fileio import LocalBackend, get_file_backend, isdir
+from mmengine.logging import print_log
 
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.rank import is_main_process
 from .class_counts import name_some
 
 # What Pillow and OpenCV both read.
-EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.ppm', '.pgm', '.pnm',
-              '.bmp', '.dib', '.tif', '.tiff', '.webp', '.gif', '.avif',
-              '.jp2')
+EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.ppm', '.pgm', '.pbm',
+              '.pnm', '.bmp', '.dib', '.tif', '.tiff', '.webp', '.gif',
+              '.avif', '.jp2')
 _NAMED = 3
 
 
@@ -28,8 +31,9 @@ class Folder:
             each image, ordered by class and path.
         skipped (list[str]): Files that are no image by their name.
         loose (list[str]): Files in ``root`` itself, which have no class.
-        broken (list[str]): Links that lead nowhere.
+        broken (list[str]): Links that lead nowhere, or to a folder above.
         hidden (list[str]): Folders whose names begin with a dot.
+        hidden_images (list[str]): Images whose names begin with a dot.
     """
     root: str
     classes: List[str] = field(default_factory=list)
@@ -38,12 +42,14 @@ class Folder:
     loose: List[str] = field(default_factory=list)
     broken: List[str] = field(default_factory=list)
     hidden: List[str] = field(default_factory=list)
+    hidden_images: List[str] = field(default_factory=list)
 
-    def left_out(self) -> List[str]:
+    def left_out(self) -> Dict[str, List[str]]:
         """Tell what is left out.
 
         Returns:
-            list[str]: A sentence for each kind, none if nothing is.
+            dict[str, list[str]]: A sentence for each kind and all of its
+            files, which it names the first of; empty if nothing is.
         """
         kinds = Counter(osp.splitext(path)[1].lower() or 'no extension'
                         for path in self.skipped)  # yapf: disable
@@ -53,15 +59,16 @@ class Folder:
         found = [
             (self.skipped, 'file', f' with a name of no image ({by_kind})'),
             (self.loose, 'file', ' outside of the class folders'),
-            (self.broken, 'link', ' to nowhere'),
+            (self.broken, 'dead or circular link', ''),
             (self.hidden, 'hidden folder', ''),
+            (self.hidden_images, 'hidden image', ''),
         ]
-        return [
+        return {
             f'{self.root} leaves out {len(paths)} {noun}'
             f'{"s" * (len(paths) > 1)}{text}: {", ".join(paths[:_NAMED])}'
-            f'{", ..." * (len(paths) > _NAMED)}'
+            f'{", ..." * (len(paths) > _NAMED)}': paths
             for paths, noun, text in found if paths
-        ]
+        }
 
 
 def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
@@ -98,23 +105,35 @@ def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
     return folder
 
 
-def _walk(folder: Folder, is_image: Callable[[str], bool]) -> None:
-    for path, folders, files in os.walk(folder.root, followlinks=True):
-        inner = osp.relpath(path, folder.root)
-        inner = '' if inner == osp.curdir else inner.replace(os.sep, '/')
-        hidden = [name for name in folders if name.startswith('.')]
-        folder.hidden += [f'{inner}/{name}'.lstrip('/') for name in hidden]
-        folders[:] = sorted(set(folders) - set(hidden))
-        if not inner:
-            folder.classes += folders
-        for name in sorted(files):
-            if not name.startswith('.'):
-                full = osp.join(path, name)
-                name = f'{inner}/{name}'.lstrip('/')
-                if osp.exists(full):
-                    _add(folder, name, is_image)
-                else:
-                    folder.broken.append(name)
+def _walk(folder: Folder,
+          is_image: Callable[[str], bool],
+          inner: str = '',
+          above: Tuple[tuple, ...] = ()) -> None:
+    """Go through a folder on a disk, without a look at each file."""
+    path = osp.join(folder.root, inner)
+    here = os.stat(path)
+    above += ((here.st_dev, here.st_ino), )
+    with os.scandir(path) as entries:
+        entries = sorted(entries, key=lambda entry: entry.name)
+    for entry in entries:
+        name = f'{inner}/{entry.name}'.lstrip('/')
+        if entry.is_dir():
+            if entry.name.startswith('.'):
+                folder.hidden.append(name)
+            elif entry.is_symlink() and (entry.stat().st_dev,
+                                         entry.stat().st_ino) in above:
+                folder.broken.append(name)
+            else:
+                if not inner:
+                    folder.classes.append(name)
+                _walk(folder, is_image, name, above)
+        elif entry.name.startswith('.'):
+            if is_image(entry.name):
+                folder.hidden_images.append(name)
+        elif entry.is_symlink() and not osp.exists(entry.path):
+            folder.broken.append(name)
+        else:
+            _add(folder, name, is_image)
 
 
 def _add(folder: Folder, path: str, is_image: Callable[[str], bool]) -> None:
@@ -159,3 +178,10 @@ def number_classes(folder: Folder,
         raise UserError(f'{folder.root} has {len(extra)} class folders that '
                         f'are not among the classes: {name_some(extra)}')
     return list(classes)
+
+
+def warn_of(folder: Folder) -> None:
+    """Say what of a folder is left out, in one process of all."""
+    if is_main_process():
+        for sentence in folder.left_out():
+            print_log(sentence, 'current', logging.WARNING)

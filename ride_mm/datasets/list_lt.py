@@ -1,4 +1,3 @@
-import logging
 import os
 from collections import Counter, defaultdict
 from typing import Dict, List, Optional, Sequence, Tuple, Union
@@ -6,19 +5,17 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 from mmengine.fileio import (LocalBackend, exists, get_file_backend, isdir,
                              join_path)
-from mmengine.logging import print_log
 from mmengine.utils import is_abs
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError, nearest
-from ride_mm.utils.rank import is_main_process
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
 from .class_counts import (check_class_counts, count_labels, name_some,
                            read_class_counts)
-from .folders import EXTENSIONS, Folder, number_classes, read_folder
+from .folders import EXTENSIONS, number_classes, read_folder, warn_of
 
 
 @DATASETS.register_module()
@@ -205,11 +202,13 @@ class LongTailList(CachedLabels, CustomDataset):
                 f'{self.ann_file}: {len(missing)} of {len(paths)} images are '
                 f'not in {self.img_prefix or os.curdir}. The first is that '
                 f'of line {lines[first]}: {paths[first]}. Check `data_root` '
-                'and `data_prefix`.')
+                'and `data_prefix`.', [
+                    f'{self.ann_file}:{lines[i]}: {paths[i]}' for i in missing
+                ])
 
 
 def find_missing(root: str, paths: Sequence[str]) -> List[int]:
-    """Find which files do not exist, or are folders.
+    """Find which files do not exist, or are folders or links to nowhere.
 
     Reads each folder once: a long list has far fewer folders than files, and
     on a network disk a look at each file takes minutes.
@@ -233,19 +232,12 @@ def find_missing(root: str, paths: Sequence[str]) -> List[int]:
             with os.scandir(path) as entries:
                 present = {
                     entry.name
-                    for entry in entries if not entry.is_dir()
+                    for entry in entries if entry.is_file()
                 }
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             present = set()
         missing += [i for i, name in files if name not in present]
     return sorted(missing)
-
-
-def warn_of(folder: Folder) -> None:
-    """Say what of a folder is left out, once a process group."""
-    if is_main_process():
-        for sentence in folder.left_out():
-            print_log(sentence, 'current', logging.WARNING)
 
 
 class _BenchmarkList(LongTailList):

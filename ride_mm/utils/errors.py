@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from difflib import get_close_matches
-from typing import Callable, Iterable
+from typing import Callable, Iterable, List, Optional, Sequence
 
 # Long enough for torchrun to stop this rank when rank 0 failed as well.
 _RANK_DELAY = 5
@@ -25,10 +25,13 @@ class UserError(ValueError):
 
     Args:
         message (str): The message.
+        places (Sequence[str]): Every place of a mistake that there is more
+            than once, where the message names one. Defaults to ().
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, places: Sequence[str] = ()) -> None:
         super().__init__(message)
+        self.places = list(places)
 
 
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
@@ -70,6 +73,23 @@ def user_message(error: UserError) -> str:
     if message.startswith(_OF_WORKERS):
         message = message.strip().rpartition('UserError: ')[2]
     return _OF_REGISTRIES.sub('', message)
+
+
+def find_places(error: UserError) -> List[str]:
+    """Get the places of a mistake, also of an error that was raised anew.
+
+    Args:
+        error (UserError): The error as it was caught.
+
+    Returns:
+        list[str]: Its places, or those of what it was raised from.
+    """
+    found: Optional[BaseException] = error
+    while found is not None:
+        if getattr(found, 'places', None):
+            return found.places
+        found = found.__cause__ or found.__context__
+    return []
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -6,12 +6,17 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
+from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from ride_mm.datasets import (ImageNetLT, INaturalist2018, LongTailList,
-                              PlacesLT, list_lt)
+                              PlacesLT)
+from ride_mm.datasets import folders as folders_module
+from ride_mm.datasets import list_lt
+from ride_mm.datasets.class_counts import get_class_counts
+from ride_mm.datasets.folders import EXTENSIONS
 from ride_mm.datasets.list_lt import find_missing
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, find_places
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'
 real_lists = pytest.mark.skipif(
@@ -405,31 +410,55 @@ def messy(tmp_path):
     for name in ('train/cat/a.png', 'train/cat/b.webp', 'train/dog/c.JFIF',
                  'train/dog/notes.txt', 'train/dog/noname', 'train/loose.png',
                  'train/.ipynb_checkpoints/a.png', 'train/cat/.cache/a.png',
-                 'train/cat/.DS_Store', 'val/dog/d.png'):
+                 'train/cat/.DS_Store', 'train/cat/._a.png', 'val/dog/d.png'):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / 'train/cat/gone.png').symlink_to('nowhere.png')
+    (tmp_path / 'train/cat/up').symlink_to('../../train')
     return tmp_path
 
 
-def test_what_a_folder_leaves_out(messy, monkeypatch):
+@pytest.mark.parametrize('kind', ['LongTailList', 'CustomDataset'])
+def test_what_a_folder_leaves_out(messy, monkeypatch, kind):
     said = []
-    monkeypatch.setattr('ride_mm.datasets.list_lt.print_log',
+    monkeypatch.setattr(folders_module, 'print_log',
                         lambda text, *_: said.append(text))
-    dataset = LongTailList(data_root=str(messy), data_prefix='train')
+    dataset = DATASETS.build(
+        dict(
+            type=kind,
+            data_root=str(messy),
+            data_prefix='train',
+            extensions=EXTENSIONS))
     assert dataset.CLASSES == ('cat', 'dog')
-    assert [os.path.basename(info['img_path']) for info in dataset
-            ] == ['a.png', 'b.webp', 'c.JFIF']
-    assert dataset.metainfo['class_counts'] == [2, 1]
+    names = [os.path.basename(info['img_path']) for info in dataset]
+    assert names == ['a.png', 'b.webp', 'c.JFIF']
+    assert get_class_counts(dataset) == [2, 1]
     text = '\n'.join(said)
     for part in ('leaves out 2 files with a name of no image (1 .txt, 1 no '
                  'extension): dog/noname, dog/notes.txt',
                  'leaves out 1 file outside of the class folders: loose.png',
-                 'leaves out 1 link to nowhere: cat/gone.png',
-                 'leaves out 2 hidden folders: .ipynb_checkpoints, cat/.cach'):
+                 'leaves out 2 dead or circular links: cat/gone.png, cat/up',
+                 'leaves out 2 hidden folders: .ipynb_checkpoints, cat/.cach',
+                 'leaves out 1 hidden image: cat/._a.png'):
         assert part in text
-    assert text.count('\n') == 3
+    assert text.count('\n') == 4
+
+
+def test_mmpretrain_folders_by_other_class_names(messy):
+    options = dict(data_root=str(messy), data_prefix='train')
+    dataset = CustomDataset(classes=['a cat', 'a dog'], **options)
+    assert dataset.CLASSES == ('a cat', 'a dog')
+    # `.webp` and `.jfif` are not among MMPretrain's extensions
+    assert dataset.get_gt_labels().tolist() == [0]
+    part = CustomDataset(
+        classes=['ant', 'cat', 'dog'], **dict(options, data_prefix='val'))
+    assert part.get_gt_labels().tolist() == [2]
+    with pytest.raises(UserError, match='not among the classes: cat, dog'):
+        CustomDataset(classes=['a', 'b', 'c'], **options)
+    unlabelled = CustomDataset(
+        with_label=False, data_root=str(messy), data_prefix='val')
+    assert len(unlabelled) == 1
 
 
 def test_a_validation_set_may_lack_a_class(messy):
@@ -450,9 +479,36 @@ def test_a_validation_set_may_lack_a_class(messy):
     ('caf\xe9.png 0\n'.encode('latin1'), 'train.txt, line 1: not in UTF-8'),
     (b'a.png 0\nb.png 1000000000\n', 'line 2: label 1000000000 would mean'),
     (b'cat 0\n', 'line 1: cat'),
+    (b'gone.png 0\n', 'line 1: gone.png'),
+    ('a.png 0'.encode('utf-16'), 'line 1: not in UTF-8.* -f UTF-16'),
+    (b'a.png 0\nb.png\nc.png x\n', r'line 2: .* \(and 1 more such lines'),
 ])
 def test_lists_that_are_none(tmp_path, content, words):
     (tmp_path / 'cat').mkdir()
+    (tmp_path / 'gone.png').symlink_to('nowhere.png')
     (tmp_path / 'train.txt').write_bytes(content)
     with pytest.raises(UserError, match=words):
         LongTailList(data_root=str(tmp_path), ann_file='train.txt')
+
+
+def test_a_folder_instead_of_a_list(tmp_path):
+    with pytest.raises(UserError, match='is a folder, expected a list'):
+        LongTailList(data_root=str(tmp_path.parent), ann_file=tmp_path.name)
+
+
+def test_all_places_of_a_mistake(tmp_path):
+    path = tmp_path / 'train.txt'
+    path.write_text('a.png 0\nb.png\n\nc.png x\n')
+    with pytest.raises(UserError) as error:
+        DATASETS.build(
+            dict(
+                type='LongTailList',
+                data_root=str(tmp_path),
+                ann_file='train.txt'))
+    assert [place.partition(': ')[0] for place in find_places(error.value)
+            ] == [f'{path}:2', f'{path}:4']
+    path.write_text('a.png 0\nb.png 0\n')
+    with pytest.raises(UserError) as error:
+        LongTailList(data_root=str(tmp_path), ann_file='train.txt')
+    assert find_places(
+        error.value) == [f'{path}:1: a.png', f'{path}:2: b.png']

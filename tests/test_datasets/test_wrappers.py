@@ -5,6 +5,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.datasets import ConcatDataset, DigitsLT, KFoldDataset
 from ride_mm.datasets.class_counts import (get_class_counts, get_labels,
                                            stated_counts)
+from ride_mm.utils.errors import UserError
 
 
 def digits(**options):
@@ -39,7 +40,7 @@ def test_sets_of_different_counts():
     # of the same training set
     test = ConcatDataset([digits(split='test')] * 2)
     assert stated_counts(test) == get_class_counts(DigitsLT())
-    with pytest.raises(ValueError, match='dataset does not in the meta'):
+    with pytest.raises(UserError, match='dataset does not in the meta'):
         ConcatDataset([digits(), digits(metainfo=dict(dataset='other'))])
 
 
@@ -52,3 +53,16 @@ def test_folds():
     for dataset in (val, val.dataset):
         assert dataset.metainfo['class_counts'] == counted(train)
     assert stated_counts(val) == counted(train)
+
+
+def test_sets_that_cannot_be_joined(tmp_path):
+    for name, line in (('a.txt', 'a.png 0'), ('b.txt', 'a.png 1\na.png 0')):
+        (tmp_path / name).write_text(line + '\n')
+    (tmp_path / 'a.png').touch()
+    a, b = (dict(type='LongTailList', data_root=str(tmp_path), ann_file=name)
+            for name in ('a.txt', 'b.txt'))
+    with pytest.raises(UserError, match='have 1 and 2 classes'):
+        DATASETS.build(dict(type='ConcatDataset', datasets=[a, b]))
+    repeated = dict(type='RepeatDataset', times=2, dataset=a)
+    with pytest.raises(UserError, match='found RepeatDataset: put'):
+        DATASETS.build(dict(type='ConcatDataset', datasets=[a, repeated]))

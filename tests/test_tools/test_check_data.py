@@ -5,6 +5,8 @@ import pytest
 from conftest import load_tool
 from PIL import Image
 
+from ride_mm.utils.errors import UserError
+
 
 @pytest.fixture
 def run(capsys):
@@ -37,8 +39,10 @@ def test_nothing_to_mend(run, images):
     code, out = run(images)
     assert code == 0 and 'Nothing to mend' in out
     row = next(line for line in out.splitlines() if '| train' in line)
-    assert row.split('|')[2:6] == ['      6 ', '       2 ', '       4 ',
-                                   '        2 ']
+    cells = [cell.strip() for cell in row.split('|')]
+    assert cells[2:6] == ['6', '2 of 2', '4', '2']
+    row = next(line for line in out.splitlines() if '| few (< 20)' in line)
+    assert [cell.strip() for cell in row.split('|')][2:5] == ['2', '6', '2']
 
 
 def test_all_that_may_be_wrong(run, images):
@@ -51,13 +55,18 @@ def test_all_that_may_be_wrong(run, images):
     found = images / 'found.json'
     code, out = run(images, '--json', found)
     assert code == 1
-    for words in ('unreadable images: 1', 'images under different labels: 2',
-                  'images of val that are in train as well: 1',
+    for words in ('images that cannot be read: 1',
+                  'images under several labels, by their content: 1',
+                  'images of val that are in train as well, by their conten',
                   'leaves out 1 file with a name of no image (1 .txt)',
                   str(images / 'train/cat/2.png'), 'What to do: '):
         assert words in out
-    findings = json.loads(found.read_text())['findings']
-    assert [finding['error'] for finding in findings] == [False] + 3 * [True]
+    written = json.loads(found.read_text())
+    errors = [finding['error'] for finding in written['findings']]
+    assert errors == [False] + 3 * [True]
+    train, val = written['splits']
+    assert train['class_counts'] == dict(cat=4, dog=2)
+    assert val['groups'] == dict(few=dict(classes=2, images=2))
 
 
 def test_a_list_names_its_lines(run, images):
@@ -78,3 +87,29 @@ def test_data_that_cannot_be_loaded(run, images):
     (images / 'train/eel').mkdir()
     code, out = run(images)
     assert code == 1 and 'ERROR (train)' in out and 'eel' in out
+
+
+def test_all_lines_of_a_list_that_cannot_be_loaded(run, images):
+    (images / 'train.txt').write_text('cat/0.png 0\ndog/0.png\neel/1.png x\n')
+    config = images / 'config.py'
+    config.write_text(f'''
+train_dataloader = dict(dataset=dict(
+    type='LongTailList', data_root={str(images)!r}, ann_file='train.txt',
+    data_prefix='train'))
+val_dataloader = dict(dataset=dict(
+    type='LongTailList', data_root={str(images)!r}, data_prefix='val',
+    class_counts='train'))
+val_evaluator = dict(type='LongTailMetric', thresholds=(3, 4))
+''')
+    code, out = run(config)
+    assert code == 1
+    for line in (2, 3):
+        assert f'{images}/train.txt:{line}: ' in out
+    assert '| medium (3 to 4)' in out  # what can be loaded is shown
+
+
+def test_a_users_mistake(images):
+    for args, words in (([images / 'none.py'], 'there is no config'),
+                        ([images, '--json', images / 'found.txt'], '.json')):
+        with pytest.raises(UserError, match=words):
+            load_tool('tools/check_data.py').main([str(arg) for arg in args])

@@ -1,5 +1,6 @@
 from .checkpoint_hook import CheckpointHook
 from .class_counts_hook import ClassCountsHook
+from .data_check_hook import DataCheckHook
 from .deferred_reweighting_hook import DeferredReweightingHook
 from .new_classifiers_hook import NewClassifiersHook
 from .non_finite_hook import NonFiniteHook
@@ -12,8 +13,8 @@ from .two_stage_hook import TwoStageHook
 from .validation_check_hook import ValidationCheckHook
 
 __all__ = [
-    'CheckpointHook', 'ClassCountsHook', 'DeferredReweightingHook',
-    'DistSamplerSeedHook', 'NewClassifiersHook', 'NonFiniteHook',
-    'RouterCacheHook', 'ScheduleHook', 'StopSignalHook', 'TotalBatchHook',
-    'TwoStageHook', 'ValidationCheckHook'
+    'CheckpointHook', 'ClassCountsHook', 'DataCheckHook',
+    'DeferredReweightingHook', 'DistSamplerSeedHook', 'NewClassifiersHook',
+    'NonFiniteHook', 'RouterCacheHook', 'ScheduleHook', 'StopSignalHook',
+    'TotalBatchHook', 'TwoStageHook', 'ValidationCheckHook'
 ]

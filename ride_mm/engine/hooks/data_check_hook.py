@@ -1,0 +1,33 @@
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ride_mm.datasets.check import Split, check_paths
+from ride_mm.datasets.class_counts import name_some
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Warns before the first step of images that are there under several
+    labels, or in training and validation, and of classes that differ.
+
+    Images are the same by their paths: none is read. ``tools/check_data.py``
+    reads them.
+    """
+
+    # After the hooks that refuse data.
+    priority = 'LOW'
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Check the data sets, in the first process alone."""
+        splits = [Split('train', runner.train_dataloader.dataset)]
+        if runner.val_loop is not None:
+            splits.append(Split('val', runner.val_dataloader.dataset))
+        for finding in check_paths(splits):
+            if finding.error:
+                places = name_some(finding.places, 3)
+                runner.logger.warning(
+                    f'{finding.split}: {finding.what} '
+                    f'{f"({places})" if places else ""}: {finding.advice}.')
