@@ -1,34 +1,30 @@
 """RIDE for MMPretrain: importing it registers every part."""
 import importlib
+import io
 import warnings
+from contextlib import redirect_stdout
 
-import mmcv
-import mmengine
-import mmpretrain
-from mmengine.utils import digit_version
-
-from .utils import (install_atomic_backend, install_checkpoint_loader,
-                    install_config_names, install_hook_removal,
-                    install_image_skipping, install_picture_names,
-                    register_models)
-from .version import __version__
-
-_SUPPORTED = (
-    (mmengine, '0.10.6', '1.0.0'),
-    (mmcv, '2.0.1', '2.4.0'),
-    (mmpretrain, '1.2.0', '2.0.0'),
-)
-for _module, _minimum, _limit in _SUPPORTED:
-    if not (digit_version(_minimum) <= digit_version(_module.__version__) <
-            digit_version(_limit)):
-        raise ImportError(
-            f'ride_mm needs {_module.__name__}>={_minimum}, <{_limit}, found '
-            f'{_module.__version__}')
-
-with warnings.catch_warnings():
-    # mmcv-lite says on import what it lacks; nothing here needs it.
+with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    # mmcv-lite says on import what it lacks, and onedl-mmpretrain prints it;
+    # nothing here needs it.
     warnings.filterwarnings('ignore', message='Fail to import')
-    importlib.import_module('mmpretrain.models')
+    import mmcv
+    import mmengine
+    import mmpretrain
+
+    from .version import __version__, check_versions
+    check_versions([
+        (mmengine, '0.10.6', '1.0.0'),
+        (mmcv, '2.0.1', '2.4.0'),
+        (mmpretrain, '1.2.0', '2.0.0'),
+    ])
+    for _part in ('datasets', 'models'):
+        importlib.import_module(f'mmpretrain.{_part}')
+
+from .utils import install_atomic_backend  # noqa: E402
+from .utils import (install_checkpoint_loader, install_config_names,
+                    install_hook_removal, install_image_skipping,
+                    install_picture_names, register_models)
 
 # Checkpoints are read safely and written whole, whoever does it.
 install_checkpoint_loader()

@@ -83,9 +83,13 @@ def mend_tsne() -> AbstractContextManager:
     tsne = manifold.TSNE
     if 'max_iter' not in signature(tsne).parameters:
         return nullcontext()
-    return patch.object(
-        manifold, 'TSNE',
-        lambda n_iter, **options: tsne(max_iter=n_iter, **options))
+
+    def make(n_iter: Optional[int] = None, **options):
+        if n_iter is not None:
+            options['max_iter'] = n_iter
+        return tsne(**options)
+
+    return patch.object(manifold, 'TSNE', make)
 
 
 def mend_torch_load() -> AbstractContextManager:
