@@ -159,6 +159,21 @@ def check_config_path(path: str) -> None:
                     f'{hint}')
 
 
+class _OptionAction(DictAction):
+    """Tells in one line what MMEngine cannot read as a value."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for value in values:
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (AssertionError, RecursionError, IndexError) as error:
+                raise UserError(
+                    f'--cfg-options {value}: this value cannot be read. Lists '
+                    'are of values and lists, as in "[a,b]", and not of '
+                    'dicts; an option sets one key of a dict, as in '
+                    'KEY.0.type=NAME') from error
+
+
 def add_cfg_options(parser: argparse.ArgumentParser,
                     text: str,
                     default: Optional[dict] = None) -> None:
@@ -173,7 +188,7 @@ def add_cfg_options(parser: argparse.ArgumentParser,
         '--cfg-options',
         nargs='+',
         type=key_value,
-        action=DictAction,
+        action=_OptionAction,
         default=default,
         metavar='KEY=VALUE',
         help=text)

@@ -7,7 +7,7 @@ import inspect
 from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import mmengine.registry as mmengine_registry
 import mmpretrain.registry as mmpretrain_registry
@@ -99,6 +99,9 @@ _DEFAULT_TYPES = dict(
     model_wrapper_cfg='MMDistributedDataParallel',
     optim_wrapper='OptimWrapper',
     visualizer='Visualizer')
+# The same of a classifier's parts.
+_OF_CLASSIFIER = dict(
+    data_preprocessor=ClsDataPreprocessor, train_cfg=RandomBatchAugment)
 # What mmengine wants all of, or none.
 _TOGETHER = (('train_dataloader', 'train_cfg', 'optim_wrapper'),
              ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -110,13 +113,17 @@ _TYPED = ('custom_hooks', 'optimizer', 'param_scheduler', 'pipeline',
 _WHOLE = ('HOOKS', 'METRICS', 'TRANSFORMS')
 # Options that mmengine takes out before it builds the rest.
 _TAKEN_OUT = dict(
-    HOOKS=('priority', ),
-    OPTIM_WRAPPERS=('constructor', 'optimizer', 'paramwise_cfg'),
-    PARAM_SCHEDULERS=('convert_to_iter_based', ),
-    VISUALIZERS=('name', ),
-    WEIGHT_INITIALIZERS=('layer', 'name', 'override'),
-    norm_cfg=('requires_grad', ),
-    policies=('magnitude_key', 'magnitude_range'))
+    HOOKS=dict(priority=Union[int, str]),
+    OPTIM_WRAPPERS=dict(
+        constructor=str, optimizer=dict, paramwise_cfg=Optional[dict]),
+    PARAM_SCHEDULERS=dict(convert_to_iter_based=bool),
+    VISUALIZERS=dict(name=str),
+    WEIGHT_INITIALIZERS=dict(
+        layer=Union[str, List[str]],
+        name=str,
+        override=Union[dict, List[dict]]),
+    norm_cfg=dict(requires_grad=bool),
+    policies=dict(magnitude_key=str, magnitude_range=Sequence))
 
 
 def _auto_scale_lr(base_batch_size: int, enable: bool = False) -> None:
@@ -140,6 +147,12 @@ def _paramwise_cfg(custom_keys: Dict[str, dict],
                    bypass_duplicate: bool,
                    layer_decay_rate: float) -> None:
     """What constructors of mmengine and mmpretrain read of it."""
+
+
+def _randomness(seed: Optional[int],
+                diff_rank_seed: bool = False,
+                deterministic: bool = False) -> None:
+    """What mmengine reads of ``randomness``."""
 
 
 def check_config(cfg: Config) -> None:
@@ -228,13 +241,18 @@ def _check(place: str, key: str, part: Any, registry: str,
                 for name, value in part.items()
                 if name != 'type' and not name.startswith('_')
             }
-            check_options(place, target, options, taken_out, 'type' in part
-                          and registry in _WHOLE)
+            check_options(
+                place,
+                target,
+                options,
+                taken_out,
+                whole='type' in part and registry in _WHOLE,
+                closed=key in _REGISTRIES or 'type' not in part)
+        is_classifier = inspect.isclass(target) and issubclass(
+            target, ImageClassifier)
         for name, item in part.items():
-            if (name == 'data_preprocessor' and isinstance(item, dict)
-                    and inspect.isclass(target)
-                    and issubclass(target, ImageClassifier)):
-                item = dict(dict(type=ClsDataPreprocessor), **item)
+            if is_classifier and name in _OF_CLASSIFIER and item:
+                item = dict(dict(type=_OF_CLASSIFIER[name]), **item)
             is_hook = place == 'default_hooks'
             _check(f'{place}.{name}', 'default_hooks' if is_hook else name,
                    item, registry, scope)
@@ -248,16 +266,20 @@ def _check(place: str, key: str, part: Any, registry: str,
 
 
 def _target(place: str, key: str, part: dict, registry: str,
-            scope: str) -> Tuple[Optional[Callable], Iterable[str]]:
+            scope: str) -> Tuple[Optional[Callable], Dict[str, Any]]:
     """What the options of a part are given to, and which are not.
 
     Returns:
-        tuple[Callable | None, Iterable[str]]: The class or function, None if
-        the part is not known, and options that it does not see.
+        tuple[Callable | None, dict]: The class or function, None if the part
+        is not known, and annotations of options that it does not see.
     """
     if key == 'clip_grad':
-        is_value = part.get('type') == 'value'
-        return clip_grad_value_ if is_value else clip_grad_norm_, ()
+        clip = dict(norm=clip_grad_norm_, value=clip_grad_value_)
+        kind = part.get('type', 'norm')
+        if kind not in clip:
+            raise UserError(f'{place}.type={show(kind)} must be one of '
+                            f'{", ".join(clip)}')
+        return clip[kind], {}
     if registry == 'EVALUATOR':
         kind = part.get('type', 'Evaluator')
     else:
@@ -269,23 +291,25 @@ def _target(place: str, key: str, part: dict, registry: str,
         elif not callable(kind):
             raise UserError(f'{place}.type={show(kind)} must be the name of '
                             'a class')
-        return kind, _TAKEN_OUT.get(key, _TAKEN_OUT.get(registry, ()))
+        # mmpretrain wraps torchvision's transforms
+        kind = getattr(kind, 'keywords', {}).get('transform', kind)
+        return kind, _TAKEN_OUT.get(key, _TAKEN_OUT.get(registry))
     if '.' not in place and key == 'train_cfg':
         by_epoch = part.get('by_epoch', True)
         loop = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
-        return loop, ('by_epoch', )
+        return loop, dict(by_epoch=bool)
     untyped = dict(
         auto_scale_lr=_auto_scale_lr,
         batch_augments=RandomBatchAugment,
         env_cfg=_env_cfg,
         paramwise_cfg=_paramwise_cfg,
-        randomness=Runner.set_randomness,
+        randomness=_randomness,
         test_dataloader=DataLoader,
         train_dataloader=DataLoader,
         val_dataloader=DataLoader)
     if '.' not in place:
         untyped.update(val_cfg=ValLoop, test_cfg=TestLoop)
-    return untyped.get(key), ('num_batch_per_epoch', )
+    return untyped.get(key), dict(num_batch_per_epoch=int)
 
 
 def _resolve(place: str,

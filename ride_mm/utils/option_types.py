@@ -10,8 +10,9 @@ import math
 import textwrap
 import types
 from functools import lru_cache
-from typing import (Any, Callable, Dict, Iterable, Iterator, Literal,
-                    NamedTuple, Optional, Set, Tuple, TypeVar, Union, get_args,
+from numbers import Number
+from typing import (Any, Callable, Dict, Iterator, Literal, NamedTuple,
+                    Optional, Sequence, Set, Tuple, TypeVar, Union, get_args,
                     get_origin)
 
 from .errors import UserError, nearest
@@ -30,8 +31,10 @@ _PLURALS = {
     str: 'strings',
     dict: 'dicts'
 }
-_NUMBERS = (bool, int, float)
+_NUMBERS = (bool, int, float, Number)
 _MAX_SHOWN = 12
+# As alike are names that differ in a letter or two.
+_TYPO_RATIO = .8
 # Whose annotations are exact. mmpretrain annotates one number where it takes
 # several, and the like; others may too.
 _EXACT = ('ride_mm', 'mmengine', 'mmcv', 'torch')
@@ -63,6 +66,9 @@ class Range(NamedTuple):
                 and not (self.whole and not isinstance(value, int)))
 
     def __str__(self) -> str:
+        if self.high - self.low < math.inf and not (self.above or self.below):
+            return (f'{"a whole number " * self.whole}between {self.low} and '
+                    f'{self.high}')
         parts = []
         if self.low > -math.inf:
             parts.append(f'{"above" if self.above else "at least"} {self.low}')
@@ -92,34 +98,45 @@ _RANGES = dict(
     begin_epoch=_FROM_0,
     begin_iter=_FROM_0,
     betas=_DECAY,
+    brightness=_NOT_NEGATIVE,
     clip_value=_POSITIVE,
+    contrast=_NOT_NEGATIVE,
+    crop_size=_COUNT,
     depth=_COUNT,
     drop_path_rate=_DECAY,
     drop_rate=_SHARE,
     end=_COUNT,
     end_factor=_SHARE,
     eps=_NOT_NEGATIVE,
+    erase_prob=_SHARE,
     gamma=_NOT_NEGATIVE,
     in_channels=_COUNT,
     interval=_OR_NEVER,
+    label_smooth_val=_SHARE,
+    label_smoothing=_SHARE,
     loss_weight=_NOT_NEGATIVE,
     lr=_NOT_NEGATIVE,
+    max_area_ratio=_SHARE,
     max_epochs=_COUNT,
     max_iters=_COUNT,
     max_keep_ckpts=_OR_NEVER,
     max_norm=_POSITIVE,
     milestones=_FROM_0,
+    min_area_ratio=_SHARE,
     momentum=_SHARE,
     num_classes=_COUNT,
+    num_stages=_COUNT,
     num_workers=_FROM_0,
     prefetch_factor=_COUNT,
     prob=_SHARE,
+    saturation=_NOT_NEGATIVE,
+    scale=_POSITIVE,
     seed=_SEED,
     start_factor=Range(0, 1, above=True),
     step_size=_COUNT,
+    T_max=_COUNT,
     timeout=_NOT_NEGATIVE,
     topk=_COUNT,
-    T_max=_COUNT,
     val_begin=_FROM_0,
     val_interval=_COUNT,
     weight_decay=_NOT_NEGATIVE)
@@ -129,7 +146,9 @@ _CHOICES = dict(
     launcher=('none', 'pytorch', 'slurm', 'mpi'),
     log_level=('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'))
 
-# In this plugin's classes, where the name means the same everywhere.
+# In this plugin's classes, where the name means the same everywhere, and in
+# transforms of torchvision, which annotates nothing.
+_OWN = ('ride_mm', 'torchvision')
 _OWN_RANGES = dict(
     alpha=_POSITIVE,
     beta=_DECAY,
@@ -149,12 +168,12 @@ _OWN_RANGES = dict(
     out_channels=_COUNT,
     padding=_NOT_NEGATIVE,
     pos_weight=_POSITIVE,
-    scale=_POSITIVE,
     share=Range(0, 1, above=True),
     size=_COUNT,
     stages=_FROM_0,
     subset_seed=_SEED,
     temperature=_POSITIVE,
+    threshold=_SHARE,
     thresholds=_NOT_NEGATIVE,
     weight=_NOT_NEGATIVE,
     window_size=_COUNT)
@@ -178,8 +197,9 @@ class Parameters(NamedTuple):
 def check_options(key: str,
                   target: Callable,
                   options: dict,
-                  also: Iterable[str] = (),
-                  whole: bool = False) -> None:
+                  also: Optional[Dict[str, Any]] = None,
+                  whole: bool = False,
+                  closed: bool = True) -> None:
     """Check options against the signature of what they are given to.
 
     Args:
@@ -187,10 +207,13 @@ def check_options(key: str,
         target (Callable): The class or function. What it does not annotate
             may be anything.
         options (dict): The options, without ``type``.
-        also (Iterable[str]): Options that are taken out of the dict before.
-            Defaults to ().
+        also (dict, optional): Annotations of options that are taken out of
+            the dict before. Defaults to None.
         whole (bool): Whether nothing else is given to the target, so that no
             option may be missing that has no default. Defaults to False.
+        closed (bool): Whether nobody else takes options out of the dict; if
+            somebody may, only near misses of the target's own names are
+            refused. Defaults to True.
 
     Raises:
         UserError: If there is no such option, its type is another one, its
@@ -198,21 +221,20 @@ def check_options(key: str,
     """
     parameters = parameters_of(target)
     name = target.__name__ if inspect.isclass(target) else key.split('.')[-1]
-    is_own = getattr(target, '__module__', '').startswith('ride_mm')
+    is_open = parameters.is_open or not closed
+    also = also or {}
     for option, value in options.items():
         place = f'{key}.{option}' if key else option
         check_finite(place, value)
         if option in parameters.annotations:
-            annotation = parameters.annotations[option]
-            is_default = option in parameters.defaults and (
-                parameters.defaults[option] is value)
-            fit = might_fit if option in parameters.loose else fits
-            if not is_default and not fit(value, annotation):
-                raise UserError(f'{place}={show(value)} must be '
-                                f'{describe(annotation)}')
-            check_range(place, option, value, is_own)
-        elif not parameters.is_open and option not in also:
-            hint = nearest(option, parameters.annotations)
+            _check_value(place, option, value, target)
+        elif option in also:
+            _check_type(place, value, also[option], fits)
+        else:
+            hint = nearest(option, parameters.annotations,
+                           _TYPO_RATIO if is_open else .6)
+            if is_open and not hint:
+                continue
             if not hint and len(parameters.annotations) <= _MAX_SHOWN:
                 hint = f' It takes {", ".join(parameters.annotations)}.'
             raise UserError(f'{place}: {name} has no option {option!r}.{hint}')
@@ -223,36 +245,36 @@ def check_options(key: str,
         raise UserError(f'{key}: {name} needs {", ".join(sorted(missing))}')
 
 
-def check_range(place: str,
-                option: str,
-                value: Any,
-                is_own: bool = False) -> None:
-    """Check that an option's value is such as its name allows.
-
-    Args:
-        place (str): Where it stands in the config, with its name.
-        option (str): Its name.
-        value (Any): The value: numbers may be in a list.
-        is_own (bool): Whether this plugin's class takes it. Defaults to
-            False.
-
-    Raises:
-        UserError: If it is none of the choices, or out of range.
-    """
+def _check_value(place: str, option: str, value: Any,
+                 target: Callable) -> None:
+    """Check the value of a parameter of a class or function."""
+    parameters = parameters_of(target)
+    if option in parameters.defaults and parameters.defaults[option] is value:
+        return
+    allowed = _RANGES.get(option)
+    if getattr(target, '__module__', '').split('.')[0] in _OWN:
+        allowed = _OWN_RANGES.get(option, allowed)
+    annotation = parameters.annotations[option]
+    if annotation is Any and allowed is not None:
+        annotation = Union[float, Sequence[float], None]
+    fit = might_fit if option in parameters.loose else fits
+    _check_type(place, value, annotation, fit)
     if value not in _CHOICES.get(option, (value, )):
         raise UserError(f'{place}={show(value)} must be one of '
                         f'{", ".join(_CHOICES[option])}')
-    allowed = _RANGES.get(option)
-    if is_own:
-        allowed = _OWN_RANGES.get(option, allowed)
-    if allowed is None:
-        return
     numbers = list(_numbers(value))
-    if not all(number in allowed for number in numbers):
+    if allowed is not None and not all(n in allowed for n in numbers):
         of_list = '' if isinstance(value, (int, float)) else ', each number'
         raise UserError(f'{place}={show(value)}{of_list} must be {allowed}')
     if option == 'class_counts' and numbers and not any(numbers):
         raise UserError(f'{place}={show(value)}: no class has images')
+
+
+def _check_type(place: str, value: Any, annotation: Any,
+                fit: Callable[[Any, Any], bool]) -> None:
+    if not fit(value, annotation):
+        raise UserError(f'{place}={show(value)} must be '
+                        f'{describe(annotation)}')
 
 
 def check_finite(place: str, value: Any) -> None:
@@ -349,21 +371,28 @@ def might_fit(value: Any, annotation: Any) -> bool:
     Returns:
         bool: Whether it may fit.
     """
-    kinds = set()
-    pending = [annotation]
-    while pending:
-        kind = pending.pop()
-        if get_origin(kind) in (Union, types.UnionType):
-            pending += get_args(kind)
-        else:
-            kinds.add(get_origin(kind) or kind)
+    # of what is called, a config has the dict
+    kinds = set(_leaves(annotation)) - {collections.abc.Callable}
+    if isinstance(value, (list, tuple)) and kinds.isdisjoint(_LISTS):
+        return all(might_fit(part, annotation) for part in value)
     if not kinds <= {str, *_NUMBERS, *_LISTS, *_DICTS, type(None)}:
         return True
     if isinstance(value, str):
         return str in kinds
     if isinstance(value, (int, float)):
-        return not kinds.isdisjoint((*_NUMBERS, *_LISTS))
+        return value in (0, 1) if kinds <= {bool, type(None)} else (
+            not kinds.isdisjoint((*_NUMBERS, *_LISTS)))
     return True
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """Types of a union, and of the values in its lists."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType) or origin in _LISTS:
+        for arg in args or (origin, ):
+            yield from _leaves(arg)
+    elif annotation is not Ellipsis:
+        yield origin or annotation
 
 
 def _is_plain(value: Any) -> bool:
@@ -431,8 +460,9 @@ def parameters_of(target: Callable) -> Parameters:
             name = parameter.name
             if name in hidden or name in annotations:
                 continue
-            annotations[name] = hints.get(name, Any)
-            if function.__module__.split('.')[0] not in _EXACT:
+            annotations[name] = hints.get(name, _of_default(parameter))
+            module = function.__module__.split('.')[0]
+            if name not in hints or module not in _EXACT:
                 loose.add(name)
             if parameter.default is not parameter.empty:
                 defaults[name] = parameter.default
@@ -473,6 +503,13 @@ def _hints(function: Callable) -> dict:
         if not isinstance(hint, TypeVar):
             hints[name] = hint
     return hints
+
+
+def _of_default(parameter: inspect.Parameter) -> Any:
+    """What a number or a list as the default says of the type, by and
+    large."""
+    kind = type(parameter.default)
+    return kind if kind in (*_NUMBERS, list, tuple) else Any
 
 
 def _handed_on(function: Callable,

@@ -30,6 +30,8 @@ WRONG_TYPES = [
     ('model.data_preprocessor.mean=abc', 'must be a list'),
     ('compile=abc', 'must be True or False or a dict'),
     ('train_dataloader.dataset.imb_factor=abc', 'must be a number'),
+    ('train_cfg.by_epoch=abc', 'must be True or False'),
+    ('optim_wrapper.clip_grad.type=3', 'must be one of norm, value'),
     ('train_dataloader.drop_last=abc', 'must be True or False'),
     ('train_dataloader.batch_size=1e3', 'must be a whole number'),
     ('val_evaluator.0.topk=1.5', 'must be a whole number or a list of whole'),
@@ -61,12 +63,14 @@ OUT_OF_RANGE = [
     ('train_dataloader.dataset.imb_factor=0', 'must be above 0 and at most 1'),
     ('train_cfg.val_interval=0', 'must be a whole number of at least 1'),
     ('train_cfg.max_epochs=0', 'must be a whole number of at least 1'),
-    ('randomness.seed=-1', 'must be a whole number of at least 0'),
+    ('randomness.seed=-1', 'must be a whole number between 0 and 4294967295'),
     ('optim_wrapper.clip_grad.max_norm=-1', 'must be above 0'),
     ('optim_wrapper.optimizer.lr=inf', 'must be finite'),
     ('optim_wrapper.optimizer.weight_decay=-1', 'must be at least 0'),
     ('param_scheduler.0.start_factor=3', 'must be above 0 and at most 1'),
     ('default_hooks.reweighting.begin=-1', 'must be a whole number of at'),
+    ('train_dataloader.dataset.pipeline.3.degrees=a', 'must be a number'),
+    ('train_dataloader.dataset.pipeline.3.degree=1', "Did you mean 'degrees'"),
     ('auto_scale_lr.base_batch_size=0', 'must be a whole number of at least'),
     ('train_dataloader.dataset.split=test', 'is not trained on'),
 ]  # yapf: disable
@@ -126,6 +130,16 @@ def test_a_wrong_option_is_told_in_one_line(root, option, message):
     assert message in told
     assert option.split('=')[0] in told
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize('option', [
+    'model.num_experts=[1,2', "custom_hooks=[{'a':(1,2)},{'b':3}]"
+])
+def test_a_value_that_cannot_be_read(option):
+    with pytest.raises(UserError) as info:
+        given('randomness.seed=3', option)
+    assert str(info.value).startswith(
+        f'--cfg-options {option}: this value cannot be read')
 
 
 def test_an_option_of_another_sampler(root):

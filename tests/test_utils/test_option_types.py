@@ -1,3 +1,4 @@
+from numbers import Number
 from typing import Any, Dict, List, Literal, Optional, Sequence, Tuple, Union
 
 import pytest
@@ -33,10 +34,12 @@ def test_fits(annotation, right, wrong):
 
 
 @pytest.mark.parametrize('annotation, right, wrong', [
-    (int, [1, 1.5, (1, 2), None], ['a']),
+    (int, [1, 1.5, (1, 2), None], ['a', ['a']]),
     (str, ['a', None, ['a']], [1]),
+    (Sequence[Number], [[1], 1, [[.5]]], ['a', [1, 'a']]),
+    (List, [[1], ['a']], []),
     (dict, [{}, [{}], None], [1, 'a']),
-    (Sequence[str], [['a'], 1], ['a']),
+    (Sequence[str], [['a'], 'a'], [1]),
     (Union[str, int], ['a', 1.5], []),
     (torch.nn.Module, ['a', 1, {}], []),
 ])
@@ -60,7 +63,7 @@ def test_describe(annotation, words):
 
 
 @pytest.mark.parametrize('allowed, inside, outside, words', [
-    (Range(0, 1), [0, .5, 1], [-.1, 1.1], 'at least 0 and at most 1'),
+    (Range(0, 1), [0, .5, 1], [-.1, 1.1], 'between 0 and 1'),
     (Range(0, 1, above=True, below=True), [.5], [0, 1],
      'above 0 and below 1'),
     (Range(1, whole=True), [1, 7], [0, 1.5], 'a whole number of at least 1'),
@@ -108,6 +111,14 @@ def test_what_a_class_takes():
 def test_options():
     check_options('part', Handing, dict(own=2, second='a'))
     check_options('part', Keeping, dict(other=2))
+    check_options('part', Handing, dict(other=2), closed=False)
+    check_options('part', Handing, dict(other=2), also=dict(other=int))
+    with pytest.raises(UserError, match='part.other=2 must be a string'):
+        check_options('part', Handing, dict(other=2), also=dict(other=str))
+    with pytest.raises(UserError, match="Did you mean 'second'"):
+        check_options('part', Handing, dict(secnd='a'), closed=False)
+    with pytest.raises(UserError, match="Did you mean 'own'"):
+        check_options('part', Keeping, dict(owns=1.))
     for options, message in [
         (dict(third=True), "part.third: Handing has no option 'third'"),
         (dict(secnd='a'), "Did you mean 'second'?"),

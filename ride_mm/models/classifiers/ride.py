@@ -230,9 +230,6 @@ class RIDEClassifier(ImageClassifier):
             raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
                             f'expected one of {MODES}')
         thresholds = self._by_router(threshold)
-        if not all(0 <= value <= 1 for value in thresholds):
-            raise UserError(f'model.test_cfg.threshold={threshold} must be '
-                            'between 0 and 1')
         if len(thresholds) != self.num_experts - 1:
             raise UserError(
                 f'model.test_cfg.threshold={threshold} must be one number, or '
