@@ -101,7 +101,7 @@ def test_inferencer_goes_on_after_an_unreadable_image(trained, rgb, tmp_path,
         for result, single in zip(results[1::2], alone):
             np.testing.assert_allclose(
                 result['pred_scores'], single['pred_scores'], rtol=1e-4)
-    assert len(list(shown.iterdir())) == 3
+    assert len(list(shown.iterdir())) == 9
     assert said == 3 * [
         f'{empty} is empty: it has 0 bytes. Its result is None.',
         f'{text} is no image that can be decoded. Its result is None.',
