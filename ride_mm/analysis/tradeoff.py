@@ -245,9 +245,11 @@ def choose_point(points: Sequence[OperatingPoint],
     if budget is not None:
         fitting = [point for point in points if point.compute <= budget]
         if not fitting:
-            least = min(point.compute for point in points)
-            raise UserError(f'a compute of {budget:g} is below that of one '
-                            f'expert on every image, {least:.4f}')
+            least = min(points, key=lambda point: point.compute)
+            raise UserError(
+                f'a compute of {budget:g} is below that of one expert on '
+                f'every image, the least there is: {least.compute:.4f}, with '
+                f'an accuracy of {least.accuracy[group]:.2f} % ({group})')
         return max(fitting, key=lambda p: (p.accuracy[group], -p.compute))
     fitting = [point for point in points if point.accuracy[group] >= accuracy]
     if not fitting:
