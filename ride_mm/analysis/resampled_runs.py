@@ -1,5 +1,4 @@
 """Trainings of a config on independently sampled training sets."""
-import fcntl
 import json
 import re
 import sys
@@ -22,6 +21,11 @@ from ride_mm.utils.errors import UserError
 from ride_mm.utils.jobs import Job, run_jobs, share_machine
 from .predictions import read_predictions
 from .results import DATA_ACCESS, config_changes
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 _STEP = re.compile(rb'Epoch\(train\) +\[(\d+)\]\[ *(\d+)/(\d+)\]')
 # What may change between runs: where the data lies, and what is made of the
@@ -241,7 +245,8 @@ class ResampledRuns:
         # Held by the trainings too, which may outlive this process.
         self.lock = (self.folder / 'lock').open('w')
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f'{self.folder} is in use: this tool, or a training that it '

@@ -18,7 +18,7 @@ from ride_mm.utils.errors import UserError
 
 
 def same(found, expected):
-    """Whether two state dicts are equal, bit by bit."""
+    """Whether two state dicts are equal, bit for bit."""
     return found.keys() == expected.keys() and all(
         torch.equal(found[key], expected[key]) for key in expected)
 

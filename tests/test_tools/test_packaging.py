@@ -161,3 +161,24 @@ def test_import_says_nothing(root):
                           capture_output=True,
                           text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+def test_tools_have_names_of_their_own(root):
+    """``mim run ride_mm NAME`` runs the first file of this name."""
+    names = [
+        path.name for path in (root / 'tools').rglob('*')
+        if path.suffix in ('.py', '.sh')
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_nothing_of_unix_alone_is_imported(root):
+    """As on Windows, where these modules are missing."""
+    run(
+        root, """
+import sys
+for name in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):
+    sys.modules[name] = None
+import ride_mm.analysis
+import ride_mm.engine.launch
+""")

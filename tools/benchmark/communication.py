@@ -9,7 +9,7 @@ import argparse
 import socket
 from typing import Dict, Optional, Sequence
 
-import report
+import results_file
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
@@ -46,11 +46,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[report.common_arguments()])
+        parents=[results_file.common_arguments()])
     parser.add_argument('config', help='a config of RIDE')
     parser.add_argument(
         '--gpus',
-        type=report.positive,
+        type=results_file.positive,
         default=8,
         metavar='N',
         help='how many GPUs, on paper (default: 8)')
@@ -167,8 +167,9 @@ class _CountCollectives(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == 'c10d':
-            self.bytes += sum(leaf.nbytes for leaf in tree_iter(args[0])
-                              if isinstance(leaf, torch.Tensor))
+            self.bytes += sum(
+                leaf.nbytes for leaf in tree_iter(args[0])
+                if isinstance(leaf, torch.Tensor))
         return func(*args, **(kwargs or {}))
 
 
@@ -181,7 +182,7 @@ def build(cfg: Config) -> RIDEClassifier:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
-    report.check_arguments(args)
+    results_file.check_arguments(args)
     cfg = variants.load(args.config, args.cfg_options)
     model = build(cfg)
     paper, counted = bytes_on_paper(model), count_bytes(cfg)
@@ -193,21 +194,19 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         }
         for stage in STAGES
     }
-    report.print_table(
+    results_file.print_table(
         'Bytes of a step, per process',
         ['stage', 'on paper', 'counted, two gloo processes'],
         [[stage, f'{paper[stage]:,}', f'{counted[stage]:,}']
          for stage in STAGES])
-    report.print_table(
+    results_file.print_table(
         f'Milliseconds of a step on {args.gpus} GPUs, on paper: '
         f'{cfg.train_dataloader.batch_size} images each at {args.tflops:g} '
-        'TFLOP/s, sent by ring all-reduce',
-        ['stage', 'compute', *LINKS],
-        [[
+        'TFLOP/s, sent by ring all-reduce', ['stage', 'compute', *LINKS], [[
             stage, f'{1e3 * compute[stage]:.2f}',
             *(f'{1e3 * seconds:.3f}' for seconds in sending[stage].values())
         ] for stage in STAGES])
-    report.finish(
+    results_file.finish(
         'communication', args,
         dict(
             bytes_on_paper=paper,

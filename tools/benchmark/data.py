@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import cv2
 import numpy as np
-import report
+import results_file
 import torch
 import variants
 from contest import Arena, Referee, ratio, spread, take_turns
@@ -340,17 +340,17 @@ def show(results: List[dict], stages: List[dict], infos: Dict[str,
                 ]
             rows.append(row)
     heads = ['images/s of a worker', 'normalized as well', 'of all workers']
-    report.print_table(
+    results_file.print_table(
         'Data pipelines: images/s, median (smallest to largest round)',
         ['pipeline', 'part', 'workers'] +
         [text for head in heads for text in (head, 'x reference')], rows, 2)
-    report.print_lines('reference',
-                       dict.fromkeys(r['reference'] for r in results))
-    report.print_table('Stages', ['pipeline', 'part', 'stage', 'us an image'],
-                       [[
-                           found['contender'], found['part'], found['stage'],
-                           found['microseconds'].text(1)
-                       ] for found in stages], 3)
+    results_file.print_lines('reference',
+                             dict.fromkeys(r['reference'] for r in results))
+    results_file.print_table('Stages',
+                             ['pipeline', 'part', 'stage', 'us an image'], [[
+                                 found['contender'], found['part'],
+                                 found['stage'], found['microseconds'].text(1)
+                             ] for found in stages], 3)
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -358,8 +358,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[report.rounds_arguments(2),
-                 report.common_arguments()])
+        parents=[
+            results_file.rounds_arguments(2),
+            results_file.common_arguments()
+        ])
     parser.set_defaults(device='cpu', threads=1)
     parser.add_argument('configs', nargs='+', help='the config files')
     parser.add_argument(
@@ -380,11 +382,11 @@ def names(paths: Sequence[str]) -> Dict[str, str]:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
-    report.check_arguments(args)
+    results_file.check_arguments(args)
     if args.official:
         check_clone(args.official)
     configs = names(args.configs)
-    with Arena('cpu', 1) as arena, report.progress_bar() as progress:
+    with Arena('cpu', 1) as arena, results_file.progress_bar() as progress:
         task = progress.add_task('reading data', total=None)
         contenders, reference = {}, {}
         for name, path in configs.items():
@@ -425,9 +427,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     results = summarize(turns, reference)
     stages = summarize_stages(turns)
     show(results, stages, infos)
-    report.show_official(infos.values())
-    report.finish('data', args,
-                  dict(results=results, stages=stages, contenders=infos))
+    results_file.show_official(infos.values())
+    results_file.finish('data', args,
+                        dict(results=results, stages=stages, contenders=infos))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from typing import Callable, Dict, List, Optional, Sequence
 
 import mmcv.cnn
 import numpy as np
-import report
+import results_file
 import torch
 import variants
 from contest import Arena, Referee, Spread, ratio, spread, take_turns
@@ -325,7 +325,7 @@ def show(config: str, results: List[dict]) -> None:
         (f"{result['predict_images_per_second'].median:,.0f}"
          if 'predict_ms' in result else '-')
     ] for result in results]
-    report.print_table(
+    results_file.print_table(
         f'Inference, {config}: median (smallest to largest round)', [
             'model', 'batch', 'images/s', 'ms', 'ms (p95)', 'time / ensemble',
             'compute / ensemble', 'time / compute',
@@ -351,9 +351,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[
-            report.rounds_arguments(2),
-            report.device_arguments(),
-            report.common_arguments()
+            results_file.rounds_arguments(2),
+            results_file.device_arguments(),
+            results_file.common_arguments()
         ])
     parser.add_argument('config', help='the config file')
     parser.add_argument(
@@ -363,7 +363,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--batch-sizes',
         nargs='+',
-        type=report.positive,
+        type=results_file.positive,
         default=[1, 32, 512],
         metavar='N',
         help='images of a batch (default: 1 32 512)')
@@ -384,7 +384,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Find the mistakes of the user before any time is lost."""
-    report.check_arguments(args)
+    results_file.check_arguments(args)
     cfg = variants.load(args.config, args.cfg_options)
     if cfg.model.head.get('router') is None:
         raise UserError(f'{args.config} has no model.head.router to route by.')
@@ -409,7 +409,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         device=args.device,
         number=2 * max(args.batch_sizes))
     with Arena(args.device, args.threads) as arena, \
-            report.progress_bar() as progress:
+            results_file.progress_bar() as progress:
         task = progress.add_task('warming up', total=None)
         contenders = {
             name:
@@ -458,10 +458,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                                  compute)
     show(Path(args.config).stem, results)
     percent = ' / '.join(f'{100 * share:.1f}' for share in usage)
-    report.print_lines('images that use 1, 2, ... experts (%)', [percent])
+    results_file.print_lines('images that use 1, 2, ... experts (%)',
+                             [percent])
     infos = {name: one.info for name, one in contenders.items()}
-    report.show_official(infos.values())
-    report.finish('inference', args, dict(results=results, contenders=infos))
+    results_file.show_official(infos.values())
+    results_file.finish('inference', args,
+                        dict(results=results, contenders=infos))
 
 
 def relative_compute(contenders: dict) -> Dict[str, float]:

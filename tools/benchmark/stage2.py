@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, Optional, Sequence
 
-import report
+import results_file
 import variants
 from contest import Arena, Referee, ratio
 from mmengine.config import Config, ConfigDict
@@ -157,14 +157,14 @@ def show(config: str, seeds: Sequence[int], results: List[dict],
         key: head
         for key, head in heads.items() if key in results[0]['figures']
     }
-    report.print_table(
+    results_file.print_table(
         f'Router stage, {config}, {len(seeds)} seeds: mean and deviation; '
         'accuracy in %, experts of an image, compute (1 = all experts)',
         ['inputs of the router', *heads.values()], [[
             result['contender'], *(_cell(result['figures'].get(key))
                                    for key in heads)
         ] for result in results])
-    report.print_lines('times as fast with kept inputs', [
+    results_file.print_lines('times as fast with kept inputs', [
         f"{faster['training'].text(1)} in training, "
         f"{faster['with_set_up'].text(1)} with set-up"
     ])
@@ -183,8 +183,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[report.device_arguments(),
-                 report.common_arguments()])
+        parents=[
+            results_file.device_arguments(),
+            results_file.common_arguments()
+        ])
     parser.add_argument('config', help='a config that trains the router alone')
     parser.add_argument('checkpoint', help='a checkpoint of stage 1')
     parser.add_argument(
@@ -199,7 +201,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Find the mistakes of the user before any time is lost."""
-    report.check_arguments(args)
+    results_file.check_arguments(args)
     cfg = variants.load(args.config, args.cfg_options)
     launch.check_checkpoint_path(args.checkpoint)
     if cfg.model.get('stage') != 'router':
@@ -213,7 +215,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     check(args)
     runs: Dict[str, List[dict]] = {name: [] for name in CONTENDERS}
     with Arena(args.device, args.threads) as arena, \
-            report.progress_bar() as progress:
+            results_file.progress_bar() as progress:
         task = progress.add_task(
             'training', total=len(args.seeds) * len(CONTENDERS))
         for seed in args.seeds:
@@ -234,8 +236,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 progress.advance(task)
     results, faster = summarize(runs), speed_up(runs)
     show(Path(args.config).stem, args.seeds, results, faster)
-    report.finish('stage2', args,
-                  dict(results=results, speed_up=faster, runs=runs))
+    results_file.finish('stage2', args,
+                        dict(results=results, speed_up=faster, runs=runs))
 
 
 if __name__ == '__main__':

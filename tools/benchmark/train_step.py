@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
-import report
+import results_file
 import torch
 import variants
 from contest import Arena, Referee, ratio, spread, take_turns
@@ -195,7 +195,7 @@ def show(config: str, results: List[dict], conclusions: List[dict]) -> None:
     memory = {'memory of a step (MiB)': 'step_memory_bytes'}
     if any(result['reserved_memory_bytes'] for result in results):
         memory['of the GPU in all (MiB)'] = 'reserved_memory_bytes'
-    report.print_table(
+    results_file.print_table(
         f'Training step, {config}: median (smallest to largest round)', [
             'contender', 'variant', 'images/s', f"x {results[0]['reference']}",
             *memory, 'parameters'
@@ -206,10 +206,11 @@ def show(config: str, results: List[dict], conclusions: List[dict]) -> None:
               for key in memory.values()), f"{result['parameters']:,}"
         ] for result in results], 2)
     if conclusions:
-        report.print_table('What it costs', ['variant', 'what', 'ratio'], [[
-            conclusion['variant'], conclusion['what'],
-            conclusion['ratio'].text(3)
-        ] for conclusion in conclusions], 2)
+        results_file.print_table('What it costs', ['variant', 'what', 'ratio'],
+                                 [[
+                                     conclusion['variant'], conclusion['what'],
+                                     conclusion['ratio'].text(3)
+                                 ] for conclusion in conclusions], 2)
 
 
 def _mebibytes(size: Optional[int]) -> str:
@@ -222,9 +223,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[
-            report.rounds_arguments(),
-            report.device_arguments(),
-            report.common_arguments()
+            results_file.rounds_arguments(),
+            results_file.device_arguments(),
+            results_file.common_arguments()
         ])
     parser.add_argument('config', help='the config file')
     parser.add_argument(
@@ -250,7 +251,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Find the mistakes of the user before any time is lost."""
-    report.check_arguments(args)
+    results_file.check_arguments(args)
     cfg = variants.load(args.config, args.cfg_options)
     if cfg.model.get('stage') == 'router':
         raise UserError(f'{args.config} trains the router: tools/benchmark/'
@@ -292,7 +293,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     check(args)
     keys = pairs(args.contenders, args.variant)
     with Arena(args.device, args.threads) as arena, \
-            report.progress_bar() as progress:
+            results_file.progress_bar() as progress:
         task = progress.add_task(
             'warming up', total=len(keys) * (args.rounds + 2))
 
@@ -323,9 +324,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     results = summarize(turns, infos, memory)
     conclusions = conclude(results)
     show(Path(args.config).stem, results, conclusions)
-    report.show_official(infos.values())
-    report.finish('train_step', args,
-                  dict(results=results, conclusions=conclusions))
+    results_file.show_official(infos.values())
+    results_file.finish('train_step', args,
+                        dict(results=results, conclusions=conclusions))
 
 
 if __name__ == '__main__':

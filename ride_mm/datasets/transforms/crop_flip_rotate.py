@@ -32,7 +32,7 @@ class DrawCropFlipRotate(BaseTransform):
     """Draws a crop, flip and rotation and leaves them to the collate function.
 
     With ``collate_fn=dict(type='collate_batch')`` in the data loader this
-    gives the very images, bit by bit and from the same seeds, of
+    gives the very images, bit for bit and from the same seeds, of
     torchvision's ``RandomCrop(size, padding)``, ``RandomHorizontalFlip`` and
     ``RandomRotation(degrees)``, several times as fast.
 
