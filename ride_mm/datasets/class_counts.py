@@ -15,6 +15,8 @@ GROUPS = ('many', 'medium', 'few')
 NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
 THIRDS = 'thirds'
 Thresholds = Union[str, Sequence[int]]
+_NOT_ONE_LABEL = ('{}: expected one label, a whole number, for each image. '
+                  'Data with several labels or none cannot be used here')
 
 
 def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
@@ -232,7 +234,13 @@ def get_labels(dataset) -> np.ndarray:
         return get_labels(dataset.dataset)[dataset.repeat_indices]
     if hasattr(dataset, 'get_gt_labels'):
         # `num_batch_per_epoch` shows the labels of the whole through a slice.
-        labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        try:
+            labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(_NOT_ONE_LABEL.format(
+                type(dataset).__name__)) from error
+        if labels.ndim != 1:
+            raise UserError(_NOT_ONE_LABEL.format(type(dataset).__name__))
         return labels[:len(dataset)]
     if hasattr(dataset, 'get_cat_ids'):
         return _single_labels(dataset)

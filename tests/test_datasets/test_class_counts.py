@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.dataset import (BaseDataset, ClassBalancedDataset, ConcatDataset,
                               RepeatDataset)
+from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 
 import ride_mm.datasets  # noqa: F401
@@ -312,3 +313,13 @@ def test_class_counts_of_differing_parts():
     assert get_class_counts(concat) == [3, 1]
     assert get_class_counts(SeededDataset(concat)) == [3, 1]
     assert get_class_counts(ConcatDataset([parts[0]] * 2)) == [1, 1]
+
+
+@pytest.mark.parametrize('labels', [[[0, 1], [2]], [[0], [1]], [0, None]])
+def test_data_of_several_labels_or_none(labels):
+    images = [dict(img_path='a.png', gt_label=label) for label in labels]
+    dataset = MultiLabelDataset(ann_file='', lazy_init=True)
+    dataset.load_data_list = lambda: images
+    with pytest.raises(ValueError, match='MultiLabelDataset: expected one '
+                       'label, a whole number'):
+        get_labels(dataset)
