@@ -154,6 +154,7 @@ def test_an_option_of_another_sampler(root):
     ['model.test_cfg.threshold=[0.2,0.3]', 'model.head.diversity=None'],
     ['optim_wrapper.optimizer.lr=1', 'optim_wrapper.clip_grad.max_norm=5'],
     ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=bfloat16'],
+    ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=512.'],
     ['optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult=2'],
     ['optim_wrapper.optimizer._delete_=True',
      'optim_wrapper.optimizer.type=AdamW',
