@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence
 
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 from rich import progress
@@ -173,6 +174,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.json:
         launch.check_output_file(args.json, ('.json', ), '--json')
     init_default_scope('mmpretrain')
+    # What data sets warn of is among the findings.
+    MMLogger.get_current_instance().setLevel('ERROR')
     thresholds: Any = 'ride'
     if osp.isdir(args.data):
         datasets = of_folder(args.data)

@@ -27,7 +27,8 @@ DATA_ACCESS = re.compile(
 HOUSEKEEPING = re.compile(
     DATA_ACCESS.pattern + '|(work_dir|launcher|load_from|resume|log_level'
     r'|visualizer|vis_backends|env_cfg|model_wrapper_cfg|randomness\.seed'
-    r'|default_hooks\.(checkpoint|logger|schedule|visualization))(\..*)?')
+    r'|default_hooks\.(checkpoint|data_check|logger|non_finite|schedule'
+    r'|stop_signal|validation_check|visualization))(\..*)?')
 # Validations are kept without what only details the groups.
 _DETAIL = re.compile(r'.*/((balanced|harmonic|geometric|worst|by_class).*'
                      r'|(many|medium|few)_.*)')
