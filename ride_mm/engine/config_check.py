@@ -334,7 +334,9 @@ def _resolve(place: str,
         UserError: If there is none of this name.
     """
     found = level = _registry(registry, scope)
-    kind = found.get(name)
+    # a scope leads to the registry's parents as well
+    own, _, inner = name.partition('.')
+    kind = found.get(inner if own == found.scope and inner else name)
     if kind is None:
         names = []
         while level is not None:

@@ -267,8 +267,9 @@ def test_best_of_the_same_name(tmp_path):
         tmp_path / 'best_acc_epoch_2.pth')
 
 
-# writes: 1 2 epoch_1, 3 best_1, 4 5 epoch_1; 6 7 epoch_2, 8 best_2, 9 epoch_2
-@pytest.mark.parametrize('number', [8, 9])
+# writes: 1 2 epoch_1, 3 best_1, 4 5 epoch_1, 6 that epoch 1 is validated;
+# 7 8 epoch_2, 9 best_2, 10 epoch_2
+@pytest.mark.parametrize('number', [9, 10])
 def test_full_disk_while_saving_the_best(tmp_path, monkeypatch, number):
     runner = make_runner(tmp_path,
                          **best_options([1., 2., 3.], max_keep_ckpts=1))
@@ -277,17 +278,18 @@ def test_full_disk_while_saving_the_best(tmp_path, monkeypatch, number):
         runner.train()
     monkeypatch.undo()
     left = ['best_acc_epoch_1.pth', 'epoch_2.pth']
-    if number == 9:
+    if number == 10:
         left.insert(1, 'best_acc_epoch_2.pth')
     assert checkpoints(tmp_path) == left
     for name in left:
         assert find_damage(str(tmp_path / name)) is None
+    # epoch 2 is validated once more, and is the best
     resumed = make_runner(
-        tmp_path, resume=True, **best_options([0.], max_keep_ckpts=1))
+        tmp_path, resume=True, **best_options([2., 0.], max_keep_ckpts=1))
     resumed.train()
-    assert 'best_acc_epoch_1.pth' in checkpoints(tmp_path)
+    assert checkpoints(tmp_path) == ['best_acc_epoch_2.pth', 'epoch_3.pth']
     assert resumed.message_hub.get_info('best_ckpt') == str(
-        tmp_path / 'best_acc_epoch_1.pth')
+        tmp_path / 'best_acc_epoch_2.pth')
 
 
 def test_several_best(tmp_path):
@@ -406,7 +408,8 @@ def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch,
             runner.train()
     assert {f'{name}_1.pth', f'{name}_2.pth'} <= set(checkpoints(tmp_path))
     if 'scores' in options:
-        options['scores'] = [-1]
+        # epoch 2 is validated once more
+        options['scores'] = [2, -1]
     make_runner(tmp_path, max_epochs=3, resume=True, **options).train()
     last = ['best_acc_epoch_2.pth'] if 'scores' in options else []
     assert checkpoints(tmp_path) == [*last, 'epoch_3.pth']

@@ -320,10 +320,3 @@ def test_validation_that_a_kill_swallowed(root, tmp_path, monkeypatch):
     resumed = build_runner(cfg)
     monkeypatch.setattr(resumed.val_loop, 'run', killed)
     resumed.train()
-
-
-def test_early_stopping_would_skip_stage_2(root, tmp_path):
-    stop = dict(
-        type='EarlyStoppingHook', monitor='long_tail/overall', rule='greater')
-    with pytest.raises(UserError, match='--stage experts'):
-        train(digits_config(root, tmp_path, custom_hooks=[stop]))

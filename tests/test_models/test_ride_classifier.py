@@ -543,7 +543,7 @@ def test_another_architecture_is_refused(tiny_model):
         build(more).load_state_dict(model.state_dict())
     wider = copy.deepcopy(tiny_model)
     wider.head.router.topk = 7
-    message = r'\(1, 21\), the checkpoint \(1, 23\)'
+    message = r'\(1, 21\), the checkpoint float32 \(1, 23\)'
     with pytest.raises(UserError, match=message):
         model.load_state_dict(build(wider).state_dict())
 

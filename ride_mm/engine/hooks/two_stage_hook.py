@@ -2,7 +2,7 @@ import copy
 import inspect
 from typing import Dict, List, Optional, Union
 
-from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
@@ -87,11 +87,6 @@ class TwoStageHook(Hook):
             return
         if not isinstance(loop, EpochBasedTrainLoop):
             raise UserError('TwoStageHook needs train_cfg=dict(by_epoch=True)')
-        if any(isinstance(hook, EarlyStoppingHook) for hook in runner.hooks):
-            raise UserError(
-                'EarlyStoppingHook would end stage 1 and leave the router '
-                'untrained: train the experts with --stage experts, then the '
-                'router with --stage router')
         if self.begin not in range(1, loop.max_epochs):
             raise UserError(
                 f'TwoStageHook.begin={self.begin!r} must be a whole number '
