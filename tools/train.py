@@ -27,6 +27,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         're-weighting, validation and checkpoints move in proportion '
         '(default: as the config says)')
     parser.add_argument(
+        '--stage',
+        choices=['experts', 'router'],
+        help='train one stage alone: the experts, or the router on those of '
+        'load_from (default: one after the other, as the config says)')
+    parser.add_argument(
         '--no-validate',
         action='store_true',
         help='do not evaluate during training')
@@ -45,7 +50,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
-    cfg = load_training(args.config, args.cfg_options, args.epochs)
+    cfg = load_training(args.config, args.cfg_options, args.epochs,
+                        args.stage)
     check_warm_up(cfg)
     launch.set_work_dir(cfg, args.work_dir, args.config)
     launch.set_resume(cfg, args.resume)

@@ -336,7 +336,8 @@ def _resolve(place: str,
     found = level = _registry(registry, scope)
     # a scope leads to the registry's parents as well
     own, _, inner = name.partition('.')
-    kind = found.get(inner if own == found.scope and inner else name)
+    scoped = own == found.scope and inner and '.' not in inner
+    kind = found.get(inner if scoped else name)
     if kind is None:
         names = []
         while level is not None:

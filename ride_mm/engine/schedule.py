@@ -1,6 +1,9 @@
 """Schedules by epochs: over fewer or more of them, and checked."""
+import copy
 import itertools
 import math
+import os.path as osp
+from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
 
 from mmengine.config import Config
@@ -8,6 +11,7 @@ from mmengine.config import Config
 from ride_mm.utils.errors import UserError
 from .config import (as_list, find_hook, load_config, merge_options, type_name,
                      warn)
+from .hooks.two_stage_hook import merge_wrappers
 
 # What MMEngine's schedulers count, in epochs or steps, from their begin on.
 _LENGTHS = ('T_max', 'total_steps', 'step_size')
@@ -21,47 +25,68 @@ _STAGE_2 = 'default_hooks.two_stage.begin'
 
 def load_training(path: str,
                   options: Optional[dict] = None,
-                  epochs: Optional[int] = None) -> Config:
-    """Read the config of a training, of another number of epochs if wanted.
+                  epochs: Optional[int] = None,
+                  stage: Optional[str] = None) -> Config:
+    """Read the config of a training, of one stage alone or of another number
+    of epochs if wanted.
 
     Args:
         path (str): The config file.
         options (dict, optional): ``--cfg-options``, by dotted key. Each one
-            holds as it is given: what ``epochs`` would make of the same key
-            gives way to it, but ``epochs`` wins over
+            holds as it is given: what ``stage`` and ``epochs`` would make of
+            the same key gives way to it, but ``epochs`` wins over
             ``train_cfg.max_epochs``. A warning says so. Defaults to None.
         epochs (int, optional): The epochs of all stages, see
             :func:`scale_schedule`. Defaults to None, which means those of
             the config.
+        stage (str, optional): 'experts' or 'router', see
+            :func:`select_stage`. Defaults to None, which means both.
 
     Returns:
         Config: The config.
 
     Raises:
         UserError: As :func:`~ride_mm.engine.config.load_config` does, or if
-            the schedule cannot be scaled.
+            the schedule cannot be changed so.
     """
-    options = dict(options or {})
-    if epochs is None:
+    if epochs is None and stage is None:
         return load_config(path, options)
-    total, begin = options.pop(_TOTAL, epochs), options.get(_STAGE_2)
-    # As it stands in the file, or it would change the proportions.
-    cfg = load_config(
-        path, {key: options[key]
-               for key in options if key != _STAGE_2})
-    scale_schedule(cfg, *split_epochs(cfg, epochs, begin))
-    if total != epochs:
-        warn(f'--epochs {epochs} wins over --cfg-options {_TOTAL}={total}')
-    held = {
-        key: value
-        for key, value in options.items() if _value_at(cfg, key) != value
-    }
-    if held:
-        merge_options(cfg, held, path)
-        named = ', '.join(f'{key}={value}' for key, value in held.items())
-        warn(f'--cfg-options {named} wins over --epochs {epochs}, which would '
-             'scale what the config says there')
+    options = dict(options or {})
+    total, begin = options.pop(_TOTAL, None), options.pop(_STAGE_2, None)
+    # In the file's proportions.
+    cfg = load_config(path, options)
+    if stage is not None:
+        select_stage(cfg, stage, begin)
+        if total is not None:
+            cfg.train_cfg.max_epochs = total
+        _restore(cfg, options, path)
+    if epochs is not None:
+        scale_schedule(cfg, *split_epochs(cfg, epochs, begin))
+        if total not in (None, epochs):
+            warn(f'--epochs {epochs} wins over --cfg-options {_TOTAL}={total}')
+        held = _restore(cfg, options, path)
+        if held:
+            warn(f'--cfg-options {held} wins over --epochs {epochs}, which '
+                 'would scale what the config says there')
     return cfg
+
+
+def _restore(cfg: Config, options: dict, path: str) -> str:
+    """Merge again what has been changed since, and name it."""
+    held = {}
+    for key, value in list(options.items()):
+        try:
+            if _value_at(cfg, key) == value:
+                continue
+        except (KeyError, IndexError, TypeError):
+            # of a hook, or of a scheduler, that the stage does not have
+            del options[key]
+            if not key.startswith('default_hooks.'):
+                warn(f'--cfg-options {key}={value} does nothing in this stage')
+            continue
+        held[key] = value
+    merge_options(cfg, held, path)
+    return ', '.join(f'{key}={value}' for key, value in held.items())
 
 
 def _value_at(cfg: Config, key: str) -> Any:
@@ -69,6 +94,73 @@ def _value_at(cfg: Config, key: str) -> Any:
     for part in key.split('.'):
         node = node[int(part) if isinstance(node, list) else part]
     return node
+
+
+def select_stage(cfg: Config,
+                 stage: str,
+                 begin: Optional[int] = None) -> None:
+    """Make of a training of two stages one of a single stage.
+
+    Args:
+        cfg (Config): The config, changed in place. For the router,
+            ``load_from`` is, unless it is given, the last checkpoint of
+            stage 1 that the config itself would leave, and the default
+            work_dir ends in ``_router``.
+        stage (str): 'experts', which ends where the router's stage begins,
+            or 'router', which trains it alone.
+        begin (int, optional): The number of epochs of stage 1. Defaults to
+            None, which means the config's.
+
+    Raises:
+        UserError: If the training has no second stage.
+    """
+    two_stage = find_hook(cfg, 'TwoStageHook')
+    if two_stage is None:
+        raise UserError(f'--stage {stage}: the config has no '
+                        'default_hooks.two_stage, so no stages to choose from')
+    first = two_stage['begin'] if begin is None else begin
+    taken_out = {'TwoStageHook'}
+    if stage == 'experts':
+        cfg.train_cfg.max_epochs = first
+    else:
+        taken_out.add('DeferredReweightingHook')
+        cfg.train_cfg.max_epochs -= two_stage['begin']
+        _select_router(cfg, two_stage, first)
+    for name, hook in cfg.default_hooks.items():
+        if type_name(hook) in taken_out:
+            cfg.default_hooks[name] = None
+
+
+def _select_router(cfg: Config, two_stage: dict, first: int) -> None:
+    stem = Path(cfg.filename).stem
+    if cfg.get('load_from') is None:
+        folder = cfg.get('work_dir') or osp.join('work_dirs', stem)
+        cfg.load_from = osp.join(folder, f'epoch_{first}.pth')
+    if cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', f'{stem}_router')
+    cfg.model.stage = 'router'
+    if 'teacher' in cfg.model:
+        cfg.model.teacher = None
+    _forget_pretrained(cfg.model)
+    two_stage = copy.deepcopy(two_stage)
+    for key, value in (two_stage.get('train_dataloader') or {}).items():
+        cfg.train_dataloader[key] = value
+    cfg.optim_wrapper = merge_wrappers(cfg.optim_wrapper,
+                                       two_stage['optim_wrapper'])
+    cfg.param_scheduler = two_stage['param_scheduler']
+    scale = two_stage.get('auto_scale_lr')
+    enabled = (cfg.get('auto_scale_lr') or {}).get('enable', False)
+    cfg.auto_scale_lr = scale and dict(scale, enable=enabled)
+
+
+def _forget_pretrained(part: Any) -> None:
+    """Take out what is replaced by the weights of ``load_from``."""
+    if isinstance(part, dict):
+        init = part.get('init_cfg')
+        if isinstance(init, dict) and type_name(init) == 'Pretrained':
+            part['init_cfg'] = None
+        for value in part.values():
+            _forget_pretrained(value)
 
 
 def first_stage_epochs(cfg: Config) -> int:

@@ -239,3 +239,70 @@ def test_too_few_epochs(root, epochs, options, message):
     with pytest.raises(UserError, match=message):
         load_training(
             str(root / 'configs/ride_r32_digits_lt.py'), options, epochs)
+
+
+@pytest.mark.parametrize('config, batch, first', [
+    ('ride_r32_cifar100_lt', 512, 200),
+    ('ride_r32_digits_lt', 64, 40),
+    ('ride_r50_imagenet_lt', 64, 100),
+    ('ride_r152_places_lt', 128, 30),
+    ('ride_swin_t_imagenet_lt', 64, 300),
+])
+def test_the_router_alone(root, config, batch, first):
+    path = str(root / f'configs/{config}.py')
+    hook = load_config(path).default_hooks.two_stage
+    cfg = load_training(path, stage='router')
+    assert cfg.model.stage == 'router'
+    assert cfg.load_from == f'work_dirs/{config}/epoch_{first}.pth'
+    assert cfg.work_dir == f'work_dirs/{config}_router'
+    loader = cfg.train_dataloader
+    assert loader.batch_size == batch
+    assert dict(loader.sampler) == dict(type='ClassBalancedSampler')
+    assert loader.dataset == load_config(path).train_dataloader.dataset
+    assert cfg.optim_wrapper.optimizer == hook.optim_wrapper.optimizer
+    assert 'paramwise_cfg' not in cfg.optim_wrapper
+    assert cfg.param_scheduler == hook.param_scheduler
+    assert dict(cfg.auto_scale_lr) == dict(base_batch_size=512, enable=False)
+    assert cfg.train_cfg.max_epochs == 5
+    assert not {'TwoStageHook', 'DeferredReweightingHook'} & set(hooks_of(cfg))
+    assert cfg.model.get('init_cfg') is None
+
+
+def test_one_stage_of_another_length(root, capsys):
+    path = str(root / 'configs/ride_r32_digits_lt.py')
+    cfg = load_training(path, stage='experts')
+    assert cfg.train_cfg.max_epochs == 40
+    assert 'TwoStageHook' not in hooks_of(cfg)
+    assert cfg.param_scheduler == load_config(path).param_scheduler
+    assert load_training(path, None, 10, 'experts').param_scheduler[
+        1].milestones == [8, 9]
+    cfg = load_training(
+        path, {
+            'train_dataloader.batch_size': 48,
+            'optim_wrapper.optimizer.lr': .02,
+            'default_hooks.two_stage.train_dataloader.sampler.type':
+            'DefaultSampler',
+            'load_from': 'experts.pth',
+            'param_scheduler.1.gamma': .5,
+        }, 3, 'router')
+    assert cfg.train_dataloader.batch_size == 48
+    assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
+    assert cfg.optim_wrapper.optimizer.lr == .02
+    assert cfg.optim_wrapper.optimizer.nesterov
+    assert cfg.load_from == 'experts.pth'
+    assert (cfg.param_scheduler[0].T_max, cfg.train_cfg.max_epochs) == (3, 3)
+    assert capsys.readouterr().err == (
+        'warning: --cfg-options param_scheduler.1.gamma=0.5 does nothing in '
+        'this stage\n')
+    cfg = load_training(path, {'train_cfg.max_epochs': 2}, stage='router')
+    assert cfg.train_cfg.max_epochs == 2
+    cfg = load_training(
+        path, {'default_hooks.two_stage.begin': 30}, stage='experts')
+    assert cfg.train_cfg.max_epochs == 30
+
+
+def test_no_stages_to_choose_from(root):
+    with pytest.raises(UserError, match='--stage router: the config has no'):
+        load_training(
+            str(root / 'configs/baselines/ce_r32_cifar100_lt.py'),
+            stage='router')

@@ -1,21 +1,49 @@
+from typing import Dict, Optional, Sequence
+
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from ..schedule_check import check_run, describe_schedule, find_unreached
+from ride_mm.utils.errors import UserError
+from ..config import find_hook
+from ..resumed_schedule import Stage, follow_config, read_schedule
+from ..schedule_check import (STAGE_NAMES, check_run, describe_schedule,
+                              find_unreached, stage_name)
+from .class_counts_hook import unwrapped
+
+_KEY = 'schedule'
+_REWEIGHTED = 're-weighted'
 
 
 @HOOKS.register_module()
 class ScheduleHook(Hook):
-    """Says what is trained when, before and after.
+    """Says what is trained when, before and after, and lets a resumed run
+    follow its config.
 
     Before the first step, the log shows the schedule, with a warning for
-    each part of the config that the run never comes to.
+    each part of the config that the run never comes to. At the end it says
+    how many steps each stage had and from when on classes were re-weighted,
+    counted in the run itself and, when it is resumed, with what was before.
+
+    Where the config of a resumed run has other learning rates, milestones or
+    other settings of the optimizer than the checkpoint, those of the config
+    hold, see :func:`~ride_mm.engine.resumed_schedule.follow_config`.
 
     Raises:
         UserError: If a stage of the run cannot be trained, see
-            :func:`~ride_mm.engine.schedule_check.check_run`.
+            :func:`~ride_mm.engine.schedule_check.check_run`, or a checkpoint
+            of stage 2 is resumed with another begin of it.
     """
+
+    # After TotalBatchHook, which scales the rates of a resumed run, and after
+    # DeferredReweightingHook.
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self) -> None:
+        self._done: Dict[str, Dict[str, int]] = {}
+        self._wanted = None
+        self._parts: Sequence[str] = ()
+        self._note = ''
 
     def before_run(self, runner: Runner) -> None:
         """Check and show the schedule."""
@@ -28,3 +56,116 @@ class ScheduleHook(Hook):
         runner.logger.info(describe_schedule(runner))
         for line in find_unreached(runner):
             runner.logger.warning(f'{line}.')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Store what has been done, and when stage 2 was to begin."""
+        checkpoint['meta'][_KEY] = dict(
+            done={name: dict(part)
+                  for name, part in self._done.items()},
+            stage_2=_begin(runner))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note what the config wants, before the optimizer's state comes.
+
+        Raises:
+            UserError: If stage 2 has begun at another epoch than it should.
+        """
+        if not getattr(runner, '_resume', False):
+            return
+        stored = checkpoint.get('meta', {}).get(_KEY) or {}
+        self._done = {
+            name: dict(part)
+            for name, part in stored.get('done', {}).items()
+        }
+        if not stored:
+            self._note = (' What was before the run was resumed is not '
+                          'counted: the checkpoint does not tell.')
+        begin = stored.get('stage_2')
+        if STAGE_NAMES['router'] in self._done and begin != _begin(runner):
+            raise UserError(
+                f'--resume: the checkpoint is of stage 2, with default_hooks.'
+                f'two_stage.begin={begin}, not {_begin(runner)}: keep {begin} '
+                '(and --epochs as it was), or resume one of stage 1')
+        self._wanted = read_schedule(runner)
+        self._saved = checkpoint.get('param_schedulers')
+
+    def before_train(self, runner: Runner) -> None:
+        """Let a resumed run follow its config."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is None:
+            return
+        changes = follow_config(runner, wanted, self._saved,
+                                self._stage(runner))
+        if changes:
+            runner.logger.warning(
+                'The config differs from the checkpoint that is resumed, and '
+                f'holds: {"; ".join(changes)}.')
+        loop = runner.train_loop
+        if (isinstance(loop, EpochBasedTrainLoop)
+                and loop.epoch > loop.max_epochs):
+            runner.logger.warning(
+                f'Nothing is trained: the checkpoint is of epoch {loop.epoch},'
+                f' and train_cfg.max_epochs is {loop.max_epochs}.')
+
+    def _stage(self, runner: Runner) -> Stage:
+        loop, steps = runner.train_loop, len(runner.train_dataloader)
+        two_stage = find_hook(runner.cfg, 'TwoStageHook')
+        if two_stage is None or stage_name(runner) != STAGE_NAMES['router']:
+            return Stage(
+                runner.cfg.get('param_scheduler'), 'param_scheduler', 0, 0,
+                steps)
+        planned = two_stage['begin']
+        router = self._done.get(STAGE_NAMES['router'], {})
+        begin = router.get('first', planned + 1) - 1
+        first_step = loop.max_iters - (loop.max_epochs - planned) * steps
+        return Stage(two_stage['param_scheduler'],
+                     'default_hooks.two_stage.param_scheduler', begin,
+                     first_step, steps)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Note what is trained."""
+        self._parts = [stage_name(runner)]
+        head = getattr(unwrapped(runner), 'head', None)
+        weights = getattr(head, 'class_weights', None)
+        if (weights is not None and self._parts != [STAGE_NAMES['router']]
+                and (weights != 1).any()):
+            self._parts.append(_REWEIGHTED)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Count the step."""
+        for name in self._parts:
+            part = self._done.setdefault(
+                name, dict(first=runner.epoch + 1, steps=0))
+            part['steps'] += 1
+            part['last'] = runner.epoch + 1
+
+    def after_train(self, runner: Runner) -> None:
+        """Say what was done."""
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        done = dict(self._done)
+        weighted = done.pop(_REWEIGHTED, None)
+        for name, part in done.items():
+            runner.logger.info(f'Trained: {name}, {_show(part, by_epoch)}.')
+        router = STAGE_NAMES['router']
+        if _begin(runner) is not None and router not in done:
+            runner.logger.warning(
+                f'Not trained: {router}. To do so: --stage router '
+                '--cfg-options load_from=CHECKPOINT')
+        shown = _show(weighted, by_epoch) if weighted else 'never'
+        runner.logger.info(f'Classes re-weighted: {shown}.{self._note}')
+
+
+def _show(part: Dict[str, int], by_epoch: bool) -> str:
+    """How often, and when."""
+    if not by_epoch:
+        return f'{part["steps"]} steps'
+    return f'epochs {part["first"]} to {part["last"]}, {part["steps"]} steps'
+
+
+def _begin(runner: Runner) -> Optional[int]:
+    two_stage = find_hook(runner.cfg, 'TwoStageHook')
+    return two_stage['begin'] if two_stage else None

@@ -1,0 +1,186 @@
+"""A resumed run follows its config, also where the checkpoint differs.
+
+MMEngine loads optimizer and schedulers as they were saved, with learning
+rate, milestones and end: what the config says of them now would be ignored.
+"""
+import copy
+import math
+from collections import Counter
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from ride_mm.utils.errors import UserError
+from .schedule_check import play
+
+# What changes from step to step, and what follows from the rest.
+_STATE = ('last_step', '_global_step', '_last_value', 'base_values',
+          'total_iters', 'cumulative_periods', 'verbose')
+
+
+class Stage(NamedTuple):
+    """The stage that is resumed.
+
+    Args:
+        schedulers (list[dict] | dict): Configs of its schedulers.
+        key (str): Where they stand in the config.
+        begin (int): Its first epoch, counted from 0.
+        first_step (int): Its first step, counted from 0.
+        steps (int): The number of steps in an epoch.
+    """
+    schedulers: Any
+    key: str
+    begin: int
+    first_step: int
+    steps: int
+
+
+class Schedule(NamedTuple):
+    """What a config says of an optimizer and its schedulers.
+
+    Args:
+        groups (list[dict]): Settings of each group of parameters, before any
+            scheduler.
+        schedulers (list[dict]): Settings of each scheduler.
+    """
+    groups: List[Dict[str, Any]]
+    schedulers: List[Dict[str, Any]]
+
+
+def read_schedule(runner: Runner) -> Optional[Schedule]:
+    """Read the settings of what a runner has built.
+
+    Args:
+        runner (Runner): The runner.
+
+    Returns:
+        Optional[Schedule]: The settings, or None with several optimizers.
+    """
+    if isinstance(runner.optim_wrapper, OptimWrapperDict):
+        return None
+    return Schedule(_settings_of_groups(runner), [
+        _settings(scheduler.state_dict())
+        for scheduler in runner.param_schedulers or []
+    ])
+
+
+def _settings_of_groups(runner: Runner) -> List[Dict[str, Any]]:
+    return [{
+        key: group.get(f'initial_{key}', value)
+        for key, value in group.items()
+        if isinstance(value, (int, float, tuple, list)) and key != 'params'
+        and not key.startswith('initial_')
+    } for group in runner.optim_wrapper.param_groups]
+
+
+def _settings(state: Dict[str, Any]) -> Dict[str, Any]:
+    return {
+        key: sorted(value.elements()) if isinstance(value, Counter) else
+        copy.copy(value)
+        for key, value in state.items() if key not in _STATE
+    }
+
+
+def follow_config(runner: Runner, wanted: Schedule, saved: Optional[list],
+                  stage: Stage) -> List[str]:
+    """Let a resumed run have the learning rates of its config.
+
+    Where the config has changed, the schedulers are built anew and taken
+    through the epochs that are done: from here on, the rates are those of a
+    run that had this config from its beginning. Otherwise nothing changes.
+
+    Args:
+        runner (Runner): The runner, resumed.
+        wanted (Schedule): As it was before the checkpoint was loaded.
+        saved (list, optional): States of the schedulers in the checkpoint.
+        stage (Stage): The stage that is resumed.
+
+    Returns:
+        list[str]: What has changed, with the old and the new value.
+
+    Raises:
+        UserError: If the rates do not follow from the config alone.
+    """
+    found = _settings_of_groups(runner)
+    kinds = [{frozenset(group) for group in groups}
+             for groups in (found, wanted.groups)]
+    if kinds[0] != kinds[1]:
+        raise UserError('--resume: the checkpoint is of another type of '
+                        'optimizer than optim_wrapper.optimizer; begin a new '
+                        'run with load_from instead')
+    changes = list(_changed_groups(found, wanted.groups))
+    if wanted.schedulers or saved:
+        changes += _changed_schedulers([_settings(s) for s in saved or []],
+                                       wanted.schedulers, stage.key)
+    if not changes:
+        return []
+    if any(
+            getattr(scheduler, 'need_val_args', False)
+            for scheduler in runner.param_schedulers or []):
+        raise UserError(
+            f'--resume: {"; ".join(changes)}, but {stage.key} '
+            'follows the validations of the run, which cannot be repeated: '
+            'keep the settings of the checkpoint')
+    for group, settings in zip(runner.optim_wrapper.param_groups,
+                               wanted.groups):
+        for key, value in settings.items():
+            group[key] = value
+            if f'initial_{key}' in group:
+                group[f'initial_{key}'] = value
+    if stage.schedulers:
+        runner.param_schedulers = runner.build_param_scheduler(
+            copy.deepcopy(stage.schedulers))
+        _catch_up(runner, stage)
+    return changes
+
+
+def _changed_groups(old: List[dict], new: List[dict]) -> Iterator[str]:
+    seen = set()
+    for before, after in zip(old, new):
+        for key in before:
+            if key not in seen and not _is_close(before[key], after[key]):
+                seen.add(key)
+                yield f'{key} {_show(before[key])} -> {_show(after[key])}'
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    # what has been scaled for another batch size differs by rounding
+    return math.isclose(one, other, rel_tol=1e-9)
+
+
+def _show(value: Any) -> str:
+    return f'{value:g}' if isinstance(value, float) else f'{value}'
+
+
+def _changed_schedulers(old: List[dict], new: List[dict],
+                        key: str) -> Iterator[str]:
+    if len(old) != len(new):
+        yield f'{key}: {len(old)} schedulers -> {len(new)}'
+        return
+    for i, (before, after) in enumerate(zip(old, new)):
+        if before.keys() != after.keys():
+            yield f'{key}.{i} is another scheduler'
+            continue
+        for name in before:
+            if before[name] != after[name]:
+                yield (f'{key}.{i}.{name} {_show(before[name])} -> '
+                       f'{_show(after[name])}')
+
+
+def _catch_up(runner: Runner, stage: Stage) -> None:
+    """Take new schedulers to where the run is."""
+    schedulers, loop = runner.param_schedulers, runner.train_loop
+    epochs = 0
+    if isinstance(loop, EpochBasedTrainLoop):
+        epochs = loop.epoch - stage.begin
+    for _ in play(schedulers, epochs, stage.steps):
+        pass
+    # steps of an epoch that was not whole, or of a run without epochs
+    steps = loop.iter - stage.first_step - epochs * stage.steps
+    for _ in range(steps):
+        for scheduler in schedulers:
+            if not scheduler.by_epoch:
+                scheduler.step()
