@@ -2,22 +2,30 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ride_mm.models.classifiers.state_check import keep_own_classifiers
+from ride_mm.models.classifiers.state_check import HEAD, keep_own
 from .class_counts_hook import unwrapped
 
 
 @HOOKS.register_module()
 class NewClassifiersHook(Hook):
-    """Keeps the classifiers of a loaded checkpoint out: they begin anew.
+    """Keeps the head of a loaded checkpoint out: classifiers begin anew.
 
-    For stage "classifier" as classifier re-training (cRT: Kang et al.,
-    "Decoupling Representation and Classifier for Long-Tailed Recognition",
-    ICLR 2020). The new classifiers may be of another type.
+    For fine-tuning on other classes, and for stage "classifier" as classifier
+    re-training (cRT: Kang et al., "Decoupling Representation and Classifier
+    for Long-Tailed Recognition", ICLR 2020). The new classifiers may be of
+    another type. The router and a fitted temperature, which knew the logits
+    of the old ones, stay out too.
     """
 
+    # Before EMAHook copies what is loaded.
+    priority = 'ABOVE_NORMAL'
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the model's own classifiers into what is loaded, unless a run
-        is resumed."""
-        if not runner._resume:
-            keep_own_classifiers(
-                checkpoint.get('state_dict', checkpoint), unwrapped(runner))
+        """Put the model's own head into what is loaded, unless a run is
+        resumed."""
+        if runner._resume:
+            return
+        keep_own(HEAD, checkpoint.get('state_dict', checkpoint),
+                 unwrapped(runner))
+        # Weights before they were averaged are for a resume alone.
+        checkpoint.pop('ema_state_dict', None)

@@ -7,6 +7,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 
 from ride_mm.utils.errors import UserError
+from .state_check import HEAD, head_differs, keep_own, without_prefix
 
 # Computed from the sizes of windows, which may be others here.
 COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
@@ -24,7 +25,8 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
     the head keeps its own. A hook for ``register_load_state_dict_pre_hook``:
     it makes ``init_cfg=dict(type='Pretrained', ...)`` of the classifier do
     this with a checkpoint that has no experts, and leaves every other
-    loading alone.
+    loading alone. Of a checkpoint with experts and another head, it leaves
+    the head out.
 
     Args:
         module (nn.Module): The classifier.
@@ -41,8 +43,15 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
         return
     tail = module.neck.experts[0]
     aliases = getattr(tail, 'aliases', {})
-    whole = _without_prefix(state_dict, prefix)
+    whole = without_prefix(state_dict, prefix)
     if any(key.startswith('neck.experts.') for key in whole):
+        if head_differs(module, whole):
+            print_log(
+                'model.init_cfg: the head of the checkpoint is another one, '
+                'of other classes or another type; the model keeps its own',
+                logger='current',
+                level=logging.WARNING)
+            keep_own(HEAD, state_dict, module, prefix)
         return
     whole = _as_backbone(whole, aliases)
     # First the experts: what they say of widths helps most.
@@ -63,7 +72,7 @@ def _as_backbone(whole: Dict[str, torch.Tensor],
                  aliases: Dict[str, str]) -> Dict[str, torch.Tensor]:
     """Weights of a backbone or classifier under all names of the former."""
     if any(key.startswith('backbone.') for key in whole):
-        whole = _without_prefix(whole, 'backbone.')
+        whole = without_prefix(whole, 'backbone.')
     whole = {
         key: value
         for key, value in whole.items() if not key.endswith(COMPUTED)
@@ -71,17 +80,9 @@ def _as_backbone(whole: Dict[str, torch.Tensor],
     for new, old in aliases.items():
         whole.update({
             f'{new}.{key}': value
-            for key, value in _without_prefix(whole, f'{old}.').items()
+            for key, value in without_prefix(whole, f'{old}.').items()
         })
     return whole
-
-
-def _without_prefix(state_dict: Dict[str, torch.Tensor],
-                    prefix: str) -> Dict[str, torch.Tensor]:
-    return {
-        key[len(prefix):]: value
-        for key, value in state_dict.items() if key.startswith(prefix)
-    }
 
 
 def _load(name: str, part: nn.Module, whole: Dict[str, torch.Tensor],

@@ -10,7 +10,8 @@ from ride_mm.utils.errors import UserError
 # and old BatchNorms did not count their batches.
 OPTIONAL = ('head.router.', 'head.scales', 'head.temperature', 'head.losses.',
             'num_batches_tracked')
-CLASSIFIERS = 'head.classifiers.'
+HEAD = 'head.'
+ROUTER = 'head.router.'
 
 
 def _required(key: str) -> bool:
@@ -66,31 +67,82 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
             (the router's apart).
     """
     own = module.state_dict()
-    found = {
-        key[len(prefix):]: value
-        for key, value in state_dict.items() if key.startswith(prefix)
-    }
+    found = without_prefix(state_dict, prefix)
     lines = _differences(own, found)
+    if (lines and all(line.startswith(ROUTER) for line in lines)
+            and found.get(f'{ROUTER}num_updates') == 0):
+        # A router that has not been trained is no router.
+        keep_own(ROUTER, state_dict, module, prefix)
+        return
     if lines:
         shown = '; '.join(lines[:3])
         more = f'; and {len(lines) - 3} more' if len(lines) > 3 else ''
         raise UserError(
             f'the checkpoint is of another architecture: {shown}{more}. '
-            'Check backbone, num_experts, widths, num_classes and topk; to '
-            'start from a pretrained backbone use model.init_cfg')
+            f'{_advice(lines, own, found)}')
 
 
-def keep_own_classifiers(state_dict: Dict[str, torch.Tensor],
-                         module: nn.Module) -> None:
-    """Put a classifier's own last layers in the place of those of a
-    checkpoint, which may be of another type.
+def _advice(lines: List[str], own: Dict[str, torch.Tensor],
+            found: Dict[str, torch.Tensor]) -> str:
+    """What to change in the config."""
+    if not all(line.startswith(HEAD) for line in lines):
+        if not any(key.startswith('neck.experts.') for key in found):
+            return ('It has no experts; to start from a pretrained backbone '
+                    'use model.init_cfg')
+        return 'Check backbone, num_experts, widths and num_classes'
+    if all(line.startswith(ROUTER) for line in lines):
+        return ('Its router looks at another number of logits: check '
+                'model.head.router.topk')
+    classes, other = (
+        len(state.get(f'{HEAD}classifiers.0.weight', ()))
+        for state in (own, found))
+    differ = 'Its head differs'
+    if classes != other and other:
+        differ = (f'It knows {other} classes, model.head.num_classes='
+                  f'{classes}')
+    return (f'{differ}: to train on from it with a new head, add '
+            'default_hooks=dict(new_classifiers=dict('
+            'type="NewClassifiersHook")) beside load_from')
+
+
+def head_differs(module: nn.Module, found: Dict[str, torch.Tensor]) -> bool:
+    """Whether nothing but the head of a classifier's weights is of another
+    shape or type.
 
     Args:
+        module (nn.Module): The classifier.
+        found (dict[str, torch.Tensor]): Weights, by the classifier's names.
+    """
+    lines = _differences(module.state_dict(), found)
+    return (any(not line.startswith(ROUTER) for line in lines)
+            and all(line.startswith(HEAD) for line in lines))
+
+
+def without_prefix(state_dict: Dict[str, torch.Tensor],
+                   prefix: str) -> Dict[str, torch.Tensor]:
+    """What has a prefix, by the rest of its names."""
+    return {
+        key[len(prefix):]: value
+        for key, value in state_dict.items() if key.startswith(prefix)
+    }
+
+
+def keep_own(part: str,
+             state_dict: Dict[str, torch.Tensor],
+             module: nn.Module,
+             prefix: str = '') -> None:
+    """Put a classifier's own part, such as its head, in the place of that of
+    a checkpoint, which may be of other classes.
+
+    Args:
+        part (str): What the names of its weights begin with.
         state_dict (dict[str, torch.Tensor]): What is to be loaded; changed.
         module (nn.Module): The classifier it is to be loaded into.
+        prefix (str): What the classifier's keys begin with there. Defaults
+            to ''.
     """
-    own = module.state_dict()
-    for key in [key for key in state_dict if CLASSIFIERS in key]:
+    for key in [key for key in state_dict if key.startswith(prefix + part)]:
         del state_dict[key]
-    state_dict.update(
-        (key, value) for key, value in own.items() if CLASSIFIERS in key)
+    state_dict.update((prefix + key, value)
+                      for key, value in module.state_dict().items()
+                      if key.startswith(part))
