@@ -226,6 +226,8 @@ def _check(place: str, key: str, part: Any, registry: str,
         registry = _REGISTRIES.get(key, registry)
     if isinstance(part, (list, tuple)):
         for i, item in enumerate(part):
+            if key in _TYPED and isinstance(item, (bool, int, float, str)):
+                raise UserError(f'{place}.{i}={show(item)} must be a dict')
             _check(f'{place}.{i}', key, item, registry, scope)
     elif isinstance(part, dict):
         if registry == 'METRICS' and 'metrics' in part:

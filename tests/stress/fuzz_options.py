@@ -49,7 +49,7 @@ FAST = [
 
 # Settings that mean something below 0.
 _SIGNED = ('interval', 'max_keep_ckpts', 'out_indices', 'pad_val', 'mean',
-           'total_level')
+           'tau')
 # Dicts of which mmengine reads what the user puts there.
 _FREE = ('mp_cfg', 'dist_cfg', 'custom_imports', 'custom_keys', 'init_cfg',
          'compile', 'options', 'arch', 'stage_cfgs', 'hparams')
@@ -225,19 +225,22 @@ def mutations(rng: random.Random, config: str, key: str,
 
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number:
-        yield wrong('type', 'abc')
+        # a string is right
+        if name != 'magnitude_std':
+            yield wrong('type', 'abc')
         yield wrong('not finite', rng.choice(['nan', 'inf', '-inf']))
         if name not in _SIGNED:
             yield wrong('range', rng.choice([-1, -3]))
         if isinstance(value, int) and name not in (
                 'weight', 'scale', 'loss_weight', 'alpha', 'pos_weight',
-                'end_factor', 'degrees', 'std', 'magnitude_level'):
+                'end_factor', 'degrees', 'std', 'tau', 'magnitude_level',
+                'total_level'):
             yield wrong('type', value + .5)
     elif isinstance(value, bool):
         yield wrong('type', rng.choice(['abc', 3]))
     elif isinstance(value, str):
-        # mmpretrain's transforms do not annotate it
-        if name != 'backend':
+        # mmpretrain's transforms do not annotate them
+        if name not in ('backend', 'mode'):
             yield wrong('type', 3)
         if name == 'type':
             typo = mistyped(rng, value)
@@ -246,7 +249,7 @@ def mutations(rng: random.Random, config: str, key: str,
                 yield wrong('name', typo)
             if value != value.lower():
                 yield wrong('name', value.lower())
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple)) and name != 'fill_std':
         yield wrong('type', 'abc')
     if before and len(name) > 3:
         if name != 'type':

@@ -21,6 +21,7 @@ from ride_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from ride_mm.utils.atomic_backend import install_atomic_backend
 from ride_mm.utils.checkpoint import (TRUST_VARIABLE, CheckpointError,
                                       find_damage, install_checkpoint_loader)
+from ride_mm.utils.errors import UserError
 
 install_checkpoint_loader()
 install_atomic_backend()
@@ -637,3 +638,12 @@ def test_killed_while_writing(tmp_path):
     runner.train()
     assert runner.epoch == 3
     assert checkpoints(work_dir) == ['epoch_3.pth']
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(save_best='acuracy'), "save_best=.'acuracy'.*Cannot infer the rule"),
+    (dict(save_best='acc', rule='more'), "rule=.'more'.*must be greater"),
+])
+def test_what_cannot_be_the_best(options, message):
+    with pytest.raises(UserError, match=message):
+        CheckpointHook(**options)

@@ -37,6 +37,7 @@ WRONG_TYPES = [
     ('val_evaluator.0.topk=1.5', 'must be a whole number or a list of whole'),
     ('val_evaluator.0.thresholds=20', 'must be a string or a list of whole'),
     ('val_evaluator=abc', 'must be a dict or a list or None'),
+    ('val_evaluator=[LongTailMetric]', 'val_evaluator.0='),
     ('default_hooks.two_stage.begin=abc', 'must be a whole number'),
     ('default_hooks.two_stage.begin=1.5', 'must be a whole number'),
     ('default_hooks.reweighting.begin=abc', 'must be a whole number'),

@@ -13,6 +13,7 @@ from mmpretrain.registry import HOOKS
 from ride_mm.utils.atomic_backend import remove_leftovers, write_file
 from ride_mm.utils.checkpoint import (CheckpointError, find_resume_problem,
                                       numbered_checkpoints, step_of)
+from ride_mm.utils.errors import UserError
 from ..buffers import synchronize_buffers
 from ..class_names import check_class_names
 from ..config import find_hook
@@ -337,6 +338,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._depth -= 1
         if self._depth == 0:
             self.file_backend.carry_out(but=self._kept())
+
+    def _init_rule(self, rules, key_indicators) -> None:
+        """Tell in one line what MMEngine cannot compare."""
+        try:
+            super()._init_rule(rules, key_indicators)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={key_indicators} with '
+                f'rule={rules}: {error.args[0]} Names of metrics are those '
+                "in the log, as in 'long_tail/overall'; rule='greater' or "
+                "'less' says which is better") from error
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         # `Runner.val` calls this without `before_train`
