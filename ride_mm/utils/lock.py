@@ -33,6 +33,9 @@ def lock_work_dir(work_dir: str) -> None:
         return
     os.makedirs(work_dir, exist_ok=True)
     path = osp.join(work_dir, '.lock')
+    if osp.realpath(path) in _LOCKED:
+        # to close another open file of it would end the lock
+        return
     file = open(path, 'a+')
     try:
         # unlike flock, not inherited by the workers of a loader
@@ -40,9 +43,11 @@ def lock_work_dir(work_dir: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             return
-        file.seek(0)
+        with file:
+            file.seek(0)
+            owner = file.read().strip()
         raise UserError(
-            f'{work_dir} is in use by {file.read().strip()}: two runs would '
+            f'{work_dir} is in use by {owner}: two runs would '
             'overwrite each other\'s checkpoints. Wait for it, or name '
             'another folder with --work-dir.') from error
     file.truncate(0)

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from runs import STAGE_1, build_runner, digits_config, train
 
 from ride_mm.engine.hooks import NonFiniteHook
+from ride_mm.engine.hooks import non_finite_hook as hook
 from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
@@ -100,6 +101,24 @@ def test_more_in_succession_than_skip(tmp_path):
         runner.train()
 
 
+def test_steps_of_several_batches(tmp_path):
+    """Only steps count, not the batches between them."""
+    options = {'optim_wrapper.accumulative_counts': 2,
+               'default_hooks.non_finite.skip': 1}
+    runner = poisoned(tmp_path / 'a', 1, *range(9), **options)
+    with pytest.raises(UserError, match='Training has ended'):
+        runner.train()
+    for step in (1, 2):
+        # one of them is the first batch of its step
+        runner = poisoned(tmp_path / str(step), 1, step, **options)
+        warnings = []
+        runner.logger.warning = lambda text, *_: warnings.append(text)
+        runner.train()
+        found, = [text for text in warnings if 'left out' in text]
+        assert f'Epoch 2, step {step + 1}: loss' in found
+        assert_finite(runner.model)
+
+
 def test_infinite_gradient_of_a_finite_loss(tmp_path):
     runner = build_runner(digits_config(ROOT, tmp_path))
     parameter = next(runner.model.parameters())
@@ -116,6 +135,15 @@ def test_nothing_else_changes(tmp_path):
                       **{'default_hooks.non_finite': None}))
     for key, value in other.model.state_dict().items():
         assert torch.equal(value, one[key]), key
+
+
+def test_batch_of_another_process(monkeypatch):
+    """All name that of the first process whose loss is not finite."""
+    monkeypatch.setattr(hook.dist, 'all_gather_object', lambda own:
+                        [own, (True, 'Epoch 1, step 3: loss is nan.')])
+    monkeypatch.setattr(hook, '_describe', lambda *_: 'of this process')
+    found = hook._describe_first(None, [(2, {}, {})])
+    assert found == 'Process 1, epoch 1, step 3: loss is nan.'
 
 
 def test_such_weights_are_not_saved_nor_resumed(tmp_path):

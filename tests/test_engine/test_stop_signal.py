@@ -100,3 +100,41 @@ def test_handlers_come_back(tmp_path):
     assert worker.exitcode == -signal.SIGTERM
     _SignalThread.stop_active()
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+GROUP = '''
+import os, signal, sys
+from pathlib import Path
+from mmengine.hooks import Hook
+from runs import digits_config
+from ride_mm.engine import launch
+from ride_mm.utils.errors import run_tool
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class SendToAll(Hook):
+    def after_train_iter(self, runner, batch_idx, **kwargs):
+        if (runner.epoch, batch_idx) == (1, 1):
+            os.killpg(0, signal.SIGTERM)
+
+cfg = digits_config(Path(sys.argv[1]), sys.argv[2], workers=2,
+                    **{'default_hooks.checkpoint.interval': 10})
+cfg.custom_hooks = [dict(type='SendToAll')]
+run_tool(lambda: launch.train(cfg))
+'''
+
+
+def test_signal_that_ends_workers_too(tmp_path):
+    """As of Slurm, which signals every process of a job."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / 'tests/test_engine')])
+    done = subprocess.run(
+        [sys.executable, '-c', GROUP,
+         str(ROOT), str(tmp_path)],
+        env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'),
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=300)  # yapf: disable
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_1.pth']

@@ -278,6 +278,27 @@ def test_loss_scale_is_kept():
         optimizer=dict(type='Adam'))
 
 
+def test_validation_of_an_epoch_trained_once_more(root, tmp_path):
+    """What was validated before the newest checkpoints were lost is over."""
+    cfg = digits_config(root, tmp_path, **{'train_cfg.val_interval': 1})
+    train(cfg)
+    for epoch in range(2, STAGE_1 + STAGE_2 + 1):
+        (tmp_path / f'epoch_{epoch}.pth').write_bytes(b'')
+    cfg.resume = True
+    runner = build_runner(cfg)
+
+    def killed():
+        raise KeyboardInterrupt
+
+    runner.val_loop.run = killed
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    resumed, epochs = build_runner(cfg), []
+    resumed.val_loop.run = lambda: epochs.append(resumed.epoch)
+    resumed.train()
+    assert epochs == [2, 3, 4, 5]
+
+
 def test_validation_that_a_kill_swallowed(root, tmp_path, monkeypatch):
     """The best is that of a run without a break."""
     options = {

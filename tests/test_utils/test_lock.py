@@ -35,7 +35,9 @@ def test_one_process_at_a_time(root, tmp_path):
     # nothing is left by what was killed; the same process may come again
     lock_work_dir(work_dir)
     lock_work_dir(work_dir)
-    assert f'process {os.getpid()} ' in (tmp_path / 'run/.lock').read_text()
+    again = subprocess.run([sys.executable, '-c', HOLD, work_dir],
+                           cwd=root, capture_output=True, timeout=60)
+    assert f'is in use by process {os.getpid()} ' in again.stderr.decode()
 
 
 def test_interrupted_in_a_line(capsys):

@@ -256,14 +256,19 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _make_up_validation(self, runner) -> None:
         """Validate what is resumed, if a kill came before that was done."""
         loop = runner.train_loop
+        last = _last_validated(runner)
         if (runner._resume and runner.val_loop is not None and self.by_epoch
                 and runner.epoch >= max(1, loop.val_begin)
                 and (runner.epoch % loop.val_interval == 0
                      or runner.epoch == loop.max_epochs)
-                and _last_validated(runner) < runner.epoch):
+                and last < runner.epoch):
             runner.logger.info(f'Epoch {runner.epoch} was not validated before'
                                ' the run was interrupted.')
             runner.val_loop.run()
+        elif last > runner.epoch and is_main_process():
+            # epochs that are trained once more, as after a damaged checkpoint
+            write_file(
+                osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def after_val_epoch(self, runner, metrics) -> None:
         """Save the best, and note that this epoch is validated.

@@ -1,5 +1,5 @@
 from itertools import islice
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import mmengine.dist as dist
 import torch
@@ -23,20 +23,21 @@ class _Guard:
 
     def __init__(self, wrapper: OptimWrapper) -> None:
         self.wrapper = wrapper
-        self.stopped = False
-        self._finite: Optional[torch.Tensor] = None
+        # None before a step
+        self.stopped: Optional[bool] = None
+        # of the losses since the last step, None without any
+        self.finite: Optional[torch.Tensor] = None
         self._backward, self._step = wrapper.backward, wrapper.step
         wrapper.backward, wrapper.step = self.backward, self.step
 
     def backward(self, loss: torch.Tensor, **kwargs) -> None:
         finite = torch.isfinite(loss.detach())
         # of all the losses that one step accumulates
-        self._finite = finite if self._finite is None else (
-            self._finite & finite)
+        self.finite = finite if self.finite is None else self.finite & finite
         self._backward(loss, **kwargs)
 
     def step(self, **kwargs) -> None:
-        finite, self._finite = self._finite, None
+        finite, self.finite = self.finite, None
         if not self._scales_loss():
             finite = finite & _all_finite(self._gradients()).to(finite.device)
         if dist.get_world_size() > 1:
@@ -126,6 +127,7 @@ class NonFiniteHook(Hook):
         self._skipped = 0
         self._guard: Optional[_Guard] = None
         self._buffers: Dict[str, torch.Tensor] = {}
+        self._batches: List[Tuple[int, dict, dict]] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to resume from weights that are not finite."""
@@ -145,6 +147,11 @@ class NonFiniteHook(Hook):
         if self._guard is None or (self._guard.wrapper
                                    is not runner.optim_wrapper):
             self._guard = _Guard(runner.optim_wrapper)
+        self._guard.stopped = None
+        if self._guard.finite is not None:
+            return
+        # what one step accumulates begins
+        self._batches.clear()
         if self.skip:
             self._buffers = {
                 name: buffer.clone()
@@ -161,13 +168,17 @@ class NonFiniteHook(Hook):
         Raises:
             UserError: If the loss or a gradient is not finite.
         """
+        if self._guard.stopped is None:
+            samples = {k: v for k, v in data_batch.items() if k != 'inputs'}
+            self._batches.append((batch_idx, samples, outputs or {}))
+            return
         if not self._guard.stopped:
             self._skipped = 0
             return
-        found = _describe(runner, batch_idx, data_batch, outputs or {})
+        batches = [*self._batches, (batch_idx, data_batch, outputs or {})]
+        found = _describe_first(runner, batches)
         if self._skipped < self.skip:
             self._skipped += 1
-            self._guard.stopped = False
             buffers = dict(unwrapped(runner).named_buffers())
             for name, buffer in self._buffers.items():
                 buffers[name].copy_(buffer)
@@ -189,19 +200,33 @@ def _refuse(state: dict, model: torch.nn.Module, action: str) -> None:
                         f'are infinite or NaN, the first is {bad[0]}.')
 
 
-def _describe(runner: Runner, batch_idx: int, data_batch: Any,
-              outputs: dict) -> str:
-    """Where, which loss, which expert, which images."""
-    bad = [
+def _bad_losses(outputs: dict) -> List[str]:
+    return [
         f'{name} is {value.item():g}' for name, value in outputs.items()
         if torch.is_tensor(value) and not torch.isfinite(value).all()
     ]
+
+
+def _describe_first(runner: Runner, batches: List[Tuple[int, dict,
+                                                        dict]]) -> str:
+    """Describe the first batch of the step, of any process, whose loss is not
+    finite, else the last one."""
+    own = next((batch for batch in batches if _bad_losses(batch[2])), None)
+    text = _describe(runner, *(own or batches[-1]))
+    found = dist.all_gather_object((own is not None, text))
+    rank = next((i for i, (is_bad, _) in enumerate(found) if is_bad), 0)
+    where = f'Process {rank}, ' if len(found) > 1 else ''
+    text = found[rank][1]
+    return where + text[0].lower() + text[1:] if where else text
+
+
+def _describe(runner: Runner, batch_idx: int, data_batch: Any,
+              outputs: dict) -> str:
+    """Where, which loss, which expert, which images."""
+    bad = _bad_losses(outputs)
     # the sum of all, which its parts explain
     bad = [text for text in bad if not text.startswith('loss is ')] or bad
-    what = ', '.join(bad) or ('a gradient is infinite or NaN' if
-                              dist.get_world_size() == 1 else
-                              'a loss or gradient of some process is infinite '
-                              'or NaN')
+    what = ', '.join(bad) or 'a gradient is infinite or NaN'
     experts = ', '.join(map(str, _bad_experts(runner, data_batch)))
     if experts:
         what += f', the logits of expert {experts} are not finite'
@@ -214,10 +239,13 @@ def _bad_experts(runner: Runner, data_batch: Any) -> List[int]:
     """Experts, counted from 1, with logits that are not finite."""
     model = unwrapped(runner)
     if (not hasattr(getattr(model, 'head', None), 'expert_logits')
-            or model.stage == 'router'):
+            or model.stage == 'router' or 'inputs' not in data_batch):
         return []
     batch = model.data_preprocessor(data_batch, training=True)
+    # SyncBN would wait for processes that have no such batch
+    model.eval()
     logits = model.head.expert_logits(model.extract_feat(batch['inputs']))
+    model.train()
     return [i + 1 for i, expert in enumerate(logits)
             if not torch.isfinite(expert).all()]  # yapf: disable
 

@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 import weakref
-from typing import Callable, List, Optional
+from contextlib import contextmanager, suppress
+from typing import Callable, Iterator, List, Optional
 from unittest import mock
 
 from mmengine.dist import is_main_process
@@ -15,6 +16,7 @@ from mmengine.runner import Runner, save_checkpoint
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.atomic_backend import write_file
+from ride_mm.utils.errors import UserError
 from ..buffers import synchronize_buffers
 
 SIGNALS = [
@@ -23,6 +25,15 @@ SIGNALS = [
 ]
 # Long enough for rank 0 to save; torchrun and Slurm wait for 30 s.
 _RANK_DELAY = 10
+# Slurm signals all processes of a job, workers of a loader perhaps first.
+_OWN_SIGNAL_SECONDS = 2
+
+
+def _forget_workers(*_) -> None:
+    """What ends by the same signal as this process is no error."""
+    if hasattr(signal, 'SIGCHLD'):
+        # not SIG_DFL: Python would print that one was pending
+        signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
 class _SignalThread:
@@ -38,12 +49,13 @@ class _SignalThread:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._function = function
+        self._called = threading.Event()
 
     def start(self) -> None:
         # of a training that an error has ended
         self.stop_active()
         self._handlers = {
-            number: signal.signal(number, lambda *_: None)
+            number: signal.signal(number, _forget_workers)
             for number in SIGNALS
         }
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
@@ -58,6 +70,17 @@ class _SignalThread:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
             os.write(self._write, b'\0')
+
+    @classmethod
+    def let_end(cls) -> None:
+        """Leave the end to a signal that has come, or is about to."""
+        self = cls.active
+        end = time.monotonic() + _OWN_SIGNAL_SECONDS
+        while self is not None and (self._called.is_set()
+                                    or time.monotonic() < end):
+            # the next worker that was ended is an error, too
+            with suppress(Exception):
+                time.sleep(0.1)
 
     @classmethod
     def before_fork(cls) -> None:
@@ -85,6 +108,7 @@ class _SignalThread:
         while number:
             number = os.read(self._read, 1)[0]
             if number in SIGNALS:
+                self._called.set()
                 self._function(number)
         os.close(self._read)
         os.close(self._write)
@@ -95,6 +119,19 @@ if hasattr(os, 'register_at_fork'):
         before=_SignalThread.before_fork,
         after_in_parent=_SignalThread.after_fork_in_parent,
         after_in_child=_SignalThread.after_fork_in_child)
+
+
+@contextmanager
+def signals_first() -> Iterator[None]:
+    """Let a signal save and end, where an error is only what it has left
+    behind: a worker or another process that it ended first."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception:
+        _SignalThread.let_end()
+        raise
 
 
 @HOOKS.register_module()
@@ -143,15 +180,20 @@ class StopSignalHook(Hook):
 
     def _end(self, runner: Runner, number: int) -> None:
         name = signal.Signals(number).name
-        if is_main_process():
-            self._save(runner, name)
-        else:
-            # what other processes leave behind is no news
-            sys.stderr = open(os.devnull, 'w')
-            time.sleep(_RANK_DELAY)
-        for handler in runner.logger.handlers:
-            handler.flush()
-        os._exit(128 + number)
+        try:
+            if is_main_process():
+                self._save(runner, name)
+            else:
+                # what other processes leave behind is no news
+                sys.stderr = open(os.devnull, 'w')
+                time.sleep(_RANK_DELAY)
+            for handler in runner.logger.handlers:
+                handler.flush()
+        except Exception as error:
+            print(f'{name}: nothing could be saved: {error}',
+                  file=sys.stderr, flush=True)  # yapf: disable
+        finally:
+            os._exit(128 + number)
 
     def _save(self, runner: Runner, name: str) -> None:
         if self._kept is None:
