@@ -18,6 +18,7 @@ from PIL import Image
 
 from ride_mm.engine import launch
 from ride_mm.engine.config import HOOK_NAMES, load_config
+from ride_mm.engine.schedule import load_training
 from ride_mm.utils.names import config_file
 
 CONFIGS = sorted(
@@ -57,24 +58,8 @@ def test_config_builds(root, name, monkeypatch):
         assert cfg.train_cfg.max_epochs == stage_1 + 5
     if 'DeferredReweightingHook' in hooks:
         assert hooks['DeferredReweightingHook'].begin < stage_1
-    assert (model.stage == 'router') == name.endswith('_router.py')
     # No model is chosen on the set that it is judged on.
     assert 'save_best' not in cfg.default_hooks.checkpoint
-
-
-@pytest.mark.parametrize('name', [n for n in CONFIGS if '_router' in n])
-def test_router_config_follows_stage_1(root, name):
-    router = Config.fromfile(root / name)
-    whole = Config.fromfile(root / name.replace('_router', ''))
-    hook = whole.default_hooks.two_stage
-    stem = name.split('/')[-1].replace('_router.py', '')
-    assert router.load_from == f'work_dirs/{stem}/epoch_{hook.begin}.pth'
-    assert router.optim_wrapper.optimizer == hook.optim_wrapper.optimizer
-    assert router.param_scheduler == hook.param_scheduler
-    loader = dict(router.train_dataloader)
-    assert loader['batch_size'] == hook.train_dataloader.batch_size
-    assert loader['sampler'] == hook.train_dataloader.sampler
-    assert router.train_cfg.max_epochs == 5
 
 
 def schedule(cfg):
@@ -167,7 +152,7 @@ def test_official_hyper_parameters(root, name, classes, batch, decay, begin,
     assert cfg.optim_wrapper.optimizer.weight_decay == decay
     assert cfg.default_hooks.reweighting.begin == begin
     # Whatever the number of GPUs of stage 1, the router's batch is 512.
-    router = Config.fromfile(root / f'configs/{name}_router.py')
+    router = load_training(str(root / f'configs/{name}.py'), stage='router')
     gpus = batch // cfg.train_dataloader.batch_size
     assert router.train_dataloader.batch_size * gpus == 512
     assert router.auto_scale_lr.base_batch_size == 512

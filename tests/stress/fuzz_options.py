@@ -38,7 +38,7 @@ CONFIGS = [
     'configs/baselines/ldam_drw_r32_cifar100_lt.py',
     'configs/baselines/crt_r32_cifar100_lt.py',
     'configs/ride_r50_imagenet_lt.py', 'configs/ride_swin_t_imagenet_lt.py',
-    'configs/ride_r50_inaturalist2018_router.py'
+    'configs/ride_r50_inaturalist2018.py'
 ]
 # Quick to train: small images and a batch or two.
 FAST = [

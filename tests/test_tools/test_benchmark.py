@@ -295,9 +295,9 @@ def test_data(tool, config, tmp_path, capsys):
 def test_stage2(tool, root, tmp_path, capsys):
     from mmpretrain import get_model
     config = write_config(
-        root, tmp_path / 'tiny_router.py', 'ride_r32_digits_lt_router', **{
-            'train_cfg.max_epochs': 2,
-            'train_dataloader.batch_size': 128
+        root, tmp_path / 'tiny.py', 'ride_r32_digits_lt', **{
+            'train_cfg.max_epochs': 42,
+            'default_hooks.two_stage.train_dataloader.batch_size': 128
         })
     torch.save(
         dict(state_dict=get_model(config).state_dict(), meta={}),
@@ -335,7 +335,8 @@ def test_stage2(tool, root, tmp_path, capsys):
     ('inference', ['CONFIG', '--cfg-options', 'model.head.router=None'],
      'no model.head.router'),
     ('data', ['CONFIG', '--synthetic'], 'not for DigitsLT'),
-    ('stage2', ['CONFIG', 'CONFIG'], 'does not train the router alone'),
+    ('stage2', ['CONFIG', 'CONFIG', '--cfg-options',
+                'default_hooks.two_stage=None'], 'no default_hooks.two_stage'),
     ('stage2', ['CONFIG', 'missing.pth'], 'no such checkpoint'),
 ])  # yapf: disable
 def test_mistakes_are_found_first(tool, config, name, arguments, message):

@@ -150,7 +150,6 @@ def test_model_index(root):
     configs = {
         path.relative_to(root).as_posix()
         for path in (root / 'configs').glob('*.py')
-        if not path.stem.endswith('_router')
     }
     assert {model['Config'] for model in models} == configs
 

@@ -35,8 +35,7 @@ def project(tmp_path):
     for name in ('docs', 'results', 'configs/_base_', 'configs/baselines'):
         (tmp_path / name).mkdir(parents=True)
     for name in ('_base_/model', 'baselines/ce_tiny',
-                 'baselines/ldam_drw_tiny', 'ride_tiny', 'ride_tiny_router',
-                 'ride_other'):
+                 'baselines/ldam_drw_tiny', 'ride_tiny', 'ride_other'):
         (tmp_path / 'configs' / f'{name}.py').touch()
     (tmp_path / 'results' / 'quoted.json').write_text(
         json.dumps(dict(quoted=QUOTED)))
@@ -131,7 +130,7 @@ def test_no_result(page, project):
     assert ('- [`ce_tiny`](../configs/baselines/ce_tiny.py): '
             'quoted 39.1 <sup>1</sup>\n') in missing
     assert '- [`ride_other`](../configs/ride_other.py)\n' in missing
-    assert '_router' not in missing and '_base_' not in missing
+    assert '_base_' not in missing
     assert '|' not in text and 'svg' not in text and '## Runs' not in text
     page.write_page(project)
     assert not (project / 'docs' / 'results.svg').exists()

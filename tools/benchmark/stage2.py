@@ -18,10 +18,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 
 from ride_mm.engine import launch
-from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
-  python tools/benchmark/stage2.py configs/ride_r32_cifar100_lt_router.py \\
+  python tools/benchmark/stage2.py configs/ride_r32_cifar100_lt.py \\
       work_dirs/ride_r32_cifar100_lt/epoch_200.pth --json stage2.json
 """
 CONTENDERS = ('plain', 'kept')
@@ -86,7 +86,7 @@ def prepare(cfg: Config, contender: str, seed: int, work_dir: str) -> None:
 def run(referee: Referee, config: str, checkpoint: str, options: dict,
         contender: str, seed: int, work_dir: str) -> None:
     """Train the router once."""
-    cfg = variants.load(config, options)
+    cfg = variants.load(config, options, 'router')
     cfg.load_from = checkpoint
     prepare(cfg, contender, seed, work_dir)
     clock = Clock(time.perf_counter())
@@ -187,7 +187,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
             results_file.device_arguments(),
             results_file.common_arguments()
         ])
-    parser.add_argument('config', help='a config that trains the router alone')
+    parser.add_argument('config', help='a config of two stages')
     parser.add_argument('checkpoint', help='a checkpoint of stage 1')
     parser.add_argument(
         '--seeds',
@@ -202,12 +202,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Find the mistakes of the user before any time is lost."""
     results_file.check_arguments(args)
-    cfg = variants.load(args.config, args.cfg_options)
+    variants.load(args.config, args.cfg_options, 'router')
     launch.check_checkpoint_path(args.checkpoint)
-    if cfg.model.get('stage') != 'router':
-        raise UserError(f'{args.config} does not train the router alone: name '
-                        'one with model.stage="router", such as '
-                        'configs/ride_r32_cifar100_lt_router.py.')
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -1,5 +1,5 @@
 """What the benchmarks make of a config."""
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
@@ -10,7 +10,8 @@ from mmpretrain.registry import DATASETS
 from ride_mm.analysis import image_size
 from ride_mm.datasets.long_tail import long_tail_profile
 from ride_mm.engine import launch
-from ride_mm.engine.config import find_hook, is_ride, load_config, type_name
+from ride_mm.engine.config import find_hook, is_ride, type_name
+from ride_mm.engine.schedule import load_training
 from ride_mm.utils.errors import UserError
 
 VARIANTS = ('fp32', 'fp32-compiled', 'amp', 'amp-compiled')
@@ -19,20 +20,22 @@ _ENDLESS = 10**6
 _POOL = 512
 
 
-def load(path: str, options: dict) -> Config:
+def load(path: str, options: dict, stage: Optional[str] = None) -> Config:
     """Read a config of RIDE.
 
     Args:
         path (str): The config file.
         options (dict): ``--cfg-options``.
+        stage (str, optional): 'experts' or 'router', to train it alone.
+            Defaults to None, which means both.
 
     Returns:
         Config: The config; its default scope is in force.
 
     Raises:
-        UserError: If the model is another one.
+        UserError: If the model is another one, or has no such stage.
     """
-    cfg = load_config(path, options)
+    cfg = load_training(path, options, stage=stage)
     if not is_ride(cfg):
         raise UserError(f'{path}: the benchmarks are for model.type='
                         f'"RIDEClassifier", found '

@@ -1,5 +1,5 @@
 # Stage 2 of the official recipes: 5 epochs, 512 images drawn from all classes
-# alike, cosine annealing. Used by `TwoStageHook` and by the `_router` configs.
+# alike, cosine annealing. Used by `TwoStageHook`.
 router_epochs = 5
 router_stage = dict(
     train_dataloader=dict(
