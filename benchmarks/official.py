@@ -8,15 +8,14 @@ import json
 import os
 import sys
 import types
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Dict, Iterator, Tuple
 
 import torch
 from mmengine.config import Config
 from torch import nn
 from torch.utils.data import DataLoader
-from variants import full_width
 
 from ride_mm.engine.config import type_name
 from ride_mm.utils.errors import UserError
@@ -38,14 +37,6 @@ _LOADERS = {
     'INaturalist2018': ('iNaturalistDataLoader', ()),
 }
 _NEVER = 10**6
-
-
-@dataclass(frozen=True)
-class Patch:
-    """What was changed in the official code at run time."""
-
-    name: str
-    why: str
 
 
 def check_clone(path: str) -> None:
@@ -83,9 +74,12 @@ def config_name(cfg: Config, router: bool = False) -> str:
     return f'config_{_CONFIGS[network]}_ride{"_ea" if router else ""}.json'
 
 
-def has_loader(dataset_type: str) -> bool:
-    """Whether the official code has a loader for a data set of ours."""
-    return dataset_type in _LOADERS
+def full_width(cfg: Config) -> Tuple[int, ...]:
+    """Channels of an expert's stages that are not reduced: each stage of a
+    ResNet has twice those of the one before."""
+    expert = cfg.model.neck.expert
+    return tuple(expert.in_channels * 2**(i + 1)
+                 for i in range(len(expert.out_channels)))
 
 
 class Official:
@@ -98,24 +92,30 @@ class Official:
 
     def __init__(self, path: str, device: str) -> None:
         self.device = device
-        self.patches: List[Patch] = []
+        self.patches: Dict[str, str] = {}
         self._patch_cuda()
         self._patch_where()
         self._patch_pandas()
-        self._cwd = os.getcwd()
-        # It opens its own files relative to the clone.
-        os.chdir(path)
-        sys.path.insert(0, os.getcwd())
+        self._root = Path(path).resolve()
+        sys.path.insert(0, str(self._root))
         self._train = importlib.import_module('train')
+
+    @contextmanager
+    def _in_clone(self) -> Iterator[None]:
+        """It opens its own files relative to the clone."""
+        before = os.getcwd()
+        os.chdir(self._root)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
     # -------------------------------------------------------------- patches
 
     def _patch(self, owner: Any, name: str, value: Any, why: str) -> None:
         setattr(owner, name, value)
         label = getattr(owner, '__name__', type(owner).__name__)
-        patch = Patch(f'{label}.{name}', why)
-        if patch not in self.patches:
-            self.patches.append(patch)
+        self.patches[f'{label}.{name}'] = why
 
     def _patch_cuda(self) -> None:
         if self.device == 'cpu':
@@ -156,7 +156,7 @@ class Official:
 
     def _settings(self, cfg: Config, router: bool = False) -> dict:
         """Their config with the sizes of ours."""
-        path = Path('configs', config_name(cfg, router))
+        path = self._root / 'configs' / config_name(cfg, router)
         settings = json.loads(path.read_text())
         head = cfg.model.head
         settings['n_gpu'] = int(self.device == 'cuda')
@@ -178,17 +178,25 @@ class Official:
             **options: Options of the loader, such as ``num_workers``.
 
         Returns:
-            DataLoader: The loader, see :func:`has_loader`.
+            DataLoader: The loader.
+
+        Raises:
+            UserError: If it has none for the data set.
         """
         dataset = cfg.train_dataloader.dataset
+        if type_name(dataset) not in _LOADERS:
+            raise UserError('--official: the official code has no loader of '
+                            f'{type_name(dataset)}')
         if dataset.get('check_integrity') is False:
             self._patch_integrity()
         name, keys = _LOADERS[type_name(dataset)]
         options.update((key, dataset[key]) for key in keys if key in dataset)
-        return getattr(self._train.module_data, name)(
-            os.path.join(self._cwd, dataset.data_root),
-            batch_size=cfg.train_dataloader.batch_size,
-            **options)
+        data_root = os.path.abspath(dataset.get('data_root', ''))
+        with self._in_clone():
+            return getattr(self._train.module_data, name)(
+                data_root,
+                batch_size=cfg.train_dataloader.batch_size,
+                **options)
 
     # ---------------------------------------------------------------- model
 
@@ -219,16 +227,15 @@ class Official:
 
     # ------------------------------------------------------------- training
 
-    def train(self, cfg: Config, variant: str, loader: Any, work_dir: str,
+    def train(self, cfg: Config, variant: str, work_dir: str,
               before: Callable[[nn.Module],
                                None], step: Callable[[int], None]) -> None:
         """Run their training, which has no end.
 
         Args:
             cfg (Config): Our config.
-            variant (str): One of ``variants.VARIANTS``; "fp32" is as
-                published.
-            loader (DataLoader): Their data loader, or one like it.
+            variant (str): 'fp32', which is as published, 'amp', or either
+                with '-compiled'.
             work_dir (str): Folder for what it writes.
             before (Callable): Called with the model before the first step.
             step (Callable): Called with the number of images after each.
@@ -236,6 +243,7 @@ class Official:
         precision, _, compiled = variant.partition('-')
         settings = self._settings(cfg)
         build = getattr(self._train.module_arch, settings['arch']['type'])
+        loader = self.loader(cfg, num_workers=cfg.train_dataloader.num_workers)
 
         def build_model(**args):
             model = build(**args)
@@ -256,7 +264,8 @@ class Official:
             save_dir=work_dir)
         if precision == 'amp':
             self._enable_amp()
-        self._train.main(self._train.ConfigParser(settings, run_id='run'))
+        with self._in_clone():
+            self._train.main(self._train.ConfigParser(settings, run_id='run'))
 
     def _enable_amp(self) -> None:
         trainer = importlib.import_module('trainer.trainer')

@@ -1,0 +1,291 @@
+"""Measure inference: images per second, by size of the batch.
+
+Measured in turn are all experts, the routed model, a single network of full
+width and, with --official, the authors' routed model; 'predict' goes on to
+the DataSamples of MMPretrain.
+
+With a checkpoint the images are those of the test set and the router decides.
+Without one the weights and the images are random; then a fixed share of them
+is sent on (--usage), at the cost of a real decision. The authors' model sends
+on the same share as ours. Time over that of all experts stands beside the
+ratio of their multiply-accumulates, which it cannot fall below by much.
+"""
+import argparse
+import io
+from contextlib import redirect_stdout
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import harness
+import mmcv.cnn
+import numpy as np
+import torch
+from mmengine.runner import Runner
+from mmpretrain import get_model
+from official import Official, check_clone, config_name
+from torch import nn
+from torch.utils.benchmark import Timer
+from train_step import load, set_single
+
+from ride_mm.analysis import image_size
+from ride_mm.engine import launch
+from ride_mm.engine.config import positive
+from ride_mm.utils.errors import UserError, run_tool
+
+EXAMPLE = ('python benchmarks/inference.py configs/ride_r32_cifar100_lt.py '
+           'work_dirs/ride_r32_cifar100_lt/epoch_205.pth')
+# Images that took 1, 2 and 3 experts on CIFAR-100-LT, in the paper (%).
+_USAGE = (40.99, 9.47, 49.54)
+_GOLDEN_RATIO = (5**.5 - 1) / 2
+
+
+class PlannedRouter(nn.Module):
+    """A router that sends on fixed shares, at the cost of deciding itself.
+
+    Multiples of the golden ratio, modulo 1, fill the interval evenly however
+    few they are, so every batch has nearly the same shares.
+
+    Args:
+        router (nn.Module): Its decisions are computed and replaced.
+        usage (Sequence[float]): Shares of the images that use 1, 2, ... E
+            experts, in any unit.
+    """
+
+    trained = True
+
+    def __init__(self, router: Optional[nn.Module],
+                 usage: Sequence[float]) -> None:
+        super().__init__()
+        self.router = router
+        shares = torch.tensor(usage, dtype=torch.float64)
+        self._ends = (shares.cumsum(0) / shares.sum())[:-1]
+        self._images = 0
+
+    def forward(self, index: int, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.decide(index, self.router(index, *inputs))
+
+    def decide(self, index: int, logits: torch.Tensor) -> torch.Tensor:
+        """Infinite logits in the place of those of router ``index``, (N, );
+        router 0 begins a new batch."""
+        if index == 0:
+            images = self._images + torch.arange(
+                len(logits), dtype=torch.float64)
+            self._images += len(logits)
+            self._used = 1 + torch.searchsorted(
+                self._ends, images * _GOLDEN_RATIO % 1, right=True)
+            self._used = self._used.to(logits.device)
+        else:
+            self._used = self._used[self._used > index]
+        return torch.where(self._used > index + 1, torch.inf, -torch.inf)
+
+
+def build(args: argparse.Namespace, name: str) -> nn.Module:
+    """One of our models, in evaluation mode."""
+    cfg = load(args.config, args.cfg_options)
+    weights = None if name == 'single' else args.checkpoint
+    if name == 'single':
+        set_single(cfg)
+    else:
+        mode = 'route' if name == 'routed' else 'ensemble'
+        cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, mode=mode)
+    model = get_model(cfg, pretrained=weights, device=args.device)
+    if args.fuse_conv_bn:
+        mmcv.cnn.fuse_conv_bn(model)
+    if name == 'routed' and weights is None:
+        model.head.router = PlannedRouter(model.head.router, args.usage)
+    return model
+
+
+def load_images(args: argparse.Namespace, model: nn.Module,
+                number: int) -> torch.Tensor:
+    """Images in memory, (N, 3, H, W), ready for the network."""
+    cfg = load(args.config, args.cfg_options)
+    if args.checkpoint is None:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(number, 3, *image_size(cfg), generator=generator)
+        return images.to(args.device)
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    # Lists may be sorted by class.
+    chosen = np.linspace(0, len(loader.dataset) - 1, number).astype(int)
+    batch = loader.collate_fn([loader.dataset[i] for i in chosen.tolist()])
+    return model.data_preprocessor(batch)['inputs']
+
+
+def official_model(args: argparse.Namespace,
+                   usage: Sequence[float]) -> Tuple[nn.Module, Official]:
+    """The authors' routed model, which sends on the same share."""
+    code = Official(args.official, args.device)
+    model = code.routed_model(load(args.config, args.cfg_options))
+    code.plan_routing(model, PlannedRouter(None, usage).decide)
+    return model, code
+
+
+@torch.no_grad()
+def compute_of(models: Dict[str, nn.Module],
+               images: torch.Tensor) -> Tuple[Dict[str, float], List[float]]:
+    """Multiply-accumulates beside those of all experts, and the shares of
+    images that use 1, 2, ... E experts."""
+    shape = tuple(images.shape[1:])
+
+    def macs(name):
+        found = models[name].macs(shape)
+        return found['trunk'][0] + sum(found['experts'])
+
+    routed = models['routed']
+    costs = routed.relative_compute(shape)
+    used = routed.infer(images)[1]
+    usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] /
+             len(used)).tolist()
+    share = sum(part * cost for part, cost in zip(usage, costs))
+    return dict(
+        ensemble=1.,
+        routed=share,
+        official=share,
+        single=macs('single') / macs('ensemble')), usage
+
+
+def rows_of(size: int, times: Dict[tuple, List[float]],
+            compute: Dict[str, float]) -> List[List[str]]:
+    """A row of the table for each model.
+
+    Args:
+        size (int): Images of a batch.
+        times (dict): Seconds of a batch in every round, by model and part.
+        compute (dict): By model, beside all experts.
+    """
+    rows = []
+    for (name, part), seconds in times.items():
+        if part == 'predict':
+            continue
+        ratio = harness.ratios(seconds, times['ensemble', part])
+        row = [
+            name,
+            str(size),
+            harness.spread([size / value for value in seconds]),
+            f'{1e3 * median(seconds):.2f}',
+            harness.spread(ratio, 2), f'{compute[name]:.2f}',
+            harness.spread([value / compute[name] for value in ratio], 2)
+        ]
+        whole = times.get((name, 'predict'))
+        row.append(f'{size / median(whole):,.0f}' if whole else '-')
+        if ('official', part) in times:
+            row.append(
+                harness.spread(
+                    harness.ratios(times['official', part], seconds), 2))
+        rows.append(row)
+    return rows
+
+
+def parse_usage(text: str) -> List[float]:
+    try:
+        usage = [float(share) for share in text.split(',')]
+    except ValueError:
+        usage = []
+    if not usage or min(usage) < 0 or sum(usage) == 0:
+        raise argparse.ArgumentTypeError(
+            f'expected shares such as 41,9,50, found {text!r}')
+    return usage
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = harness.make_parser(__doc__, EXAMPLE, seconds=2)
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='its router is trained (default: random weights)')
+    parser.add_argument(
+        '--batch-sizes',
+        nargs='+',
+        type=positive,
+        default=[1, 32, 512],
+        metavar='N',
+        help='images of a batch (default: 1 32 512)')
+    parser.add_argument(
+        '--fuse-conv-bn',
+        action='store_true',
+        help='of our models, as tools/test.py does')
+    parser.add_argument(
+        '--usage',
+        type=parse_usage,
+        default=_USAGE,
+        metavar='SHARES',
+        help='without a checkpoint, the shares of images that '
+        'use 1, 2, ... experts (default: '
+        f'{",".join(map(str, _USAGE))}, of the paper)')
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Find the mistakes of the user before any time is lost."""
+    harness.check_arguments(args)
+    cfg = load(args.config, args.cfg_options)
+    if cfg.model.head.get('router') is None:
+        raise UserError(f'{args.config} has no model.head.router to route by')
+    if args.checkpoint is not None:
+        launch.check_checkpoint_path(args.checkpoint)
+    elif len(args.usage) != cfg.model.num_experts:
+        raise UserError(f'--usage gives {len(args.usage)} shares, the model '
+                        f'has {cfg.model.num_experts} experts')
+    if args.official:
+        check_clone(args.official)
+        config_name(cfg, router=True)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    check(args)
+    models = {
+        name: build(args, name)
+        for name in ('ensemble', 'routed', 'single')
+    }
+    images = load_images(args, models['ensemble'], 2 * max(args.batch_sizes))
+    compute, usage = compute_of(models, images)
+    calls = {}
+    for name, model in models.items():
+        calls[name, 'tensors'] = model.infer
+        calls[name, 'predict'] = model.predict
+    patches = {}
+    if args.official:
+        calls['official', 'tensors'], code = official_model(args, usage)
+        patches = code.patches
+    rows, found = [], []
+    for size in args.batch_sizes:
+        batches = cycle(images.split(size)[:len(images) // size])
+
+        def timed(call):
+            timer = Timer(
+                'call(next(batches))',
+                globals=dict(call=call, batches=batches),
+                num_threads=args.threads or torch.get_num_threads())
+            return lambda: timer.blocked_autorange(min_run_time=args.seconds
+                                                   ).median
+
+        # The authors' model prints what it does.
+        with torch.no_grad(), redirect_stdout(io.StringIO()):
+            times = harness.take_turns(
+                {
+                    key: timed(call)
+                    for key, call in calls.items()
+                }, args.rounds)
+        rows += rows_of(size, times, compute)
+        found += [
+            dict(model=name, part=part, batch_size=size, seconds=seconds)
+            for (name, part), seconds in times.items()
+        ]
+    harness.print_table(
+        f'Inference, {Path(args.config).stem}: median (smallest to largest '
+        'round)', [
+            'model', 'batch', 'images/s', 'ms', 'time / all experts',
+            'compute / all experts', 'time / compute', 'images/s of predict',
+            *['x official'] * bool(args.official)
+        ], rows)
+    print('images that use 1, 2, ... experts: ' +
+          ' / '.join(f'{100 * share:.1f} %' for share in usage))
+    harness.finish(
+        args, turns=found, usage=usage, compute=compute, patches=patches)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,514 @@
+"""The benchmarks from end to end, on tiny models and a stand-in clone."""
+import importlib
+import json
+import sys
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+from ride_mm.engine import launch
+from ride_mm.utils.errors import UserError
+
+# Asks, as the official code does, for a GPU and for pandas.
+CLONE = {
+    'train.py':
+    """
+import data_loader.data_loaders as module_data
+import model.model as module_arch
+from parse_config import ConfigParser
+from trainer import Trainer
+
+
+def main(config):
+    loader = getattr(module_data, config['data_loader']['type'])()
+    assert loader.split_validation() is None
+    assert len(loader.cls_num_list) == config['arch']['args']['num_classes']
+    arch = config['arch']
+    model = getattr(module_arch, arch['type'])(**arch['args'])
+    trainer = Trainer(model, loader)
+    for _ in range(config['trainer']['epochs']):
+        trainer.train_epoch()
+""",
+    'parse_config.py':
+    """
+class ConfigParser(dict):
+    def __init__(self, config, run_id):
+        super().__init__(config)
+""",
+    'trainer/__init__.py':
+    'from .trainer import *',
+    'trainer/trainer.py':
+    """
+import contextlib
+import pandas
+import torch
+
+autocast = contextlib.nullcontext
+use_fp16 = False
+
+
+class Trainer:
+    def __init__(self, model, loader):
+        self.model, self.loader = model, loader
+        self.means = pandas.DataFrame(index=['loss'], columns=['total'])
+        self.optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def train_epoch(self):
+        for images, labels in self.loader:
+            with autocast():
+                logits = self.model(images)
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.means.total['loss'] += loss.item()
+""",
+    'model/model.py':
+    """
+import torch
+
+
+class ResNet32Model(torch.nn.Module):
+    def __init__(self, num_classes, num_experts, reduce_dimension, use_norm):
+        super().__init__()
+        assert reduce_dimension and use_norm
+        self.experts = torch.nn.ModuleList(
+            torch.nn.Linear(192, num_classes) for _ in range(num_experts))
+        self.scale = torch.ones(1).cuda()
+
+    def forward(self, images):
+        x = images.flatten(1) * self.scale
+        return sum(expert(x) for expert in self.experts)
+
+
+class Router(torch.nn.Module):
+    def pred_expert_help(self, inputs, index):
+        return inputs[1][:, :1]
+
+
+class ResNet32EAModel(ResNet32Model):
+    def __init__(self, top_choices_num, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone = Router()
+
+    def forward(self, images):
+        x = images.flatten(1) * self.scale
+        logits, active = self.experts[0](x), torch.arange(len(x))
+        for index in range(len(self.experts) - 1):
+            help = self.backbone.pred_expert_help((x, logits[active]), index)
+            active = active[torch.sigmoid(help[:, 0]) > 0.5]
+            logits[active] += self.experts[index + 1](x[active])
+        return logits
+""",
+    'model/loss.py':
+    '',
+    'data_loader/data_loaders.py':
+    """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class ImbalanceCIFAR100DataLoader(DataLoader):
+    def __init__(self, data_dir, batch_size, num_workers, **kwargs):
+        data = TensorDataset(torch.randn(40, 3, 8, 8), torch.arange(40) % 10)
+        self.cls_num_list, self.val_dataset = [4] * 10, data
+        self.init_kwargs = dict(batch_size=20, num_workers=num_workers)
+        super().__init__(data, batch_size, num_workers=num_workers)
+""",
+    'configs/config_imbalance_cifar100_ride.json':
+    json.dumps(
+        dict(
+            arch=dict(type='ResNet32Model', args=dict(num_classes=100)),
+            trainer=dict(epochs=200))),
+    'configs/config_imbalance_cifar100_ride_ea.json':
+    json.dumps(
+        dict(arch=dict(type='ResNet32EAModel', args=dict(num_classes=100))))
+}
+
+
+@pytest.fixture
+def module(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / 'benchmarks')
+    # Processes are started with the options of this one.
+    monkeypatch.setattr(sys, 'argv', ['benchmark'])
+    return importlib.import_module
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    # What is patched, and imported, is so for one test alone.
+    monkeypatch.setattr(torch.Tensor, 'cuda', torch.Tensor.cuda)
+    monkeypatch.setattr(torch, 'where', torch.where)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    before = {*sys.modules}
+    for name, text in CLONE.items():
+        path = tmp_path / 'clone' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    yield str(tmp_path / 'clone')
+    for name in {*sys.modules} - before:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def config(root, tmp_path):
+    """The digits as scanned, on ResNet-32."""
+    cfg = Config.fromfile(root / 'configs/ride_r32_digits_lt.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader,
+                   cfg.test_dataloader):
+        loader.num_workers = 0
+        loader.batch_size = 16
+        loader.dataset.pipeline[0].scale = (8, 8)
+    cfg.train_dataloader.dataset.pipeline[2].size = 8
+    cfg.dump(tmp_path / 'tiny.py')
+    return str(tmp_path / 'tiny.py')
+
+
+@pytest.fixture
+def run(module, tmp_path, capsys):
+    """Run a benchmark: what it wrote, and what it printed."""
+
+    def run_benchmark(name, *arguments):
+        path = tmp_path / 'found.json'
+        module(name).main([
+            *arguments, '--rounds', '2', '--seconds', '.05', '--device', 'cpu',
+            '--json',
+            str(path)
+        ])
+        return json.loads(path.read_text()), capsys.readouterr().out
+
+    return run_benchmark
+
+
+@pytest.fixture
+def theirs(module, monkeypatch):
+    """A data set of which the stand-in has a loader."""
+    loaders = module('official')._LOADERS
+    monkeypatch.setitem(loaders, 'DigitsLT', loaders['CIFAR100LT'])
+
+
+def test_train_step(run, config):
+    found, out = run('train_step', config, '--threads', '1')
+    assert list(found['turns']) == ['ours fp32', 'bare fp32', 'single fp32']
+    for turns in found['turns'].values():
+        assert len(turns) == 2
+        for turn in turns:
+            assert turn['images'] >= 3 * 13 and turn['seconds'] >= .05
+            assert turn['memory_bytes'] > 2**20
+    ours, bare, single = (
+        turns[0]['parameters'] for turns in found['turns'].values())
+    assert ours == bare > single
+    assert found['machine']['threads'] == 1
+    assert '| ours      | fp32    |' in out
+
+
+def test_step_of_the_router(run, config):
+    found, _ = run('train_step', config, '--stage', 'router', '--cfg-options',
+                   'default_hooks.two_stage.train_dataloader.batch_size=32')
+    ours, cached = (harness_rate(turns) for turns in found['turns'].values())
+    assert cached > ours  # without a network, many times as fast
+
+
+def harness_rate(turns):
+    return max(turn['images'] / turn['seconds'] for turn in turns)
+
+
+def test_official_step(module, config, clone, theirs, tmp_path):
+    """In this process: the loader of the stand-in is registered in it."""
+    train_step, harness = module('train_step'), module('harness')
+    args = train_step.parse_args([config, '--official', clone])
+
+    class Pipe:
+        replies, requests = [], [('official', 0.), None]
+
+        def send(self, reply):
+            self.replies.append(reply)
+
+        def recv(self):
+            return self.requests.pop(0)
+
+    with pytest.raises(SystemExit):
+        train_step.run_official(Pipe(), 'amp', args, str(tmp_path))
+    warm, turn = Pipe.replies
+    assert 0 < turn['images'] <= 16 * harness.LEAST
+    # Ten linear classes on 8x8 pixels of three colours, three experts.
+    assert turn['parameters'] == 3 * (3 * 64 + 1) * 10
+    assert {'Tensor.cuda', 'trainer.trainer.autocast'} <= {*turn['patches']}
+
+
+def test_inference(run, config, clone):
+    found, out = run('inference', config, '--official', clone, '--batch-sizes',
+                     '1', '50', '--usage', '50,20,30')
+    assert {(t['model'], t['part'], t['batch_size'])
+            for t in found['turns']} == {
+                (name, part, size)
+                for name in ('ensemble', 'routed', 'single', 'official')
+                for part in ('tensors', 'predict')
+                for size in (1, 50) if (name, part) != ('official', 'predict')
+            }
+    assert all(min(t['seconds']) > 0 for t in found['turns'])
+    assert found['usage'] == pytest.approx([.5, .2, .3], abs=.02)
+    # A trunk and three experts; the routers are cheap.
+    assert 1 / 3 < found['compute']['routed'] < 1
+    assert 'images that use 1, 2, ... experts: 5' in out
+
+
+def test_inference_of_a_checkpoint(run, config, tmp_path):
+    from mmpretrain import get_model
+    model = get_model(config)
+    # A router that never wants another expert.
+    torch.nn.init.zeros_(model.head.router.fc.weight)
+    torch.nn.init.constant_(model.head.router.fc.bias, -1.)
+    model.head.router.num_updates += 1
+    checkpoint = tmp_path / 'last.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
+    found, _ = run('inference', config, str(checkpoint), '--batch-sizes', '8',
+                   '--fuse-conv-bn')
+    assert found['usage'] == [1., 0., 0.]
+    assert found['compute']['routed'] < .5
+
+
+def test_data(run, config, clone, theirs):
+    found, out = run('data', config, '--official', clone)
+    assert {*found['turns']} == {
+        f'{part} 0 {name}'
+        for part in ('train', 'val')
+        for name in ('ours', 'official')
+    }
+    assert all(turn['images'] >= 2 * 13 for turns in found['turns'].values()
+               for turn in turns)
+    assert '| train |' in out
+
+
+@pytest.mark.parametrize('name, arguments, message', [
+    ('train_step', ['missing.py'], 'no config missing.py'),
+    ('train_step', ['CONFIG', '--official', '.'], 'is no clone'),
+    ('train_step', ['CONFIG', '--contenders', 'official'],
+     'needs --official PATH'),
+    ('train_step', ['CONFIG', '--json', 'CONFIG'], 'is not overwritten'),
+    ('train_step', ['CONFIG', '--stage', 'router', '--contenders', 'bare'],
+     'the contenders ours and cached'),
+    ('train_step', ['CONFIG', '--stage', 'router', '--cfg-options',
+                    'default_hooks.two_stage=None'],
+     'no default_hooks.two_stage'),
+    ('train_step', ['PLAIN'], 'model.type="RIDEClassifier"'),
+    ('inference', ['CONFIG', '--usage', '50,50'], '2 shares'),
+    ('inference', ['CONFIG', 'missing.pth'], 'no such checkpoint'),
+    ('inference', ['CONFIG', '--cfg-options', 'model.head.router=None'],
+     'no model.head.router'),
+    ('data', ['CONFIG', '--official', 'CLONE'], 'no loader of DigitsLT'),
+])  # yapf: disable
+def test_mistakes_are_found_first(module, tmp_path, config, clone, name,
+                                  arguments, message):
+    plain = tmp_path / 'plain.py'
+    plain.write_text("model = dict(type='ImageClassifier')")
+    places = dict(CONFIG=config, CLONE=clone, PLAIN=str(plain))
+    with pytest.raises(UserError, match=message):
+        module(name).main([places.get(x, x) for x in arguments])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='for no GPU')
+def test_missing_gpu(module, config):
+    with pytest.raises(UserError, match='there is no GPU'):
+        module('train_step').main([config, '--device', 'cuda'])
+
+
+@pytest.mark.parametrize('name', ['train_step', 'inference', 'data'])
+def test_help_has_an_example(module, name, capsys):
+    with pytest.raises(SystemExit) as status:
+        module(name).main(['--help'])
+    assert status.value.code == 0
+    out = capsys.readouterr().out
+    assert f'example:\n  python benchmarks/{name}.py configs/' in out
+
+
+# ------------------------------------------------------------------ the parts
+
+
+def test_turns_are_taken_in_turn(module):
+    calls = []
+    results = module('harness').take_turns(
+        {
+            name: lambda name=name: calls.append(name) or len(calls)
+            for name in 'AB'
+        }, 3)
+    assert ''.join(calls) == 'ABABAB'
+    assert results == dict(A=[1, 3, 5], B=[2, 4, 6])
+
+
+def test_statistics_are_those_of_rounds(module):
+    harness = module('harness')
+    slow, fast = [10., 2., 4.], [12., 8., 5.]
+    # Round by round 1.2, 4 and 1.25; the ratio of the medians would be 2.
+    assert harness.spread(harness.ratios(fast, slow),
+                          2) == '1.25 (1.20 to 4.00)'
+    assert harness.spread([1234.5], 1) == '1,234.5'
+
+
+def double(pipe):
+    pipe.send('ready')
+    while True:
+        pipe.send(2 * pipe.recv()[0])
+
+
+def fail(pipe):
+    raise UserError('what happened')
+
+
+def die(pipe):
+    sys.exit('a line of the log')
+
+
+def test_processes(module, tmp_path):
+    worker = module('harness').Worker
+    one = worker('x', double, (), 1, tmp_path / 'log')
+    assert (one.ask(5), one.ask(6)) == (10, 12)
+    one.close()
+    with pytest.raises(UserError, match='x: what happened'):
+        worker('x', fail, (), 1, tmp_path / 'log')
+    with pytest.raises(RuntimeError, match='a line of the log'):
+        worker('x', die, (), 1, tmp_path / 'log')
+
+
+def test_steps_of_a_turn_are_counted(module, monkeypatch):
+    harness = module('harness')
+    now, replies, requests = [0.], [], [('ours', 5.), ('bare', 1.), None]
+    monkeypatch.setattr(harness.time, 'perf_counter', lambda: now[0])
+
+    class Pipe:
+        send = replies.append
+
+        @staticmethod
+        def recv():
+            return requests.pop(0)
+
+    turns, steps = harness.Turns(Pipe, 'cpu', skip=2), []
+    with pytest.raises(SystemExit):
+        while True:
+            now[0] += 1.
+            steps.append(turns.wanted)
+            turns.after_step(10)
+    first = harness.WARM_UP + harness.LEAST
+    assert steps == [None] * first + ['ours'] * (1 + 2 + 5) + ['bare'] * 6
+    assert [(r['seconds'], r['images']) for r in replies] == [(3, 30), (5, 50),
+                                                              (3, 30)]
+
+
+def test_bare_loop_trains_as_the_runner_does(module, root, tmp_path):
+    """The same batches, the same weights after them."""
+    train_step = module('train_step')
+    cfg = train_step.load(str(root / 'configs/ride_r32_digits_lt.py'), {})
+    train_step.set_endless(cfg, str(tmp_path))
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    runner = launch.build_runner(cfg)
+    runner._init_model_weights()
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    model = runner.model.train()
+    model.set_class_counts([9] * 10)
+    batches = list(islice(runner.build_dataloader(cfg.train_dataloader), 3))
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    for batch in batches:
+        model.train_step(batch, runner.optim_wrapper)
+    expected = {k: v.clone() for k, v in model.state_dict().items()}
+
+    model.load_state_dict(start)
+    runner.optim_wrapper.optimizer.state.clear()
+    loop = train_step.BareLoop(runner)
+    for batch in batches:
+        loop.keep(batch)
+    assert [loop.step()
+            for _ in range(3)] == [len(b['inputs']) for b in batches]
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+
+
+def test_single_network_is_that_of_the_baseline(module, root):
+    train_step = module('train_step')
+    cfg = train_step.load(str(root / 'configs/ride_r32_cifar100_lt.py'), {})
+    train_step.set_single(cfg)
+    baseline = Config.fromfile(root /
+                               'configs/baselines/ce_r32_cifar100_lt.py')
+    ours, theirs = ({
+        key: value.shape
+        for key, value in MODELS.build(c.model).state_dict().items()
+    } for c in (cfg, baseline))
+    assert ours == theirs
+    cfg = train_step.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
+    train_step.set_single(cfg)
+    # ResNet-50
+    assert train_step.count_parameters(MODELS.build(cfg.model)) == 25557032
+
+
+def test_variants(module, root):
+    train_step = module('train_step')
+    path = str(root / 'configs/ride_r32_digits_lt.py')
+
+    def variant(name, options={}):
+        cfg = train_step.load(path, options)
+        train_step.set_variant(cfg, name)
+        return cfg.optim_wrapper.type, cfg.model.compile
+
+    assert variant('amp-compiled') == ('AmpOptimWrapper', True)
+    fast = {
+        'compile': dict(mode='max-autotune'),
+        'optim_wrapper.type': 'AmpOptimWrapper'
+    }
+    assert variant('fp32', fast) == ('OptimWrapper', False)
+    assert variant('fp32-compiled', fast)[1] == dict(mode='max-autotune')
+
+
+def used_by_plan(router, batch_size):
+    """Route by hand: how many of three experts each image of a batch uses."""
+    used = torch.ones(batch_size, dtype=torch.long)
+    active = torch.arange(batch_size)
+    for index in range(2):
+        active = active[router.decide(index, torch.zeros(len(active))) > 0]
+        used[active] += 1
+    return used.tolist()
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 500])
+def test_planned_shares_at_any_batch_size(module, batch_size):
+    router = module('inference').PlannedRouter
+    plan = router(None, [41, 9, 50])
+    used = sum((used_by_plan(plan, batch_size)
+                for _ in range(-(-2000 // batch_size))), [])[:2000]
+    shares = np.bincount(used, minlength=4)[1:] / len(used)
+    assert np.allclose(shares, [.41, .09, .5], atol=.002)
+    # The same images whatever the batches are.
+    assert used == used_by_plan(router(None, [41, 9, 50]), 2000)
+
+
+def test_planned_router_in_a_model(module, tiny_model):
+    router = module('inference').PlannedRouter
+    model = MODELS.build(dict(tiny_model, test_cfg=dict(mode='route'))).eval()
+    model.head.router = router(model.head.router, [25, 50, 25])
+    with torch.no_grad():
+        samples = model.predict(torch.randn(40, 3, 8, 8))
+    used = [sample.num_experts_used for sample in samples]
+    assert used == used_by_plan(router(None, [25, 50, 25]), 40)
+
+
+def test_configs_of_the_official_code(module, root):
+    official, train_step = module('official'), module('train_step')
+    cfg = train_step.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
+    assert official.config_name(
+        cfg, router=True) == 'config_imagenet_lt_resnet50_ride_ea.json'
+    cfg.model.backbone.depth = 18
+    with pytest.raises(UserError, match='has no ResNet-18'):
+        official.config_name(cfg)
+
+
+def test_running_means_without_pandas(module):
+    table = module('official')._DataFrame(
+        index=['a', 'b'], columns=['total', 'counts'])
+    table.total['a'] += 3 * 2
+    table['counts']['a'] += 2
+    assert table.total['a'] / table.counts['a'] == 3
+    for column in table.columns:
+        table[column].values[:] = 0
+    assert dict(table.total) == dict(table.counts) == dict(a=0, b=0)
