@@ -4,11 +4,11 @@ Domingos, "A Unified Bias-Variance Decomposition and its Applications", ICML
 2000, as in section 3 of Wang et al., "Long-tailed Recognition by Routing
 Diverse Distribution-Aware Experts", ICLR 2021.
 """
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Union
 
-import mmengine
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -16,10 +16,10 @@ from rich.table import Table
 from ride_mm.datasets.class_counts import GROUPS, Thresholds, group_masks
 from ride_mm.evaluation.groups import group_titles, validate_labels
 from ride_mm.evaluation.tables import build_table
+from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from .plots import plot_bias_variance
-from .resampled_runs import ResampledRuns, train_missing
-from .summary import load_test_classes
+from .runs import Run, read_runs
 
 # Of a config: by group, by measure.
 Figures = Dict[str, Dict[str, float]]
@@ -103,11 +103,10 @@ def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
 
 
 def bias_variance(
-    pred_label: np.ndarray,
-    gt_label: np.ndarray,
-    class_counts: Sequence[int],
-    thresholds: Thresholds = 'ride'
-) -> Dict[str, Dict[str, float]]:
+        pred_label: np.ndarray,
+        gt_label: np.ndarray,
+        class_counts: Sequence[int],
+        thresholds: Thresholds = 'ride') -> Dict[str, Dict[str, float]]:
     """Compute bias and variance overall and by class size.
 
     They are averaged over the images of a class, then over the classes of a
@@ -185,81 +184,77 @@ def bias_variance_table(figures: Dict[str, Figures], num_runs: int,
 
 
 def compare_bias_variance(
-        all_runs: Sequence[ResampledRuns],
-        tools: Union[str, Path],
-        jobs: Optional[int] = None,
+        folders: Sequence[Union[str, Path]],
         plot: Union[str, Path, None] = None,
         json_file: Union[str, Path, None] = None) -> Dict[str, Figures]:
-    """Train what is not trained yet; print and draw bias and variance.
+    """Print and draw bias and variance of what a sweep has trained.
 
     Args:
-        all_runs (Sequence[ResampledRuns]): The runs of each config.
-        tools (str | Path): The folder of ``train.py`` and ``test.py``.
-        jobs (int, optional): Trainings at once. Defaults to None, which
-            means as many as the machine holds.
+        folders (Sequence[str | Path]): The folder of each config's runs,
+            which ``tools/sweep.py --resample`` wrote.
         plot (str | Path, optional): The picture to write. Defaults to None,
-            which means ``bias_variance.png`` beside the runs.
+            which means none.
         json_file (str | Path, optional): Where to write the figures as JSON.
             Defaults to None, which means nowhere.
 
     Returns:
         dict[str, dict]: What :func:`bias_variance` returns, by the name of
-        the config.
+        the folder.
 
     Raises:
-        UserError: If the configs cannot be compared, a folder holds runs of
-            other settings, or a run fails.
+        UserError: If the configs cannot be compared, or have other numbers
+            of runs.
     """
-    for runs in all_runs:
-        runs.claim()
-    counts, thresholds, num_images = _common_test_set(all_runs)
-    train_missing(all_runs, tools, jobs)
+    named = [
+        f'{Path(folder).name}={file}' for folder in folders
+        for file in _prediction_files(Path(folder))
+    ]
+    runs = read_runs(named)
+    for name, models in runs.methods.items():
+        _check_samples(name, models, len(runs.methods[runs.baseline]))
     figures = {
-        runs.name: bias_variance(*runs.read(num_images), counts, thresholds)
-        for runs in all_runs
+        name:
+        bias_variance(
+            np.stack([run.pred_label for run in models]), runs.gt_label,
+            runs.class_counts, runs.thresholds)
+        for name, models in runs.methods.items()
     }
-
-    num_runs = all_runs[0].num_runs
     # Wide enough for any name, also where the output is a pipe.
-    console = Console(width=1000)
-    console.print(bias_variance_table(figures, num_runs, thresholds))
-    plot = plot or all_runs[0].folder.parent / 'bias_variance.png'
-    print(plot_bias_variance(figures, plot, thresholds))
+    Console(width=1000).print(
+        bias_variance_table(figures, len(runs.methods[runs.baseline]),
+                            runs.thresholds))
+    if plot is not None:
+        print(plot_bias_variance(figures, plot, runs.thresholds))
     if json_file is not None:
-        print(_write_json(figures, all_runs, json_file))
+        content = {
+            name: dict(runs=len(runs.methods[name]), groups=groups)
+            for name, groups in figures.items()
+        }
+        write_file(json_file, json.dumps(content, indent=2) + '\n')
+        print(json_file)
     return figures
 
 
-def _common_test_set(
-    all_runs: Sequence[ResampledRuns]
-) -> Tuple[np.ndarray, Tuple[int, int], int]:
-    """Class counts, thresholds and number of images, the same of all."""
-    names = ('training images per class', 'thresholds', 'test images')
-    first, *others = [_test_set(runs.config) for runs in all_runs]
-    for runs, other in zip(all_runs[1:], others):
-        for name, one, two in zip(names, first, other):
-            if not np.array_equal(one, two):
-                raise UserError(
-                    f'{all_runs[0].path} and {runs.path} cannot be compared: '
-                    f'they differ in the {name}.')
-    return first
+def _prediction_files(folder: Path) -> List[Path]:
+    files = sorted(folder.glob('seed_*/predictions.pkl'))
+    if not files:
+        raise UserError(f'{folder}: expected the runs of a config, '
+                        'seed_0/predictions.pkl and so on, which '
+                        'tools/sweep.py --resample writes')
+    return files
 
 
-def _test_set(config: Path) -> Tuple[np.ndarray, Tuple[int, int], int]:
-    counts, thresholds, _, num_images = load_test_classes(config)
-    return counts, thresholds, num_images
-
-
-def _write_json(figures: Dict[str, Figures], all_runs: Sequence[ResampledRuns],
-                path: Union[str, Path]) -> Path:
-    content = {
-        runs.name:
-        dict(
-            config=str(runs.path),
-            runs=runs.num_runs,
-            epochs=runs.max_epochs,
-            groups=figures[runs.name])
-        for runs in all_runs
+def _check_samples(name: str, models: Sequence[Run], expected: int) -> None:
+    """Check that each model has a training set of its own."""
+    if len(models) != expected:
+        raise UserError(f'{name} has {len(models)} runs, the first config '
+                        f'{expected}: with fewer runs variance is lower')
+    samples = {
+        tuple((key, value) for key, value in run.made_by['options'].items()
+              if key.startswith('train_dataloader.') and key.endswith((
+                  '.subset_seed', '.seed')))
+        for run in models
     }
-    mmengine.dump(content, str(path), file_format='json', indent=2)
-    return Path(path)
+    if len(samples) < len(models):
+        raise UserError(f'{name}: some of these runs had the same training '
+                        'images; tools/sweep.py --resample gives each its own')

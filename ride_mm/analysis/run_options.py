@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from ride_mm.engine.config_changes import HOUSEKEEPING
 from ride_mm.utils.errors import UserError
-from .results import HOUSEKEEPING
 
 _DATA = re.compile(
     r'(train|test)_dataloader(\.dataset)+\.(data_root|data_prefix|ann_file'

@@ -7,10 +7,10 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.engine.config_changes import HOUSEKEEPING
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
 from .predictions import Predictions, read_own_predictions
-from .results import HOUSEKEEPING
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,12 @@ class Run:
         hits (np.ndarray): Whether each prediction is right, shape (N, ).
         made_by (dict): What made them, see
             :func:`~ride_mm.evaluation.describe_run`.
+        pred_label (np.ndarray, optional): Predicted labels, shape (N, ).
     """
     file: str
     hits: np.ndarray
     made_by: dict
+    pred_label: Optional[np.ndarray] = None
 
     @property
     def weights(self) -> str:
@@ -90,18 +92,20 @@ def read_runs(arguments: Sequence[str]) -> Runs:
     """
     named = [_split(argument) for argument in arguments]
     files = [file for _, file in named]
-    hits, made_by, first = [], [], None
+    labels, hits, made_by, first = [], [], [], None
     for file in track(files, 'Reading predictions'):
         predictions = read_own_predictions(file)
         first = first or predictions
         _check_same_test_set(files[0], first, file, predictions)
+        labels.append(predictions.pred_label)
         hits.append(predictions.hits)
         made_by.append(predictions.run)
         del predictions  # scores of many classes fill the memory
 
     methods = {}
     for (name, _), derived, run in zip(named, _derive_names(made_by),
-                                       map(Run, files, hits, made_by)):
+                                       map(Run, files, hits, made_by,
+                                           labels)):
         methods.setdefault(name or derived, []).append(run)
     _check_weights(methods)
     _sort_like_baseline(methods)

@@ -8,7 +8,6 @@ from test_engine.runs import digits_config
 
 from ride_mm.analysis.compute import report_compute
 from ride_mm.analysis.report.overview import describe_config
-from ride_mm.analysis.results import collect_result
 from ride_mm.analysis.summary import load_test_classes
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, load_config
@@ -59,8 +58,3 @@ def test_tools(tmp_path, monkeypatch):
     _, thresholds, *_ = load_test_classes(config)
     assert tuple(thresholds) == (7, 50)
     assert report_compute(config)
-    result = collect_result('work')
-    assert result['data']['type'] == 'DigitsLT'
-    # By --amp alone: the dumped config has the names of this one.
-    changed = [key for key in result['options'] if key.endswith('.type')]
-    assert changed == ['optim_wrapper.type']

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from ride_mm.datasets.class_counts import GROUPS
-from ..scalars import TrainingCurves
+from ride_mm.engine.scalars import TrainingCurves
 from .style import (GRID, GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean,
                     is_narrow, new_figure, save, set_head)
 

@@ -8,11 +8,11 @@ from mmengine.config import Config
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, load_config
 from ride_mm.engine.dumped_config import read_dumped_config
+from ride_mm.engine.scalars import TrainingCurves, read_curves
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
 from ..predictions import Predictions, read_own_predictions
 from ..run_options import options_of_test
-from ..scalars import TrainingCurves, read_curves
 
 NAME = 'predictions.pkl'
 

@@ -19,10 +19,12 @@ class TrainingCurves:
         metrics (dict[int, dict[str, float]]): The metrics after an epoch.
         config (Path): The config, as it was when the training, or its last
             resumption, began.
+        seconds (float): Time of all training steps, without validation.
     """
     losses: Dict[int, Dict[str, float]]
     metrics: Dict[int, Dict[str, float]]
     config: Path
+    seconds: float = 0.
 
     @property
     def router_begin(self) -> Optional[int]:
@@ -116,7 +118,7 @@ def read_curves(work_dir: Union[str, Path]) -> Optional[TrainingCurves]:
         TrainingCurves, optional: None if nothing was trained there, or not
         by epochs.
     """
-    losses, metrics, config = {}, {}, None
+    losses, metrics, config, steps = {}, {}, None, {}
     for path in scalar_files(work_dir):
         train, val = read_scalars(path)
         if not train:
@@ -124,8 +126,17 @@ def read_curves(work_dir: Union[str, Path]) -> Optional[TrainingCurves]:
         losses.update(
             (epoch, mean_losses(records)) for epoch, records in train.items())
         metrics.update(val)
+        steps.update(
+            (epoch, (records[-1]['iter'],
+                     mean(record.get('time', 0.) for record in records)))
+            for epoch, records in train.items())
         config = path.with_name('config.py')
     if config is None:
         return None
+    ends = [0, *(last for _, (last, _) in sorted(steps.items()))]
+    seconds = sum(
+        (last - before) * time
+        for before, (_, (last, time)) in zip(ends, sorted(steps.items())))
     return TrainingCurves(
-        dict(sorted(losses.items())), dict(sorted(metrics.items())), config)
+        dict(sorted(losses.items())), dict(sorted(metrics.items())), config,
+        seconds)

@@ -1,0 +1,95 @@
+"""Figures of runs with several seeds."""
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Dict, List, Sequence, Union
+
+from rich.table import Table
+
+from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.evaluation.tables import build_table
+from ride_mm.utils.errors import UserError
+
+STAGES = dict(stage_1='all experts', final='routed')
+_COLUMNS = {
+    'all': 'long_tail/overall',
+    **{
+        group: f'long_tail/{group}'
+        for group in GROUPS
+    }, 'compute': 'experts/compute'
+}
+
+
+def read_seeds(paths: Sequence[Union[str, Path]]) -> Dict[str, List[dict]]:
+    """Read what ``tools/sweep.py`` leaves of its runs.
+
+    Args:
+        paths (Sequence[str | Path]): The files ``NAME_seed0.json`` and so on.
+
+    Returns:
+        dict[str, list[dict]]: The results by name, in the order of the
+        paths.
+
+    Raises:
+        UserError: If a file is not a result.
+    """
+    found = defaultdict(list)
+    for path in paths:
+        try:
+            result = json.loads(Path(path).read_text())
+            result['figures']['final'], result['seed']
+            found[result['name']].append(result)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f'{path}: expected the figures of a run of '
+                            f'tools/sweep.py, found {error!r}') from error
+    return dict(found)
+
+
+def mean_text(results: Sequence[dict],
+              stage: str,
+              key: str,
+              digits: int = 1) -> str:
+    """Mean over the seeds and, of several, their standard deviation.
+
+    Args:
+        results (Sequence[dict]): The results of one name.
+        stage (str): 'stage_1' or 'final'.
+        key (str): The metric.
+        digits (int): After the decimal point. Defaults to 1.
+
+    Returns:
+        str: Such as ``48.5 ± 0.5``; empty where there is no such figure.
+    """
+    values = [result['figures'].get(stage, {}).get(key) for result in results]
+    if None in values:
+        return ''
+    text = f'{mean(values):.{digits}f}'
+    if len(values) > 1:
+        text += f' ± {stdev(values):.{digits}f}'
+    return text
+
+
+def seeds_table(paths: Sequence[Union[str, Path]]) -> Table:
+    """Lay out the accuracy of several configs, as means over seeds.
+
+    Args:
+        paths (Sequence[str | Path]): See :func:`read_seeds`.
+
+    Returns:
+        rich.table.Table: The table, for ``rich.print``.
+    """
+    rows = []
+    for name, results in read_seeds(paths).items():
+        stages = results[0]['figures']
+        for stage in stages:
+            rows.append([
+                f'{name}, {STAGES[stage]}' if 'stage_1' in stages else name,
+                str(len(results)),
+                str(results[0]['figures'][stage]['epoch']),
+                *(mean_text(results, stage, key,
+                            2 if key == 'experts/compute' else 1)
+                  for key in _COLUMNS.values())
+            ])
+    return build_table('Accuracy (%): mean ± standard deviation over seeds',
+                       ['config', 'seeds', 'epochs', *_COLUMNS], rows)

@@ -1,0 +1,146 @@
+"""Train and test configs with several seeds, and show means over them."""
+import argparse
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Optional, Sequence
+
+from rich.console import Console
+
+from ride_mm.analysis.seeds import seeds_table
+from ride_mm.engine import launch
+from ride_mm.engine.config import add_cfg_options, positive, warn
+from ride_mm.engine.config_changes import DATA_ACCESS
+from ride_mm.engine.schedule import load_training
+from ride_mm.engine.sweep import (complete, make_here, make_on_cluster,
+                                  prepare_runs, shared_starts)
+from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.names import config_file
+
+TOOLS = Path(__file__).resolve().parent
+EXAMPLE = """example:
+  python tools/sweep.py configs/baselines/ce_r32_cifar100_lt.py \\
+      configs/ride_r32_cifar100_lt.py --seeds 3 --epochs 40
+
+Runs that are complete are not made again and a training that was interrupted
+goes on: repeat the command. More --seeds add to those that are there. Each
+run leaves its log, its last checkpoint and predictions.pkl in
+WORK_DIR/NAME/seed_0, and its figures in WORK_DIR/NAME_seed0.json.
+"""
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', nargs='+', help='the configs to train')
+    parser.add_argument(
+        '--seeds',
+        type=positive,
+        default=3,
+        metavar='N',
+        help='runs of each config, with the seeds 0 to N - 1 (default: 3)')
+    parser.add_argument(
+        '--epochs', type=positive, metavar='N', help='as in tools/train.py')
+    parser.add_argument(
+        '--stage', choices=['experts', 'router'], help='as in tools/train.py')
+    parser.add_argument(
+        '--amp', action='store_true', help='as in tools/train.py')
+    parser.add_argument(
+        '--resample',
+        action='store_true',
+        help='sample a training set of its own for each run, for '
+        'tools/analysis/bias_variance.py')
+    parser.add_argument(
+        '--jobs',
+        type=positive,
+        metavar='N',
+        help='runs at once (default: one for each GPU or, without any, for '
+        'each core and 2 GiB of memory)')
+    parser.add_argument(
+        '--slurm',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='make each run a job of a Slurm cluster, with these parameters '
+        'of submitit, such as slurm_partition=gpu gpus_per_node=1 '
+        'timeout_min=600')
+    parser.add_argument(
+        '--work-dir',
+        default='work_dirs/sweep',
+        metavar='DIR',
+        help='folder of all runs (default: %(default)s)')
+    add_cfg_options(parser, 'override settings of all configs')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    args = parse_args(argv)
+    folder, runs, command = Path(args.work_dir), [], command_of(args)
+    for path in args.config:
+        name = Path(config_file(path)).stem
+        if any(run.name == name for run in runs):
+            raise UserError(f'two configs are named {name}, and so would be '
+                            'their folders: rename one')
+        cfg = load_training(path, args.cfg_options, args.epochs, args.stage)
+        if args.amp:
+            launch.enable_amp(cfg)
+        if args.resample:
+            for start in shared_starts(cfg):
+                warn(f'all runs of {path} share {start}: they are independent '
+                     'only if it knows nothing of these images')
+        runs += prepare_runs(name, cfg, folder, range(args.seeds), command,
+                             TOOLS, args.resample)
+    make = partial(make_here, jobs=args.jobs)
+    if args.slurm:
+        make = partial(
+            make_on_cluster,
+            folder=folder / 'slurm',
+            parameters=_parameters(args.slurm))
+    console = Console(width=None if sys.stdout.isatty() else 1000)
+    with console.status('') as status:
+        status.update(_state(runs))
+
+        def report(run, error) -> None:
+            console.print(f"{run.folder} {'failed' if error else 'is done'}")
+            status.update(_state(runs))
+
+        complete(runs, make, report)
+    console.print(seeds_table([run.result for run in runs]))
+
+
+def command_of(args: argparse.Namespace) -> str:
+    """The command without what does not change the figures."""
+    words = ['python', 'tools/sweep.py', *args.config]
+    for name in ('seeds', 'epochs', 'stage'):
+        value = getattr(args, name)
+        words += [f'--{name}', str(value)] if value else []
+    words += [
+        f'--{name}' for name in ('amp', 'resample') if getattr(args, name)
+    ]
+    options = [
+        f'{key}={value}' for key, value in (args.cfg_options or {}).items()
+        if not DATA_ACCESS.fullmatch(key)
+    ]
+    words += ['--cfg-options', *options] if options else []
+    return shlex.join(words)
+
+
+def _state(runs) -> str:
+    done = sum(run.result.exists() for run in runs)
+    return f'{done} of {len(runs)} runs are complete'
+
+
+def _parameters(pairs: Sequence[str]) -> dict:
+    found = {}
+    for pair in pairs:
+        key, sign, value = pair.partition('=')
+        if not sign:
+            raise UserError(f'--slurm {pair}: expected KEY=VALUE')
+        found[key] = int(value) if value.isdigit() else value
+    return found
+
+
+if __name__ == '__main__':
+    run_tool(main)
