@@ -22,16 +22,19 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         importlib.import_module(f'mmpretrain.{_part}')
 
 from .utils import install_atomic_backend  # noqa: E402
-from .utils import (install_checkpoint_loader, install_config_names,
-                    install_hook_removal, install_image_skipping,
-                    install_picture_names, register_models)
+from .utils import (install_checkpoint_loader, install_class_names_check,
+                    install_config_names, install_hook_removal,
+                    install_image_skipping, install_picture_names,
+                    register_models)
 
 # Checkpoints are read safely and written whole, whoever does it.
 install_checkpoint_loader()
 install_atomic_backend()
 install_hook_removal()
-# An image that cannot be read does not end an inferencer's list.
+# An image that cannot be read does not end an inferencer's list, and class
+# names fit the model.
 install_image_skipping()
+install_class_names_check()
 # `ride_mm::NAME.py` in _base_, and `get_model(NAME)`.
 install_config_names()
 register_models()

@@ -115,6 +115,21 @@ def test_inferencer_goes_on_after_an_unreadable_image(trained, rgb, tmp_path,
         inferencer(missing)
 
 
+def test_inferencer_with_other_class_names(trained):
+    model = get_model(*trained)
+    names = [f'name {i}' for i in range(100)]
+    assert ImageClassificationInferencer(model, classes=names).classes == names
+    for wrong, found in ((names[:99], '99 names'), ([*names, 'x'],
+                                                    '101 names'),
+                         ('x' * 100, "the text 'xxx")):
+        with pytest.raises(
+                UserError, match=f'classes has {found}.* has 100 classes'):
+            ImageClassificationInferencer(model, classes=wrong)
+    model._dataset_meta = dict(classes=names[:10])
+    with pytest.raises(UserError, match='classes has 10 names'):
+        ImageClassificationInferencer(model)
+
+
 def test_a_checkpoint_of_another_model(trained):
     _, checkpoint = trained
     with pytest.raises(UserError, match='another architecture'):

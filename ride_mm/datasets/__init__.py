@@ -6,7 +6,7 @@ from .hold_out import hold_out
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
 from .transforms import DrawCropFlipRotate, LoadImageFromFile, collate_batch
-from .wrappers import ConcatDataset, KFoldDataset
+from .wrappers import ConcatDataset, KFoldDataset, RepeatDataset
 
 install_folder_reading()
 
@@ -14,5 +14,5 @@ __all__ = [
     'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'ConcatDataset',
     'DigitsLT', 'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT',
     'KFoldDataset', 'LoadImageFromFile', 'LongTailList', 'PlacesLT',
-    'PowerSampler', 'bootstrap', 'collate_batch', 'hold_out'
+    'PowerSampler', 'RepeatDataset', 'bootstrap', 'collate_batch', 'hold_out'
 ]

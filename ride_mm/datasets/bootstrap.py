@@ -5,8 +5,8 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from ride_mm.utils.errors import UserError
 from .class_counts import get_labels
+from .wrappers import build_dividable
 
 
 def bootstrap_indices(labels: Sequence[int], seed: int) -> np.ndarray:
@@ -44,13 +44,6 @@ def bootstrap(dataset: Union[dict, BaseDataset], seed: int) -> BaseDataset:
     Raises:
         UserError: If the data set cannot be reduced to some of its images.
     """
-    if isinstance(dataset, dict):
-        dataset = DATASETS.build(dataset)
-    if not isinstance(dataset, BaseDataset):
-        raise UserError(
-            f'Bootstrap: no images can be drawn from a '
-            f'{type(dataset).__name__}, which wraps data sets: expected one '
-            'that holds images itself, such as LongTailList')
-    dataset.full_init()
+    dataset = build_dividable(dataset, 'Bootstrap')
     dataset.get_subset_(bootstrap_indices(get_labels(dataset), seed).tolist())
     return dataset

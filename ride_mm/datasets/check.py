@@ -376,6 +376,56 @@ def _find_damage(path: str, content: bytes) -> Optional[str]:
     return None
 
 
+def find_unreadable(dataset: Any, most: int = 20_000) -> Tuple[int, List[str]]:
+    """Find files that a data set could not load, without decoding them.
+
+    Each is opened and its header read by Pillow, several thousand a second.
+    Those that Pillow does not know are loaded as the data set itself would.
+
+    Args:
+        dataset: A data set or a wrapper of data sets.
+        most (int): Of more files, so many at most are looked at, evenly
+            spread. Defaults to 20,000.
+
+    Returns:
+        tuple: How many files were looked at, and what loading says of each
+        that cannot be loaded. Images in memory and on other storage are not
+        looked at.
+    """
+    files = {}
+    for leaf in leaves(dataset):
+        for index in range(len(leaf)):
+            files[_path_of(leaf, index)] = leaf, index
+    files.pop(None, None)
+    paths = list(files)[::max(1, -(-len(files) // most))]
+    if not paths or not any(map(os.path.exists, paths[:_BATCH])):
+        return 0, []
+    problems = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for path, known in zip(paths, pool.map(_has_header, paths)):
+            if not known:
+                leaf, index = files[path]
+                try:
+                    leaf[index]
+                except UserError as error:
+                    problems.append(user_message(error))
+                except Exception as error:  # of any transform
+                    problems.append(
+                        f'{path} cannot be loaded: {type(error).__name__}: '
+                        f'{error}')
+    return len(paths), problems
+
+
+def _has_header(path: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of size, of odd metadata
+        try:
+            with Image.open(path):
+                return True
+        except Exception:  # Pillow raises many kinds
+            return False
+
+
 def check_images(split: Split, progress: Progress
                  ) -> Tuple[Dict[bytes, List[Record]], List[Finding]]:
     """Read all images of a split.

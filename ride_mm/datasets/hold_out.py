@@ -7,6 +7,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
 from .class_counts import count_labels, get_class_counts, get_labels
+from .wrappers import build_dividable
 
 
 def held_out_indices(labels: Sequence[int], fraction: float,
@@ -52,18 +53,18 @@ def hold_out(dataset: Union[dict, BaseDataset],
         BaseDataset: The data set, reduced to this part.
 
     Raises:
-        UserError: If ``fraction`` is not between 0 and 1.
+        UserError: If ``fraction`` is not between 0 and 1, or the data set
+            cannot be reduced to some of its images.
     """
     if not 0 < fraction < 1:
         raise UserError(f'HoldOut: fraction={fraction} must be between 0 and '
                         '1')
-    if isinstance(dataset, dict):
-        dataset = DATASETS.build(dataset)
-    dataset.full_init()
+    dataset = build_dividable(dataset, 'HoldOut')
     labels = get_labels(dataset)
     chosen = held_out_indices(labels, fraction, seed)
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     counts = count_labels(labels[rest], len(get_class_counts(dataset)))
     dataset.get_subset_((chosen if held_out else rest).tolist())
     dataset._metainfo['class_counts'] = counts
+    dataset.is_part = True
     return dataset

@@ -22,7 +22,7 @@ from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 from .config import add_cfg_options, find_hook, is_ride, type_name
 from .config_check import check_together
-from .hooks.stop_signal_hook import signals_first
+from .hooks.stop_signal_hook import last_epoch_saved, signals_first
 from .schedule_check import check_run
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -381,7 +381,7 @@ def train(cfg: Config) -> None:
     if isinstance(runner, Runner):
         # before MMEngine builds schedulers for a stage without steps
         check_run(runner)
-    with signals_first():
+    with last_epoch_saved(runner), signals_first():
         runner.train()
 
 

@@ -1,5 +1,7 @@
-"""Images that cannot be read: named, and none ends a list of others."""
+"""MMPretrain's inferencer: an image that cannot be read is named and does not
+end a list of others, and class names fit the model."""
 import logging
+from functools import wraps
 from math import ceil
 from typing import Iterator, List, Optional
 
@@ -83,3 +85,26 @@ def install_image_skipping() -> None:
 
     call.__doc__ = ImageClassificationInferencer.__call__.__doc__
     ImageClassificationInferencer.__call__ = call
+
+
+def install_class_names_check() -> None:
+    """Let MMPretrain's inferencer refuse other than one name a class."""
+    original = ImageClassificationInferencer.__init__
+
+    @wraps(original)
+    def __init__(self, *args, **kwargs) -> None:
+        original(self, *args, **kwargs)
+        number = getattr(
+            getattr(self.model, 'head', None), 'num_classes', None)
+        names = self.classes
+        if names is None or number is None:
+            return
+        if isinstance(names, str) or len(names) != number:
+            found = (f'the text {names!r}'
+                     if isinstance(names, str) else f'{len(names)} names')
+            raise UserError(
+                f'ImageClassificationInferencer: classes has {found}, but the '
+                f'model has {number} classes: give the name of each, in the '
+                'order of the labels')
+
+    ImageClassificationInferencer.__init__ = __init__

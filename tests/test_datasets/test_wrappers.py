@@ -63,6 +63,114 @@ def test_sets_that_cannot_be_joined(tmp_path):
             for name in ('a.txt', 'b.txt'))
     with pytest.raises(UserError, match='have 1 and 2 classes'):
         DATASETS.build(dict(type='ConcatDataset', datasets=[a, b]))
-    repeated = dict(type='RepeatDataset', times=2, dataset=a)
-    with pytest.raises(UserError, match='found RepeatDataset: put'):
-        DATASETS.build(dict(type='ConcatDataset', datasets=[a, repeated]))
+
+
+def fold(dataset, **options):
+    return dict(
+        type='KFoldDataset', dataset=dataset, num_splits=3, seed=0, **options)
+
+
+def part(dataset, held_out=False):
+    return dict(type='HoldOut', dataset=dataset, held_out=held_out)
+
+
+def drawn(dataset):
+    return dict(type='Bootstrap', dataset=dataset, seed=0)
+
+
+def joined(*datasets):
+    return dict(type='ConcatDataset', datasets=list(datasets))
+
+
+def repeated(dataset):
+    return dict(type='RepeatDataset', dataset=dataset, times=2)
+
+
+def balanced(dataset):
+    return dict(
+        type='ClassBalancedDataset', dataset=dataset, oversample_thr=.1)
+
+
+def looked_at(dataset):
+    """Labels as the images themselves say, one by one."""
+    labels = [dataset[i]['gt_label'] for i in range(len(dataset))]
+    return np.bincount(labels, minlength=10).tolist()
+
+
+@pytest.mark.parametrize('config', [
+    part(digits()),
+    drawn(digits()),
+    fold(digits()),
+    fold(part(digits())),
+    part(fold(digits())),
+    drawn(fold(digits())),
+    fold(fold(digits())),
+    joined(digits(), digits()),
+    joined(digits(), digits(indices=list(range(150)))),
+    joined(part(digits()), drawn(digits())),
+    joined(fold(digits()), fold(digits(), fold=1)),
+    joined(joined(digits(), part(digits())), fold(digits())),
+])
+def test_counts_are_those_of_the_images(config):
+    dataset = DATASETS.build(config)
+    assert get_class_counts(dataset) == counted(dataset) == looked_at(dataset)
+    assert dataset.metainfo['class_counts'] == counted(dataset)
+
+
+@pytest.mark.parametrize('inner', [
+    digits(),
+    part(digits()),
+    fold(digits()),
+    joined(digits(), part(digits())),
+    repeated(digits()),
+    balanced(digits()),
+])
+@pytest.mark.parametrize('wrapper', [repeated, balanced])
+def test_shown_more_often(inner, wrapper):
+    """The counts stay those of the images, the labels those of the draws."""
+    whole = DATASETS.build(inner)
+    dataset = DATASETS.build(wrapper(inner))
+    assert get_class_counts(dataset) == get_class_counts(whole)
+    assert counted(dataset) == looked_at(dataset)
+    if wrapper is repeated:
+        assert counted(dataset) == [2 * n for n in counted(whole)]
+    else:
+        assert min(counted(dataset)) > min(counted(whole))
+
+
+@pytest.mark.parametrize('wrapper, name', [(part, 'HoldOut'),
+                                           (drawn, 'Bootstrap'),
+                                           (fold, 'KFoldDataset')])
+@pytest.mark.parametrize('inner', [joined(digits()), repeated(digits()),
+                                   balanced(digits())])
+def test_what_cannot_be_divided(wrapper, name, inner):
+    with pytest.raises(
+            UserError, match=f'^{name}: no images .*{inner["type"]}, which '
+            f'wraps data sets: put {name} inside of it'):
+        DATASETS.build(wrapper(inner))
+
+
+@pytest.mark.parametrize('wrapper', [repeated, balanced])
+def test_shown_more_often_in_a_concatenation(wrapper):
+    with pytest.raises(UserError, match='Put the wrapper around Concat'):
+        DATASETS.build(joined(digits(), wrapper(digits())))
+
+
+@pytest.mark.parametrize('few', [digits(indices=list(range(150))), digits()])
+def test_validation_on_what_is_left(few):
+    """Of two sets the training parts together, which are trained on."""
+    train = DATASETS.build(joined(part(digits()), part(few)))
+    val = DATASETS.build(joined(part(digits(), True), part(few, True)))
+    assert stated_counts(val) == counted(train)
+    train = DATASETS.build(joined(fold(digits()), fold(few)))
+    val = DATASETS.build(
+        joined(fold(digits(), test_mode=True), fold(few, test_mode=True)))
+    assert stated_counts(val) == counted(train)
+
+
+def test_folds_of_a_data_set():
+    dataset = KFoldDataset(DigitsLT(), fold=2, num_splits=3)
+    assert get_class_counts(dataset) == counted(dataset)
+    for wrong in (dict(fold=3), dict(fold=-1), dict(num_splits=1)):
+        with pytest.raises(UserError, match='fold counts from 0'):
+            KFoldDataset(digits(), **dict(dict(num_splits=3), **wrong))

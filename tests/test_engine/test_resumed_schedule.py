@@ -3,12 +3,14 @@ import time
 
 import pytest
 import torch
+from conftest import ROOT, load_tool
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from runs import STAGE_1, build_runner, digits_config, train
 from torch.utils.data import Dataset
 
+from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 
@@ -211,20 +213,41 @@ def test_stage_2_keeps_its_begin(two_stages, tmp_path):
                **{'default_hooks.two_stage.begin': 2})  # yapf: disable
 
 
-def test_a_stage_that_has_not_come(two_stages, tmp_path):
-    """As when EarlyStoppingHook ends stage 1."""
-    cfg, _ = two_stages
-
-    class Stop(Hook):
-
-        def after_train_epoch(self, runner):
-            runner.train_loop.stop_training = True
-
-    cfg = cfg.copy()
-    cfg.work_dir = str(tmp_path)
+def test_early_stopping_in_stage_1(tmp_path, monkeypatch):
+    """Its last epoch is saved, and what the summary says trains stage 2."""
+    cfg = digits_config(
+        ROOT, tmp_path / 'run', **{
+            'train_cfg.val_interval': 1,
+            'default_hooks.checkpoint.interval': 10,
+            'custom_hooks': [
+                dict(
+                    type='EarlyStoppingHook',
+                    monitor='long_tail/overall',
+                    rule='greater',
+                    min_delta=100.,
+                    patience=1)
+            ]
+        })
     runner = build_runner(cfg)
     texts = []
     runner.logger.warning = lambda text, *_: texts.append(text)
-    runner.register_hook(Stop())
     runner.train()
-    assert 'Not trained: stage 2 (router). To do so' in texts[-1]
+    saved = tmp_path / 'run/epoch_2.pth'
+    assert texts[1].startswith('custom_hooks.0 ends the whole run: if it does')
+    assert texts[-2:] == [
+        f'The training ends after epoch 2 of 5, {saved} is saved. Go on with '
+        '--resume.', 'Not trained: stage 2 (router). To do so: python '
+        f'tools/train.py {tmp_path}/run/ride_r32_digits_lt.py --stage router '
+        f'--work-dir {tmp_path}/run_router --cfg-options load_from={saved}'
+    ]
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    command = texts[-1].partition('tools/train.py ')[2]
+    load_tool('tools/train.py').main(command.split())
+    experts, both = (
+        load_checkpoint_file(str(path))['state_dict']
+        for path in (saved, tmp_path / 'run_router/epoch_2.pth'))
+    assert not experts['head.router.num_updates']
+    assert both['head.router.num_updates']
+    assert all(
+        torch.equal(value, experts[key]) for key, value in both.items()
+        if 'router' not in key)

@@ -9,8 +9,11 @@ from conftest import ROOT
 from mmengine.hooks import Hook
 from runs import STAGE_1, assert_same_state, build_runner, digits_config, train
 
+from ride_mm.engine import launch
+from ride_mm.engine.hooks.non_finite_hook import NonFiniteError
 from ride_mm.engine.hooks.stop_signal_hook import SIGNALS, _SignalThread
 from ride_mm.utils.checkpoint import load_checkpoint_file
+from ride_mm.utils.errors import UserError
 
 SCRIPT = '''
 import os, signal, sys
@@ -67,6 +70,57 @@ def test_saves_the_last_whole_epoch(tmp_path, epoch, number):
     runner = train(cfg)
     assert runner.iter == runner.max_iters
     cfg.work_dir, cfg.resume = str(tmp_path / 'whole'), False
+    train(cfg)
+    assert_same_state(
+        state(tmp_path / 'whole', 'epoch_5.pth'),
+        state(tmp_path / 'run', 'epoch_5.pth'))
+
+
+class Raise(Hook):
+    """As an image that cannot be read, in the second validation."""
+    error = UserError('no image')
+
+    def before_val_iter(self, runner, **kwargs):
+        if runner.epoch == 4:
+            raise self.error
+
+
+@pytest.mark.parametrize('error', [UserError('no image'),
+                                   RuntimeError('of a worker'),
+                                   NonFiniteError('loss is nan')])
+def test_an_error_saves_the_last_whole_epoch(tmp_path, error, monkeypatch):
+    monkeypatch.setattr(_SignalThread, 'let_end', lambda: None)
+    options = {
+        'default_hooks.checkpoint.interval': 10,
+        'train_cfg.val_interval': 2
+    }
+    cfg = digits_config(ROOT, tmp_path / 'run', **options)
+    runner = build_runner(cfg)
+    runner.register_hook(Raise())
+    Raise.error = error
+    monkeypatch.setattr(launch, 'build_runner', lambda cfg: runner)
+    texts = []
+    runner.logger.warning = lambda text, *_: texts.append(text)
+    with pytest.raises(type(error), match=str(error)):
+        launch.train(cfg)
+    _SignalThread.stop_active()
+    saved = tmp_path / 'run/epoch_4.pth'
+    if isinstance(error, NonFiniteError):
+        assert not saved.exists()
+        return
+    assert texts[-1] == (f'an error ends the training, {saved} is saved. Go '
+                         'on with --resume.')
+    if isinstance(error, UserError):
+        return
+    cfg.resume = True
+    runner = build_runner(cfg)
+    epochs = []
+    monkeypatch.setattr(Raise, 'before_val_iter', lambda self, runner, **_:
+                        epochs.append(runner.epoch))  # yapf: disable
+    runner.register_hook(Raise())
+    runner.train()
+    assert [*dict.fromkeys(epochs)] == [4, 5]  # made up, and the last
+    cfg = digits_config(ROOT, tmp_path / 'whole', **options)
     train(cfg)
     assert_same_state(
         state(tmp_path / 'whole', 'epoch_5.pth'),

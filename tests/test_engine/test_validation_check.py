@@ -1,9 +1,13 @@
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from runs import assert_same_state, build_runner, digits_config, train
 
+from ride_mm.datasets import DigitsLT, LongTailList
+from ride_mm.datasets.check import find_unreadable
 from ride_mm.utils.errors import UserError
 
 
@@ -29,6 +33,65 @@ def test_first_image(tmp_path):
     broken = [dict(type='LoadImageFromFile')]
     refused(tmp_path, 'first image of val_dataloader.dataset cannot be read',
             **{'val_dataloader.dataset.pipeline': broken})
+
+
+@pytest.fixture
+def files(tmp_path):
+    """40 PNG images of two classes in a list."""
+    pixels = np.random.default_rng(0).integers(
+        256, size=(40, 8, 8), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f'{i}.png')
+    (tmp_path / 'list.txt').write_text(''.join(f'{i}.png {i % 2}\n'
+                                               for i in range(40)))
+    return tmp_path
+
+
+def test_a_later_image(files):
+    (files / '7.png').write_bytes(b'')
+    (files / '8.png').write_text('no image')
+    dataset = dict(
+        _delete_=True,
+        type='LongTailList',
+        data_root=str(files),
+        ann_file='list.txt',
+        num_classes=10,
+        class_counts=DigitsLT().metainfo['class_counts'],
+        pipeline=[
+            dict(type='LoadImageFromFile', color_type='grayscale'),
+            dict(type='Resize', scale=(8, 8)),
+            dict(type='PackInputs')
+        ])
+    refused(
+        files / 'run', r'val_dataloader.dataset: \S*/7.png is empty: it has 0 '
+        r'bytes. Replace .* \(1 more cannot be read either\)$',
+        **{'val_dataloader.dataset': dataset})
+
+
+def test_files_that_cannot_be_read(files):
+    def find(**options):
+        return find_unreadable(
+            LongTailList(
+                data_root=str(files),
+                ann_file='list.txt',
+                pipeline=[dict(type='LoadImageFromFile')]), **options)
+
+    assert find() == (40, [])
+    (files / '8.png').unlink()
+    (files / '8.png').mkdir()
+    with pytest.raises(UserError, match='1 of 40 images are not in'):
+        find()
+    (files / '8.png').rmdir()
+    cv2.imwrite(str(files / '8.hdr'), np.ones((8, 8, 3), np.float32))
+    (files / '8.hdr').rename(files / '8.png')
+    assert find() == (40, [])  # known to OpenCV alone
+    (files / '9.png').write_bytes(b'x')
+    assert find() == (40, [
+        f'{files}/9.png is no image that can be decoded. Replace it or take '
+        'it out; tools/check_data.py finds all such images'
+    ])
+    assert find(most=30) == (20, [])  # every other
+    assert find_unreadable(DigitsLT()) == (0, [])
 
 
 def test_nothing_is_left_of_it(tmp_path):

@@ -14,6 +14,10 @@ from .class_counts_hook import unwrapped
 _NAMED = 3
 
 
+class NonFiniteError(UserError):
+    """A loss or a gradient that is infinite or NaN has ended a training."""
+
+
 class _Guard:
     """Stands before an optimizer's step and lets only finite ones through.
 
@@ -166,7 +170,7 @@ class NonFiniteHook(Hook):
         """End, or go on after a step that was left out.
 
         Raises:
-            UserError: If the loss or a gradient is not finite.
+            NonFiniteError: If the loss or a gradient is not finite.
         """
         if self._guard.stopped is None:
             samples = {k: v for k, v in data_batch.items() if k != 'inputs'}
@@ -186,7 +190,7 @@ class NonFiniteHook(Hook):
                                   f'{self._skipped} of {self.skip} in '
                                   'succession that may be.')
             return
-        raise UserError(
+        raise NonFiniteError(
             f'{found} Training has ended before this step, and no checkpoint '
             'holds such weights. What helps: a lower '
             'optim_wrapper.optimizer.lr, optim_wrapper.clip_grad.max_norm=1, '

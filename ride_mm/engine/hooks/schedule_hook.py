@@ -1,3 +1,4 @@
+import os.path as osp
 from typing import Dict, Optional, Sequence
 
 from mmengine.hooks import Hook
@@ -10,6 +11,7 @@ from ..resumed_schedule import Stage, follow_config, read_schedule
 from ..schedule_check import (STAGE_NAMES, check_run, describe_schedule,
                               find_unreached, stage_name)
 from .class_counts_hook import unwrapped
+from .stop_signal_hook import save_last_epoch
 
 _KEY = 'schedule'
 _REWEIGHTED = 're-weighted'
@@ -150,11 +152,14 @@ class ScheduleHook(Hook):
         weighted = done.pop(_REWEIGHTED, None)
         for name, part in done.items():
             runner.logger.info(f'Trained: {name}, {_show(part, by_epoch)}.')
+        if by_epoch and runner.epoch < runner.max_epochs:
+            save_last_epoch(
+                runner, f'The training ends after epoch {runner.epoch} of '
+                f'{runner.max_epochs}')
         router = STAGE_NAMES['router']
         if _begin(runner) is not None and router not in done:
-            runner.logger.warning(
-                f'Not trained: {router}. To do so: --stage router '
-                '--cfg-options load_from=CHECKPOINT')
+            runner.logger.warning(f'Not trained: {router}. To do so: '
+                                  f'{_router_command(runner)}')
         shown = _show(weighted, by_epoch) if weighted else 'never'
         runner.logger.info(f'Classes re-weighted: {shown}.{self._note}')
 
@@ -164,6 +169,17 @@ def _show(part: Dict[str, int], by_epoch: bool) -> str:
     if not by_epoch:
         return f'{part["steps"]} steps'
     return f'epochs {part["first"]} to {part["last"]}, {part["steps"]} steps'
+
+
+def _router_command(runner: Runner) -> str:
+    """What trains the router on the experts of a run."""
+    folder = runner.work_dir.rstrip(osp.sep)
+    # as the run left it, with its options
+    name = runner.cfg.filename or f'{runner.timestamp}.py'
+    config = osp.join(folder, osp.basename(name))
+    last = runner.message_hub.runtime_info.get('last_ckpt', 'CHECKPOINT')
+    return (f'python tools/train.py {config} --stage router --work-dir '
+            f'{folder}_router --cfg-options load_from={last}')
 
 
 def _begin(runner: Runner) -> Optional[int]:

@@ -18,6 +18,7 @@ from mmpretrain.registry import HOOKS
 from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from ..buffers import synchronize_buffers
+from .non_finite_hook import NonFiniteError
 
 SIGNALS = [
     getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1')
@@ -134,6 +135,34 @@ def signals_first() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def last_epoch_saved(runner: Runner) -> Iterator[None]:
+    """Save the last whole epoch when an error ends a training, but not what
+    was about to end in infinite or NaN weights."""
+    try:
+        yield
+    except NonFiniteError:
+        raise
+    except Exception:
+        # the error itself is told
+        with suppress(Exception):
+            save_last_epoch(runner, 'an error ends the training')
+        raise
+
+
+def save_last_epoch(runner: Runner, why: str) -> None:
+    """Save the last whole epoch, if no checkpoint has been saved of it.
+
+    Args:
+        runner (Runner): A training with a :class:`StopSignalHook`; without
+            one nothing is done.
+        why (str): Why now, for the log.
+    """
+    for hook in getattr(runner, 'hooks', []):
+        if isinstance(hook, StopSignalHook):
+            hook.save(runner, why)
+
+
 @HOOKS.register_module()
 class StopSignalHook(Hook):
     """Saves a checkpoint and ends when SIGTERM or SIGUSR1 comes, as they do
@@ -143,6 +172,10 @@ class StopSignalHook(Hook):
     kept in memory. The signal writes it: the run resumes after the last whole
     epoch, to the last bit, wherever it was interrupted. The exit code is 128
     and the number of the signal, 143 or 138 on Linux.
+
+    What is kept is saved as well when an error ends the training, such as a
+    validation image that cannot be read, or when it ends before its last
+    epoch, as by ``EarlyStoppingHook``.
     """
 
     # After CheckpointHook.
@@ -151,6 +184,8 @@ class StopSignalHook(Hook):
     def __init__(self) -> None:
         self._kept: Optional[dict] = None
         self._path: Optional[str] = None
+        # a signal may come while an error is at it
+        self._saving = threading.Lock()
 
     def before_train(self, runner: Runner) -> None:
         """Wait for signals; only a main thread can."""
@@ -182,7 +217,7 @@ class StopSignalHook(Hook):
         name = signal.Signals(number).name
         try:
             if is_main_process():
-                self._save(runner, name)
+                self._save_or_say(runner, f'{name}: training ends')
             else:
                 # what other processes leave behind is no news
                 sys.stderr = open(os.devnull, 'w')
@@ -195,18 +230,32 @@ class StopSignalHook(Hook):
         finally:
             os._exit(128 + number)
 
-    def _save(self, runner: Runner, name: str) -> None:
-        if self._kept is None:
-            last = runner.message_hub.runtime_info.get('last_ckpt')
-            runner.logger.warning(
-                f'{name}: training ends. ' +
-                (f'{last} is there: go on with --resume.'
-                 if last else 'No epoch is over: nothing is saved.'))
+    def _save_or_say(self, runner: Runner, why: str) -> None:
+        if self._kept is not None:
+            self.save(runner, why)
             return
-        save_checkpoint(self._kept, self._path)
-        write_file(osp.join(runner.work_dir, 'last_checkpoint'), self._path)
-        runner.logger.warning(f'{name}: training ends, {self._path} is saved. '
-                              'Go on with --resume.')
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        runner.logger.warning(f'{why}. ' + (
+            f'{last} is there: go on with --resume.'
+            if last else 'No epoch is over: nothing is saved.'))
+
+    def save(self, runner: Runner, why: str) -> None:
+        """Write what is kept, if something is.
+
+        Args:
+            runner (Runner): The runner of the training process.
+            why (str): Why now, for the log.
+        """
+        with self._saving:
+            if self._kept is None:
+                return
+            save_checkpoint(self._kept, self._path)
+            write_file(
+                osp.join(runner.work_dir, 'last_checkpoint'), self._path)
+            runner.message_hub.update_info('last_ckpt', self._path)
+            self._kept = None
+        runner.logger.warning(f'{why}, {self._path} is saved. Go on with '
+                              '--resume.')
 
 
 def _checkpoint_hook(runner: Runner) -> Optional[CheckpointHook]:

@@ -4,12 +4,14 @@ from typing import Iterator, List, Set
 
 import numpy as np
 import torch
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from mmpretrain.structures import DataSample
 
+from ride_mm.datasets.check import find_unreadable
 from ride_mm.utils.errors import UserError, nearest
 
 
@@ -27,7 +29,8 @@ def _random_state_kept() -> Iterator[None]:
 class ValidationCheckHook(Hook):
     """Tries before the first step what would fail at the first validation.
 
-    The first validation image goes through the model, and its prediction,
+    The header of every image file is read, of more than 20,000 files of so
+    many. The first image goes through the model, and its prediction,
     once for every class, through the metrics: an image that cannot be read,
     ``topk`` above the number of classes and a ``save_best`` that no metric
     has end the training here. Nothing of it is kept.
@@ -45,6 +48,7 @@ class ValidationCheckHook(Hook):
         if runner.val_loop is None:
             return
         with _random_state_kept():
+            _check_files(runner)
             samples = self._predict(runner)
             keys = self._evaluate(runner, samples)
         for hook in runner.hooks:
@@ -93,6 +97,25 @@ class ValidationCheckHook(Hook):
                                 f'would fail at the first validation: {error}'
                                 ) from error
         return keys
+
+
+def _check_files(runner: Runner) -> None:
+    """Look at the image files, in the first process for all."""
+    dataset, problems = runner.val_dataloader.dataset, []
+    if is_main_process():
+        number, problems = find_unreadable(dataset)
+        if number < len(dataset) and number:
+            runner.logger.info(
+                f'The headers of {number:,} of {len(dataset):,} validation '
+                'images were read, evenly spread.')
+    message = [None]
+    if problems:
+        more = len(problems) - 1
+        message[0] = f'val_dataloader.dataset: {problems[0]}' + (
+            f' ({more} more cannot be read either)' if more else '')
+    broadcast_object_list(message)
+    if message[0] is not None:
+        raise UserError(message[0])
 
 
 def _check_keys(wanted: List[str], keys: Set[str]) -> None:
