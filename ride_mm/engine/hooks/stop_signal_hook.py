@@ -146,7 +146,7 @@ def last_epoch_saved(runner: Runner) -> Iterator[None]:
     except Exception:
         # the error itself is told
         with suppress(Exception):
-            save_last_epoch(runner, 'an error ends the training')
+            save_last_epoch(runner, 'An error ends the training')
         raise
 
 
