@@ -7,7 +7,8 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.runner import save_checkpoint
-from mmpretrain import ImageClassificationInferencer, get_model
+from mmpretrain import (FeatureExtractor, ImageClassificationInferencer,
+                        get_model)
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 from ride_mm.utils import images
@@ -113,6 +114,24 @@ def test_inferencer_goes_on_after_an_unreadable_image(trained, rgb, tmp_path,
         inferencer([empty, text])
     with pytest.raises(UserError, match='no.jpg cannot be read: No such'):
         inferencer(missing)
+
+
+def test_features_go_on_after_an_unreadable_image(trained, rgb, tmp_path):
+    good = [str(tmp_path / f'good {i}.png') for i in range(3)]
+    for i, path in enumerate(good):
+        cv2.imwrite(path, np.roll(rgb, i, axis=0))
+    empty = str(tmp_path / 'empty.jpg')
+    open(empty, 'w').close()
+    extractor = FeatureExtractor(*trained)
+    alone = [extractor(path)[0] for path in good]
+    for size in (1, 2, 4):
+        found = extractor([good[0], empty, *good[1:]], batch_size=size)
+        assert found.pop(1) is None
+        for features, single in zip(found, alone):
+            for one, other in zip(features, single):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match='0 bytes, nor can 1 more images'):
+        extractor([empty, empty])
 
 
 def test_inferencer_with_other_class_names(trained):

@@ -1,5 +1,5 @@
-"""MMPretrain's inferencer: an image that cannot be read is named and does not
-end a list of others, and class names fit the model."""
+"""MMPretrain's inferencers: an image that cannot be read is named and does
+not end a list of others, and class names fit the model."""
 import logging
 from functools import wraps
 from math import ceil
@@ -8,7 +8,8 @@ from typing import Iterator, List, Optional
 from mmcv.image import imread
 from mmengine.dataset import default_collate
 from mmengine.logging import print_log
-from mmpretrain import ImageClassificationInferencer
+from mmpretrain import FeatureExtractor, ImageClassificationInferencer
+from mmpretrain.apis.base import BaseInferencer
 from rich.progress import track
 
 from .errors import UserError
@@ -31,60 +32,91 @@ def describe_unreadable(path: str, error: Exception) -> str:
     return f'{path} is no image that can be decoded'
 
 
+def _readable(inferencer: BaseInferencer, inputs: list,
+              problems: List[Optional[str]]) -> Iterator[dict]:
+    """Prepare the images that can be read.
+
+    Args:
+        inferencer (BaseInferencer): Whose pipeline prepares them.
+        inputs (list): Images or their paths.
+        problems (list): Is given one entry for each of them: None, or what
+            is wrong with it.
+
+    Yields:
+        dict: What the pipeline makes of an image.
+
+    Raises:
+        UserError: At the end, if none could be read.
+    """
+    for image in inputs:
+        try:
+            img = imread(image)
+            shape = img.shape[:2]
+        except MemoryError:
+            raise
+        except Exception as error:
+            if not isinstance(image, str):
+                raise
+            problems.append(describe_unreadable(image, error))
+            print_log(f'{problems[-1]}. Its result is None.', 'current',
+                      logging.WARNING)
+        else:
+            problems.append(None)
+            yield inferencer.pipeline(
+                dict(img=img, img_shape=shape, ori_shape=shape))
+    if inputs and all(problems):
+        more = len(problems) - 1
+        raise UserError(problems[0] +
+                        (f', nor can {more} more images' if more else ''))
+
+
+def _in_order(results: list, problems: List[Optional[str]]) -> list:
+    """Put None in the place of each image that could not be read."""
+    remaining = iter(results)
+    return [None if problem else next(remaining) for problem in problems]
+
+
 def install_image_skipping() -> None:
-    """Let MMPretrain's inferencer go on after an image it cannot read.
+    """Let MMPretrain's ``ImageClassificationInferencer`` and
+    ``FeatureExtractor`` go on after an image they cannot read.
 
     The image is named in a warning and its result is None, so that results
     and images keep their order. Where none can be read it is an error.
     """
 
-    def call(self,
-             inputs,
-             return_datasamples: bool = False,
-             batch_size: int = 1,
-             **kwargs) -> list:
+    def classify(self,
+                 inputs,
+                 return_datasamples: bool = False,
+                 batch_size: int = 1,
+                 **kwargs) -> list:
         _, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
         inputs = self._inputs_to_list(inputs)
         problems: List[Optional[str]] = []
-
-        def images() -> Iterator[dict]:
-            for image in inputs:
-                try:
-                    img = imread(image)
-                    shape = img.shape[:2]
-                except MemoryError:
-                    raise
-                except Exception as error:
-                    if not isinstance(image, str):
-                        raise
-                    problems.append(describe_unreadable(image, error))
-                    print_log(f'{problems[-1]}. Its result is None.',
-                              'current', logging.WARNING)
-                else:
-                    problems.append(None)
-                    yield self.pipeline(
-                        dict(img=img, img_shape=shape, ori_shape=shape))
-
         preds = []
         for chunk in track(
-                self._get_chunk_data(images(), batch_size),
+                self._get_chunk_data(
+                    _readable(self, inputs, problems), batch_size),
                 'Inference',
                 total=ceil(len(inputs) / batch_size)):
             preds += self.forward(default_collate(chunk), **forward)
-        if inputs and all(problems):
-            more = len(problems) - 1
-            raise UserError(problems[0] +
-                            (f', nor can {more} more images' if more else ''))
-        read = [i for i, problem in enumerate(problems) if problem is None]
-        pictures = self.visualize([inputs[i] for i in read], preds,
-                                  **visualize)
+        read = [image for image, bad in zip(inputs, problems) if not bad]
+        pictures = self.visualize(read, preds, **visualize)
         results = self.postprocess(preds, pictures, return_datasamples,
                                    **postprocess)
-        by_place = dict(zip(read, results))
-        return [by_place.get(i) for i in range(len(inputs))]
+        return _in_order(results, problems)
 
-    call.__doc__ = ImageClassificationInferencer.__call__.__doc__
-    ImageClassificationInferencer.__call__ = call
+    def extract(self, inputs, batch_size: int = 1, **kwargs) -> list:
+        problems: List[Optional[str]] = []
+        images = _readable(self, self._inputs_to_list(inputs), problems)
+        features = []
+        for chunk in self._get_chunk_data(images, batch_size):
+            features += self.forward(default_collate(chunk), **kwargs)
+        return _in_order(features, problems)
+
+    for kind, call in ((ImageClassificationInferencer, classify),
+                       (FeatureExtractor, extract)):
+        call.__doc__ = kind.__call__.__doc__
+        kind.__call__ = call
 
 
 def install_class_names_check() -> None:
