@@ -32,6 +32,7 @@ from train_step import load, set_single
 from ride_mm.analysis import image_size
 from ride_mm.engine import launch
 from ride_mm.engine.config import positive
+from ride_mm.models.compute import macs_by_part, relative_compute
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = ('python benchmarks/inference.py configs/ride_r32_cifar100_lt.py '
@@ -130,11 +131,11 @@ def compute_of(models: Dict[str, nn.Module],
     shape = tuple(images.shape[1:])
 
     def macs(name):
-        found = models[name].macs(shape)
+        found = macs_by_part(models[name], shape)
         return found['trunk'][0] + sum(found['experts'])
 
     routed = models['routed']
-    costs = routed.relative_compute(shape)
+    costs = relative_compute(macs_by_part(routed, shape), routed=True)
     used = routed.infer(images)[1]
     usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] /
              len(used)).tolist()

@@ -17,7 +17,7 @@ from torch import nn
 from ride_mm.engine.config import innermost_dataset, load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.models import RIDEClassifier
-from ride_mm.models.utils import count_macs, macs_by_experts
+from ride_mm.models.compute import count_macs, macs_by_experts, macs_by_part
 from ride_mm.utils.errors import UserError
 from .plots import check_format, plot_compute
 from .predictions import Predictions, read_predictions
@@ -122,7 +122,7 @@ def measure_compute(model: ImageClassifier,
 
 def _measure_experts(model: RIDEClassifier, image_shape: Tuple[int, int, int],
                      batch_norm: bool) -> Compute:
-    macs = model.macs(image_shape, batch_norm)
+    macs = macs_by_part(model, image_shape, batch_norm)
     params, head = _Parameters(), model.head
     parts = [Part('trunk', macs['trunk'][0], params.count(model.backbone))]
     for index, (expert, classifier) in enumerate(
@@ -388,7 +388,8 @@ def _predicted_usage(path: Union[str, Path], model: ImageClassifier,
             and model.test_cfg['mode'] != 'ensemble'):
         # All experts ran, and the routers tell which the config would ask.
         predictions = route(predictions, model.test_cfg['threshold'])
-    shares, routed = predicted_shares(predictions, model.macs(image_shape))
+    shares, routed = predicted_shares(
+        predictions, macs_by_part(model, image_shape))
     # Without a router every image used all experts.
     macs = expected_macs(compute.by_experts, shares) if routed else float(
         compute.ensemble)

@@ -1,18 +1,19 @@
 """Accuracy against compute, for every threshold of the routers.
 
-An image runs expert k + 1 if the routers 1..k all find it in doubt: if the
-smallest of their probabilities exceeds the threshold. What every threshold
-gives therefore follows from one pass of all experts and routers.
+By the rule of :mod:`ride_mm.models.routing`, what every threshold gives
+follows from one pass of all experts and routers.
 """
 import itertools
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.evaluation.groups import sample_groups
+from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
 from .predictions import Predictions
 
@@ -84,26 +85,6 @@ def prefix_hits(expert_logits: np.ndarray,
     return totals.argmax(-1) == gt_label
 
 
-def experts_used(router_logits: np.ndarray,
-                 thresholds: Union[float, Sequence[float]]) -> np.ndarray:
-    """Say how many experts each image runs.
-
-    Args:
-        router_logits (np.ndarray): Logits of the routers, (E - 1, N).
-        thresholds (float | Sequence[float]): Of all routers, or one for
-            each, (E - 1, ).
-
-    Returns:
-        np.ndarray: 1..E with shape (N, ).
-    """
-    probability = np.broadcast_to(
-        np.asarray(thresholds, dtype=np.float64), len(router_logits))
-    with np.errstate(divide='ignore'):
-        bounds = np.log(probability) - np.log1p(-probability)
-    goes_on = router_logits > bounds[:, None]
-    return 1 + np.logical_and.accumulate(goes_on).sum(axis=0)
-
-
 def route(predictions: Predictions,
           thresholds: Union[float, Sequence[float]]) -> Predictions:
     """Make of the predictions of all experts those of the routed model.
@@ -119,7 +100,8 @@ def route(predictions: Predictions,
         compute as the model routes them.
     """
     used = experts_used(
-        predictions.router_logits.astype(np.float64), thresholds)
+        torch.from_numpy(predictions.router_logits.astype(np.float64)),
+        thresholds).numpy()
     logits = np.zeros(predictions.expert_logits.shape[1:])
     for number, of_expert in enumerate(predictions.expert_logits):
         asked = used > number
@@ -158,6 +140,7 @@ class RoutingSimulator:
                 '`python tools/test.py CONFIG CHECKPOINT --all-experts --out '
                 'FILE.pkl`.')
         self.router_logits = predictions.router_logits.astype(np.float64)
+        self._logits = torch.from_numpy(self.router_logits)
         self.compute = predictions.routed_compute
         self.hits = prefix_hits(predictions.expert_logits,
                                 predictions.gt_label)
@@ -166,7 +149,7 @@ class RoutingSimulator:
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
         """What one threshold for each router, (E - 1, ), gives."""
-        used = experts_used(self.router_logits, thresholds)
+        used = experts_used(self._logits, list(map(float, thresholds))).numpy()
         right = self.hits[used - 1, np.arange(len(used))]
         return OperatingPoint(
             list(map(float, thresholds)), float(self.compute[used - 1].mean()),

@@ -15,6 +15,7 @@ from torch import nn
 from ride_mm.analysis import (Predictions, expected_macs, image_size,
                               measure_compute, plot_compute, predicted_shares)
 from ride_mm.models import CosineClassifier
+from ride_mm.models.compute import macs_by_part
 from ride_mm.utils.errors import UserError
 
 # Percent of the images that use 1, 2 and 3 experts: the official example.
@@ -180,6 +181,7 @@ def routed(tiny_model):
 def predict(model, images):
     with torch.no_grad():
         samples = model.predict(images)
+    model.add_compute(samples, tuple(images.shape[1:]))
     labels = np.zeros(len(images), int)
     return Predictions(labels, labels, 10,
                        np.array([s.num_experts_used for s in samples]),
@@ -190,7 +192,7 @@ def test_shares_of_predictions(routed):
     model, images = routed
     predictions = predict(model, images)
     assert set(predictions.num_experts_used) == {1, 2, 3}
-    macs = model.macs((3, 16, 16))
+    macs = macs_by_part(model, (3, 16, 16))
     shares, by_router = predicted_shares(predictions, macs)
     assert by_router
     assert shares == [
@@ -213,14 +215,15 @@ def test_predictions_of_something_else(routed):
     model, images = routed
     predictions = predict(model, images)
     with pytest.raises(UserError, match='another config, or other image siz'):
-        predicted_shares(predictions, model.macs((3, 32, 32)))
+        predicted_shares(predictions, macs_by_part(model, (3, 32, 32)))
     # Where all experts ran, the two figures differ by the routers alone.
     model.test_cfg.update(threshold=0)
     with pytest.raises(UserError, match='config') as info:
-        predicted_shares(predict(model, images), model.macs((3, 32, 32)))
+        predicted_shares(
+            predict(model, images), macs_by_part(model, (3, 32, 32)))
     first, second = re.findall(r'1\.0\d+', str(info.value))
     assert first > second
-    macs = model.macs((3, 16, 16))
+    macs = macs_by_part(model, (3, 16, 16))
     macs['experts'].pop()
     model.test_cfg.update(mode='ensemble')
     with pytest.raises(UserError, match='used 3 experts, the model has 2'):
@@ -294,6 +297,7 @@ def test_tool_with_predictions(tool, tmp_path, capsys, routed):
     with torch.no_grad():
         samples = model.predict(
             images, [DataSample().set_gt_label(0) for _ in images])
+    model.add_compute(samples, tuple(images.shape[1:]))
     mmengine.dump([sample.to_dict() for sample in samples], file)
     used = [sample.num_experts_used for sample in samples]
     options = [
@@ -324,6 +328,7 @@ def test_all_experts_count_as_the_config_routes(tool, tmp_path, tiny_model,
         samples = model.predict(
             torch.randn(4, 3, 16, 16),
             [DataSample().set_gt_label(0) for _ in range(4)])
+    model.add_compute(samples, (3, 16, 16))
     said = [[-1., 5.], [1., -1.], [1., 1.], [3., 1.]]
     for sample, logits in zip(samples, said):
         sample.router_logits = torch.tensor(logits)

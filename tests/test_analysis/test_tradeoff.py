@@ -103,6 +103,7 @@ def test_the_model_does_what_was_simulated(tiny_model):
     x, labels = torch.randn(40, 3, 16, 16), torch.arange(40) % 10
     with torch.no_grad():
         samples = model.predict(x)
+    model.add_compute(samples, (3, 16, 16))
     fields = {
         name: torch.stack([s.get(name) for s in samples]).numpy()
         for name in ('expert_logits', 'router_logits', 'routed_compute')
@@ -120,6 +121,7 @@ def test_the_model_does_what_was_simulated(tiny_model):
             mode='route', threshold=point.threshold, expert_logits=False)
         with torch.no_grad():
             routed = model.predict(x)
+        model.add_compute(routed, (3, 16, 16))
         assert point.compute == pytest.approx(
             np.mean([sample.relative_compute for sample in routed]))
         hits = [s.pred_label.item() == y for s, y in zip(routed, labels)]

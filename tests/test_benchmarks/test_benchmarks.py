@@ -209,12 +209,9 @@ def test_train_step(run, config):
 def test_step_of_the_router(run, config):
     found, _ = run('train_step', config, '--stage', 'router', '--cfg-options',
                    'default_hooks.two_stage.train_dataloader.batch_size=32')
-    ours, cached = (harness_rate(turns) for turns in found['turns'].values())
-    assert cached > ours  # without a network, many times as fast
-
-
-def harness_rate(turns):
-    return max(turn['images'] / turn['seconds'] for turn in turns)
+    assert list(found['turns']) == ['ours fp32', 'cached fp32']
+    for turns in found['turns'].values():
+        assert all(turn['images'] > 3 for turn in turns)
 
 
 def test_official_step(module, config, clone, theirs, tmp_path):

@@ -10,6 +10,7 @@ from torch import _inductor
 from ride_mm.datasets.draws import seed_everything
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
 from ride_mm.models.classifiers import ride
+from ride_mm.models.compute import macs_by_part, relative_compute
 from ride_mm.structures import BatchDataSample, gather_scores
 from ride_mm.utils.errors import UserError
 
@@ -39,7 +40,9 @@ def batch(n=12):
 @torch.no_grad()
 def predict(model, x, **test_cfg):
     model.test_cfg.update(test_cfg)
-    return model.eval().predict(x)
+    predictions = model.eval().predict(x)
+    model.add_compute(predictions, tuple(x.shape[1:]))
+    return predictions
 
 
 def scores(predictions):
@@ -312,9 +315,8 @@ def test_auto_routes_once_the_router_is_trained(tiny_model):
 
 def test_relative_compute(tiny_model):
     model = build(tiny_model)
-    macs = model.macs((3, 16, 16))
-    model.test_cfg['mode'] = 'route'
-    compute = model.relative_compute((3, 16, 16))
+    macs = macs_by_part(model, (3, 16, 16))
+    compute = relative_compute(macs, routed=True)
     everything = macs['trunk'][0] + sum(macs['experts'])
     first = macs['trunk'][0] + macs['experts'][0] + macs['routers'][0]
     assert compute[0] == first / everything
@@ -603,3 +605,50 @@ def test_numbers_of_experts_must_agree(tiny_model):
     tiny_model.neck.num_experts, tiny_model.head.num_experts = 2, 3
     with pytest.raises(UserError, match='neck.num_experts=2'):
         build(tiny_model)
+
+
+# ------------------------------------------------------- tracing, counting
+
+
+def test_prediction_runs_the_trunk_once(tiny_model):
+    model, calls = build(tiny_model).eval(), []
+    model.backbone.register_forward_hook(lambda *_: calls.append(0))
+    with torch.no_grad():
+        model.predict(images())
+        assert len(calls) == 1
+        # What an image takes is counted once, for what a dataloader gives.
+        model.test_step(batch())
+        counted = len(calls)
+        samples = model.test_step(batch())
+    assert len(calls) == counted + 1
+    assert samples[0].relative_compute == 1
+
+
+def test_a_routed_model_is_not_traced(tiny_model):
+    model = build(tiny_model, test_cfg=dict(mode='route')).eval()
+
+    def scores_of(x):
+        return torch.stack([s.pred_score for s in model.predict(x)])
+
+    with torch.no_grad(), pytest.raises(UserError, match='mode="tensor"'):
+        torch.jit.trace(scores_of, images())
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('export', [
+    lambda model, x: torch.jit.trace(model, x),
+    lambda model, x: torch.export.export(
+        model, (x, ), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}]
+    ).module()
+])  # yapf: disable
+def test_tensor_mode_is_exported(tiny_model, export):
+    """The mean of all experts, whatever the images."""
+    model = build(tiny_model, test_cfg=dict(mode='route')).eval()
+    with torch.no_grad():
+        exported = export(model, images(4))
+        others = torch.randn(7, 3, 16, 16)
+        found = exported(others)
+        expected = model(others)
+        model.test_cfg.update(mode='ensemble')
+        torch.testing.assert_close(found, model.infer(others).mean_logits)
+    torch.testing.assert_close(found, expected)

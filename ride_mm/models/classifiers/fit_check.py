@@ -1,4 +1,4 @@
-"""Whether the experts' tails can go on from their trunk."""
+"""Whether the parts of a model fit together."""
 from contextlib import contextmanager
 from typing import Callable, Iterator, Optional
 
@@ -93,3 +93,17 @@ def _evaluation_mode(*modules: nn.Module) -> Iterator[None]:
 
 def _shape(x: torch.Tensor) -> str:
     return f'({", ".join(["N", *map(str, x.shape[1:])])})'
+
+
+def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
+    """Config of neck or head, with the model's number of experts.
+
+    Raises:
+        UserError: If it names another number.
+    """
+    found = part.get('num_experts', num_experts)
+    if found != num_experts:
+        raise UserError(f'model.{name}.num_experts={found} contradicts '
+                        f'model.num_experts={num_experts}: set the latter '
+                        'alone')
+    return dict(part, num_experts=num_experts)

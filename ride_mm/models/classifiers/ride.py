@@ -1,5 +1,3 @@
-import math
-from functools import partial
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
@@ -10,9 +8,12 @@ from mmpretrain.structures import DataSample
 from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.option_types import check_options
+from ..compute import macs_by_part, relative_compute
 from ..heads.expert_router import RouterInputs
-from ..utils import count_macs, counting_augments, macs_by_experts
-from .fit_check import check_experts_fit
+from ..routing import route, thresholds_by_router
+from ..utils import compile_options, counting_augments
+from .fit_check import check_experts_fit, with_num_experts
+from .layer_depth import layer_depth
 from .pretrained import spread_backbone
 from .state_check import check_state_dict
 from .teacher import Teacher
@@ -50,41 +51,8 @@ def _join(parts: Sequence[Inference]) -> Inference:
         for columns, dim in zip(zip(*parts), (0, 0, 1, 1))))
 
 
-def _router_bound(threshold: float) -> float:
-    """The logit that a router's has to exceed: exact at thresholds 0 and 1,
-    where a sigmoid rounds."""
-    if threshold in (0, 1):
-        return math.inf if threshold else -math.inf
-    return math.log(threshold / (1 - threshold))
-
-
 def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.contiguous(memory_format=torch.channels_last)
-
-
-def compile_options(compile: Union[bool, dict]) -> dict:
-    """What ``torch.compile`` is called with, given the option ``compile``."""
-    options = dict(dynamic=False)
-    options.update({} if compile is True else compile)
-    if not {'backend', 'mode', 'options'} & options.keys():
-        # Code for the CPU holds the number of threads, its cache's key does
-        # not: with another one, kept code took 3 to 4 times as long.
-        options['options'] = {'cpp.threads': torch.get_num_threads()}
-    return options
-
-
-def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
-    """Config of neck or head, with the model's number of experts.
-
-    Raises:
-        UserError: If it names another number.
-    """
-    found = part.get('num_experts', num_experts)
-    if found != num_experts:
-        raise UserError(f'model.{name}.num_experts={found} contradicts '
-                        f'model.num_experts={num_experts}: set the latter '
-                        'alone')
-    return dict(part, num_experts=num_experts)
 
 
 @MODELS.register_module()
@@ -229,7 +197,7 @@ class RIDEClassifier(ImageClassifier):
         if mode not in MODES:
             raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
                             f'expected one of {MODES}')
-        thresholds = self._by_router(threshold)
+        thresholds = thresholds_by_router(threshold, self.num_experts - 1)
         if len(thresholds) != self.num_experts - 1:
             raise UserError(
                 f'model.test_cfg.threshold={threshold} must be one number, or '
@@ -246,11 +214,6 @@ class RIDEClassifier(ImageClassifier):
             threshold=threshold,
             expert_logits=expert_logits,
             logit_adjustment=logit_adjustment)
-
-    def _by_router(self, threshold: Union[float, Sequence[float]]) -> list:
-        if isinstance(threshold, (int, float)):
-            return [threshold] * (self.num_experts - 1)
-        return list(threshold)
 
     def _set_teacher(self,
                      config: Union[str, dict, None] = None,
@@ -326,45 +289,16 @@ class RIDEClassifier(ImageClassifier):
         self.train(self.training)
 
     def get_layer_depth(self, param_name: str) -> Tuple[int, int]:
-        """Depth of a parameter in the whole network, for layer-wise
-        learning-rate decay (mmpretrain's
-        ``LearningRateDecayOptimWrapperConstructor``).
-
-        Counts as mmpretrain does in the whole backbone: trunk, then experts,
-        then all that follows them, with the router.
+        """Depth of a parameter in the whole network, for mmpretrain's
+        ``LearningRateDecayOptimWrapperConstructor``.
 
         Args:
             param_name (str): Its name.
 
         Returns:
-            tuple[int, int]: The depth, from 0 on, and the number of depths.
-
-        Raises:
-            UserError: If the experts' tails do not know it.
+            tuple[int, int]: See :func:`layer_depth`.
         """
-        tail = self.neck.experts[0]
-        if not hasattr(tail, 'get_layer_depth'):
-            raise UserError(
-                'layer-wise learning-rate decay needs to know the depths of '
-                f'model.neck.expert ({type(tail).__name__}), which has no '
-                'get_layer_depth: see docs/backbones.md')
-        if param_name.startswith('neck.experts.'):
-            name = param_name.split('.', 3)[-1]
-            return tail.get_layer_depth(f'backbone.{name}', 'backbone.')
-        for new, old in getattr(tail, 'aliases', {}).items():
-            if param_name.startswith(f'backbone.{new}.'):
-                param_name = param_name.replace(new, old, 1)
-        depth, num_depths = tail.get_layer_depth(param_name, 'backbone.')
-        if param_name.startswith('backbone.') and depth == num_depths - 1:
-            # What is no block of the trunk is as deep as what it follows.
-            depth = 0
-            for name, _ in self.backbone.named_parameters(prefix='backbone'):
-                if name == param_name:
-                    break
-                found, _ = tail.get_layer_depth(name, 'backbone.')
-                if found < num_depths - 1:
-                    depth = max(depth, found)
-        return depth, num_depths
+        return layer_depth(param_name, self.backbone, self.neck.experts[0])
 
     def train(self, mode: bool = True) -> 'RIDEClassifier':
         """Set the mode; what the stage has frozen stays in eval."""
@@ -465,19 +399,15 @@ class RIDEClassifier(ImageClassifier):
 
         Returns:
             list[DataSample]: With ``pred_score`` (softmax, (K, )),
-            ``pred_label``, ``num_experts_used``, ``relative_compute``
-            (multiply-accumulates spent on the image, 1 for the ensemble)
-            and, on request, ``expert_logits`` (E, K), whose mean is what
-            ``pred_score`` is the softmax of; with a trained router also
-            ``router_logits`` (E - 1, ) and ``routed_compute`` (E, ): the
-            ``relative_compute`` if the image were routed and used 1..E
-            experts.
+            ``pred_label``, ``num_experts_used`` and, on request,
+            ``expert_logits`` (E, K), whose mean is what ``pred_score`` is
+            the softmax of; with a trained router also ``router_logits``
+            (E - 1, ).
         """
         found = self.infer(inputs)
         scores = self.head.scores(found.mean_logits,
                                   self.test_cfg['logit_adjustment'])
         labels = scores.argmax(dim=1, keepdim=True)
-        compute = self.relative_compute(tuple(inputs.shape[1:]))
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(inputs))]
         for index, (sample, num_used) in enumerate(
@@ -486,25 +416,61 @@ class RIDEClassifier(ImageClassifier):
             sample.set_pred_score(scores[index].clone())
             sample.set_pred_label(labels[index].clone())
             sample.num_experts_used = num_used
-            sample.relative_compute = compute[num_used - 1]
         if self.test_cfg['expert_logits']:
-            self._add_experts(data_samples, found, tuple(inputs.shape[1:]))
+            self._add_experts(data_samples, found)
         return data_samples
 
-    def _add_experts(self, data_samples: List[DataSample], found: Inference,
-                     image_shape: Tuple[int, ...]) -> None:
+    def _add_experts(self, data_samples: List[DataSample],
+                     found: Inference) -> None:
         logits = self.head.score_logits(found.expert_logits,
                                         self.test_cfg['logit_adjustment'])
         for index, sample in enumerate(data_samples):
             sample.expert_logits = logits[:, index].clone()
-        if found.router_logits is None:
-            return
-        compute = torch.tensor(
-            self.relative_compute(image_shape, routed=True),
-            dtype=torch.float64)
-        for index, sample in enumerate(data_samples):
-            sample.router_logits = found.router_logits[:, index].clone()
-            sample.routed_compute = compute
+            if found.router_logits is not None:
+                sample.router_logits = found.router_logits[:, index].clone()
+
+    def test_step(self, data: Union[dict, tuple, list]) -> List[DataSample]:
+        """Predict what a dataloader gives, and say what each image took.
+
+        Args:
+            data (dict | tuple | list): A batch of the dataloader.
+
+        Returns:
+            list[DataSample]: As of :meth:`predict`, with what
+            :meth:`add_compute` adds.
+        """
+        data = self.data_preprocessor(data, False)
+        samples = self._run_forward(data, mode='predict')
+        self.add_compute(samples, tuple(data['inputs'].shape[1:]))
+        return samples
+
+    val_step = test_step
+
+    def add_compute(self, data_samples: List[DataSample],
+                    image_shape: Tuple[int, ...]) -> None:
+        """Say what each image took.
+
+        The first time for a shape, the multiply-accumulates of the parts are
+        counted by running them.
+
+        Args:
+            data_samples (list[DataSample]): As :meth:`predict` returns them.
+                Each gets ``relative_compute``, 1 for the ensemble without a
+                router, and with ``router_logits`` also ``routed_compute``,
+                (E, ): that of the image if it were routed and used 1..E
+                experts.
+            image_shape (tuple[int]): (C, H, W).
+        """
+        if image_shape not in self._macs:
+            self._macs[image_shape] = macs_by_part(self, image_shape)
+        macs = self._macs[image_shape]
+        spent = relative_compute(macs, self._routes)
+        routed = torch.tensor(
+            relative_compute(macs, routed=True), dtype=torch.float64)
+        for sample in data_samples:
+            sample.relative_compute = spent[int(sample.num_experts_used) - 1]
+            if 'router_logits' in sample:
+                sample.routed_compute = routed
 
     def infer(self, inputs: torch.Tensor) -> Inference:
         """The tensor part of :meth:`predict`.
@@ -514,7 +480,17 @@ class RIDEClassifier(ImageClassifier):
 
         Returns:
             Inference: Of N images.
+
+        Raises:
+            UserError: If routing is traced, as by the ONNX exporter: the
+                graph would hold the decisions for the example images.
         """
+        if self._routes and torch.jit.is_tracing():
+            raise UserError(
+                'a routed model cannot be traced or exported whole: the graph '
+                'would send every image where the example went. Export '
+                'mode="tensor", which is the mean of all experts, or set '
+                'model.test_cfg.mode="ensemble"')
         parts = (inputs, )
         if inputs.device.type == 'cpu':
             pixels = inputs[0, 0].numel()
@@ -524,7 +500,11 @@ class RIDEClassifier(ImageClassifier):
     def _infer_part(self, inputs: torch.Tensor) -> Inference:
         trunk = self.backbone(_channels_last(inputs))
         if self._routes:
-            return Inference(*self._route(trunk[-1]))
+            thresholds = thresholds_by_router(self.test_cfg['threshold'],
+                                              self.num_experts - 1)
+            return Inference(*route(trunk[-1], self.neck.run_expert,
+                                    self.head.logits_of, self.head.router,
+                                    thresholds))
         feats = self.neck(trunk)
         logits = self.head.expert_logits(feats)
         used = torch.full((len(inputs), ),
@@ -546,100 +526,3 @@ class RIDEClassifier(ImageClassifier):
         mode = self.test_cfg['mode']
         return mode == 'route' or (mode == 'auto'
                                    and self._has_trained_router)
-
-    def _route(self, trunk: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Run each expert on the images still in doubt.
-
-        Args:
-            trunk (torch.Tensor): Output of the trunk, (N, C, H, W).
-
-        Returns:
-            tuple[torch.Tensor, torch.Tensor]: Mean logits of the experts
-            used, (N, K), and their number, (N, ).
-        """
-        bounds = list(
-            map(_router_bound, self._by_router(self.test_cfg['threshold'])))
-        feature = self.neck.run_expert(0, trunk)
-        totals = self.head.logits_of(0, feature)
-        used = totals.new_ones(len(totals), dtype=torch.long)
-        active = torch.arange(len(totals), device=totals.device)
-        for k in range(1, self.num_experts):
-            in_doubt = self.head.router(k - 1, feature,
-                                        totals[active] / k) > bounds[k - 1]
-            active = active[in_doubt]
-            if len(active) == 0:
-                break
-            trunk = trunk[in_doubt]
-            feature = self.neck.run_expert(k, trunk)
-            totals[active] += self.head.logits_of(k, feature)
-            used[active] += 1
-        return totals / used.unsqueeze(1), used
-
-    # -------------------------------------------------------------- compute
-
-    def macs(self,
-             image_shape: Tuple[int, ...],
-             batch_norm: bool = False) -> Dict[str, list]:
-        """Multiply-accumulates of the parts, for one image.
-
-        Args:
-            image_shape (tuple[int]): (C, H, W).
-            batch_norm (bool): Whether BatchNorm counts, see
-                :func:`count_macs`. Defaults to False.
-
-        Returns:
-            dict[str, list[int]]: ``trunk`` [1], ``experts`` [E] (tail and
-            classifier), of which ``classifiers`` [E], and ``routers``
-            [E - 1], or [] without a router.
-        """
-        count = partial(count_macs, batch_norm=batch_norm)
-        training = self.training
-        self.eval()
-        device = next(self.parameters()).device
-        image = torch.zeros((1, *image_shape), device=device)
-        with torch.no_grad():
-            trunk = self.backbone(image)[-1]
-            feature = self.neck.run_expert(0, trunk)
-        mean_logits = feature.new_zeros((1, self.head.num_classes))
-        routers = 0 if self.head.router is None else self.num_experts - 1
-        classifiers = [
-            count(classifier, feature) for classifier in self.head.classifiers
-        ]
-        macs = dict(
-            trunk=[count(self.backbone, image)],
-            experts=[
-                count(self.neck.run_expert, index, trunk) + classifier
-                for index, classifier in enumerate(classifiers)
-            ],
-            classifiers=classifiers,
-            routers=[
-                count(self.head.router, index, feature, mean_logits)
-                for index in range(routers)
-            ])
-        self.train(training)
-        return macs
-
-    def relative_compute(self,
-                         image_shape: Tuple[int, ...],
-                         routed: Optional[bool] = None) -> List[float]:
-        """Compute of an image by the number of experts it used.
-
-        Args:
-            image_shape (tuple[int]): (C, H, W).
-            routed (bool, optional): Whether the routers count. Defaults to
-                None, which means: if the model routes.
-
-        Returns:
-            list[float]: For 1..E experts, relative to the ensemble of all
-            without a router.
-        """
-        routed = self._routes if routed is None else routed
-        key = (image_shape, routed)
-        if key not in self._macs:
-            macs = self.macs(image_shape)
-            everything = macs_by_experts(macs, routed=False)[-1]
-            self._macs[key] = [
-                spent / everything
-                for spent in macs_by_experts(macs, routed)
-            ]
-        return self._macs[key]

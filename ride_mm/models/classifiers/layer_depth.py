@@ -1,0 +1,49 @@
+"""Depths of parameters, for layer-wise learning-rate decay."""
+from typing import Tuple
+
+from torch import nn
+
+from ride_mm.utils.errors import UserError
+
+
+def layer_depth(param_name: str, backbone: nn.Module,
+                tail: nn.Module) -> Tuple[int, int]:
+    """Depth of a parameter in trunk, experts and head.
+
+    Counts as mmpretrain does in the whole backbone: trunk, then experts, then
+    all that follows them, with the router.
+
+    Args:
+        param_name (str): Its name in the whole model.
+        backbone (nn.Module): The trunk.
+        tail (nn.Module): The tail of an expert, whose ``get_layer_depth``
+            knows the depths of the whole backbone.
+
+    Returns:
+        tuple[int, int]: The depth, from 0 on, and the number of depths.
+
+    Raises:
+        UserError: If the tail does not know them.
+    """
+    if not hasattr(tail, 'get_layer_depth'):
+        raise UserError(
+            'layer-wise learning-rate decay needs to know the depths of '
+            f'model.neck.expert ({type(tail).__name__}), which has no '
+            'get_layer_depth: see docs/backbones.md')
+    if param_name.startswith('neck.experts.'):
+        name = param_name.split('.', 3)[-1]
+        return tail.get_layer_depth(f'backbone.{name}', 'backbone.')
+    for new, old in getattr(tail, 'aliases', {}).items():
+        if param_name.startswith(f'backbone.{new}.'):
+            param_name = param_name.replace(new, old, 1)
+    depth, num_depths = tail.get_layer_depth(param_name, 'backbone.')
+    if param_name.startswith('backbone.') and depth == num_depths - 1:
+        # What is no block of the trunk is as deep as what it follows.
+        depth = 0
+        for name, _ in backbone.named_parameters(prefix='backbone'):
+            if name == param_name:
+                break
+            found, _ = tail.get_layer_depth(name, 'backbone.')
+            if found < num_depths - 1:
+                depth = max(depth, found)
+    return depth, num_depths

@@ -1,0 +1,120 @@
+"""Multiply-accumulates of a network and of its parts."""
+from functools import partial
+from math import prod
+from typing import Callable, Dict, List, Tuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def _batch_norm_flops(input_shape: torch.Size, *args, **kwargs) -> int:
+    return 4 * prod(input_shape)
+
+
+# What a BatchNorm in evaluation mode is called by: it depends on torch's
+# version and on the device.
+_BATCH_NORM = dict.fromkeys(
+    (torch.ops.aten.native_batch_norm, torch.ops.aten.cudnn_batch_norm,
+     torch.ops.aten._native_batch_norm_legit_no_training), _batch_norm_flops)
+
+
+@torch.no_grad()
+def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
+    """Multiply-accumulates of convolutions and matrix products.
+
+    Measured by running the module, so it is right for whatever it is made
+    of; normalization, activations and pooling are not counted, as usual.
+
+    Args:
+        module (Callable): A module, or a method of one, in evaluation mode.
+        *inputs: What to run it on.
+        batch_norm (bool): Whether to count two multiply-accumulates for every
+            output of a BatchNorm, as the THOP counter did when RIDE was
+            published, and as mmengine's counter does. Defaults to False.
+
+    Returns:
+        int: Multiply-accumulates of this call.
+    """
+    counter = FlopCounterMode(
+        display=False, custom_mapping=_BATCH_NORM if batch_norm else None)
+    with counter:
+        module(*inputs)
+    # A multiply-accumulate is counted as two operations.
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def macs_by_part(model,
+                 image_shape: Tuple[int, ...],
+                 batch_norm: bool = False) -> Dict[str, List[int]]:
+    """Multiply-accumulates of the parts of a RIDEClassifier, for one image.
+
+    Args:
+        model (RIDEClassifier): The model.
+        image_shape (tuple[int]): (C, H, W).
+        batch_norm (bool): Whether BatchNorm counts, see :func:`count_macs`.
+            Defaults to False.
+
+    Returns:
+        dict[str, list[int]]: ``trunk`` [1], ``experts`` [E] (tail and
+        classifier), of which ``classifiers`` [E], and ``routers`` [E - 1], or
+        [] without a router.
+    """
+    count = partial(count_macs, batch_norm=batch_norm)
+    training, head = model.training, model.head
+    model.eval()
+    image = torch.zeros((1, *image_shape),
+                        device=next(model.parameters()).device)
+    trunk = model.backbone(image)[-1]
+    feature = model.neck.run_expert(0, trunk)
+    mean_logits = feature.new_zeros((1, head.num_classes))
+    routers = 0 if head.router is None else model.num_experts - 1
+    classifiers = [count(part, feature) for part in head.classifiers]
+    macs = dict(
+        trunk=[count(model.backbone, image)],
+        experts=[
+            count(model.neck.run_expert, index, trunk) + classifier
+            for index, classifier in enumerate(classifiers)
+        ],
+        classifiers=classifiers,
+        routers=[
+            count(head.router, index, feature, mean_logits)
+            for index in range(routers)
+        ])
+    model.train(training)
+    return macs
+
+
+def macs_by_experts(macs: Dict[str, List[int]], routed: bool) -> List[int]:
+    """Multiply-accumulates of an image by the number of experts it used.
+
+    Args:
+        macs (dict[str, list[int]]): See :func:`macs_by_part`.
+        routed (bool): Whether it was the routers who said how many. An image
+            that stops at expert k has been through routers 1..k.
+
+    Returns:
+        list[int]: For 1..E experts.
+    """
+    trunk, experts = macs['trunk'][0], macs['experts']
+    routers = macs['routers'] if routed else []
+    return [
+        trunk + sum(experts[:k]) + sum(routers[:k])
+        for k in range(1,
+                       len(experts) + 1)
+    ]
+
+
+def relative_compute(macs: Dict[str, List[int]], routed: bool) -> List[float]:
+    """Compute of an image by the number of experts it used.
+
+    Args:
+        macs (dict[str, list[int]]): See :func:`macs_by_part`.
+        routed (bool): Whether the routers count.
+
+    Returns:
+        list[float]: For 1..E experts, relative to the ensemble of all
+        without a router.
+    """
+    everything = macs_by_experts(macs, routed=False)[-1]
+    return [spent / everything for spent in macs_by_experts(macs, routed)]
