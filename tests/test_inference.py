@@ -51,9 +51,12 @@ def test_inferencer_on_a_file_is_the_test_pipeline(trained, rgb, tmp_path):
     file = str(tmp_path / 'image.png')
     cv2.imwrite(file, rgb[..., ::-1])
     inferencer = ImageClassificationInferencer(config, checkpoint)
-    result = inferencer(file)[0]
+    calls = []
+    inferencer.model.backbone.register_forward_hook(lambda *_: calls.append(1))
     sample = inferencer(file, return_datasamples=True)[0]
+    assert len(calls) == 1
     assert 1 <= sample.num_experts_used <= 3
+    result = inferencer(file)[0]
     assert result['pred_class'] == f'class {result["pred_label"]}'
 
     # As in a test run: the data set gives BGR, as its config says.

@@ -607,7 +607,7 @@ def test_numbers_of_experts_must_agree(tiny_model):
         build(tiny_model)
 
 
-# ------------------------------------------------------- tracing, counting
+# --------------------------------------------------------------- counting
 
 
 def test_prediction_runs_the_trunk_once(tiny_model):
@@ -622,33 +622,3 @@ def test_prediction_runs_the_trunk_once(tiny_model):
         samples = model.test_step(batch())
     assert len(calls) == counted + 1
     assert samples[0].relative_compute == 1
-
-
-def test_a_routed_model_is_not_traced(tiny_model):
-    model = build(tiny_model, test_cfg=dict(mode='route')).eval()
-
-    def scores_of(x):
-        return torch.stack([s.pred_score for s in model.predict(x)])
-
-    with torch.no_grad(), pytest.raises(UserError, match='mode="tensor"'):
-        torch.jit.trace(scores_of, images())
-
-
-@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
-@pytest.mark.parametrize('export', [
-    lambda model, x: torch.jit.trace(model, x),
-    lambda model, x: torch.export.export(
-        model, (x, ), dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}]
-    ).module()
-])  # yapf: disable
-def test_tensor_mode_is_exported(tiny_model, export):
-    """The mean of all experts, whatever the images."""
-    model = build(tiny_model, test_cfg=dict(mode='route')).eval()
-    with torch.no_grad():
-        exported = export(model, images(4))
-        others = torch.randn(7, 3, 16, 16)
-        found = exported(others)
-        expected = model(others)
-        model.test_cfg.update(mode='ensemble')
-        torch.testing.assert_close(found, model.infer(others).mean_logits)
-    torch.testing.assert_close(found, expected)

@@ -14,7 +14,9 @@ from ..routing import route, thresholds_by_router
 from ..utils import compile_options, counting_augments
 from .fit_check import check_experts_fit, with_num_experts
 from .layer_depth import layer_depth
+from .lora import refuse_lora, save_lora_whole
 from .pretrained import spread_backbone
+from .recording import is_recorded
 from .state_check import check_state_dict
 from .teacher import Teacher
 
@@ -127,6 +129,8 @@ class RIDEClassifier(ImageClassifier):
                  compile: Union[bool, dict] = False,
                  data_preprocessor: Optional[dict] = None,
                  **kwargs) -> None:
+        refuse_lora('neck', neck)
+        refuse_lora('head', head)
         if num_experts is not None:
             neck = with_num_experts('neck', neck, num_experts)
             head = with_num_experts('head', head, num_experts)
@@ -169,6 +173,7 @@ class RIDEClassifier(ImageClassifier):
             # compiler of torch 2.11 fails on it, and chooses for itself.
             self.to(memory_format=torch.channels_last)
         self.set_stage(stage)
+        save_lora_whole(self)
         self.register_load_state_dict_pre_hook(spread_backbone)
         self.register_load_state_dict_pre_hook(check_state_dict)
 
@@ -386,6 +391,29 @@ class RIDEClassifier(ImageClassifier):
 
     # ----------------------------------------------------------- prediction
 
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        data_samples: Union[List[DataSample], BatchDataSample, None] = None,
+        mode: str = 'tensor'
+    ) -> Union[torch.Tensor, Dict[str, torch.Tensor], List[DataSample]]:
+        """Run the model.
+
+        Args:
+            inputs (torch.Tensor): Images, (N, C, H, W).
+            data_samples (list[DataSample] | BatchDataSample, optional):
+                Their labels, for mode "loss". Defaults to None.
+            mode (str): "loss", see :meth:`loss`; "predict", see
+                :meth:`predict`; or "tensor", the mean logits of all experts,
+                (N, K), as they are: not routed, adjusted or divided by the
+                temperature. This one can be exported. Defaults to "tensor".
+
+        Returns:
+            torch.Tensor | dict[str, torch.Tensor] | list[DataSample]: As
+            ``mode`` says.
+        """
+        return super().forward(inputs, data_samples, mode)
+
     def predict(self,
                 inputs: torch.Tensor,
                 data_samples: Optional[List[DataSample]] = None,
@@ -403,6 +431,9 @@ class RIDEClassifier(ImageClassifier):
             ``expert_logits`` (E, K), whose mean is what ``pred_score`` is
             the softmax of; with a trained router also ``router_logits``
             (E - 1, ).
+
+        Raises:
+            UserError: If it is traced or exported.
         """
         found = self.infer(inputs)
         scores = self.head.scores(found.mean_logits,
@@ -482,15 +513,15 @@ class RIDEClassifier(ImageClassifier):
             Inference: Of N images.
 
         Raises:
-            UserError: If routing is traced, as by the ONNX exporter: the
-                graph would hold the decisions for the example images.
+            UserError: If it is traced or exported: the graph would hold the
+                decisions for the example images.
         """
-        if self._routes and torch.jit.is_tracing():
+        if is_recorded():
             raise UserError(
-                'a routed model cannot be traced or exported whole: the graph '
-                'would send every image where the example went. Export '
-                'mode="tensor", which is the mean of all experts, or set '
-                'model.test_cfg.mode="ensemble"')
+                'mode="predict" cannot be traced or exported: the number of '
+                'images, and the experts that each of them is routed to, '
+                'would stay those of the example. Export mode="tensor", '
+                'the mean logits of all experts: see docs/export.md')
         parts = (inputs, )
         if inputs.device.type == 'cpu':
             pixels = inputs[0, 0].numel()

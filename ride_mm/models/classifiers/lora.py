@@ -1,0 +1,39 @@
+from mmpretrain.models import LoRAModel
+from torch import nn
+
+from ride_mm.utils.errors import UserError
+
+
+def refuse_lora(name: str, part: dict) -> None:
+    """Refuse LoRA where it hides the experts or their classifiers.
+
+    Args:
+        name (str): Which part of the model, "neck" or "head".
+        part (dict): Its config.
+
+    Raises:
+        UserError: If it is a :class:`mmpretrain.models.LoRAModel`.
+    """
+    if 'LoRAModel' in str(part.get('type')):
+        raise UserError(
+            f'model.{name}.type="LoRAModel" cannot be taken apart into '
+            'experts: put LoRAModel around model.backbone or '
+            'model.neck.expert')
+
+
+def save_lora_whole(model: nn.Module) -> None:
+    """Let checkpoints hold all weights of a model with LoRA in some parts.
+
+    Each :class:`mmpretrain.models.LoRAModel` takes every key without
+    ``.lora_`` out of the state dict of the whole model, those of the parts
+    before it included, and hides that they are missing when it is loaded.
+    Its own other weights are needed as well: they may come from no file, and
+    the statistics of BatchNorms go on in training.
+
+    Args:
+        model (nn.Module): The whole model.
+    """
+    for module in model.modules():
+        if isinstance(module, LoRAModel):
+            module._state_dict_hooks.clear()
+            module._load_state_dict_post_hooks.clear()
