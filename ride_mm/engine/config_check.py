@@ -91,8 +91,10 @@ _REGISTRIES = dict(
 
 # Keys of parts that name a class by itself.
 _NAMES = ('constructor', 'ema_type', 'runner_type')
-# What is no part: anything may stand in it.
-_DATA = ('metainfo', 'backend_args', 'file_client_args', 'custom_imports')
+# What is no part: anything may stand in it. The `type` of LoRAModel's targets
+# is a regular expression.
+_DATA = ('metainfo', 'backend_args', 'file_client_args', 'custom_imports',
+         'targets')
 # Parts that are of this class if they name none.
 _DEFAULT_TYPES = dict(
     log_processor='LogProcessor',

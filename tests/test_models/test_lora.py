@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmpretrain.registry import MODELS
 
+from ride_mm.engine.config_check import check_config
 from ride_mm.utils.errors import UserError
 
 
@@ -36,6 +37,8 @@ def build(seed, *parts, name='swin'):
         neck = lora(neck, 'qkv')
     if 'head' in parts:
         head = lora(head, 'fc')
+    for part in {'head.classifier', 'head.router'} & {*parts}:
+        head[part[5:]] = lora(dict(type='LinearClassifier'), '.*')
     return MODELS.build(
         dict(type='RIDEClassifier', backbone=backbone, neck=neck, head=head))
 
@@ -79,11 +82,22 @@ def test_a_checkpoint_is_whole(parts, tmp_path):
         assert not torch.equal(found, other)
 
 
-@pytest.mark.parametrize('part', ['neck', 'head'])
+@pytest.mark.parametrize('part',
+                         ['neck', 'head', 'head.classifier', 'head.router'])
 def test_the_experts_are_not_hidden(part):
     with pytest.raises(
             UserError, match=rf'model\.{part}\.type="LoRAModel" .*\.expert$'):
         build(0, part)
+
+
+def test_targets_are_regular_expressions():
+    check_config(
+        Config(
+            dict(
+                default_scope='mmpretrain',
+                model=dict(
+                    type='ImageClassifier',
+                    backbone=lora(TINY['swin']['whole'], '.*qkv')))))
 
 
 def test_a_whole_model_is_copied_with_all_weights():

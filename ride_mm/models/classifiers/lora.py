@@ -4,21 +4,25 @@ from torch import nn
 from ride_mm.utils.errors import UserError
 
 
-def refuse_lora(name: str, part: dict) -> None:
-    """Refuse LoRA where it hides the experts or their classifiers.
+def refuse_lora(neck: dict, head: dict) -> None:
+    """Refuse LoRA around parts that a RIDEClassifier takes apart, or gives
+    their sizes.
 
     Args:
-        name (str): Which part of the model, "neck" or "head".
-        part (dict): Its config.
+        neck (dict): Config of the neck.
+        head (dict): Config of the head.
 
     Raises:
-        UserError: If it is a :class:`mmpretrain.models.LoRAModel`.
+        UserError: If one of these is a :class:`mmpretrain.models.LoRAModel`.
     """
-    if 'LoRAModel' in str(part.get('type')):
-        raise UserError(
-            f'model.{name}.type="LoRAModel" cannot be taken apart into '
-            'experts: put LoRAModel around model.backbone or '
-            'model.neck.expert')
+    parts = {'neck': neck, 'head': head}
+    for name in ('classifier', 'router'):
+        parts[f'head.{name}'] = head.get(name) or {}
+    for name, part in parts.items():
+        if 'LoRAModel' in str(part.get('type')):
+            raise UserError(
+                f'model.{name}.type="LoRAModel" is not possible: put it '
+                'around model.backbone or model.neck.expert')
 
 
 def save_lora_whole(model: nn.Module) -> None:

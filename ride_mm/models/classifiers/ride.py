@@ -129,8 +129,7 @@ class RIDEClassifier(ImageClassifier):
                  compile: Union[bool, dict] = False,
                  data_preprocessor: Optional[dict] = None,
                  **kwargs) -> None:
-        refuse_lora('neck', neck)
-        refuse_lora('head', head)
+        refuse_lora(neck, head)
         if num_experts is not None:
             neck = with_num_experts('neck', neck, num_experts)
             head = with_num_experts('head', head, num_experts)
