@@ -88,11 +88,15 @@ if __name__ == '__main__':
             'Programming Language :: Python :: 3.10',
             'Programming Language :: Python :: 3.11',
             'Programming Language :: Python :: 3.12',
+            'Programming Language :: Python :: 3.13',
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-        package_data={f'{PACKAGE}.analysis.report': ['*.html', '*.css']},
-        python_requires='>=3.10, <3.13',
+        package_data={
+            PACKAGE: ['py.typed'],
+            f'{PACKAGE}.analysis.report': ['*.html', '*.css']
+        },
+        python_requires='>=3.10, <3.14',
         install_requires=requirements('runtime'),
         extras_require=extras,
         cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),

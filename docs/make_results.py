@@ -3,7 +3,8 @@ import json
 import sys
 from pathlib import Path
 
-from ride_mm.analysis.seeds import STAGES, mean_text, read_seeds
+from ride_mm.analysis.seeds import (STAGES, mean_text, plot_seeds,
+                                    read_seeds)
 from ride_mm.datasets.class_counts import GROUPS
 from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, run_tool
@@ -30,6 +31,11 @@ compiled, in float32: each recipe runs, from its config, on real images. **Ten
 epochs rank nothing**: most of the learning rate's schedule, the re-weighted
 epochs above all, has not happened, and runs differ by more than recipes do.
 """
+# In the picture of the README.
+SHOWN = {
+    'cross entropy': 'ce_r32_cifar100_lt_amp',
+    'RIDE, 3 experts, routed': 'ride_r32_cifar100_lt_amp'
+}
 COLUMNS = ('run', 'seeds', 'epochs', 'all', *GROUPS, 'compute', 'source')
 
 
@@ -102,6 +108,12 @@ def main() -> None:
     path, page = ROOT / 'docs/results.md', make_page(ROOT)
     if '--check' not in sys.argv:
         write_file(path, page)
+        runs = {
+            label: read_seeds(
+                sorted((ROOT / 'results').glob(f'{name}_seed*.json')))[name]
+            for label, name in SHOWN.items()
+        }
+        plot_seeds(runs, ROOT / 'docs/accuracy.svg')
     elif path.read_text() != page:
         raise UserError(f'{path} is not what results/ gives: run '
                         'python docs/make_results.py')

@@ -361,9 +361,9 @@ def shown_configs(path):
     return [block for block in blocks if block.startswith('_base_')]
 
 
-def readme_config(root, part):
-    """The config with this part that the README shows."""
-    block, = [b for b in shown_configs(root / 'README.md') if part in b]
+def shown_config(path, part):
+    """The config with this part that a page shows."""
+    block, = [b for b in shown_configs(path) if part in b]
     return block
 
 
@@ -402,8 +402,8 @@ def test_a_student_and_its_teacher(root, name):
 def test_readme_config_of_the_router_cache(root, tmp_path):
     config = tmp_path / 'cached.py'
     config.write_text(
-        readme_config(root, 'RouterCacheHook').replace("'configs/",
-                                                       f"'{root}/configs/"))
+        shown_config(root / 'docs/train.md', 'RouterCacheHook').replace(
+            "'configs/", f"'{root}/configs/"))
     hooks = Config.fromfile(config).default_hooks
     assert hooks.router_cache.type == 'RouterCacheHook'
     assert hooks.class_counts.type == 'ClassCountsHook'
@@ -423,7 +423,7 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
     config = tmp_path / 'my_images.py'
     base = root / 'configs/ride_r50_imagenet_lt.py'
     config.write_text(
-        readme_config(root, 'LongTailList').replace(
+        shown_config(root / 'README.md', 'LongTailList').replace(
             "'configs/ride_r50_imagenet_lt.py'", repr(str(base))))
     cfg = Config.fromfile(config)
     runner = train_two_steps_a_stage(cfg, tmp_path / 'work')

@@ -10,7 +10,7 @@ die() {
 }
 
 supported() {
-  "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+  "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
     >/dev/null 2>&1
 }
 
@@ -35,13 +35,13 @@ use_environment() {
 
 find_python() {
   local name
-  for name in python3 python3.12 python3.11 python3.10; do
+  for name in python3 python3.13 python3.12 python3.11 python3.10; do
     if supported "$name"; then
       echo "$name"
       return
     fi
   done
-  die "Python 3.10, 3.11 or 3.12 is needed and none is on the PATH" \
+  die "Python 3.10 to 3.13 is needed and none is on the PATH" \
     "(python3 is $(python3 --version 2>&1 || echo missing))."
 }
 
@@ -52,7 +52,7 @@ set_up_environment() {
   prefix=$(active_prefix)
   if [ -n "$prefix" ]; then
     supported "$prefix/bin/python" || die "the active environment $prefix" \
-      "has no Python 3.10 to 3.12: activate another one, or none."
+      "has no Python 3.10 to 3.13: activate another one, or none."
     "$prefix/bin/python" "$root/tools/setup_env.py" || exit
   else
     prefix=$root/.venv
@@ -62,7 +62,7 @@ set_up_environment() {
       "$python" -m venv "$prefix" || exit
     fi
     supported "$prefix/bin/python" || die "$prefix does not work or has no" \
-      "Python 3.10 to 3.12: remove this folder and start again."
+      "Python 3.10 to 3.13: remove this folder and start again."
     "$prefix/bin/python" "$root/tools/setup_env.py" --pinned || exit
   fi
   use_environment

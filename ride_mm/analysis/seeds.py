@@ -5,11 +5,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Dict, List, Sequence, Union
 
+import numpy as np
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from ride_mm.datasets.class_counts import GROUPS
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
+from .plots.style import GRID, INK, LEGEND, clean, save
 
 STAGES = dict(stage_1='all experts', final='routed')
 _COLUMNS = {
@@ -93,3 +96,44 @@ def seeds_table(paths: Sequence[Union[str, Path]]) -> Table:
             ])
     return build_table('Accuracy (%): mean ± standard deviation over seeds',
                        ['config', 'seeds', 'epochs', *_COLUMNS], rows)
+
+
+def plot_seeds(results: Dict[str, List[dict]], path: Union[str, Path]) -> Path:
+    """Draw accuracy by class size: bars of means, with every seed as a dot.
+
+    Args:
+        results (dict[str, list[dict]]): The results of each method, by its
+            label; see :func:`read_seeds`. The last epoch counts.
+        path (str | Path): The picture to write, .png, .svg or .pdf.
+
+    Returns:
+        Path: The file.
+    """
+    titles = list(_COLUMNS)[:4]
+    figure = Figure(figsize=(8, 3.6), layout='constrained')
+    axes = figure.subplots()
+    width = .8 / len(results)
+    colors = ('#999999', '#0072B2', '#009E73', '#E69F00', '#CC79A7')
+    for i, (label, runs) in enumerate(results.items()):
+        values = np.array([[
+            run['figures']['final'].get(_COLUMNS[title], np.nan)
+            for title in titles
+        ] for run in runs])
+        places = np.arange(len(titles)) + (i -
+                                           (len(results) - 1) / 2) * width
+        bars = axes.bar(
+            places,
+            values.mean(0),
+            width=.92 * width,
+            color=colors[i % len(colors)],
+            label=label)
+        axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=8, color=INK)
+        axes.scatter(
+            np.tile(places, len(runs)), values.ravel(), s=9, color=INK)
+    axes.set_xticks(range(len(titles)), titles)
+    axes.set_ylabel('accuracy (%)')
+    axes.margins(y=.1)
+    clean(axes)
+    axes.grid(axis='y', color=GRID, linewidth=.8)
+    axes.legend(**dict(LEGEND, ncols=min(3, len(results))))
+    return save(figure, path)

@@ -66,7 +66,7 @@ def load_config(path: str,
             "has no longer. Install setuptools below 82: pip install "
             "'setuptools<82'") from error
     except (AttributeError, KeyError) as error:
-        raise _old_config_error(path, error) or error
+        raise _old_config_error(path, error) or error  # noqa: B904
     hints = []
     if options:
         check_top_level(cfg, options)

@@ -296,7 +296,8 @@ def _load_if_trusted(path: str, map_location: Any,
             f'Refused to load {path}: {_demand(error)}.') from None
     warnings.warn(
         f'{path} needs {_culprit(error)}. It is loaded all the same, with '
-        f'all the code that it holds, because {TRUST_VARIABLE} is set.')
+        f'all the code that it holds, because {TRUST_VARIABLE} is set.',
+        stacklevel=2)
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
