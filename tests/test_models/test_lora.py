@@ -90,6 +90,25 @@ def test_the_experts_are_not_hidden(part):
         build(0, part)
 
 
+def test_pretrained_weights(tmp_path):
+    """Of a whole backbone: they go into each part, not into the model."""
+    whole, file = MODELS.build(TINY['swin']['whole']), str(tmp_path / 'a.pth')
+    state = {f'backbone.{k}': v for k, v in whole.state_dict().items()}
+    save_checkpoint(dict(state_dict=state), file)
+    init_cfg = dict(type='Pretrained', checkpoint=file, prefix='backbone')
+    for part in ('trunk', 'tail'):
+        module = dict(TINY['swin'][part], init_cfg=init_cfg)
+        for key, value in MODELS.build(
+                lora(module, '.*qkv')).module.state_dict().items():
+            if '.lora_' not in key:
+                key = key.replace('.original_layer', '')
+                assert torch.equal(value, state[f'backbone.{key}']), key
+    model = build(0, 'expert')
+    model.init_cfg = dict(type='Pretrained', checkpoint=file)
+    with pytest.raises(UserError, match='model.init_cfg .* its `module`'):
+        model.init_weights()
+
+
 def test_targets_are_regular_expressions():
     check_config(
         Config(

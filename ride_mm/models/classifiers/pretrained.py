@@ -5,6 +5,7 @@ from typing import Dict, List
 import torch
 import torch.nn as nn
 from mmengine.logging import print_log
+from mmpretrain.models import LoRAModel
 
 from ride_mm.utils.errors import UserError
 from .state_check import HEAD, head_differs, keep_own, without_prefix
@@ -53,6 +54,11 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
                 level=logging.WARNING)
             keep_own(HEAD, state_dict, module, prefix)
         return
+    if any(isinstance(part, LoRAModel) for part in (module.backbone, tail)):
+        raise UserError(
+            'model.init_cfg takes a whole backbone, whose weights have other '
+            'names within LoRAModel: give init_cfg to its `module` instead, '
+            'see docs/backbones.md')
     whole = _as_backbone(whole, aliases)
     # First the experts: what they say of widths helps most.
     parts = [('neck.expert', expert) for expert in module.neck.experts]
