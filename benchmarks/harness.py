@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.engine.config import add_cfg_options, positive
-from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, user_message
 
 # Steps before the first turn, and the fewest of a turn.

@@ -11,7 +11,7 @@ from mmpretrain import (FeatureExtractor, ImageClassificationInferencer,
                         get_model)
 from mmpretrain.registry import MODELS, TRANSFORMS
 
-from ride_mm.utils import images
+from ride_mm.compat import inferencers as images
 from ride_mm.utils.errors import UserError
 
 

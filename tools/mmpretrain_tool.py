@@ -19,9 +19,9 @@ import torch
 import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
 
-from ride_mm.utils.checkpoint import load_checkpoint_file
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
+from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.utils.errors import UserError, nearest, run_tool
-from ride_mm.utils.plain_pickle import load_plain_pickle
 
 EXAMPLE = """example:
   python tools/mmpretrain_tool.py confusion_matrix \\

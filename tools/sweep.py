@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 from rich.console import Console
 
 from ride_mm.analysis.seeds import seeds_table
+from ride_mm.compat.config_names import config_file
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, positive, warn
 from ride_mm.engine.config_changes import DATA_ACCESS
@@ -16,7 +17,6 @@ from ride_mm.engine.schedule import load_training
 from ride_mm.engine.sweep import (complete, make_here, make_on_cluster,
                                   prepare_runs, shared_starts)
 from ride_mm.utils.errors import UserError, run_tool
-from ride_mm.utils.names import config_file
 
 TOOLS = Path(__file__).resolve().parent
 EXAMPLE = """example:

@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_counts import GROUPS, Thresholds, group_masks
 from ride_mm.evaluation.groups import group_titles, validate_labels
 from ride_mm.evaluation.tables import build_table
-from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from .plots import plot_bias_variance
 from .runs import Run, read_runs

@@ -7,9 +7,9 @@ from typing import Any, Optional, Sequence, Union
 import numpy as np
 import torch
 
+from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.datasets.class_counts import resolve_thresholds
 from ride_mm.utils.errors import UserError
-from ride_mm.utils.plain_pickle import load_plain_pickle
 
 _TOGETHER = ({'num_experts_used', 'relative_compute'},
              {'router_logits', 'routed_compute'})

@@ -16,8 +16,8 @@ from mmengine.fileio import get, get_file_backend
 from mmpretrain.datasets import CustomDataset
 from PIL import Image
 
+from ride_mm.compat.inferencers import describe_unreadable
 from ride_mm.utils.errors import UserError, find_places, user_message
-from ride_mm.utils.images import describe_unreadable
 from .annotations import read_annotations
 from .class_counts import (count_labels, get_class_counts, get_labels,
                            stated_counts)

@@ -9,8 +9,8 @@ from mmpretrain.datasets import CIFAR10, CIFAR100
 from mmpretrain.datasets.utils import download_and_extract_archive
 from mmpretrain.registry import DATASETS
 
+from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.utils.errors import UserError
-from ride_mm.utils.plain_pickle import load_plain_pickle
 from .cached_labels import CachedLabels
 from .class_counts import name_some
 from .long_tail import largest_class, long_tail_profile, sample_subset

@@ -11,8 +11,8 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
+from ride_mm.compat import atomic_backend
 from ride_mm.engine.hooks import RouterCacheHook, TwoStageHook, checkpoint_hook
-from ride_mm.utils import atomic_backend
 
 # Where in the run of five epochs, two of the router, a process dies.
 POINTS = {

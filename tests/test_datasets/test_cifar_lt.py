@@ -273,7 +273,7 @@ class Attack:
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(extra=Attack), 'needs `io.open`, which is no plain data'),
+    (dict(extra=Attack), 'needs `_?io.open`, which is no plain data'),
     (dict(data=None), 'expected `data` of shape'),
     (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
     (dict(labels='abc'), 'no list of whole numbers'),

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
                   digits_config, train)
 
-from ride_mm.utils.checkpoint import load_checkpoint_file
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 LAST = STAGE_1 + STAGE_2

@@ -17,10 +17,11 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import Dataset
 
+from ride_mm.compat.atomic_backend import install_atomic_backend
+from ride_mm.compat.checkpoint_loading import (TRUST_VARIABLE, CheckpointError,
+                                               find_damage,
+                                               install_checkpoint_loader)
 from ride_mm.engine.hooks.checkpoint_hook import CheckpointHook
-from ride_mm.utils.atomic_backend import install_atomic_backend
-from ride_mm.utils.checkpoint import (TRUST_VARIABLE, CheckpointError,
-                                      find_damage, install_checkpoint_loader)
 from ride_mm.utils.errors import UserError
 
 install_checkpoint_loader()

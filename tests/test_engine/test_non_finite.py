@@ -6,9 +6,9 @@ from conftest import ROOT
 from mmengine.hooks import Hook
 from runs import STAGE_1, build_runner, digits_config, train
 
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.engine.hooks import NonFiniteHook
 from ride_mm.engine.hooks import non_finite_hook as hook
-from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 

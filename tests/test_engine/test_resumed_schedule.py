@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from runs import STAGE_1, build_runner, digits_config, train
 from torch.utils.data import Dataset
 
-from ride_mm.utils.checkpoint import load_checkpoint_file
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 

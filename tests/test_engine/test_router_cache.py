@@ -3,9 +3,9 @@ import torch
 from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
                   digits_config, train)
 
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.datasets.samplers import ReshuffledSampler
 from ride_mm.engine.hooks import RouterCacheHook
-from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 

@@ -9,10 +9,10 @@ from conftest import ROOT
 from mmengine.hooks import Hook
 from runs import STAGE_1, assert_same_state, build_runner, digits_config, train
 
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.engine import launch
 from ride_mm.engine.hooks.non_finite_hook import NonFiniteError
 from ride_mm.engine.hooks.stop_signal_hook import SIGNALS, _SignalThread
-from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 SCRIPT = '''

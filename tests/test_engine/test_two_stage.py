@@ -8,8 +8,8 @@ from mmpretrain.registry import OPTIM_WRAPPERS
 from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
                   digits_config, train)
 
+from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.engine.hooks.two_stage_hook import merge_wrappers
-from ride_mm.utils.checkpoint import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 

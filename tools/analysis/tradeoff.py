@@ -11,10 +11,10 @@ from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
                               read_own_predictions)
 from ride_mm.analysis.plots import check_format
 from ride_mm.analysis.run_options import options_of_test
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config
 from ride_mm.evaluation.tables import build_table
-from ride_mm.utils.atomic_backend import write_file
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:

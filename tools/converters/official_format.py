@@ -13,8 +13,9 @@ from official_swin import Swin
 from torch.overrides import TorchFunctionMode
 
 import ride_mm  # noqa: F401
-from ride_mm.utils.checkpoint import (CheckpointError, load_checkpoint_file,
-                                      load_foreign_checkpoint)
+from ride_mm.compat.checkpoint_loading import (CheckpointError,
+                                               load_checkpoint_file,
+                                               load_foreign_checkpoint)
 from ride_mm.utils.errors import UserError, user_message
 
 ARCHITECTURES: Tuple[Type[Network], ...] = (ResNet, Swin)

@@ -6,7 +6,7 @@ from typing import Dict, Iterable, Sequence, Tuple
 import torch
 from rich.table import Table
 
-from ride_mm.utils.atomic_backend import write_file
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
 

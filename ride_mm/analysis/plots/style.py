@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from ride_mm.utils.atomic_backend import write_file
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.

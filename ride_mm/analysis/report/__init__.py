@@ -4,7 +4,7 @@ from typing import List, Optional, Union
 
 import mmengine
 
-from ride_mm.utils.atomic_backend import write_file
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
 from .figures import FigureMaker

@@ -3,8 +3,8 @@ from typing import Optional
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
 
+from ride_mm.compat.inferencers import describe_unreadable
 from ride_mm.utils.errors import UserError
-from ride_mm.utils.images import describe_unreadable
 
 
 @TRANSFORMS.register_module(force=True)

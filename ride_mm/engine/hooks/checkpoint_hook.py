@@ -10,9 +10,10 @@ from mmengine.logging import MessageHub
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
-from ride_mm.utils.atomic_backend import remove_leftovers, write_file
-from ride_mm.utils.checkpoint import (CheckpointError, find_resume_problem,
-                                      numbered_checkpoints, step_of)
+from ride_mm.compat.atomic_backend import remove_leftovers, write_file
+from ride_mm.compat.checkpoint_loading import (CheckpointError,
+                                               find_resume_problem,
+                                               numbered_checkpoints, step_of)
 from ride_mm.utils.errors import UserError
 from ..buffers import synchronize_buffers
 from ..class_names import check_class_names
@@ -98,8 +99,8 @@ class CheckpointHook(MMEngineCheckpointHook):
       warning says so. In place of a damaged one that was named
       (``--resume epoch_5.pth``) only an older one of this run is taken. If
       there is none, the run ends with a
-      :class:`~ride_mm.utils.checkpoint.CheckpointError`, and does not start
-      from the beginning.
+      :class:`~ride_mm.compat.checkpoint_loading.CheckpointError`, and does
+      not start from the beginning.
     - What a killed process left half-written, or was about to remove, is
       removed when the run is resumed.
     - The last epoch of stage 1 is saved like that of the run.
@@ -109,7 +110,7 @@ class CheckpointHook(MMEngineCheckpointHook):
       :func:`~ride_mm.engine.buffers.synchronize_buffers`.
 
     Local files are written whole or not at all by
-    :class:`~ride_mm.utils.atomic_backend.AtomicLocalBackend`. Checkpoints on
+    :class:`~ride_mm.compat.atomic_backend.AtomicLocalBackend`. Checkpoints on
     other storage, and those that are folders (DeepSpeed), are not checked.
     """
 

@@ -16,12 +16,14 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
-from ride_mm.utils import stand_ins
-from ride_mm.utils.checkpoint import (TRUST_VARIABLE, CheckpointError,
-                                      find_damage, install_checkpoint_loader,
-                                      load_checkpoint_file,
-                                      load_foreign_checkpoint, load_from_http,
-                                      numbered_checkpoints, step_of)
+from ride_mm.compat import stand_ins
+from ride_mm.compat.checkpoint_loading import (TRUST_VARIABLE, CheckpointError,
+                                               find_damage,
+                                               install_checkpoint_loader,
+                                               load_checkpoint_file,
+                                               load_foreign_checkpoint,
+                                               load_from_http,
+                                               numbered_checkpoints, step_of)
 
 install_checkpoint_loader()
 

@@ -1,7 +1,7 @@
 """Read pickles of plain data without calling anything that they name.
 
 A pickle is a program: it names functions and calls them. Here each name is
-answered by a stand-in of :mod:`ride_mm.utils.stand_ins`, which only notes
+answered by a stand-in of :mod:`ride_mm.compat.stand_ins`, which only notes
 what the file says, and what has no stand-in is refused. Arrays and tensors
 are built from the notes, once their sizes are those of their data.
 """

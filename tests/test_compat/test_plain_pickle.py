@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ride_mm.utils.plain_pickle import load_plain_pickle
+from ride_mm.compat.plain_pickle import load_plain_pickle
 
 
 def load(content, **options):

@@ -14,7 +14,7 @@ from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.apis.base import BaseInferencer
 from rich.progress import track
 
-from .errors import UserError
+from ride_mm.utils.errors import UserError
 
 
 def describe_unreadable(path: str, error: Exception) -> str:

@@ -34,7 +34,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import mkdir_or_exist
 
-from .errors import UserError, nearest
+from ride_mm.utils.errors import UserError, nearest
 from .stand_ins import load_with_stand_ins
 
 TRUST_VARIABLE = 'RIDE_MM_TRUST_CHECKPOINTS'
@@ -188,7 +188,7 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
 
     First as ``torch.load(weights_only=True)`` does; then with exactly the
     further objects that a checkpoint of MMEngine holds (see
-    :mod:`ride_mm.utils.stand_ins`). A file that needs more is refused, unless
+    :mod:`ride_mm.compat.stand_ins`). A file that needs more is refused, unless
     the environment says ``RIDE_MM_TRUST_CHECKPOINTS=1``.
 
     Args:
@@ -218,7 +218,7 @@ def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
 
     Nothing is imported and nothing that the file names is called: objects of
     unknown classes become an ``OrderedDict`` each (see
-    :class:`ride_mm.utils.stand_ins.Unknown`).
+    :class:`ride_mm.compat.stand_ins.Unknown`).
 
     Args:
         path (str): A local path.

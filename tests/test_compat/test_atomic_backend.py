@@ -5,9 +5,9 @@ import pytest
 from mmengine import fileio
 from mmengine.fileio import FileClient, LocalBackend, get_file_backend
 
-from ride_mm.utils.atomic_backend import (AtomicLocalBackend,
-                                          install_atomic_backend,
-                                          remove_leftovers)
+from ride_mm.compat.atomic_backend import (AtomicLocalBackend,
+                                           install_atomic_backend,
+                                           remove_leftovers)
 
 install_atomic_backend()
 

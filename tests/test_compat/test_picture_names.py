@@ -12,7 +12,7 @@ from mmpretrain.engine import VisualizationHook
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 
-from ride_mm.utils import picture_names
+from ride_mm.compat import picture_names
 
 # Of two classes: file names repeat.
 PATHS = [f'data/{name}/{i}.jpg' for name in 'ab' for i in range(5)]

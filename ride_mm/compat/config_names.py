@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.hub import hub
 from mmpretrain.apis.model import ModelHub
 
-from .errors import UserError, nearest
+from ride_mm.utils.errors import UserError, nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PREFIX = f'{_PACKAGE.name}::'
