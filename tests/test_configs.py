@@ -28,8 +28,8 @@ CONFIGS = sorted(
 # its configs.
 INDEX = {
     model['Config']: model['Metadata']['Parameters']
-    for model in yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    ['Models']
+    for path in (ROOT / 'configs/metafiles').glob('*.yml')
+    for model in yaml.safe_load(path.read_text())['Models']
 }
 
 

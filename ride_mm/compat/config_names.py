@@ -94,4 +94,4 @@ def register_models() -> None:
     """Tell MMPretrain's hub the models of ``model-index.yml``, once."""
     index = _home() / 'model-index.yml'
     if index.is_file():
-        ModelHub.register_model_index(index)
+        ModelHub.register_model_index(index, config_prefix=_home())

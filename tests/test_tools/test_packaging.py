@@ -4,11 +4,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from statistics import mean
 
 import pytest
 import setuptools
 import yaml
 from mmengine.utils import digit_version
+
+from ride_mm.analysis import read_seeds
 
 CONTENT = ('configs', 'tools', 'model-index.yml')
 
@@ -144,14 +147,35 @@ print(type(get_model('ride_r32_digits_lt')).__name__)
 
 def test_model_index(root):
     """Every config that it lists exists, and the other way round."""
-    with open(root / 'model-index.yml') as file:
-        models = yaml.safe_load(file)['Models']
-    assert {model['In Collection'] for model in models} == {'RIDE'}
+    index = yaml.safe_load((root / 'model-index.yml').read_text())
+    models = [
+        model for path in index['Import']
+        for model in yaml.safe_load((root / path).read_text())['Models']
+    ]
     configs = {
         path.relative_to(root).as_posix()
-        for path in (root / 'configs').glob('*.py')
+        for folder in ('configs', 'configs/baselines')
+        for path in (root / folder).glob('*.py')
     }
     assert {model['Config'] for model in models} == configs
+    # Accuracy is that of the results.
+    figures = {
+        model['Name']: model['Results'][0]['Metrics']
+        for model in models if model['Results'][0]['Metrics']
+    }
+    assert {*figures} == {
+        'ce_r32_cifar100_lt', 'ldam_drw_r32_cifar100_lt',
+        'ride_r32_cifar100_lt'
+    }
+    for name, metrics in figures.items():
+        files = [*root.glob(f'results/{name}_amp_seed*.json')
+                 ] or [*root.glob(f'results/{name}_seed*.json')]
+        results, = read_seeds(files).values()
+        assert metrics['Seeds'] == len(results)
+        for key, figure in (('Top 1', 'overall'), ('Few-shot', 'few')):
+            assert metrics[f'{key} Accuracy'] == pytest.approx(
+                mean(result['figures']['final'][f'long_tail/{figure}']
+                     for result in results), abs=.05)
 
 
 def test_import_says_nothing(root):
