@@ -248,7 +248,7 @@ def _check_samples(name: str, models: Sequence[Run], expected: int) -> None:
     """Check that each model has a training set of its own."""
     if len(models) != expected:
         raise UserError(f'{name} has {len(models)} runs, the first config '
-                        f'{expected}: with fewer runs variance is lower')
+                        f'{expected}: fewer runs give a lower variance')
     samples = {
         tuple((key, value) for key, value in run.made_by['options'].items()
               if key.startswith('train_dataloader.') and key.endswith((
@@ -257,4 +257,5 @@ def _check_samples(name: str, models: Sequence[Run], expected: int) -> None:
     }
     if len(samples) < len(models):
         raise UserError(f'{name}: some of these runs had the same training '
-                        'images; tools/sweep.py --resample gives each its own')
+                        'images; use tools/sweep.py --resample to give each '
+                        'run its own')

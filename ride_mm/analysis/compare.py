@@ -90,7 +90,7 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
         runs (Runs): The runs. Those of a method that has the baseline's
             weights are compared one by one.
         resamples (int): How often images are drawn. Defaults to 2000.
-        seed (int): Of the draws. Defaults to 0.
+        seed (int): Random seed of the bootstrap. Defaults to 0.
 
     Returns:
         Comparison: Accuracies and differences, without any where there is
@@ -240,9 +240,8 @@ def coverage_note(runs: Runs) -> str:
         return ('The intervals are about the methods: they cover other test '
                 'images and other seeds.')
     return (f"A single run each: {', '.join(single)}. The intervals cover "
-            'other test images, but not the noise of training, that is, what '
-            'another seed would give: they are about these weights, not '
-            'about the methods.')
+            'other test images but not other training seeds: they are about '
+            'these weights, not about the methods.')
 
 
 def to_json(comparison: Comparison) -> dict:
@@ -344,7 +343,7 @@ def compare_files(arguments: Sequence[str],
     Args:
         arguments (Sequence[str]): See :func:`read_runs`.
         resamples (int): How often images are drawn. Defaults to 2000.
-        seed (int): Of the draws. Defaults to 0.
+        seed (int): Random seed of the bootstrap. Defaults to 0.
         plot_file (str | Path, optional): The picture to write. Defaults to
             None, which means none.
         json_file (str | Path, optional): Where to write the figures as JSON.
@@ -362,9 +361,9 @@ def compare_files(arguments: Sequence[str],
         check_format(plot_file)
     runs = read_runs(arguments)
     if plot_file is not None and not runs.others:
-        raise UserError('a picture is of differences, but these are runs of '
-                        f'one method, {runs.baseline}. Methods of one config '
-                        'need names: METHOD=FILE.')
+        raise UserError('a plot shows differences, but these are runs of one '
+                        f'method, {runs.baseline}. Methods of one config need '
+                        'names: METHOD=FILE.')
     comparison = compare(runs, resamples, seed)
 
     # Wide enough for any name, also where the output is a pipe.

@@ -176,8 +176,8 @@ def expected_macs(by_experts: Sequence[int], shares: Sequence[float]) -> float:
         UserError: If there are not E shares, or they are no shares.
     """
     if not by_experts:
-        raise UserError('shares of images by experts used are for a '
-                        'RIDEClassifier, the model has no experts')
+        raise UserError('shares of images by number of experts need a '
+                        'RIDEClassifier: this model has no experts')
     if len(shares) != len(by_experts):
         raise UserError(
             f'{len(shares)} shares of images are given, expected one for '
@@ -209,8 +209,8 @@ def predicted_shares(predictions: Predictions,
     """
     used = predictions.num_experts_used
     if used is None:
-        raise UserError('the predictions hold no num_experts_used: they are '
-                        'not those of a RIDEClassifier')
+        raise UserError('the predictions hold no num_experts_used: they were '
+                        'not made by a RIDEClassifier')
     most = len(macs['experts'])
     if used.max() > most:
         raise UserError(f'an image of the predictions used {used.max()} '
@@ -232,9 +232,9 @@ def predicted_shares(predictions: Predictions,
     spent = macs_by_experts(macs, routed)[used[odd] - 1] / everything
     raise UserError(
         f'an image of the predictions used {used[odd]} of {most} experts for '
-        f'{predictions.relative_compute[odd]:.8g} of the compute of all, in '
-        f'this config it is {spent:.8g}: were they made with another config, '
-        'or other image sizes?')
+        f'{predictions.relative_compute[odd]:.8g} of the compute of all '
+        f'experts, but this config gives {spent:.8g}: were they made with '
+        'another config or image size?')
 
 
 def image_size(cfg: Config) -> Tuple[int, int]:
@@ -381,8 +381,8 @@ def _predicted_usage(path: Union[str, Path], model: ImageClassifier,
                      image_shape: Tuple[int, int,
                                         int], compute: Compute) -> Usage:
     if not isinstance(model, RIDEClassifier):
-        raise UserError(f'{path}: predictions say how many experts images '
-                        'used, the model has none')
+        raise UserError(f'{path}: the predictions hold numbers of experts '
+                        'used, but the model has no experts')
     predictions = read_predictions(path)
     if (predictions.router_logits is not None
             and model.test_cfg['mode'] != 'ensemble'):

@@ -21,7 +21,7 @@ class GroupConfusion:
             a class with more training images. A group without errors is
             left out.
         by_chance (dict[str, float]): What ``to_larger`` would be if errors
-            hit all other classes alike.
+            were spread evenly over all other classes.
     """
     share: Dict[str, Dict[str, float]]
     right: Dict[str, float]

@@ -45,7 +45,7 @@ def bootstrap(differences: Sequence[Terms],
               weights: np.ndarray,
               resamples: int = 2000,
               seed: int = 0) -> List[List[Difference]]:
-    """Compute weighted sums over images, and what they could as well be.
+    """Estimate weighted sums over images with bootstrap intervals.
 
     A resample draws n - 1 of the n images of each stratum with replacement,
     the same ones for all that is compared, and counts them as n, so that the
@@ -70,9 +70,9 @@ def bootstrap(differences: Sequence[Terms],
         strata (np.ndarray): The stratum of each image, shape (N, ).
         weights (np.ndarray): The weight of each image in each of G figures,
             shape (G, N); the same for all images of a stratum.
-        resamples (int): How often to draw. Defaults to 2000.
-        seed (int): Of the draws. The order of the images does not matter.
-            Defaults to 0.
+        resamples (int): Number of resamples. Defaults to 2000.
+        seed (int): Random seed of the bootstrap. The order of the images does
+            not matter. Defaults to 0.
 
     Returns:
         list[list[Difference]]: C times G. There is no interval where nothing
@@ -120,8 +120,8 @@ def resample(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
         values (np.ndarray): C values of each image, shape (C, N).
         strata (np.ndarray): See :func:`bootstrap`.
         weights (np.ndarray): See :func:`bootstrap`.
-        resamples (int): How often to draw.
-        seed (int): Of the draws.
+        resamples (int): Number of resamples.
+        seed (int): Random seed of the bootstrap.
 
     Yields:
         np.ndarray: The sums in a resample, shape (C, G).

@@ -126,13 +126,13 @@ def read_own_predictions(path: Union[str, Path],
     run = predictions.run
     if run is None or predictions.pred_score is None:
         raise UserError(
-            f'{path} does not say which run it is of: another tool or an '
-            'older version wrote it. Write it anew with '
-            '`python tools/test.py CONFIG CHECKPOINT --out FILE.pkl`.')
+            f'{path} does not say which run it belongs to: another tool or an '
+            'older version wrote it. Recreate it with `python tools/test.py '
+            'CONFIG CHECKPOINT --out FILE.pkl`.')
     if run['class_counts'] is None:
         raise UserError(
             f'{path}: neither a metric nor the test set of {run["config"]} '
-            'knows the training images of each class. Add '
+            'states the number of training images of each class. Add '
             "dict(type='LongTailMetric', class_counts=[...]) to its "
             'test_evaluator and test again.')
     if len(run['class_counts']) != predictions.num_classes:
@@ -252,7 +252,7 @@ class _Fields:
                 known[id(run)] = repr(run)
                 if known[id(run)] != known[id(self.samples[0]['run'])]:
                     raise _wrong_file(self.path, f'`run` of entries 0 and {i} '
-                                      'differ: they are of two runs')
+                                      'differ: they come from two runs')
         return self.samples[0]['run']
 
     def _check_run(self, run: Any) -> None:
@@ -346,11 +346,11 @@ class _Fields:
             return None
         if (rows != rows[0]).any():
             raise _wrong_file(
-                self.path, f'`{field}` differs from image to image: are these '
-                'images of different sizes?')
+                self.path, f'`{field}` differs between images: do these '
+                'images differ in size?')
         rising = np.diff(rows[0], prepend=0) > 0
         self._check(field, [rising.all() and rows[0, -1] <= _MOST_COMPUTE],
-                    f'numbers that rise from above 0 to {_MOST_COMPUTE}')
+                    f'increasing numbers above 0, up to {_MOST_COMPUTE}')
         return rows[0]
 
     def _expect(self, field: str, holds: bool, expected: str) -> None:

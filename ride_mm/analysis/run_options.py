@@ -60,8 +60,8 @@ def options_of_test(file: Union[str, Path],
                                           and not HOUSEKEEPING.fullmatch(key)):
             raise UserError(
                 f'{file} says that the test had the option '
-                f'{key}={value!r:.60}, which is not taken from a file, since '
-                'it can name what is built. If it is right, repeat it: '
+                f'{key}={value!r:.60}, which is not read from a file, since '
+                'it can choose what is built. If it is intended, repeat it: '
                 f'--cfg-options {key}=VALUE')
     return {**taken, **given}
 

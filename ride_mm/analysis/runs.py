@@ -132,10 +132,10 @@ def _check_same_test_set(first_file: str, first: Predictions, file: str,
         found = f'{len(first)} and {len(other)} images'
     elif (labels[0] != labels[1]).any():
         image = int(np.flatnonzero(labels[0] != labels[1])[0])
-        found = (f'image {image} is of class {labels[0][image]} in one and '
-                 f'of class {labels[1][image]} in the other')
+        found = (f'image {image} has class {labels[0][image]} in one and '
+                 f'class {labels[1][image]} in the other')
     elif counts[0] != counts[1]:
-        found = 'their classes have other numbers of training images'
+        found = 'their classes differ in the number of training images'
     elif thresholds[0] != thresholds[1]:
         found = (f'many, medium and few are split at {thresholds[0]} in one '
                  f'and at {thresholds[1]} in the other')
@@ -176,7 +176,7 @@ def _check_weights(methods: Dict[str, List[Run]]) -> None:
             other = known.setdefault(run.weights, run)
             if other is not run:
                 raise UserError(
-                    f'{other.file} and {run.file} are of the same weights '
+                    f'{other.file} and {run.file} have the same weights '
                     f'({run.made_by["checkpoint"]}) and would count as two '
                     f'seeds of {method}. Give each seed once; two ways to '
                     'test the same weights need names: METHOD=FILE.')

@@ -160,8 +160,8 @@ def corrected_shift_table(predictions: Predictions,
         raise UserError(f'model_prior must be one of {", ".join(priors)}, but '
                         f'got {model_prior}')
     if predictions.pred_score is None:
-        raise UserError('these predictions hold no scores, which a known '
-                        'class frequency could correct')
+        raise UserError('these predictions hold no scores that known class '
+                        'frequencies could correct')
     scores, labels = _tensors(predictions.pred_score, predictions.gt_label)
     figures = {}
     for name, prior in shift_priors(class_counts).items():
@@ -365,7 +365,7 @@ def summarize_file(config: Union[str, Path],
     for table in summary_tables(figures, predictions, counts, thresholds):
         console.print(table)
     if predictions.num_experts_used is None:
-        console.print('No plot of the experts used: the predictions hold no '
+        console.print('No plot of experts used: the predictions hold no '
                       'num_experts_used.')
     written = draw_summary(figures, predictions, counts, out_dir
                            or Path(predictions_file).parent, thresholds,
@@ -385,5 +385,5 @@ def _check_groups(file: Union[str, Path], run: dict, config: Union[str, Path],
                                                            thresholds)):
         if run.get(key) not in (None, found):
             raise UserError(
-                f'{file} was tested with other {key} than {config} has. Name '
-                f'the config of the test, {run["config"]}.')
+                f'{file} was tested with other {key} than those of {config}. '
+                f'Pass the config of the test, {run["config"]}.')

@@ -46,8 +46,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     if all_right or min(found.x - low, high - found.x) < 1e-3:
         raise UserError(
             f'no temperature between {BOUNDS[0]} and {BOUNDS[1]} fits these '
-            f'{len(labels)} images: are they images that the model was '
-            'trained on, or too few?')
+            f'{len(labels)} images: did the model train on them, or are they '
+            'too few?')
     return float(torch.tensor(found.x).exp())
 
 

@@ -87,7 +87,7 @@ def prefix_hits(expert_logits: np.ndarray,
 
 def route(predictions: Predictions,
           thresholds: Union[float, Sequence[float]]) -> Predictions:
-    """Make of the predictions of all experts those of the routed model.
+    """Derive the routed model's predictions from those of all experts.
 
     Args:
         predictions (Predictions): Of N images, with ``expert_logits``,
@@ -116,7 +116,7 @@ def route(predictions: Predictions,
 
 
 class RoutingSimulator:
-    """What other thresholds would have made of the same images.
+    """Simulate routing of the same images at other thresholds.
 
     Args:
         predictions (Predictions): Of N images, with ``expert_logits``,
@@ -135,8 +135,8 @@ class RoutingSimulator:
                  thresholds: Thresholds = 'ride') -> None:
         if predictions.router_logits is None:
             raise UserError(
-                'the trade-off needs what experts and trained routers say of '
-                'each image: write the predictions of a routed model with '
+                'the trade-off needs the outputs of all experts and trained '
+                'routers: write the predictions of a routed model with '
                 '`python tools/test.py CONFIG CHECKPOINT --all-experts --out '
                 'FILE.pkl`.')
         self.router_logits = predictions.router_logits.astype(np.float64)
@@ -230,9 +230,9 @@ def choose_point(points: Sequence[OperatingPoint],
         if not fitting:
             least = min(points, key=lambda point: point.compute)
             raise UserError(
-                f'a compute of {budget:g} is below that of one expert on '
-                f'every image, the least there is: {least.compute:.4f}, with '
-                f'an accuracy of {least.accuracy[group]:.2f} % ({group})')
+                f'a compute of {budget:g} is below the minimum, one expert on '
+                f'every image: {least.compute:.4f}, with an accuracy of '
+                f'{least.accuracy[group]:.2f} % ({group})')
         return max(fitting, key=lambda p: (p.accuracy[group], -p.compute))
     fitting = [point for point in points if point.accuracy[group] >= accuracy]
     if not fitting:

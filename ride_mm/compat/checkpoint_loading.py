@@ -271,7 +271,8 @@ def _load_as_data(path: str, map_location: Any, load: Callable) -> Any:
 
 
 def _may_load_otherwise(error: Exception) -> bool:
-    """Whether the file may be fine: refused, no memory, no such device."""
+    """Whether the error is unrelated to file damage: a refused global, out of
+    memory, or a missing device."""
     if _DAMAGE.search(str(error)) or isinstance(error, RecursionError):
         return False
     return isinstance(

@@ -7,8 +7,8 @@ from mmengine.dataset import force_full_init
 class CachedLabels:
     """Mixin that keeps the labels of a dataset in one array.
 
-    mmpretrain's ``get_gt_labels`` reads every sample, with its image where
-    it holds one. To be put before the dataset class among the bases;
+    mmpretrain's ``get_gt_labels`` reads every sample, with its image where it
+    holds one. Must precede the dataset class among the bases;
     ``load_data_list`` must set ``self._gt_labels``, shape (N, ).
     """
 

@@ -27,8 +27,8 @@ def load_runner(args: argparse.Namespace,
     Args:
         args (Namespace): Of ``launch.common_arguments``, and ``checkpoint``.
         check (Callable, optional): Called with the config. Defaults to None.
-        own_classifiers (bool): Whether classifiers are not to be loaded.
-            Defaults to False.
+        own_classifiers (bool): Whether to skip the classifier weights when
+            loading. Defaults to False.
 
     Returns:
         Runner: Its ``model`` has the weights.

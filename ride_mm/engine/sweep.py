@@ -126,7 +126,7 @@ def prepare_runs(name: str,
 
 
 def sample_training_set(cfg: Config) -> str:
-    """Make the training set of a config one that is sampled by a seed.
+    """Replace the training set of a config by one sampled by a seed.
 
     CIFAR10LT, CIFAR100LT and DigitsLT draw long-tailed subsets by
     themselves; their ``max_count`` becomes 3/5 of the images of a class, the

@@ -44,7 +44,7 @@ def score_quality(pred_score: torch.Tensor,
         gt_label (torch.Tensor): True labels with shape (N, ).
 
     Returns:
-        ScoreQuality: Of N images.
+        ScoreQuality: Score quality of the N images.
     """
     scores = pred_score.double()
     labels = gt_label.to(scores.device)
@@ -143,7 +143,7 @@ def calibration(quality: ScoreQuality,
     """Compute how far scores can be trusted, overall and by class size.
 
     Args:
-        quality (ScoreQuality): Of N images.
+        quality (ScoreQuality): Score quality of the N images.
         gt_label (np.ndarray): True labels with shape (N, ).
         class_counts (Sequence[int]): Training images per class, K numbers.
         thresholds (str | Sequence[int]): What many, medium and few are, see

@@ -102,8 +102,8 @@ class ExpertUsageMetric(ClassGroupMetric):
         ...     dict(type='ExpertUsageMetric')]
     """
     default_prefix: Optional[str] = 'experts'
-    # The most experts that an image ran so far: what a log once shows it
-    # shows on, so a later evaluation has to give it anew.
+    # Largest number of experts used so far; keeps the set of logged keys
+    # stable across evaluations.
     _most = 1
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:

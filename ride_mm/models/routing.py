@@ -30,7 +30,7 @@ def thresholds_by_router(threshold: Threshold,
 
 
 def router_bound(threshold: float) -> float:
-    """The logit that a router's has to exceed, for an image to go on.
+    """Convert a probability threshold to a logit threshold.
 
     Exact at the thresholds 0 and 1, where a sigmoid would round.
 

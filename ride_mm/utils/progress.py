@@ -8,14 +8,13 @@ from rich.console import Console
 def track(steps: Iterable,
           description: str,
           total: Optional[int] = None) -> Iterator:
-    """Show a bar while something is gone through, and take it away then.
+    """Show a transient progress bar while iterating.
 
-    It is on stderr, and on a terminal alone, so that it is in no file that
-    the output of a tool goes to.
+    The bar goes to stderr, and is disabled when that is not a terminal.
 
     Args:
-        steps (Iterable): What is gone through.
-        description (str): What happens.
+        steps (Iterable): What to iterate over.
+        description (str): Label of the bar.
         total (int, optional): The number of steps. Defaults to None, which
             means their length.
 

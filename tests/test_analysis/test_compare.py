@@ -194,7 +194,7 @@ def test_tables_and_notes():
     assert second.startswith('b [x=1] minus a, ')
     assert 'not told apart' in second
     assert 'A single run each: b [x=1].' in coverage_note(runs)
-    assert 'noise of training' in coverage_note(runs)
+    assert 'not other training seeds' in coverage_note(runs)
     both = make_runs(dict(a=random_hits(2, 0), b=random_hits(2, 1)))
     assert 'other seeds' in coverage_note(both)
 
@@ -252,8 +252,8 @@ def test_runs_of_the_same_weights_stand_in_the_same_order(write):
 
 @pytest.mark.parametrize('other, message', [
     (dict(labels=LABELS[:-1]), '23 and 22 images'),
-    (dict(labels=LABELS[::-1]), 'image 0 is of class 0 in one and of class 3'),
-    (dict(class_counts=[300, 150, 60, 11]), 'other numbers of training'),
+    (dict(labels=LABELS[::-1]), 'image 0 has class 0 in one and class 3'),
+    (dict(class_counts=[300, 150, 60, 11]), 'in the number of training'),
     (dict(thresholds=(21, 99)), r'split at \(20, 100\) in one and at \(21, '),
 ])
 def test_other_test_sets(write, other, message):
@@ -326,7 +326,8 @@ def test_one_method_alone(write, tmp_path, capsys):
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(resamples=1), 'resamples'),
-    (dict(plot_file='c.jpg'), r'c.jpg: a picture has to end in one of .png'),
+    (dict(plot_file='c.jpg'), r'c.jpg: the name of a plot must end in one of '
+                              r'.png'),
 ])
 def test_wrong_options_before_anything_is_read(kwargs, message):
     with pytest.raises(UserError, match=message):

@@ -214,7 +214,7 @@ def test_shares_of_predictions(routed):
 def test_predictions_of_something_else(routed):
     model, images = routed
     predictions = predict(model, images)
-    with pytest.raises(UserError, match='another config, or other image siz'):
+    with pytest.raises(UserError, match='another config or image siz'):
         predicted_shares(predictions, macs_by_part(model, (3, 32, 32)))
     # Where all experts ran, the two figures differ by the routers alone.
     model.test_cfg.update(threshold=0)
@@ -310,7 +310,7 @@ def test_tool_with_predictions(tool, tmp_path, capsys, routed):
     assert '3 x 16 x 16, BatchNorm not counted' in printed
     for num in (1, 2, 3):
         assert f' {100 * used.count(num) / 32:.2f} ' in printed
-    with pytest.raises(UserError, match='other image sizes'):
+    with pytest.raises(UserError, match='config or image size'):
         tool(CIFAR, '--predictions', file, *options)
 
 
@@ -349,7 +349,7 @@ def test_tool_on_another_classifier(tool, tmp_path, capsys):
     assert '3 x 32 x 64' in printed and 'backbone' in printed
     with pytest.raises(UserError, match='no experts'):
         tool(config, '--shape', '32', '--usage', '50,50')
-    with pytest.raises(UserError, match='the model has none'):
+    with pytest.raises(UserError, match='the model has no experts'):
         tool(config, '--shape', '32', '--predictions', 'absent.pkl')
     with pytest.raises(UserError, match='no transform'):
         tool(config)

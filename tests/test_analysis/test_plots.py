@@ -192,7 +192,7 @@ def test_training_curves(tmp_path, width):
     } for a in (10., 20., 30., 40.)]
     path = plot_training_curves(
         make_curves(experts + router, metrics), tmp_path / 'both.svg')
-    assert_svg(path, width, 'Training: 4 epochs, 40.0% at last', 'few',
+    assert_svg(path, width, 'Training: 4 epochs, 40.0% at the end', 'few',
                'stage 2: the router', 'diversity', 'loss of the router')
     path = plot_training_curves(make_curves(router), tmp_path / 'router.svg')
     assert 'stage 2' not in ' '.join(texts(path))

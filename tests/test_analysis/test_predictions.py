@@ -87,7 +87,7 @@ def test_reads_what_made_them_and_what_experts_say(tmp_path):
 
 @pytest.mark.parametrize('run, message', [
     (None, 'does not say which run'),
-    (make_run(class_counts=None), 'c.py knows the training'),
+    (make_run(class_counts=None), 'c.py states the number of training'),
     (make_run(class_counts=[1, 2]), '3 classes.*counts of 2'),
     (make_run(), 'test.py c.py e.pth --all-experts'),
 ])
@@ -117,7 +117,7 @@ def test_compute_that_differs(tmp_path):
             routed_compute=torch.tensor([c, 1.])) for c in (.5, .6)
     ]
     mmengine.dump(samples, str(file))
-    with pytest.raises(UserError, match='images of different sizes'):
+    with pytest.raises(UserError, match='these images differ in size'):
         read_predictions(file)
 
 
@@ -186,8 +186,8 @@ def of_experts(**changes):
     ('router_logits', torch.ones(2), 'expected 1 numbers, for 2 experts'),
     ('router_logits', torch.tensor([torch.nan]), 'finite numbers'),
     ('routed_compute', torch.tensor([.5]), 'expected 2 numbers, for 2'),
-    ('routed_compute', torch.tensor([.9, .5]), 'numbers that rise'),
-    ('routed_compute', torch.tensor([-.9, .5]), 'numbers that rise'),
+    ('routed_compute', torch.tensor([.9, .5]), 'increasing numbers'),
+    ('routed_compute', torch.tensor([-.9, .5]), 'increasing numbers'),
     ('run', [], 'is an empty list, expected a dict'),
 ])
 def test_wrong_fields(tmp_path, field, value, message):

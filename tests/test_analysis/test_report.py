@@ -289,7 +289,7 @@ def test_nothing_is_overwritten(run, tmp_path):
         main([str(run.path), '-o', str(tmp_path / 'report.html')])
     with pytest.raises(UserError, match='has to end in .html'):
         main([str(run.path), '-o', str(tmp_path / 'report.pdf')])
-    with pytest.raises(UserError, match='run holds files'):
+    with pytest.raises(UserError, match='run is not empty'):
         main([
             str(run.path), '-o',
             str(tmp_path / 'b.html'), '--figures',
@@ -328,7 +328,7 @@ def test_help_has_an_example(capsys):
     (dict(used=np.full(NUM, 3)), dict(),
      ['--all-experts --out', 'Experts used and trade-off']),
     (dict(), dict(config='absent/x.py'),
-     ['The pictures are left out', 'Settings of the model']),
+     ['The images are left out', 'Settings of the model']),
 ])
 def test_what_predictions_alone_tell(run, tmp_path, options, changes,
                                      expected):
@@ -392,7 +392,7 @@ def test_work_dir_without_predictions(run):
     with pytest.raises(UserError, match=r'epoch_3.pth --out'):
         write_report(run.path, 'report.html')
     run.checkpoint.unlink()
-    with pytest.raises(UserError, match='nor a checkpoint to make it with'):
+    with pytest.raises(UserError, match='nor a checkpoint to create it with'):
         write_report(run.path, 'report.html')
 
 
@@ -428,7 +428,7 @@ def test_no_config_is_run_that_is_not_named(run, tmp_path):
     file = run.write(config=str(program), options=options)
     page, notes = make_page(file, tmp_path / 'a.html')
     assert [note.split(' are')[0] for note in notes] == [
-        'Settings of the model', 'The pictures', 'The training curves'
+        'Settings of the model', 'The images', 'The training curves'
     ]
     assert f'--config {program}' in page.text
     with pytest.raises(UserError, match='dataset.type=.*os.system.*repeat it'):
@@ -464,7 +464,8 @@ def test_files_that_are_none(run, tmp_path):
 
 def test_predictions_of_other_images(run, tmp_path):
     run.labels = run.labels[::-1]
-    with pytest.raises(UserError, match='other images or another order'):
+    with pytest.raises(UserError, match='differs in its images or their '
+                                        'order'):
         write_report(run.write(), tmp_path / 'a.html', config=run.config)
 
 

@@ -95,7 +95,7 @@ def test_model_without_experts(workspace, tmp_path, capsys):
     config, file, _ = workspace(with_experts=False)
     figures = summarize_file(config, file, out_dir=tmp_path / 'plots')
     assert not any(key.startswith('experts/') for key in figures)
-    assert 'No plot of the experts used' in capsys.readouterr().out
+    assert 'No plot of experts used' in capsys.readouterr().out
     assert [p.name for p in (tmp_path / 'plots').iterdir()
             ] == ['accuracy_by_class.png']
 

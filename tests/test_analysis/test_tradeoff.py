@@ -155,8 +155,8 @@ def test_choice(wanted, threshold):
 
 
 @pytest.mark.parametrize('wanted, message', [
-    (dict(budget=.5), 'below that of one expert on every image, the least '
-     r'there is: 0.6000, with an accuracy of 40.00 % \(overall\)'),
+    (dict(budget=.5), 'below the minimum, one expert on every image: '
+     r'0.6000, with an accuracy of 40.00 % \(overall\)'),
     (dict(budget=.5, group='few'), r'an accuracy of 10.00 % \(few\)'),
     (dict(accuracy=60.), 'the best is 52.00 %'),
     (dict(budget=1., group='many'), 'no accuracy of "many"'),

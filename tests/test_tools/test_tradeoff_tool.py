@@ -103,9 +103,9 @@ def test_mistakes(tool, predictions, tmp_path, capsys):
     with pytest.raises(SystemExit):
         tool(predictions, '--per-router')
     assert 'need --budget or --accuracy' in capsys.readouterr().err
-    with pytest.raises(UserError, match='below that of one expert'):
+    with pytest.raises(UserError, match='below the minimum'):
         tool(predictions, '--budget', .1)
-    with pytest.raises(UserError, match='a picture has to end in'):
+    with pytest.raises(UserError, match='the name of a plot must end in'):
         tool('absent.pkl', '--plot', 'tradeoff.jpeg')
     with pytest.raises(UserError, match='no predictions file'):
         tool(tmp_path / 'absent.pkl')

@@ -55,8 +55,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--batch-norm',
         action='store_true',
-        help='count two for every output of a BatchNorm, as the paper does '
-        '(default: none, as it can be put into the convolution before it)')
+        help='count 2 MACs per BatchNorm output, as the paper does (default: '
+        'none, as BatchNorm can be fused into the preceding convolution)')
     add_cfg_options(
         parser,
         'override settings of the config, such as model.num_experts=4')

@@ -45,7 +45,7 @@ def plot_bias_variance(figures: Dict[str, Dict[str, Dict[str, float]]],
         clean(axes)
         axes.tick_params(axis='x', length=0)
         axes.grid(axis='y', color=GRID, linewidth=.8)
-    panels[0].set_ylabel('% of the test images, classes alike')
+    panels[0].set_ylabel('% of the test images, averaged over classes')
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         **dict(LEGEND, loc='outside upper left', bbox_to_anchor=None),

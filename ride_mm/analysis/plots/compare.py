@@ -11,8 +11,8 @@ from ..intervals import LEVEL, Difference
 from .accuracy_by_class import draw_classes, label_classes
 from .style import GRID, GROUP_COLORS, INK, SOFT, TITLE, clean, save
 
-_NOTE = (f'Whiskers: {100 * LEVEL:g}% intervals. Filled: told apart from 0. '
-         'Right: diamonds are means over classes of about one size.')
+_NOTE = (f'Whiskers: {100 * LEVEL:g}% intervals. Filled: differs from 0. '
+         'Right: diamonds are means over classes of similar size.')
 
 
 def plot_differences(differences: Dict[str, Dict[str, Difference]],

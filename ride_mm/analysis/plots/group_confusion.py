@@ -53,14 +53,14 @@ def plot_group_confusion(confusion: GroupConfusion,
     cells.spines[:].set_visible(False)
     cells.set_ylabel('true class')
     bars.tick_params(labelleft=is_narrow())
-    set_head(figure, 'What head and tail are taken for', [
+    set_head(figure, 'Predicted group by true group', [
         Line2D([], [],
                color=INK,
                marker='|',
                markersize=10,
                markeredgewidth=2,
                linestyle='',
-               label='if errors hit all other classes alike')
+               label='if errors were spread evenly over all other classes')
     ])
     return save(figure, path)
 
@@ -93,7 +93,7 @@ def _draw_cells(axes: Axes, confusion: GroupConfusion) -> None:
                 color=ink_on(_CELL) if share > _DARK else INK)
     axes.set_xticks(range(len(columns)), columns)
     axes.set(xlim=(-.5, len(columns) - .5), xlabel='predicted class')
-    axes.set_title('images (in brackets: right)', **PANEL_TITLE)
+    axes.set_title('images (in brackets: correct)', **PANEL_TITLE)
 
 
 def _draw_errors(axes: Axes, confusion: GroupConfusion) -> None:

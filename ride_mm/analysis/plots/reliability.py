@@ -62,7 +62,7 @@ def plot_reliability(bins: Dict[str, ReliabilityBins],
     set_head(figure, f'Reliability: ECE {errors["overall"]:.1f}%', [
         Patch(color=SOFT, label='accuracy of the bin'),
         Patch(color=_GAP, label='gap to its mean confidence'),
-        Line2D([], [], color=INK, ls=_DASHES, label='as sure as right')
+        Line2D([], [], color=INK, ls=_DASHES, label='perfect calibration')
     ])
     return save(figure, path)
 

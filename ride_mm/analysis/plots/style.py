@@ -146,7 +146,7 @@ def check_format(path: Union[str, Path]) -> None:
         UserError: If it does not end in ``.png``, ``.svg`` or ``.pdf``.
     """
     if Path(path).suffix not in FORMATS:
-        raise UserError(f'{path}: a picture has to end in one of '
+        raise UserError(f'{path}: the name of a plot must end in one of '
                         f'{", ".join(FORMATS)}')
 
 

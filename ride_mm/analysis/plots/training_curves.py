@@ -67,7 +67,8 @@ def _title(curves: TrainingCurves) -> str:
         metrics['long_tail/overall'] for metrics in curves.metrics.values()
         if 'long_tail/overall' in metrics
     ]
-    return title + (f', {accuracies[-1]:.1f}% at last' if accuracies else '')
+    return title + (f', {accuracies[-1]:.1f}% at the '
+                    'end' if accuracies else '')
 
 
 def _accuracies(curves: TrainingCurves) -> Dict[str, tuple]:

@@ -56,8 +56,8 @@ def write_report(run: Union[str, Path],
             together.
     """
     if figures_dir is not None and any(Path(figures_dir).glob('*')):
-        raise UserError(f'--figures {figures_dir} holds files and is not '
-                        'written into: name another folder.')
+        raise UserError(f'--figures {figures_dir} is not empty: choose '
+                        'another folder.')
     found = find(open_source(run, predictions_file, config, cfg_options))
     maker = FigureMaker(None if figures_dir is None else Path(figures_dir))
     sections = [

@@ -156,8 +156,8 @@ def _test_cfg(source: Source) -> dict:
 
 
 def _routes(source: Source) -> bool:
-    """Whether the config has the model route. What `--all-experts` made of
-    it, which a work_dir may hold, says nothing of that."""
+    """Whether the config has the model route. The config that a test with
+    `--all-experts` dumps into the work_dir does not count."""
     options = _test_cfg(source)
     return (options.get('mode') != 'ensemble'
             or options.get('expert_logits', False))

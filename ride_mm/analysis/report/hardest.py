@@ -173,8 +173,8 @@ def load_pictures(config: Config, indices: Sequence[int],
         raise UserError(
             f'the predictions are of {len(gt_label)} images, but the test set '
             f'of the config ({type(dataset).__name__}, {len(labels)} images) '
-            'has other images or another order. `--images 0` makes a report '
-            'without them.')
+            'differs in its images or their order. Use `--images 0` for a '
+            'report without images.')
     # the convention of mmpretrain: what is to be made RGB is BGR
     preprocessor = (
         config.get('data_preprocessor')
@@ -190,8 +190,8 @@ def load_pictures(config: Config, indices: Sequence[int],
 
 
 def _unreadable(error: Exception) -> UserError:
-    return UserError(f'the test images cannot be read: {error} `--images 0` '
-                     'makes a report without them.')
+    return UserError(f'the test images cannot be read: {error} Use `--images '
+                     '0` for a report without images.')
 
 
 def _to_rgb(image: torch.Tensor, is_bgr: bool) -> np.ndarray:

@@ -22,12 +22,11 @@ def summary(found: Findings) -> str:
     text = (f'{len(found.main):,} test images of {len(counts):,} classes, '
             f'which have {max(counts):,} to {min(counts):,} training images. ')
     if found.is_routed:
-        return text + ('The figures are those of the routed model: an image '
-                       'asks one expert after the other until a router finds '
-                       'that this is enough.')
+        return text + ('The figures are those of the routed model: experts '
+                       'run one after the other until a router stops.')
     if found.routed is not None:
         return text + ('The figures are those of all experts, as the config '
-                       'has it; the router is looked at apart.')
+                       'says; the router is evaluated separately.')
     return text
 
 
@@ -64,7 +63,7 @@ def configuration(found: Findings, _: FigureMaker) -> Section:
     try:
         facts = {} if config is None else describe_config(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError('the config of the training is none of ride_mm or '
+        raise UserError('the config of the training is not one for ride_mm or '
                         f'mmpretrain: {error}') from error
     facts['classes'] = (f'{len(counts):,}, from {max(counts):,} down to '
                         f'{min(counts):,} training images, {sum(counts):,} '
@@ -74,11 +73,11 @@ def configuration(found: Findings, _: FigureMaker) -> Section:
         facts['prediction'] = _describe_routing(found)
     facts['checkpoint'] = run['checkpoint']
     section = Section('configuration', 'Configuration',
-                      'What was trained, and on what.', [Facts(facts)])
+                      'The model and its training data.', [Facts(facts)])
     if config is None:
         section.parts.append(
-            Note('Settings of the model are left out: name the config of '
-                 f'the test, `--config {run["config"]}`.'))
+            Note('Settings of the model are left out: pass the config of the '
+                 f'test with `--config {run["config"]}`.'))
     return section
 
 
@@ -98,7 +97,7 @@ def describe_config(config: Config) -> Dict[str, str]:
         config (Config): Of any model.
 
     Returns:
-        dict[str, str]: Terms and what is to be said of them.
+        dict[str, str]: Key-value list.
     """
     model = config.get('model') or {}
     head = model.get('head') or {}

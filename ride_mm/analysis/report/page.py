@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Terms and what is to be said of them."""
+    """Key-value list."""
     facts: Dict[str, str]
     kind: str = 'facts'
 

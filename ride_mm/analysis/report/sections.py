@@ -61,12 +61,12 @@ def accuracy(found: Findings, _: FigureMaker) -> Section:
     return Section(
         'accuracy', 'Accuracy by group',
         'Classes are grouped by their number of training images. Accuracy is '
-        'the share of the test images that are recognized; ECE, NLL and '
-        'Brier score say how far the probabilities can be trusted, the lower '
+        'the share of the test images that are classified correctly; ECE, NLL '
+        'and Brier score measure the quality of the probabilities, the lower '
         'the better; compute is relative to all experts.', [
             Table(columns, rows, 'By group'),
             Table(['', *MEAN_TITLES.values()], [['accuracy (%)', *means]],
-                  'Each class counted alike')
+                  'Averaged over classes')
         ])
 
 
@@ -88,10 +88,10 @@ def by_class(found: Findings, maker: FigureMaker) -> Section:
         class_names=found.names)
     return Section(
         'classes', 'Accuracy by class size',
-        'Above, the accuracy of the classes, the largest one on the left; '
-        'below, how many training images they have; dashed, the mean of a '
-        'group. The less the bars fall to the right, the better the model '
-        'treats rare classes.', [figure])
+        'Top: accuracy of each class, the largest class on the left. Bottom: '
+        'their number of training images. Dashed: the mean of each group. The '
+        'less the bars fall to the right, the better the model handles rare '
+        'classes.', [figure])
 
 
 def _listed(percent: Dict[str, float]) -> str:
@@ -102,7 +102,7 @@ def _listed(percent: Dict[str, float]) -> str:
 def confusion(found: Findings, maker: FigureMaker) -> Section:
     """Confusion between head and tail."""
     told = found.confusion
-    label = '. '.join(f'{name} images are taken for: {_listed(shares)}'
+    label = '. '.join(f'{name} images are predicted as: {_listed(shares)}'
                       for name, shares in told.share.items())
     figure = maker.draw(
         'confusion',
@@ -112,10 +112,11 @@ def confusion(found: Findings, maker: FigureMaker) -> Section:
         thresholds=found.thresholds)
     return Section(
         'confusion', 'Confusion between head and tail',
-        'A row says what the images of a group are taken for and adds up to '
-        '100%; in brackets, the share that is right. The bars show how many '
-        "of a group's errors go to a class with more training images; a bar "
-        'that goes beyond its black tick is a bias towards the head.',
+        'Each row shows the groups predicted for the images of one group and '
+        'adds up to 100%; the share of correct predictions is in brackets. '
+        "The bars show how many of a group's errors go to a class with more "
+        'training images; a bar beyond its black tick means a bias towards '
+        'the head.',
         [figure])
 
 
@@ -142,19 +143,19 @@ def reliability(found: Findings, maker: FigureMaker) -> Section:
         thresholds=found.thresholds)
     return Section(
         'reliability', 'Reliability of the probabilities',
-        'Images are sorted by how sure the model is of them, in 15 bins. '
-        'Where the bars meet the dashed line, 80% sure means 80% right; '
-        'below it, the model is too sure of itself. The lower bars count the '
-        'images, and the calibration error (ECE) is the mean gap of an '
-        'image.', [figure])
+        "Images are sorted by the model's confidence into 15 bins. Where the "
+        'bars meet the dashed line, 80% confidence means 80% accuracy; below '
+        'it, the model is overconfident. The lower bars count the images, and '
+        'the calibration error (ECE) is the mean gap over the '
+        'images.', [figure])
 
 
 def experts(found: Findings, maker: FigureMaker) -> Section:
     """What experts know, and how many are asked."""
     section = Section(
         'experts', 'Experts',
-        'How good each expert is alone and the first ones are together, how '
-        'often two of them differ, and how many of them an image asks.')
+        'The accuracy of each expert alone and of the first ones together, '
+        'how often two experts differ, and how many experts each image uses.')
     if found.num_experts is None:
         section.parts.append(
             Note('Experts and trade-off are left out: the model has none.'))
@@ -164,7 +165,8 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
     if usage is None:
         section.parts.append(
             Note('Experts used and trade-off are left out: every image ran '
-                 'all experts, and the file tells of no trained router.'))
+                 'all experts, and the file has no outputs of a trained '
+                 'router.'))
         return section
     figures = found.usage_figures
     section.parts.extend([
@@ -192,9 +194,9 @@ def _opinions_table(found: Findings):
     """What each expert knows, or why this is not known."""
     figures = found.of_kind('expert')
     if not figures:
-        return Note('What each expert says is left out, and so is the '
-                    'trade-off: the predictions do not hold it. Make them '
-                    f'with `{found.source.test_command}`.')
+        return Note('The outputs of each expert and the trade-off are left '
+                    'out: the predictions do not hold them. Create them with '
+                    f'`{found.source.test_command}`.')
     columns = {
         **{
             f'alone_{k}': f'expert {k}'
@@ -229,10 +231,10 @@ def tradeoff(found: Findings, maker: FigureMaker) -> Section:
         marked=marked)
     return Section(
         'tradeoff', 'Trade-off of accuracy and compute',
-        'Every point of the curves is another threshold of the routers: on '
-        'the left one expert for every image, on the right all of them. The '
-        'dashed line is the threshold of the config; '
-        '`tools/analysis/tradeoff.py` finds the one for a budget.',
+        'Each point of a curve is one threshold of the routers, from one '
+        'expert for every image (left) to all experts (right). The dashed '
+        'line is the threshold of the config; `tools/analysis/tradeoff.py` '
+        'finds the threshold for a budget.',
         [figure])
 
 
@@ -240,9 +242,9 @@ def hardest(found: Findings, num_images: int) -> Section:
     """The images that the model has most trouble with."""
     section = Section(
         'images', 'The hardest images',
-        'The images of each group whose true class gets the least '
-        'probability: their class, what the model takes them for, and what '
-        'each expert says, with its own probability.')
+        'The images of each group whose true class gets the lowest '
+        "probability: their class, the model's prediction, and each expert's "
+        'prediction with its own probability.')
     config = found.source.data
     images = hardest_images(found.main, found.counts, num_images,
                             found.thresholds, config)
@@ -253,9 +255,10 @@ def hardest(found: Findings, num_images: int) -> Section:
         }, found.names, found.counts, found.is_routed))
     if config is None:
         section.parts.append(
-            Note('The pictures are left out: name the config of the test with '
-                 f'`--config {found.source.predictions.run["config"]}`. It '
-                 'says where they are, and is a program that is run.'))
+            Note('The images are left out: to show them, pass the config of '
+                 'the test with `--config '
+                 f'{found.source.predictions.run["config"]}`. A config is '
+                 'Python code and is executed.'))
     return section
 
 
@@ -264,13 +267,13 @@ def training(found: Findings, maker: FigureMaker) -> Section:
     curves = found.source.curves
     text = 'Accuracy on the validation set and training losses, by epoch.'
     if curves is not None and curves.router_begin:
-        text += (' Shaded: the epochs of the router, in which the experts '
-                 'stay as they are.')
+        text += (' Shaded: the epochs of the router, in which the experts are '
+                 'frozen.')
     section = Section('training', 'Training', text)
     if curves is None:
         section.parts.append(
-            Note('The training curves are left out: name the work_dir of the '
-                 'training for them, with the logs of its epochs.'))
+            Note('The training curves are left out: they need the work_dir of '
+                 'the training with its logs.'))
     else:
         section.parts.append(
             maker.draw(
@@ -300,7 +303,7 @@ def origin(found: Findings, command: str) -> Section:
     if source.training is not None:
         parts.append(Details('The config', source.training.pretty_text))
     return Section('origin', 'How this was made',
-                   'What is needed to make it once more.', parts)
+                   'What is needed to reproduce it.', parts)
 
 
 def _versions() -> List[str]:

@@ -86,11 +86,11 @@ def open_source(run: Union[str, Path],
         return _open_work_dir(run, Path(predictions_file or run / NAME),
                               config, cfg_options)
     if not run.is_file():
-        raise UserError(f'there is no {run}: name the work_dir of a training, '
-                        'or a file that tools/test.py --out wrote.')
+        raise UserError(f'there is no {run}: expected the work_dir of a '
+                        'training, or a file that tools/test.py --out wrote.')
     if predictions_file is not None:
         raise UserError(f'--predictions needs a work_dir, but {run} is a '
-                        'file: name one of the two.')
+                        'file: pass only one of the two.')
     predictions = read_own_predictions(run)
     data = _load_config(run, predictions.run, config, cfg_options)
     described = data or _read_config(predictions.run)
@@ -138,11 +138,11 @@ def _no_predictions(work_dir: Path, file: Path) -> UserError:
     if not checkpoints or not configs:
         missing = 'checkpoint' if configs else 'config'
         return UserError(f'{work_dir} holds neither {file.name} nor a '
-                         f'{missing} to make it with: is it the work_dir of '
+                         f'{missing} to create it with: is it the work_dir of '
                          'a training?')
     has_experts = is_ride(read_dumped_config(configs[-1]))
     command = test_command(configs[-1], checkpoints[-1], file, has_experts)
-    return UserError(f'there are no predictions {file}. Make them with '
+    return UserError(f'there are no predictions {file}. Create them with '
                      f'`{command}`.')
 
 
@@ -161,15 +161,15 @@ def _check_weights(work_dir: Path, file: Path, run: dict,
         return
     newest = numbered[-1]
     again = test_command(run['config'], newest, 'FILE.pkl', has_experts)
-    alone = ('make the report of the predictions alone, `python '
+    alone = ('report on the predictions alone, `python '
              f'tools/analysis/report.py {file} -o FILE.html`.')
     older = _with_weights(numbered, run)
     if older is not None:
-        raise UserError(f'{file} is of an older checkpoint of this run, '
-                        f'{older.name}; the newest one is {newest.name}. Test '
-                        f'that one, `{again}`, or {alone}')
+        raise UserError(f'{file} belongs to an older checkpoint of this run, '
+                        f'{older.name}; the newest is {newest.name}. Test the '
+                        f'newest, `{again}`, or {alone}')
     raise UserError(
-        f'{file} is of weights that are not in {work_dir}: of '
+        f'{file} belongs to weights that are not in {work_dir}: '
         f'{run["checkpoint"]}, fingerprint {run["weights"]}. Test {newest} '
         f'with its own config, or {alone}')
 

@@ -21,7 +21,7 @@ class RouterInputsDataset(Dataset):
     """Router inputs in memory, given out a batch at a time.
 
     Args:
-        inputs (RouterInputs): Of N images.
+        inputs (RouterInputs): Router inputs of the N images.
         metainfo (dict): That of the images' data set, for checkpoints.
     """
 

@@ -219,8 +219,7 @@ class TwoStageHook(Hook):
 
     @staticmethod
     def _reset_best(runner: Runner) -> None:
-        """The best of stage 1 is no rival: it is kept, and stage 2 has one
-        of its own."""
+        """Track the best checkpoint of stage 2 separately; keep stage 1's."""
         for key in list(runner.message_hub.runtime_info):
             if key.startswith(('best_score', 'best_ckpt')):
                 runner.message_hub.pop_info(key)

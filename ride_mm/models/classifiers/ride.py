@@ -75,8 +75,8 @@ class RIDEClassifier(ImageClassifier):
             "classifier" (nothing but the experts' classifiers, or their
             scales where ``head.learn_scales`` is set) or "router" (nothing
             else). Defaults to "experts".
-        teacher (dict, optional): Whom the experts learn from, needed in
-            training alone:
+        teacher (dict, optional): Teacher for distillation, used in training
+            only:
 
             - config (str | dict): Config file of the teacher, any
               classifier of the same classes, or its ``model``.
@@ -382,7 +382,7 @@ class RIDEClassifier(ImageClassifier):
             labels (torch.Tensor): Class indices, (N, ).
 
         Returns:
-            RouterInputs: Of N images.
+            RouterInputs: Router inputs of the N images.
         """
         feats = self.extract_feat(inputs)
         logits = self.head.expert_logits(feats)
@@ -509,7 +509,7 @@ class RIDEClassifier(ImageClassifier):
             inputs (torch.Tensor): Images, (N, C, H, W).
 
         Returns:
-            Inference: Of N images.
+            Inference: Results of the N images.
 
         Raises:
             UserError: If it is traced or exported: the graph would hold the

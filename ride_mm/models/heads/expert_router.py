@@ -134,7 +134,7 @@ class ExpertRouter(BaseModule):
             labels (torch.Tensor): Class indices, (N, ).
 
         Returns:
-            RouterInputs: Of N images.
+            RouterInputs: Router inputs of the N images.
         """
         num_routers = len(self.hidden_fcs)
         totals = logits.cumsum(0)
