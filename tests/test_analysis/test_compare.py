@@ -268,7 +268,7 @@ def test_one_seed_given_twice(write, weights):
     files = [write(name, LABELS > 0, **made_by) for name in 'ab']
     with pytest.raises(
             UserError,
-            match='a.pkl and .*b.pkl are of the same '
+            match='a.pkl and .*b.pkl have the same '
             r'weights \(http://e.pth\).*two seeds of ride'):
         read_runs(files)
     assert read_runs(['A=' + files[0], 'B=' + files[1]]).share_weights('B')
