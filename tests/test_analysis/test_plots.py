@@ -1,4 +1,3 @@
-import contextlib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +9,6 @@ from ride_mm.analysis import (Difference, TrainingCurves, group_confusion,
                               plot_expert_usage, plot_experts_by_class,
                               plot_group_confusion, plot_reliability,
                               plot_training_curves)
-from ride_mm.analysis.plots import narrow_figures
 from ride_mm.analysis.plots.experts_by_class import shares_by_class
 from ride_mm.analysis.plots.style import ink_on
 from ride_mm.evaluation import expert_usage, reliability_bins
@@ -92,30 +90,15 @@ def texts(path):
     ]
 
 
-@pytest.fixture(params=['wide', 'narrow'])
-def width(request):
-    """Figures of both widths, in points."""
-    narrow = request.param == 'narrow'
-    with narrow_figures() if narrow else contextlib.nullcontext():
-        yield 345.6 if narrow else 720.
-
-
-def assert_svg(path, width, *expected):
+def assert_svg(path, *expected):
     box = ElementTree.parse(path).getroot().get('viewBox').split()
-    assert float(box[2]) == pytest.approx(width)
+    assert float(box[2]) == pytest.approx(720.)
     written = ' '.join(texts(path))
     for text in expected:
         assert text in written
 
 
-def test_narrow_figures_end(tmp_path):
-    with pytest.raises(KeyError), narrow_figures():
-        raise KeyError
-    path = plot_accuracy_by_class([1.], [1], tmp_path / 'a.svg', 1.)
-    assert_svg(path, 720.)
-
-
-def test_names_are_no_formulas(tmp_path, width):
+def test_names_are_no_formulas(tmp_path):
     names = ['a $_ b$', '<b>', 'c']
     for path in (plot_accuracy_by_class([50., 40., 30.],
                                         COUNTS,
@@ -128,7 +111,7 @@ def test_names_are_no_formulas(tmp_path, width):
                      COUNTS,
                      tmp_path / 'experts.svg',
                      class_names=names)):
-        assert_svg(path, width, *names)
+        assert_svg(path, *names)
 
 
 def test_shares_by_class():
@@ -140,18 +123,18 @@ def test_shares_by_class():
 
 
 @pytest.mark.parametrize('num_classes', [1, 10, 1000])
-def test_experts_by_class(tmp_path, width, num_classes):
+def test_experts_by_class(tmp_path, num_classes):
     rng = np.random.default_rng(0)
     counts = np.geomspace(1000, 2, num_classes).astype(int)
     labels = rng.integers(0, num_classes, 500)
     path = plot_experts_by_class(
         rng.integers(1, 4, 500), labels, counts, tmp_path / 'new' / 'e.svg')
-    assert_svg(path, width, 'Experts used by class', '3 experts', 'many')
+    assert_svg(path, 'Experts used by class', '3 experts', 'many')
     means = '(120 bars, each the mean of its classes)'
     assert (means in ' '.join(texts(path))) == (num_classes == 1000)
 
 
-def test_reliability(tmp_path, width):
+def test_reliability(tmp_path):
     rng = np.random.default_rng(0)
     confidence, hits = rng.random(200), rng.random(200) < .5
     bins = reliability_bins(confidence, hits)
@@ -161,17 +144,17 @@ def test_reliability(tmp_path, width):
                                  for name in names},
                                 {name: 100 / 7
                                  for name in names}, tmp_path / 'r.svg')
-        assert_svg(path, width, 'Reliability: ECE 14.3%')
+        assert_svg(path, 'Reliability: ECE 14.3%')
         assert texts(path).count('ECE 14.3%') == len(names)
         assert texts(path).count('confidence') == len(names)
 
 
-def test_group_confusion(tmp_path, width):
+def test_group_confusion(tmp_path):
     true, predicted = np.array([0, 0, 0, 2, 2,
                                 2]), np.array([0, 0, 0, 0, 1, 2])
     path = plot_group_confusion(
         group_confusion(predicted, true, COUNTS), tmp_path / 'c.svg')
-    assert_svg(path, width, '(100.0%)', 'no errors', '33.3%', '(33.3%)',
+    assert_svg(path, '(100.0%)', 'no errors', '33.3%', '(33.3%)',
                '100%')
     # no medium image was tested
     assert 'medium' in texts(path) and '(20 to 100)' not in texts(path)
@@ -183,7 +166,7 @@ def make_curves(losses, metrics=()):
         Path('config.py'))
 
 
-def test_training_curves(tmp_path, width):
+def test_training_curves(tmp_path):
     experts = [dict(loss=3., loss_cls=4., loss_diversity=-1.)] * 3
     router = [dict(loss=1., loss_router=1.)]
     metrics = [{
@@ -192,13 +175,13 @@ def test_training_curves(tmp_path, width):
     } for a in (10., 20., 30., 40.)]
     path = plot_training_curves(
         make_curves(experts + router, metrics), tmp_path / 'both.svg')
-    assert_svg(path, width, 'Training: 4 epochs, 40.0% at the end', 'few',
+    assert_svg(path, 'Training: 4 epochs, 40.0% at the end', 'few',
                'stage 2: the router', 'diversity', 'loss of the router')
     path = plot_training_curves(make_curves(router), tmp_path / 'router.svg')
     assert 'stage 2' not in ' '.join(texts(path))
     path = plot_training_curves(
         make_curves([dict(loss=1.)]), tmp_path / 'plain.svg')
-    assert_svg(path, width, 'Training: 1 epoch', 'loss')
+    assert_svg(path, 'Training: 1 epoch', 'loss')
 
 
 def test_text_on_colors():

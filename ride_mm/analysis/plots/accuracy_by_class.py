@@ -7,8 +7,8 @@ from matplotlib.ticker import FuncFormatter
 
 from ride_mm.datasets.class_counts import Thresholds, group_masks
 from ride_mm.evaluation.groups import group_titles
-from .style import (GRID, GROUP_COLORS, INK, clean, is_narrow, new_figure,
-                    save, set_head, wrap_label)
+from .style import (GRID, GROUP_COLORS, INK, clean, new_figure, save,
+                    set_head)
 
 MAX_BARS = 120
 MAX_DOTS = 2000
@@ -140,8 +140,8 @@ def label_classes(axes: Axes,
                   order: np.ndarray,
                   class_names: Optional[Sequence[str]] = None) -> None:
     """Name up to 30 classes on the axis, and say how they stand there."""
-    if class_names is not None and len(order) <= (14 if is_narrow() else 30):
-        slanted = is_narrow() or len(order) > 10
+    if class_names is not None and len(order) <= 30:
+        slanted = len(order) > 10
         axes.set_xticks(
             range(len(order)),
             [class_names[i] for i in order],
@@ -154,4 +154,4 @@ def label_classes(axes: Axes,
     if size > 1:
         dots = 'dot: a class, ' if len(order) <= MAX_DOTS else ''
         label += f' ({dots}bar: mean of up to {size} classes)'
-    axes.set_xlabel(wrap_label(label))
+    axes.set_xlabel(label)

@@ -8,8 +8,7 @@ from matplotlib.ticker import PercentFormatter
 from ride_mm.datasets.class_counts import GROUPS, Thresholds
 from ride_mm.evaluation.expert_usage import most_experts
 from ride_mm.evaluation.groups import group_titles, key_prefix
-from .style import (INK, clean, ink_on, is_narrow, new_figure, save, set_head,
-                    wrap_label)
+from .style import INK, clean, ink_on, new_figure, save, set_head
 
 
 def plot_expert_usage(figures: Dict[str, float],
@@ -61,14 +60,12 @@ def plot_expert_usage(figures: Dict[str, float],
             fontsize=10)
 
     titles = [group_titles(thresholds)[name] for name in prefixes]
-    if is_narrow():
-        titles = [title.replace(' (', '\n(') for title in titles]
-    axes.set_yticks(rows, titles, fontsize=10 if is_narrow() else 11)
+    axes.set_yticks(rows, titles, fontsize=11)
     axes.invert_yaxis()
     axes.set(
         xlim=(0, 100),
-        xlabel=wrap_label('share of the test images; mean experts; compute '
-                          'relative to all experts'))
+        xlabel='share of the test images; mean experts; compute relative to '
+        'all experts')
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
     set_head(figure,
              f"Experts used: {figures['mean']:.2f} of {most} on average")
@@ -95,8 +92,8 @@ def _label_shares(axes: Axes, rows: np.ndarray, left: np.ndarray,
                   shares: np.ndarray, color: tuple) -> None:
     ink = ink_on(color)
     for row, start, share in zip(rows, left, shares):
-        # narrower ones have no room for the number
-        if share >= (14 if is_narrow() else 5):
+        # smaller ones have no room for the number
+        if share >= 5:
             axes.text(
                 start + share / 2,
                 row,

@@ -8,8 +8,7 @@ from matplotlib.ticker import PercentFormatter
 from ride_mm.datasets.class_counts import Thresholds, group_masks
 from .accuracy_by_class import MAX_BARS, label_classes
 from .expert_usage import experts_label, shades
-from .style import (GROUP_COLORS, clean, ink_on, new_figure, save, set_head,
-                    wrap_label)
+from .style import (GROUP_COLORS, clean, ink_on, new_figure, save, set_head)
 
 # Percent: the strip that says which classes are many-, medium-, few-shot.
 _STRIP = 7.
@@ -56,7 +55,7 @@ def plot_experts_by_class(num_experts_used: np.ndarray,
     axes.set(
         xlim=(-.5, len(order) - .5),
         ylim=(-1.2 * _STRIP, 100),
-        xlabel=wrap_label(text),
+        xlabel=text,
         ylabel='share of the test images')
     axes.set_yticks(range(0, 101, 25))
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))

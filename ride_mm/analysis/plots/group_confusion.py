@@ -9,8 +9,8 @@ from matplotlib.ticker import PercentFormatter
 from ride_mm.datasets.class_counts import GROUPS, Thresholds
 from ride_mm.evaluation.groups import group_titles
 from ..confusion import GroupConfusion
-from .style import (GROUP_COLORS, INK, PANEL_TITLE, clean, ink_on, is_narrow,
-                    new_figure, save, set_head)
+from .style import (GROUP_COLORS, INK, PANEL_TITLE, clean, ink_on, new_figure,
+                    save, set_head)
 
 _CELL = GROUP_COLORS['many']
 # From this share on a cell is so dark that its text has to be light.
@@ -33,12 +33,8 @@ def plot_group_confusion(confusion: GroupConfusion,
         Path: The file.
     """
     rows = len(confusion.share)
-    if is_narrow():
-        figure = new_figure(2.9 + 1.4 * rows)
-        cells, bars = figure.subplots(2, 1, height_ratios=(2, 1))
-    else:
-        figure = new_figure(2. + .85 * rows)
-        cells, bars = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    figure = new_figure(2. + .85 * rows)
+    cells, bars = figure.subplots(1, 2, width_ratios=(1.5, 1))
     titles = [
         group_titles(thresholds)[name].replace(' (', '\n(')
         for name in confusion.share
@@ -52,7 +48,7 @@ def plot_group_confusion(confusion: GroupConfusion,
         axes.tick_params(length=0)
     cells.spines[:].set_visible(False)
     cells.set_ylabel('true class')
-    bars.tick_params(labelleft=is_narrow())
+    bars.tick_params(labelleft=False)
     set_head(figure, 'Predicted group by true group', [
         Line2D([], [],
                color=INK,

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.evaluation import ReliabilityBins
 from ride_mm.evaluation.groups import group_titles
-from .style import (GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean, is_narrow,
-                    new_figure, save, set_head)
+from .style import (GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean, new_figure,
+                    save, set_head)
 
 _GAP = '#F0B48C'
 _DASHES = (0, (4, 3))
@@ -37,41 +37,24 @@ def plot_reliability(bins: Dict[str, ReliabilityBins],
     Returns:
         Path: The file.
     """
-    columns = min(2, len(bins)) if is_narrow() else len(bins)
-    blocks = -(-len(bins) // columns)
-    figure = new_figure(4. * blocks + .2)
+    figure = new_figure(4.2)
     panels = figure.subplots(
-        2 * blocks,
-        columns,
-        squeeze=False,
-        sharex=True,
-        height_ratios=(3, 1) * blocks)
+        2, len(bins), squeeze=False, sharex=True, height_ratios=(3, 1))
     titles = group_titles(thresholds)
-    for number, (name, of_group) in enumerate(bins.items()):
-        block, column = divmod(number, columns)
-        top, bottom = panels[2 * block:2 * block + 2, column]
+    for (top, bottom), (name, of_group) in zip(panels.T, bins.items()):
         color = GROUP_COLORS.get(name, SOFT)
         _draw_accuracy(top, of_group, color)
         _draw_images(bottom, of_group, color)
         top.set_title(f'{titles[name]}\nECE {errors[name]:.1f}%',
                       **PANEL_TITLE)
-        if column == 0:
-            top.set_ylabel('accuracy')
-            bottom.set_ylabel('images')
-    _remove_unused(panels, len(bins), columns)
+    panels[0, 0].set_ylabel('accuracy')
+    panels[1, 0].set_ylabel('images')
     set_head(figure, f'Reliability: ECE {errors["overall"]:.1f}%', [
         Patch(color=SOFT, label='accuracy of the bin'),
         Patch(color=_GAP, label='gap to its mean confidence'),
         Line2D([], [], color=INK, ls=_DASHES, label='perfect calibration')
     ])
     return save(figure, path)
-
-
-def _remove_unused(panels: np.ndarray, number: int, columns: int) -> None:
-    for place in range(number, panels.size // 2):
-        block, column = divmod(place, columns)
-        for axes in panels[2 * block:2 * block + 2, column]:
-            axes.remove()
 
 
 def _draw_accuracy(axes: Axes, bins: ReliabilityBins, color: str) -> None:

@@ -1,10 +1,8 @@
 """What all plots have in common."""
 import io
 import textwrap
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Iterator, Optional, Sequence, Union
+from typing import Optional, Sequence, Union
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
@@ -34,32 +32,15 @@ LEGEND = dict(
     borderpad=0)
 FORMATS = ('.png', '.svg', '.pdf')
 DPI = 150
-# Inches: of a page, and of a telephone with text of the same size.
-WIDE, NARROW = 10., 4.8
-_width = ContextVar('width', default=WIDE)
+_WIDTH = 10.  # inches
 _TEXT_SIZE, _POINTS, _EDGE = 10, 72, 4
 # Text stays text, and the same figure gives the same file.
 _RC = {'svg.fonttype': 'none', 'svg.hashsalt': 'ride_mm'}
 
 
-@contextmanager
-def narrow_figures() -> Iterator[None]:
-    """Draw figures that are legible on a telephone."""
-    token = _width.set(NARROW)
-    try:
-        yield
-    finally:
-        _width.reset(token)
-
-
-def is_narrow() -> bool:
-    """Whether figures are drawn for a telephone."""
-    return _width.get() == NARROW
-
-
 def new_figure(height: float) -> Figure:
     """Make a figure of the page's width, and a height in inches."""
-    return Figure(figsize=(_width.get(), height), layout='constrained')
+    return Figure(figsize=(_WIDTH, height), layout='constrained')
 
 
 def set_head(figure: Figure,
@@ -77,7 +58,7 @@ def set_head(figure: Figure,
     if handles is None:
         handles = figure.axes[0].get_legend_handles_labels()[0]
     width, height = figure.get_size_inches() * _POINTS
-    style = dict(TITLE, fontsize=13 if is_narrow() else 15)
+    style = dict(TITLE)
     # A bold letter is two thirds as wide as it is high.
     lines = textwrap.wrap(title, int(1.5 * width / style['fontsize']))
     figure.suptitle(
@@ -111,11 +92,6 @@ def _legend_columns(handles: Sequence[Artist], width: float) -> int:
     fitting = max(1, int(width // (longest + 3 * _TEXT_SIZE)))
     rows = -(-len(handles) // fitting)
     return -(-len(handles) // rows)
-
-
-def wrap_label(text: str) -> str:
-    """Break the label of an axis where the figure is narrow."""
-    return textwrap.fill(text, 42) if is_narrow() else text
 
 
 def ink_on(color: Union[str, tuple]) -> str:

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from ride_mm.datasets.class_counts import GROUPS
 from ride_mm.engine.scalars import TrainingCurves
 from .style import (GRID, GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean,
-                    is_narrow, new_figure, save, set_head)
+                    new_figure, save, set_head)
 
 LOSSES = dict(
     loss_cls=('classification', '#0072B2'),
@@ -37,11 +37,11 @@ def plot_training_curves(curves: TrainingCurves, path: Union[str,
     if not panels['loss of the experts'] and not panels['loss of the router']:
         panels['loss'] = _losses(curves, ('loss', ))
     panels = {title: lines for title, lines in panels.items() if lines}
-    shape = (len(panels), 1) if is_narrow() else (1, len(panels))
     handles: List[Artist] = []
-    figure = new_figure(2.6 * len(panels) + 1 if is_narrow() else 4.2)
+    figure = new_figure(4.2)
     for axes, (title, lines) in zip(
-            figure.subplots(*shape, squeeze=False).flat, panels.items()):
+            figure.subplots(1, len(panels), squeeze=False).flat,
+            panels.items()):
         _draw(axes, lines)
         axes.set_title(title, **PANEL_TITLE)
         if title == 'accuracy (%)':

@@ -1,23 +1,20 @@
 """The figures of a report, for the page and for a paper."""
+from base64 import b64encode
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Optional
 
-from markupsafe import Markup
-
-from ..plots import narrow_figures
 from .page import Figure
-from .svg import inline_svg
 
 FORMATS = ('.svg', '.png')
 
 
 class FigureMaker:
-    """Draws each figure for wide and for narrow pages, and into files.
+    """Draws figures for the page, and into files.
 
     Args:
-        out_dir (Path, optional): The folder to write the wide ones into, as
-            SVG and as PNG. Defaults to None, which means no files.
+        out_dir (Path, optional): The folder to write them into, as SVG and
+            as PNG. Defaults to None, which means no files.
     """
 
     def __init__(self, out_dir: Optional[Path] = None) -> None:
@@ -37,13 +34,9 @@ class FigureMaker:
             Figure: For the page.
         """
         with TemporaryDirectory() as folder:
-            file = Path(folder, 'figure.svg')
-            wide = plot(path=file, **options).read_text('utf-8')
-            with narrow_figures():
-                narrow = plot(path=file, **options).read_text('utf-8')
+            svg = plot(path=Path(folder, 'figure.svg'), **options).read_bytes()
         if self.out_dir is not None:
             for suffix in FORMATS:
                 plot(path=self.out_dir / f'{key}{suffix}', **options)
-        return Figure(
-            Markup(inline_svg(wide, f'{key}-wide', label, 'wide')),
-            Markup(inline_svg(narrow, f'{key}-narrow', label, 'narrow')))
+        source = f'data:image/svg+xml;base64,{b64encode(svg).decode()}'
+        return Figure(source, label)

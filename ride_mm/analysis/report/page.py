@@ -27,9 +27,9 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure for wide pages and one for narrow ones, ``svg`` elements."""
-    wide: Markup
-    narrow: Markup
+    """A picture: its data URL, and what it shows."""
+    source: str
+    label: str
     kind: str = 'figure'
 
 
