@@ -8,7 +8,7 @@ from typing import Optional, Sequence
 
 from rich.console import Console
 
-from ride_mm.analysis.seeds import seeds_table
+from ride_mm.analysis.comparison.seeds import seeds_table
 from ride_mm.compat.config_names import config_file
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, positive, warn

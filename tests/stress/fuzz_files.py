@@ -29,10 +29,10 @@ from outcomes import Outcomes, try_input
 from ride_mm.analysis import (RoutingSimulator, read_curves,
                               read_own_predictions, read_predictions, route,
                               summarize)
+from ride_mm.analysis.accuracy.hardest import hardest_images
+from ride_mm.analysis.comparison.runs import read_runs
 from ride_mm.analysis.report import find, open_source
-from ride_mm.analysis.report.hardest import hardest_images
 from ride_mm.analysis.report.overview import describe_config
-from ride_mm.analysis.runs import read_runs
 from ride_mm.datasets import CIFAR10LT
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.utils.errors import UserError

@@ -9,7 +9,8 @@ from conftest import load_tool
 
 from ride_mm.analysis import (Difference, Run, Runs, compare, compare_files,
                               read_runs)
-from ride_mm.analysis.compare import comparison_tables, coverage_note, to_json
+from ride_mm.analysis.comparison.compare import (comparison_tables,
+                                                 coverage_note, to_json)
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 

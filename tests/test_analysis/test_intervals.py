@@ -3,8 +3,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from ride_mm.analysis.intervals import (bootstrap, resample, training_noise,
-                                        variance_of_mean)
+from ride_mm.analysis.comparison.intervals import (bootstrap, resample,
+                                                   training_noise,
+                                                   variance_of_mean)
 from ride_mm.utils.errors import UserError
 
 CLASSES = 20

@@ -9,8 +9,8 @@ from ride_mm.analysis import (Difference, TrainingCurves, group_confusion,
                               plot_expert_usage, plot_experts_by_class,
                               plot_group_confusion, plot_reliability,
                               plot_training_curves)
-from ride_mm.analysis.plots.experts_by_class import shares_by_class
-from ride_mm.analysis.plots.style import ink_on
+from ride_mm.analysis.routing.experts_by_class import shares_by_class
+from ride_mm.analysis.style import ink_on
 from ride_mm.evaluation import expert_usage, reliability_bins
 
 COUNTS = [500, 50, 5]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ride_mm.analysis.temperature import fit_temperature
+from ride_mm.analysis.calibration.temperature import fit_temperature
 from ride_mm.utils.errors import UserError
 
 

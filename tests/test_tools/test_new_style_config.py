@@ -6,9 +6,9 @@ from mmpretrain.registry import DATASETS
 from new_style import write_new_style
 from test_engine.runs import digits_config
 
-from ride_mm.analysis.compute import report_compute
+from ride_mm.analysis.accuracy.summary import load_test_classes
 from ride_mm.analysis.report.overview import describe_config
-from ride_mm.analysis.summary import load_test_classes
+from ride_mm.analysis.routing.compute import report_compute
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, load_config
 from ride_mm.engine.schedule import check_warm_up

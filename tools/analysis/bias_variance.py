@@ -3,7 +3,7 @@ import argparse
 from typing import Optional, Sequence
 
 from ride_mm.analysis import compare_bias_variance
-from ride_mm.analysis.plots.style import check_format
+from ride_mm.analysis.style import check_format
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:

@@ -5,7 +5,8 @@ from typing import Dict, Optional, Sequence
 import numpy as np
 from rich.console import Console
 
-from ride_mm.analysis.temperature import collect_logits, fit_temperature
+from ride_mm.analysis.calibration.temperature import (collect_logits,
+                                                      fit_temperature)
 from ride_mm.datasets.class_counts import stated_counts
 from ride_mm.engine import launch
 from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint

@@ -9,8 +9,8 @@ from rich.console import Console
 from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
                               choose_point, plot_tradeoff,
                               read_own_predictions)
-from ride_mm.analysis.plots import check_format
 from ride_mm.analysis.run_options import options_of_test
+from ride_mm.analysis.style import check_format
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config

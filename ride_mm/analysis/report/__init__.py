@@ -4,15 +4,15 @@ from typing import List, Optional, Union
 
 import mmengine
 
+from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.findings import Findings, find
+from ride_mm.analysis.report.overview import cards, page_title, summary
+from ride_mm.analysis.report.page import Note, Page, render
+from ride_mm.analysis.report.sections import builders
+from ride_mm.analysis.report.source import Source, open_source
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
-from .figures import FigureMaker
-from .findings import Findings, find
-from .overview import cards, page_title, summary
-from .page import Note, Page, render
-from .sections import builders
-from .source import Source, open_source
 
 __all__ = ['Findings', 'Source', 'find', 'open_source', 'write_report']
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Optional
 
-from .page import Figure
+from ride_mm.analysis.report.page import Figure
 
 FORMATS = ('.svg', '.png')
 
@@ -27,7 +27,7 @@ class FigureMaker:
         Args:
             key (str): Its name, unique in the page.
             label (str): What it shows, for those who do not see it.
-            plot (Callable): Draws it, one of ``ride_mm.analysis.plots``.
+            plot (Callable): Draws it, a function that ends in :func:`save`.
             **options: Of this function, all but ``path``.
 
         Returns:

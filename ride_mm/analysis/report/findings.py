@@ -5,15 +5,15 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
+from ride_mm.analysis.accuracy.confusion import GroupConfusion, group_confusion
+from ride_mm.analysis.accuracy.summary import summarize
+from ride_mm.analysis.predictions import Predictions
+from ride_mm.analysis.report.source import Source
+from ride_mm.analysis.routing.tradeoff import route
 from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.evaluation import expert_usage
 from ride_mm.evaluation.groups import group_titles, sample_groups
 from ride_mm.utils.errors import UserError
-from ..confusion import GroupConfusion, group_confusion
-from ..predictions import Predictions
-from ..summary import summarize
-from ..tradeoff import route
-from .source import Source
 
 _THRESHOLD = .5
 

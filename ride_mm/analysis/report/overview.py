@@ -3,11 +3,11 @@ from typing import Dict, List
 
 from mmengine.config import Config
 
+from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.findings import Findings
+from ride_mm.analysis.report.page import Card, Facts, Note, Section
 from ride_mm.engine.config import find_hook, innermost_dataset, type_name
 from ride_mm.utils.errors import UserError
-from .figures import FigureMaker
-from .findings import Findings
-from .page import Card, Facts, Note, Section
 
 
 def page_title(found: Findings) -> str:

@@ -6,7 +6,7 @@ from typing import Dict, List, NamedTuple, Sequence
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from .hardest import HardImage
+from ride_mm.analysis.accuracy.hardest import HardImage
 
 _FOLDER = Path(__file__).parent
 

@@ -8,6 +8,20 @@ from typing import Callable, Dict, List
 import numpy as np
 import torch
 
+from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
+from ride_mm.analysis.accuracy.confusion_plot import plot_group_confusion
+from ride_mm.analysis.accuracy.hardest import hardest_images
+from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
+from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.findings import Findings
+from ride_mm.analysis.report.overview import configuration
+from ride_mm.analysis.report.page import (Details, Facts, Gallery, Note,
+                                          Section, Table)
+from ride_mm.analysis.routing.expert_usage import plot_expert_usage
+from ride_mm.analysis.routing.experts_by_class import plot_experts_by_class
+from ride_mm.analysis.routing.tradeoff import RoutingSimulator
+from ride_mm.analysis.routing.tradeoff_plot import plot_tradeoff
+from ride_mm.analysis.training.training_curves import plot_training_curves
 from ride_mm.evaluation import (accuracy_by_class, reliability_bins,
                                 score_quality)
 from ride_mm.evaluation.calibration import TITLES as CALIBRATION_TITLES
@@ -15,15 +29,6 @@ from ride_mm.evaluation.expert_usage import usage_cells
 from ride_mm.evaluation.groups import key_prefix
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.version import __version__
-from ..plots import (plot_accuracy_by_class, plot_expert_usage,
-                     plot_experts_by_class, plot_group_confusion,
-                     plot_reliability, plot_tradeoff, plot_training_curves)
-from ..tradeoff import RoutingSimulator
-from .figures import FigureMaker
-from .findings import Findings
-from .hardest import hardest_images
-from .overview import configuration
-from .page import Details, Facts, Gallery, Note, Section, Table
 
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'numpy',
              'matplotlib')

@@ -5,14 +5,14 @@ from typing import Iterable, Optional, Union
 
 from mmengine.config import Config
 
+from ride_mm.analysis.predictions import Predictions, read_own_predictions
+from ride_mm.analysis.run_options import options_of_test
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, load_config
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.engine.scalars import TrainingCurves, read_curves
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
-from ..predictions import Predictions, read_own_predictions
-from ..run_options import options_of_test
 
 NAME = 'predictions.pkl'
 

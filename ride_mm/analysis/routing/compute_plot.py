@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .style import GROUP_COLORS, INK, SOFT, TITLE, clean, save
+from ride_mm.analysis.style import GROUP_COLORS, INK, SOFT, TITLE, clean, save
 
 # Narrower pieces, as shares of the longest bar, have no room for their name.
 _ROOM = .1

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
+from ride_mm.analysis.predictions import Predictions
 from ride_mm.datasets.class_counts import Thresholds
 from ride_mm.evaluation.groups import sample_groups
 from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
-from .predictions import Predictions
 
 # Combinations of thresholds that the search for one a router tries.
 _MAX_COMBINATIONS = 5000

@@ -3,8 +3,9 @@ from typing import Dict, Union
 
 from matplotlib.ticker import PercentFormatter
 
-from ..tradeoff import Curve, OperatingPoint
-from .style import GRID, GROUP_COLORS, INK, clean, new_figure, save, set_head
+from ride_mm.analysis.routing.tradeoff import Curve, OperatingPoint
+from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, clean, new_figure,
+                                    save, set_head)
 
 _POINTS = 400
 

@@ -5,10 +5,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from ride_mm.analysis.style import (INK, clean, ink_on, new_figure, save,
+                                    set_head)
 from ride_mm.datasets.class_counts import GROUPS, Thresholds
 from ride_mm.evaluation.expert_usage import most_experts
 from ride_mm.evaluation.groups import group_titles, key_prefix
-from .style import INK, clean, ink_on, new_figure, save, set_head
 
 
 def plot_expert_usage(figures: Dict[str, float],

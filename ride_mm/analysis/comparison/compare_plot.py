@@ -5,11 +5,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ride_mm.analysis.accuracy.accuracy_by_class import (draw_classes,
+                                                         label_classes)
+from ride_mm.analysis.comparison.intervals import LEVEL, Difference
+from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, SOFT, TITLE,
+                                    clean, save)
 from ride_mm.datasets.class_counts import Thresholds, group_masks
 from ride_mm.evaluation.groups import group_titles
-from ..intervals import LEVEL, Difference
-from .accuracy_by_class import draw_classes, label_classes
-from .style import GRID, GROUP_COLORS, INK, SOFT, TITLE, clean, save
 
 _NOTE = (f'Whiskers: {100 * LEVEL:g}% intervals. Filled: differs from 0. '
          'Right: diamonds are means over classes of similar size.')

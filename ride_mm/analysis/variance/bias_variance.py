@@ -13,13 +13,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ride_mm.analysis.comparison.runs import Run, read_runs
+from ride_mm.analysis.variance.bias_variance_plot import plot_bias_variance
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_counts import GROUPS, Thresholds, group_masks
 from ride_mm.evaluation.groups import group_titles, validate_labels
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
-from .plots import plot_bias_variance
-from .runs import Run, read_runs
 
 # Of a config: by group, by measure.
 Figures = Dict[str, Dict[str, float]]

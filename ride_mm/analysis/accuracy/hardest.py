@@ -13,11 +13,11 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 from scipy.special import softmax
 
+from ride_mm.analysis.predictions import Predictions
 from ride_mm.datasets.class_counts import Thresholds, get_labels
 from ride_mm.evaluation import score_quality
 from ride_mm.evaluation.groups import sample_groups
 from ride_mm.utils.errors import UserError
-from ..predictions import Predictions
 
 # Pixels: larger pictures are made smaller, as thumbnails.
 _LARGEST = 192

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch.utils.data import DataLoader
 
+from ride_mm.analysis.decoupling import run_batches
 from ride_mm.models import RIDEClassifier
 from ride_mm.utils.errors import UserError
-from .decoupling import run_batches
 
 # Outside lies no classifier that has learned anything and still errs.
 BOUNDS = (.01, 100.)

@@ -10,6 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
+from ride_mm.analysis.predictions import Predictions, read_predictions
+from ride_mm.analysis.routing.expert_usage import plot_expert_usage
+from ride_mm.analysis.run_options import options_of_test
 from ride_mm.datasets.class_counts import (GROUPS, Thresholds,
                                            resolve_thresholds)
 from ride_mm.engine.config import load_config, type_name
@@ -25,9 +29,6 @@ from ride_mm.evaluation.groups import (group_titles, key_prefix,
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
-from .plots import plot_accuracy_by_class, plot_expert_usage
-from .predictions import Predictions, read_predictions
-from .run_options import options_of_test
 
 
 def load_test_classes(

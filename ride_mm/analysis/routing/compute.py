@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ride_mm.analysis.predictions import Predictions, read_predictions
+from ride_mm.analysis.routing.compute_plot import plot_compute
+from ride_mm.analysis.routing.tradeoff import route
+from ride_mm.analysis.style import check_format
 from ride_mm.engine.config import innermost_dataset, load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.models import RIDEClassifier
 from ride_mm.models.compute import count_macs, macs_by_experts, macs_by_part
 from ride_mm.utils.errors import UserError
-from .plots import check_format, plot_compute
-from .predictions import Predictions, read_predictions
-from .tradeoff import route
 
 # What a share may be off by, in percent, where it was rounded.
 _ROUNDING = 0.05

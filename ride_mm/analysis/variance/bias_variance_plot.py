@@ -6,9 +6,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ride_mm.analysis.style import GRID, INK, LEGEND, SOFT, TITLE, clean, save
 from ride_mm.datasets.class_counts import GROUPS, Thresholds
 from ride_mm.evaluation.groups import group_titles
-from .style import GRID, INK, LEGEND, SOFT, TITLE, clean, save
 
 # With more bars in a panel there is no room for the numbers above them.
 _MAX_LABELS = 12

@@ -6,11 +6,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
+from ride_mm.analysis.accuracy.confusion import GroupConfusion
+from ride_mm.analysis.style import (GROUP_COLORS, INK, PANEL_TITLE, clean,
+                                    ink_on, new_figure, save, set_head)
 from ride_mm.datasets.class_counts import GROUPS, Thresholds
 from ride_mm.evaluation.groups import group_titles
-from ..confusion import GroupConfusion
-from .style import (GROUP_COLORS, INK, PANEL_TITLE, clean, ink_on, new_figure,
-                    save, set_head)
 
 _CELL = GROUP_COLORS['many']
 # From this share on a cell is so dark that its text has to be light.

@@ -5,10 +5,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, PANEL_TITLE, SOFT,
+                                    clean, new_figure, save, set_head)
 from ride_mm.datasets.class_counts import GROUPS
 from ride_mm.engine.scalars import TrainingCurves
-from .style import (GRID, GROUP_COLORS, INK, PANEL_TITLE, SOFT, clean,
-                    new_figure, save, set_head)
 
 LOSSES = dict(
     loss_cls=('classification', '#0072B2'),
