@@ -1,6 +1,9 @@
+import gc
 import importlib.util
+import os
 from pathlib import Path
 
+import mmengine.config.config as mmengine_config
 import pytest
 import torch
 from mmengine.config import Config
@@ -19,6 +22,40 @@ def load_tool(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--slow', action='store_true', help='run the tests marked slow too')
+
+
+def pytest_configure(config):
+    if config.getoption('numprocesses', None):
+        # Workers inherit it, and so do the processes that they start.
+        os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption('--slow'):
+        for item in items:
+            if item.get_closest_marker('slow'):
+                item.add_marker(pytest.mark.skip(reason='runs with --slow'))
+
+
+def pytest_collection_finish():
+    # MMEngine collects garbage for every data set: what has been imported
+    # is none.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def plain_configs():
+    """Configs are dumped as they are: yapf takes half of a tiny training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine_config, 'FormatCode', lambda text, **_:
+                      (text, True))
+        yield
 
 
 @pytest.fixture(autouse=True)

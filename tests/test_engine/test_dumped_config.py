@@ -1,10 +1,17 @@
 """The config of a run, read and not run."""
+import mmengine.config.config as mmengine_config
 import pytest
 from mmengine.config import Config
+from yapf.yapflib.yapf_api import FormatCode
 
 from ride_mm.engine.config import load_config
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.utils.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def formatted_configs(monkeypatch):
+    monkeypatch.setattr(mmengine_config, 'FormatCode', FormatCode)
 
 
 @pytest.mark.parametrize('name', [

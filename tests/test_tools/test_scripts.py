@@ -122,8 +122,8 @@ def test_no_usable_python(tmp_path):
                           text=True,
                           env=dict(PATH=str(tmp_path / 'bin')))
     assert done.returncode == 2
-    assert done.stderr == ('error: Python 3.10, 3.11 or 3.12 is needed and '
-                           'none is on the PATH (python3 is Python 3.8.1).\n')
+    assert done.stderr == ('error: Python 3.10 to 3.13 is needed and none '
+                           'is on the PATH (python3 is Python 3.8.1).\n')
 
 
 def test_active_environment_with_another_python(tmp_path):
@@ -150,3 +150,24 @@ def test_active_prefix(env, prefix):
         text=True,
         env=dict(env, PATH=os.environ['PATH']))
     assert done.stdout.strip() == prefix
+
+
+@pytest.mark.parametrize('options, processes', [
+    ((), True),
+    (('--slow', 'tests/test_models'), True),
+    (('-k', 'routing'), False),
+    (('-x', '-n0'), False),
+    (('--numprocesses=2', ), False),
+])
+def test_processes_of_the_tests(options, processes, tmp_path):
+    """One per core, unless the user chooses tests or their number."""
+    fake_command(tmp_path / 'bin', 'python')
+    done = bash(
+        TOOLS / 'run_tests.sh', *options, VIRTUAL_ENV=str(tmp_path))
+    lines = done.stdout.splitlines()
+    lines = lines[len(lines) - lines[::-1].index('-m') - 1:-1]
+    assert lines[:2] == ['-m', 'pytest']
+    assert lines[len(lines) - len(options):] == [*options]
+    chosen = lines[2:len(lines) - len(options)]
+    assert (chosen[:2] == ['-n', 'auto']) == processes
+    assert bool(chosen) == processes
