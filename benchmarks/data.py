@@ -18,7 +18,7 @@ from official import Official, check_clone
 from torch.utils.data import DataLoader
 from train_step import load
 
-from ride_mm.datasets.draws import seed_draws
+from ride_mm.datasets.augmentation_seeds import seed_draws
 from ride_mm.engine import launch
 from ride_mm.utils.errors import run_tool
 

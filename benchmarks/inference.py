@@ -32,7 +32,7 @@ from train_step import load, set_single
 from ride_mm.analysis import image_size
 from ride_mm.engine import launch
 from ride_mm.engine.config import positive
-from ride_mm.models.compute import macs_by_part, relative_compute
+from ride_mm.models.macs import macs_by_part, relative_compute
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = ('python benchmarks/inference.py configs/ride_r32_cifar100_lt.py '

@@ -6,7 +6,7 @@ from pathlib import Path
 from ride_mm.analysis.comparison.seeds import (STAGES, mean_text, plot_seeds,
                                                read_seeds)
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.utils.errors import UserError, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]

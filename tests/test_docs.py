@@ -8,7 +8,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from ride_mm.datasets.class_counts import group_masks
+from ride_mm.datasets.class_groups import group_masks
 from ride_mm.models.losses.class_balanced_loss import effective_number_weights
 from ride_mm.models.losses.diversity_loss import (mean_divergence,
                                                   pairwise_divergence)

@@ -15,10 +15,9 @@ from rich.console import Console
 
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.check import Split, check_data
-from ride_mm.datasets.class_counts import group_masks
+from ride_mm.datasets.class_groups import group_masks, group_titles
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config, type_name
-from ride_mm.evaluation.groups import group_titles
 from ride_mm.evaluation.tables import build_table, render_table
 from ride_mm.utils.errors import UserError, run_tool
 

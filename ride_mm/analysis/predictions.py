@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ride_mm.compat.plain_pickle import load_plain_pickle
-from ride_mm.datasets.class_counts import resolve_thresholds
+from ride_mm.datasets.class_groups import resolve_thresholds
 from ride_mm.utils.errors import UserError
 
 _TOGETHER = ({'num_experts_used', 'relative_compute'},

@@ -13,7 +13,7 @@ from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.utils.errors import UserError
 from .cached_labels import CachedLabels
 from .class_counts import name_some
-from .long_tail import largest_class, long_tail_profile, sample_subset
+from .imbalance import largest_class, long_tail_profile, sample_subset
 
 
 class _LongTailCIFAR(CachedLabels):
@@ -185,7 +185,7 @@ class CIFAR10LT(_LongTailCIFAR, CIFAR10):
         data_root (str): The folder that holds ``cifar-10-batches-py/``.
         split (str): ``'train'`` or ``'test'``. Defaults to ``'train'``.
         imb_type (str): The profile, ``'exp'`` or ``'step'``: see
-            :func:`~ride_mm.datasets.long_tail.long_tail_profile`.
+            :func:`~ride_mm.datasets.imbalance.long_tail_profile`.
             Defaults to ``'exp'``.
         imb_factor (float): Size of the smallest class over that of the
             largest one, in (0, 1]. Defaults to 0.01.

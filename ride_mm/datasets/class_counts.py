@@ -1,20 +1,14 @@
-"""Training images per class, and the many-, medium- and few-shot groups."""
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+"""Training images per class: counted, read from files, and checked."""
+from typing import List, Optional, Sequence
 
 import numpy as np
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.fileio import exists, load
 
-from ride_mm.utils.errors import UserError, nearest
+from ride_mm.utils.errors import UserError
 from .annotations import read_annotations
-from .draws import SeededDataset
+from .augmentation_seeds import SeededDataset
 
-GROUPS = ('many', 'medium', 'few')
-# Smallest and largest medium-shot class, as the official code of RIDE and
-# that of RIDE-Swin have them.
-NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
-THIRDS = 'thirds'
-Thresholds = Union[str, Sequence[int]]
 _NOT_ONE_LABEL = ('{}: expected one label, a whole number, for each image. '
                   'Data with several labels or none cannot be used here')
 
@@ -49,82 +43,6 @@ def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
             f'[0, {num_classes}): the first is {labels[wrong[0]]}, at '
             f'position {wrong[0]}')
     return np.bincount(labels, minlength=num_classes).tolist()
-
-
-def resolve_thresholds(thresholds: Thresholds) -> Union[str, Tuple[int, int]]:
-    """Check a definition of the groups, and look up its name.
-
-    Args:
-        thresholds (str | Sequence[int]): Two class sizes, or a name, see
-            :func:`group_masks`.
-
-    Returns:
-        tuple[int, int] | str: The smallest and the largest number of
-        training images of a medium-shot class, or "thirds".
-
-    Raises:
-        UserError: If the name is unknown, or if these are not two numbers
-            with ``0 <= low <= high``.
-    """
-    if isinstance(thresholds, str):
-        names = (*NAMED_THRESHOLDS, THIRDS)
-        if thresholds not in names:
-            raise UserError(f'thresholds="{thresholds}" is unknown, expected '
-                            f'one of {", ".join(names)}, or two class sizes.'
-                            f'{nearest(thresholds, names)}')
-        return NAMED_THRESHOLDS.get(thresholds, thresholds)
-    if len(thresholds) != 2 or not 0 <= thresholds[0] <= thresholds[1]:
-        raise UserError(
-            f'thresholds must be two class sizes (low, high) with '
-            f'0 <= low <= high, for example (20, 100), or a name, but got '
-            f'{thresholds}.')
-    return tuple(thresholds)
-
-
-def group_masks(class_counts: Sequence[int],
-                thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
-    """Split the classes by how many training images they have.
-
-    Many-shot classes have more than ``thresholds[1]`` images, few-shot ones
-    fewer than ``thresholds[0]``, and medium-shot ones are in between, both
-    ends included.
-
-    Args:
-        class_counts (Sequence[int]): Training images per class, shape (K, ).
-        thresholds (str | Sequence[int]): The two ends of the medium-shot
-            group, or a name: "ride" (20 and 100), "ride-swin" (21 and 99) or
-            "thirds" (the classes, from the largest to the smallest, in three
-            parts that differ by one at most; of equal classes the first ones
-            come first). Defaults to "ride".
-
-    Returns:
-        dict[str, np.ndarray]: A bool mask of shape (K, ) for each group, in
-        the order of ``GROUPS``. A group without classes is left out.
-
-    Raises:
-        UserError: See :func:`resolve_thresholds`.
-
-    Examples:
-        >>> {k: v.tolist() for k, v in group_masks([101, 100, 20]).items()}
-        {'many': [True, False, False], 'medium': [False, True, True]}
-    """
-    thresholds = resolve_thresholds(thresholds)
-    counts = np.asarray(class_counts)
-    if thresholds == THIRDS:
-        masks = _thirds(counts)
-    else:
-        low, high = thresholds
-        masks = (counts > high, (counts >= low) & (counts <= high),
-                 counts < low)
-    return {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
-
-
-def _thirds(counts: np.ndarray) -> List[np.ndarray]:
-    largest_first = np.argsort(-counts, kind='stable')
-    return [
-        np.isin(np.arange(len(counts)), part)
-        for part in np.array_split(largest_first, len(GROUPS))
-    ]
 
 
 def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:

@@ -6,7 +6,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
 from .cached_labels import CachedLabels
-from .long_tail import largest_class, long_tail_profile, sample_subset
+from .imbalance import largest_class, long_tail_profile, sample_subset
 
 
 @DATASETS.register_module()
@@ -26,7 +26,7 @@ class DigitsLT(CachedLabels, BaseDataset):
     Args:
         split (str): ``'train'`` or ``'test'``. Defaults to ``'train'``.
         imb_type (str): The profile, ``'exp'`` or ``'step'``: see
-            :func:`~ride_mm.datasets.long_tail.long_tail_profile`.
+            :func:`~ride_mm.datasets.imbalance.long_tail_profile`.
             Defaults to ``'exp'``.
         imb_factor (float): Size of the smallest class over that of the
             largest one, in (0, 1]. Defaults to 0.05.

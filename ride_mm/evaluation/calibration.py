@@ -5,10 +5,10 @@ import torch
 from mmpretrain.registry import METRICS
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.datasets.class_groups import Thresholds, key_prefix, sample_groups
 from ride_mm.utils.errors import UserError
+from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
-from .groups import key_prefix, mean_by_group, sample_groups
 
 NUM_BINS = 15
 TITLES = dict(ece='ECE (%)', nll='NLL', brier='Brier score')

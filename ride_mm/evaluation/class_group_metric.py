@@ -5,10 +5,11 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ride_mm.datasets.class_counts import Thresholds, resolve_thresholds
+from ride_mm.datasets.class_groups import (Thresholds, group_titles,
+                                           key_prefix, resolve_thresholds,
+                                           sample_groups)
 from ride_mm.utils.errors import UserError
-from .groups import (group_titles, key_prefix, resolve_class_counts,
-                     sample_groups, validate_labels)
+from .by_group import resolve_class_counts, validate_labels
 from .tables import build_table, render_table
 
 

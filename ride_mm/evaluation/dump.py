@@ -6,7 +6,7 @@ from typing import Any, Optional, Sequence
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from ride_mm.datasets.class_counts import NAMED_THRESHOLDS
+from ride_mm.datasets.class_groups import NAMED_THRESHOLDS
 from .class_group_metric import ClassGroupMetric
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.datasets.class_groups import (Thresholds, group_titles,
+                                           key_prefix, sample_groups)
 from ride_mm.utils.errors import UserError
+from .by_group import validate_labels
 from .class_group_metric import ClassGroupMetric
-from .groups import group_titles, key_prefix, sample_groups, validate_labels
 
 
 def expert_usage(

@@ -5,10 +5,10 @@ import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.datasets.class_groups import Thresholds
 from ride_mm.utils.errors import UserError
+from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
-from .groups import mean_by_group
 
 
 def expert_columns(expert_logits: torch.Tensor,

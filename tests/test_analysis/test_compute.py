@@ -15,7 +15,7 @@ from torch import nn
 from ride_mm.analysis import (Predictions, expected_macs, image_size,
                               measure_compute, plot_compute, predicted_shares)
 from ride_mm.models import CosineClassifier
-from ride_mm.models.compute import macs_by_part
+from ride_mm.models.macs import macs_by_part
 from ride_mm.utils.errors import UserError
 
 # Percent of the images that use 1, 2 and 3 experts: the official example.

@@ -5,7 +5,8 @@ import pytest
 from mmpretrain.registry import DATASETS
 
 from ride_mm.datasets import DigitsLT
-from ride_mm.datasets.class_counts import count_labels, group_masks
+from ride_mm.datasets.class_counts import count_labels
+from ride_mm.datasets.class_groups import group_masks
 from ride_mm.utils.errors import UserError
 
 load_digits = pytest.importorskip('sklearn.datasets').load_digits

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
 
-from ride_mm.datasets.draws import seed_draws, seed_everything
+from ride_mm.datasets.augmentation_seeds import seed_draws, seed_everything
 from ride_mm.datasets.transforms import collate_batch
 from ride_mm.datasets.transforms.crop_flip_rotate import View, crop_flip_rotate
 from ride_mm.structures import BatchDataSample, gather_labels

@@ -10,7 +10,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from ride_mm.models.compute import count_macs, macs_by_part
+from ride_mm.models.macs import count_macs, macs_by_part
 from ride_mm.utils.errors import UserError, user_message
 
 

@@ -3,7 +3,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from ride_mm.models.compute import macs_by_part
+from ride_mm.models.macs import macs_by_part
 from ride_mm.utils.errors import UserError
 
 

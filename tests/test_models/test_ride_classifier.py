@@ -7,10 +7,10 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import _inductor
 
-from ride_mm.datasets.draws import seed_everything
+from ride_mm.datasets.augmentation_seeds import seed_everything
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
 from ride_mm.models.classifiers import ride
-from ride_mm.models.compute import macs_by_part, relative_compute
+from ride_mm.models.macs import macs_by_part, relative_compute
 from ride_mm.structures import BatchDataSample, gather_scores
 from ride_mm.utils.errors import UserError
 

@@ -5,7 +5,8 @@ from typing import Dict, Optional, Sequence
 import numpy as np
 
 from ride_mm.analysis import decoupling
-from ride_mm.datasets.class_counts import GROUPS, stated_counts
+from ride_mm.datasets.class_counts import stated_counts
+from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.engine import launch
 from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
 from ride_mm.evaluation.tables import build_table, render_table

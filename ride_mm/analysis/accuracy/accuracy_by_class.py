@@ -7,8 +7,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, clean, new_figure,
                                     save, set_head)
-from ride_mm.datasets.class_counts import Thresholds, group_masks
-from ride_mm.evaluation.groups import group_titles
+from ride_mm.datasets.class_groups import Thresholds, group_masks, group_titles
 
 MAX_BARS = 120
 MAX_DOTS = 2000

@@ -4,8 +4,9 @@ from typing import Dict, Sequence
 
 import numpy as np
 
-from ride_mm.datasets.class_counts import Thresholds, group_masks
-from ride_mm.evaluation.groups import sample_groups, validate_labels
+from ride_mm.datasets.class_groups import (Thresholds, group_masks,
+                                           sample_groups)
+from ride_mm.evaluation.by_group import validate_labels
 
 
 @dataclass(frozen=True)

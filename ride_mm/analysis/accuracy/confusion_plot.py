@@ -9,8 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from ride_mm.analysis.accuracy.confusion import GroupConfusion
 from ride_mm.analysis.style import (GROUP_COLORS, INK, PANEL_TITLE, clean,
                                     ink_on, new_figure, save, set_head)
-from ride_mm.datasets.class_counts import GROUPS, Thresholds
-from ride_mm.evaluation.groups import group_titles
+from ride_mm.datasets.class_groups import GROUPS, Thresholds, group_titles
 
 _CELL = GROUP_COLORS['many']
 # From this share on a cell is so dark that its text has to be light.

@@ -14,9 +14,9 @@ from PIL import Image
 from scipy.special import softmax
 
 from ride_mm.analysis.predictions import Predictions
-from ride_mm.datasets.class_counts import Thresholds, get_labels
+from ride_mm.datasets.class_counts import get_labels
+from ride_mm.datasets.class_groups import Thresholds, sample_groups
 from ride_mm.evaluation import score_quality
-from ride_mm.evaluation.groups import sample_groups
 from ride_mm.utils.errors import UserError
 
 # Pixels: larger pictures are made smaller, as thumbnails.

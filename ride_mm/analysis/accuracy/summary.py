@@ -14,18 +14,17 @@ from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
 from ride_mm.analysis.predictions import Predictions, read_predictions
 from ride_mm.analysis.routing.expert_usage import plot_expert_usage
 from ride_mm.analysis.run_options import options_of_test
-from ride_mm.datasets.class_counts import (GROUPS, Thresholds,
-                                           resolve_thresholds)
+from ride_mm.datasets.class_groups import (GROUPS, Thresholds, group_titles,
+                                           key_prefix, resolve_thresholds,
+                                           sample_groups)
 from ride_mm.engine.config import load_config, type_name
 from ride_mm.evaluation import (accuracy_by_class, calibration, correct_prior,
                                 expert_figures, expert_usage,
                                 long_tail_accuracy, score_quality,
                                 shift_priors, shift_table, shifted_accuracy)
+from ride_mm.evaluation.by_group import resolve_class_counts, validate_labels
 from ride_mm.evaluation.calibration import TITLES as CALIBRATION_TITLES
 from ride_mm.evaluation.expert_usage import usage_cells, usage_columns
-from ride_mm.evaluation.groups import (group_titles, key_prefix,
-                                       resolve_class_counts, sample_groups,
-                                       validate_labels)
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError

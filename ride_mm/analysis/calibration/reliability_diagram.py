@@ -9,9 +9,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ride_mm.analysis.style import (GROUP_COLORS, INK, PANEL_TITLE, SOFT,
                                     clean, new_figure, save, set_head)
-from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.datasets.class_groups import Thresholds, group_titles
 from ride_mm.evaluation import ReliabilityBins
-from ride_mm.evaluation.groups import group_titles
 
 _GAP = '#F0B48C'
 _DASHES = (0, (4, 3))

@@ -17,9 +17,9 @@ from ride_mm.analysis.comparison.intervals import (LEVEL, Difference,
                                                    bootstrap, check_draws)
 from ride_mm.analysis.comparison.runs import Runs, read_runs
 from ride_mm.analysis.style import check_format
-from ride_mm.datasets.class_counts import GROUPS, group_masks
+from ride_mm.datasets.class_groups import (GROUPS, group_masks, group_titles,
+                                           sample_groups)
 from ride_mm.evaluation import accuracy_by_class, long_tail_accuracy
-from ride_mm.evaluation.groups import group_titles, sample_groups
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError

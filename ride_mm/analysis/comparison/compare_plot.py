@@ -10,8 +10,7 @@ from ride_mm.analysis.accuracy.accuracy_by_class import (draw_classes,
 from ride_mm.analysis.comparison.intervals import LEVEL, Difference
 from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, SOFT, TITLE,
                                     clean, save)
-from ride_mm.datasets.class_counts import Thresholds, group_masks
-from ride_mm.evaluation.groups import group_titles
+from ride_mm.datasets.class_groups import Thresholds, group_masks, group_titles
 
 _NOTE = (f'Whiskers: {100 * LEVEL:g}% intervals. Filled: differs from 0. '
          'Right: diamonds are means over classes of similar size.')

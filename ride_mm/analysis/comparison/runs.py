@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ride_mm.analysis.predictions import Predictions, read_own_predictions
-from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.datasets.class_groups import Thresholds
 from ride_mm.engine.config_changes import HOUSEKEEPING
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ride_mm.analysis.style import GRID, INK, LEGEND, clean, save
-from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
 

@@ -10,9 +10,9 @@ from ride_mm.analysis.accuracy.summary import summarize
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.report.source import Source
 from ride_mm.analysis.routing.tradeoff import route
-from ride_mm.datasets.class_counts import Thresholds
+from ride_mm.datasets.class_groups import (Thresholds, group_titles,
+                                           sample_groups)
 from ride_mm.evaluation import expert_usage
-from ride_mm.evaluation.groups import group_titles, sample_groups
 from ride_mm.utils.errors import UserError
 
 _THRESHOLD = .5

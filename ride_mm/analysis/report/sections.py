@@ -22,11 +22,11 @@ from ride_mm.analysis.routing.experts_by_class import plot_experts_by_class
 from ride_mm.analysis.routing.tradeoff import RoutingSimulator
 from ride_mm.analysis.routing.tradeoff_plot import plot_tradeoff
 from ride_mm.analysis.training.training_curves import plot_training_curves
+from ride_mm.datasets.class_groups import key_prefix
 from ride_mm.evaluation import (accuracy_by_class, reliability_bins,
                                 score_quality)
 from ride_mm.evaluation.calibration import TITLES as CALIBRATION_TITLES
 from ride_mm.evaluation.expert_usage import usage_cells
-from ride_mm.evaluation.groups import key_prefix
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.version import __version__
 

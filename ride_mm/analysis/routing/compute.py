@@ -21,7 +21,7 @@ from ride_mm.analysis.style import check_format
 from ride_mm.engine.config import innermost_dataset, load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.models import RIDEClassifier
-from ride_mm.models.compute import count_macs, macs_by_experts, macs_by_part
+from ride_mm.models.macs import count_macs, macs_by_experts, macs_by_part
 from ride_mm.utils.errors import UserError
 
 # What a share may be off by, in percent, where it was rounded.

@@ -7,9 +7,9 @@ from matplotlib.ticker import PercentFormatter
 
 from ride_mm.analysis.style import (INK, clean, ink_on, new_figure, save,
                                     set_head)
-from ride_mm.datasets.class_counts import GROUPS, Thresholds
+from ride_mm.datasets.class_groups import (GROUPS, Thresholds, group_titles,
+                                           key_prefix)
 from ride_mm.evaluation.expert_usage import most_experts
-from ride_mm.evaluation.groups import group_titles, key_prefix
 
 
 def plot_expert_usage(figures: Dict[str, float],

@@ -9,7 +9,7 @@ from ride_mm.analysis.accuracy.accuracy_by_class import MAX_BARS, label_classes
 from ride_mm.analysis.routing.expert_usage import experts_label, shades
 from ride_mm.analysis.style import (GROUP_COLORS, clean, ink_on, new_figure,
                                     save, set_head)
-from ride_mm.datasets.class_counts import Thresholds, group_masks
+from ride_mm.datasets.class_groups import Thresholds, group_masks
 
 # Percent: the strip that says which classes are many-, medium-, few-shot.
 _STRIP = 7.

@@ -12,8 +12,7 @@ import torch
 from scipy.special import softmax
 
 from ride_mm.analysis.predictions import Predictions
-from ride_mm.datasets.class_counts import Thresholds
-from ride_mm.evaluation.groups import sample_groups
+from ride_mm.datasets.class_groups import Thresholds, sample_groups
 from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
 

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 
 from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, PANEL_TITLE, SOFT,
                                     clean, new_figure, save, set_head)
-from ride_mm.datasets.class_counts import GROUPS
+from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.engine.scalars import TrainingCurves
 
 LOSSES = dict(

@@ -16,8 +16,9 @@ from rich.table import Table
 from ride_mm.analysis.comparison.runs import Run, read_runs
 from ride_mm.analysis.variance.bias_variance_plot import plot_bias_variance
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.datasets.class_counts import GROUPS, Thresholds, group_masks
-from ride_mm.evaluation.groups import group_titles, validate_labels
+from ride_mm.datasets.class_groups import (GROUPS, Thresholds, group_masks,
+                                           group_titles)
+from ride_mm.evaluation.by_group import validate_labels
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
 

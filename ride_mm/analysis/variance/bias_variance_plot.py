@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ride_mm.analysis.style import GRID, INK, LEGEND, SOFT, TITLE, clean, save
-from ride_mm.datasets.class_counts import GROUPS, Thresholds
-from ride_mm.evaluation.groups import group_titles
+from ride_mm.datasets.class_groups import GROUPS, Thresholds, group_titles
 
 # With more bars in a panel there is no room for the numbers above them.
 _MAX_LABELS = 12

@@ -9,7 +9,7 @@ from mmengine.utils import ProgressBar
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, Dataset
 
-from ride_mm.datasets.draws import seed_draws
+from ride_mm.datasets.augmentation_seeds import seed_draws
 from ride_mm.datasets.samplers import ReshuffledSampler
 from ride_mm.models.heads import RouterInputs
 from ride_mm.structures import gather_labels

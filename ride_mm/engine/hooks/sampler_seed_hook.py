@@ -3,7 +3,7 @@ from mmengine.hooks import DistSamplerSeedHook as _DistSamplerSeedHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from ride_mm.datasets.draws import seed_draws, seed_everything
+from ride_mm.datasets.augmentation_seeds import seed_draws, seed_everything
 
 
 @HOOKS.register_module()
@@ -12,7 +12,7 @@ class DistSamplerSeedHook(_DistSamplerSeedHook):
 
     Takes the place of mmengine's hook of the same name, a default hook of
     every run, so that augmentations follow from (seed, epoch, draw) for all
-    who use the plugin: see :mod:`ride_mm.datasets.draws`.
+    who use the plugin: see :mod:`ride_mm.datasets.augmentation_seeds`.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:

@@ -8,8 +8,8 @@ from mmpretrain.structures import DataSample
 from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.option_types import check_options
-from ..compute import macs_by_part, relative_compute
 from ..heads.expert_router import RouterInputs
+from ..macs import macs_by_part, relative_compute
 from ..routing import route, thresholds_by_router
 from ..utils import compile_options, counting_augments
 from .fit_check import check_experts_fit, with_num_experts

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from ride_mm.datasets import draws
-from ride_mm.datasets.draws import Draw, SeededDataset, seed_draws
+from ride_mm.datasets import augmentation_seeds as draws
+from ride_mm.datasets.augmentation_seeds import Draw, SeededDataset, seed_draws
 
 
 class Noise(torch.utils.data.Dataset):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ride_mm.datasets.class_counts import group_masks
-from ride_mm.datasets.long_tail import long_tail_profile, sample_subset
+from ride_mm.datasets.class_groups import group_masks
+from ride_mm.datasets.imbalance import long_tail_profile, sample_subset
 
 
 def test_exponential_profile_of_cifar100():

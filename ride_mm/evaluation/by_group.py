@@ -1,11 +1,10 @@
-"""The many-, medium- and few-shot groups of tested images."""
+"""Checked labels and class counts, and means by group."""
 from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
-from ride_mm.datasets.class_counts import (THIRDS, Thresholds, group_masks,
-                                           read_class_counts,
-                                           resolve_thresholds)
+from ride_mm.datasets.class_counts import read_class_counts
+from ride_mm.datasets.class_groups import Thresholds, key_prefix, sample_groups
 from ride_mm.utils.errors import UserError
 
 
@@ -78,48 +77,6 @@ def _read_counts(path: str, owner: str) -> List[int]:
         return read_class_counts(path)
     except (OSError, ValueError) as e:
         raise UserError(f'{owner}.class_counts: {e}') from e
-
-
-def sample_groups(gt_label: np.ndarray,
-                  class_counts: Sequence[int],
-                  thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
-    """Say which images belong to the many-, medium- and few-shot classes.
-
-    Args:
-        gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
-
-    Returns:
-        dict[str, np.ndarray]: Bool masks with shape (N, ) under 'overall',
-        'many', 'medium' and 'few'. A group without images is left out.
-    """
-    groups = {'overall': np.ones(len(gt_label), dtype=bool)}
-    for name, classes in group_masks(class_counts, thresholds).items():
-        groups[name] = np.asarray(classes)[gt_label]
-    return {name: images for name, images in groups.items() if images.any()}
-
-
-def group_titles(thresholds: Thresholds) -> Dict[str, str]:
-    """Name the groups with their class sizes, for tables and plots."""
-    thresholds = resolve_thresholds(thresholds)
-    if thresholds == THIRDS:
-        sizes = dict(
-            many='largest third', medium='middle third', few='smallest third')
-    else:
-        low, high = thresholds
-        sizes = dict(
-            many=f'> {high}', medium=f'{low} to {high}', few=f'< {low}')
-    return dict(
-        overall='overall',
-        **{name: f'{name} ({size})'
-           for name, size in sizes.items()})
-
-
-def key_prefix(group: str) -> str:
-    """What the names of a group's figures begin with."""
-    return '' if group == 'overall' else f'{group}_'
 
 
 def mean_by_group(columns: Dict[str, np.ndarray],

@@ -1,0 +1,131 @@
+"""The many-, medium- and few-shot groups of classes and of test images."""
+from typing import Dict, List, Sequence, Tuple, Union
+
+import numpy as np
+
+from ride_mm.utils.errors import UserError, nearest
+
+GROUPS = ('many', 'medium', 'few')
+# Smallest and largest medium-shot class, as the official code of RIDE and
+# that of RIDE-Swin have them.
+NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
+THIRDS = 'thirds'
+Thresholds = Union[str, Sequence[int]]
+
+
+def resolve_thresholds(thresholds: Thresholds) -> Union[str, Tuple[int, int]]:
+    """Check a definition of the groups, and look up its name.
+
+    Args:
+        thresholds (str | Sequence[int]): Two class sizes, or a name, see
+            :func:`group_masks`.
+
+    Returns:
+        tuple[int, int] | str: The smallest and the largest number of
+        training images of a medium-shot class, or "thirds".
+
+    Raises:
+        UserError: If the name is unknown, or if these are not two numbers
+            with ``0 <= low <= high``.
+    """
+    if isinstance(thresholds, str):
+        names = (*NAMED_THRESHOLDS, THIRDS)
+        if thresholds not in names:
+            raise UserError(f'thresholds="{thresholds}" is unknown, expected '
+                            f'one of {", ".join(names)}, or two class sizes.'
+                            f'{nearest(thresholds, names)}')
+        return NAMED_THRESHOLDS.get(thresholds, thresholds)
+    if len(thresholds) != 2 or not 0 <= thresholds[0] <= thresholds[1]:
+        raise UserError(
+            f'thresholds must be two class sizes (low, high) with '
+            f'0 <= low <= high, for example (20, 100), or a name, but got '
+            f'{thresholds}.')
+    return tuple(thresholds)
+
+
+def group_masks(class_counts: Sequence[int],
+                thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
+    """Split the classes by how many training images they have.
+
+    Many-shot classes have more than ``thresholds[1]`` images, few-shot ones
+    fewer than ``thresholds[0]``, and medium-shot ones are in between, both
+    ends included.
+
+    Args:
+        class_counts (Sequence[int]): Training images per class, shape (K, ).
+        thresholds (str | Sequence[int]): The two ends of the medium-shot
+            group, or a name: "ride" (20 and 100), "ride-swin" (21 and 99) or
+            "thirds" (the classes, from the largest to the smallest, in three
+            parts that differ by one at most; of equal classes the first ones
+            come first). Defaults to "ride".
+
+    Returns:
+        dict[str, np.ndarray]: A bool mask of shape (K, ) for each group, in
+        the order of ``GROUPS``. A group without classes is left out.
+
+    Raises:
+        UserError: See :func:`resolve_thresholds`.
+
+    Examples:
+        >>> {k: v.tolist() for k, v in group_masks([101, 100, 20]).items()}
+        {'many': [True, False, False], 'medium': [False, True, True]}
+    """
+    thresholds = resolve_thresholds(thresholds)
+    counts = np.asarray(class_counts)
+    if thresholds == THIRDS:
+        masks = _thirds(counts)
+    else:
+        low, high = thresholds
+        masks = (counts > high, (counts >= low) & (counts <= high),
+                 counts < low)
+    return {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
+
+
+def _thirds(counts: np.ndarray) -> List[np.ndarray]:
+    largest_first = np.argsort(-counts, kind='stable')
+    return [
+        np.isin(np.arange(len(counts)), part)
+        for part in np.array_split(largest_first, len(GROUPS))
+    ]
+
+
+def sample_groups(gt_label: np.ndarray,
+                  class_counts: Sequence[int],
+                  thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
+    """Say which images belong to the many-, medium- and few-shot classes.
+
+    Args:
+        gt_label (np.ndarray): True labels with shape (N, ).
+        class_counts (Sequence[int]): Training images per class, K numbers.
+        thresholds (str | Sequence[int]): What many, medium and few are, see
+            :func:`group_masks`. Defaults to "ride".
+
+    Returns:
+        dict[str, np.ndarray]: Bool masks with shape (N, ) under 'overall',
+        'many', 'medium' and 'few'. A group without images is left out.
+    """
+    groups = {'overall': np.ones(len(gt_label), dtype=bool)}
+    for name, classes in group_masks(class_counts, thresholds).items():
+        groups[name] = np.asarray(classes)[gt_label]
+    return {name: images for name, images in groups.items() if images.any()}
+
+
+def group_titles(thresholds: Thresholds) -> Dict[str, str]:
+    """Name the groups with their class sizes, for tables and plots."""
+    thresholds = resolve_thresholds(thresholds)
+    if thresholds == THIRDS:
+        sizes = dict(
+            many='largest third', medium='middle third', few='smallest third')
+    else:
+        low, high = thresholds
+        sizes = dict(
+            many=f'> {high}', medium=f'{low} to {high}', few=f'< {low}')
+    return dict(
+        overall='overall',
+        **{name: f'{name} ({size})'
+           for name, size in sizes.items()})
+
+
+def key_prefix(group: str) -> str:
+    """What the names of a group's figures begin with."""
+    return '' if group == 'overall' else f'{group}_'
