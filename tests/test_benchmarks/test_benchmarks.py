@@ -1,6 +1,7 @@
 """The benchmarks from end to end, on tiny models and a stand-in clone."""
 import importlib
 import json
+import multiprocessing
 import sys
 from itertools import islice
 
@@ -169,7 +170,15 @@ def config(root, tmp_path):
 
 
 @pytest.fixture
-def run(module, tmp_path, capsys):
+def forked(monkeypatch):
+    """Processes that need not import everything once more."""
+    if not torch.cuda.is_initialized():
+        fork = multiprocessing.get_context('fork')
+        monkeypatch.setattr(multiprocessing, 'get_context', lambda _: fork)
+
+
+@pytest.fixture
+def run(module, forked, tmp_path, capsys):
     """Run a benchmark: what it wrote, and what it printed."""
 
     def run_benchmark(name, *arguments):

@@ -1,10 +1,13 @@
 """tools/sweep.py, with trainings in a moment, and a real one."""
 import json
 import os
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 from conftest import load_tool
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from ride_mm.engine import sweep
 from ride_mm.engine.schedule import load_training
@@ -231,10 +234,26 @@ def test_jobs_of_a_cluster(root, monkeypatch, tmp_path):
                 runs, tmp_path / 'jobs', dict(nonsense=1), cluster='local'))
 
 
-def test_real_training(root, run, monkeypatch, tmp_path, capsys):
+def run_in_this_process(command, stdout, **_):
+    """What a process of a sweep does, without importing everything anew."""
+    _, tool, *arguments = command
+    # Loggers go by the second in which a run begins.
+    MMLogger._instance_dict.clear()
+    with open(stdout.name, 'a') as log:
+        with redirect_stdout(log), redirect_stderr(log):
+            load_tool(tool).main(arguments)
+    MMLogger._instance_dict.clear()
+    return SimpleNamespace(returncode=0)
+
+
+def test_real_training(root, monkeypatch, tmp_path, capsys):
     """Two tiny models with training sets of their own; bias and variance."""
     tool = load_tool('tools/sweep.py')
-    monkeypatch.setenv('PYTHONPATH', str(root))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(
+        sweep, 'subprocess',
+        SimpleNamespace(run=run_in_this_process, DEVNULL=None, STDOUT=None))
     (tmp_path / 'tiny.py').write_text(
         f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n"
         'model = dict(backbone=dict(depth=20),\n'
