@@ -52,7 +52,7 @@ def read_annotations(ann_file: str,
         line = numbers[labels.index(largest)]
         problems.append(
             (line, f'label {largest} would mean {largest + 1} classes of '
-             f'{len(labels)} images. If it is right, set num_classes'))
+             f'{len(labels)} images. If this is intended, set num_classes'))
     if problems:
         number, problem = problems[0]
         if problems[1:]:
@@ -70,8 +70,8 @@ def _read_text(ann_file: str) -> str:
         raise UserError(f'Annotation list not found: {ann_file}')
     if isdir(ann_file):
         raise UserError(f'{ann_file} is a folder, expected a list with a line '
-                        '"path label" for each image. Class folders are '
-                        'given as data_prefix')
+                        '"path label" for each image. Give class folders as '
+                        'data_prefix')
     try:
         # Some editors begin a file with a byte order mark: not part of a path.
         return get_text(ann_file, encoding='utf-8-sig')
@@ -80,7 +80,7 @@ def _read_text(ann_file: str) -> str:
         encoding = 'LATIN1'
         if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             encoding = 'UTF-16'
-        raise UserError(f'{ann_file}, line {line}: not in UTF-8. Convert the '
+        raise UserError(f'{ann_file}, line {line}: not UTF-8. Convert the '
                         f'list with iconv -f {encoding} -t UTF-8') from error
 
 

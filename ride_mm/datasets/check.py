@@ -173,7 +173,7 @@ def check_folders(split: Split) -> List[Finding]:
         Finding(
             split.name,
             sentence,
-            'move, convert or remove them, if they are meant to be read',
+            'move or convert them if they should be read, or remove them',
             paths,
             error=False) for root, is_image in roots.items()
         for sentence, paths in read_folder(root, is_image).left_out().items()
@@ -204,9 +204,9 @@ def check_same_images(split: Split, images: Dict[Hashable, List[Record]],
     ]
     found = [
         (conflicts, 'images under several labels',
-         'keep each under the label that is right', True),
+         'keep each image under its correct label only', True),
         (twice, 'images more than once under one label',
-         'keep one of each, unless that is meant', False),
+         'keep one copy of each, unless the copies are intended', False),
     ]
     return [
         Finding(split.name, f'{what}, by their {by}: {len(groups)}', advice,
@@ -242,8 +242,8 @@ def check_overlap(train: Split, train_images: Dict[Hashable, List[Record]],
             f'{train.name}, {other.name}',
             f'images of {other.name} that are in {train.name} as well, by '
             f'their {by}: {len(common)}',
-            'take them out of one of the two: accuracy on them says nothing '
-            'about new images', places)
+            'remove them from one of the two sets: accuracy on them says '
+            'nothing about new images', places)
     ]
 
 
@@ -265,8 +265,8 @@ def check_classes(train: Split, other: Split) -> List[Finding]:
                       if pair[0] != pair[1]), min(map(len, names)))
         findings.append(
             Finding(
-                split, 'the names of the classes differ, first those of label '
-                f'{label}: {train.class_name(label)!r} in {train.name}, '
+                split, f'the class names differ, first for label {label}: '
+                f'{train.class_name(label)!r} in {train.name}, '
                 f'{other.class_name(label)!r} in {other.name}',
                 'give both the same classes=[...]'))
     stated = stated_counts(other.dataset)
@@ -277,8 +277,8 @@ def check_classes(train: Split, other: Split) -> List[Finding]:
     if stated is not None and list(stated) not in known:
         findings.append(
             Finding(
-                split, f'{other.name} states other training images per class '
-                f'than {train.name} has, {sum(stated)} in '
+                split, f'{other.name} states other numbers of training images '
+                f'per class than {train.name} has, {sum(stated)} in '
                 f'{len(stated)} classes against {sum(train.training_counts)} '
                 f'in {len(train.training_counts)}',
                 'give it class_counts=<the training list or folder>'))
@@ -291,8 +291,8 @@ def check_classes(train: Split, other: Split) -> List[Finding]:
             Finding(
                 other.name,
                 f'classes without an image: {len(empty)}',
-                'means over classes leave them out; add images of them, if '
-                'there are any',
+                'means over classes leave them out; add images of these '
+                'classes if possible',
                 empty,
                 error=False))
     return findings
@@ -454,10 +454,10 @@ def check_images(split: Split, progress: Progress
         Finding(split.name, f'{what}: {len(places)}', advice, places)
         for places, what, advice in (
             (unreadable, 'images that cannot be read',
-             'replace them or take them out: a training would end there'),
+             'replace or remove them: training would stop there'),
             (damaged, 'images that are damaged',
-             'replace them or take them out: the part that is missing is '
-             'trained on as grey')) if places
+             'replace or remove them: the missing part would be trained on as '
+             'grey')) if places
     ]
     return images, findings
 
@@ -488,8 +488,8 @@ def check_data(datasets: Dict[str, Callable[[], Any]], progress: Progress
             findings += check_folders(splits[-1])
         except UserError as error:
             findings.append(
-                Finding(name, user_message(error), 'the data set cannot be '
-                        'loaded before that is mended', find_places(error)))
+                Finding(name, user_message(error), 'fix this first: the data '
+                        'set cannot be loaded', find_places(error)))
     images = {}
     for split in splits:
         images[split.name], found = check_images(split, progress)

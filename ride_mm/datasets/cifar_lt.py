@@ -79,7 +79,7 @@ class _LongTailCIFAR(CachedLabels):
         except Exception as error:  # a wrong file can break it anyhow
             raise _no_batch(path, error or type(error).__name__) from error
         if labels.ndim != 1 or labels.dtype.kind not in 'iu':
-            raise _no_batch(path, 'its labels are no list of whole numbers')
+            raise _no_batch(path, 'its labels are not a list of whole numbers')
         if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
                 or pixels.shape != (len(labels), 3 * 32 * 32)):
             raise _no_batch(path, 'expected `data` of shape '
@@ -124,7 +124,7 @@ class _LongTailCIFAR(CachedLabels):
         if not self.download:
             raise self._not_found('`download=False`')
         if not isinstance(backend, LocalBackend):
-            raise self._not_found('only local folders are downloaded to')
+            raise self._not_found('downloads work with local folders only')
         try:
             download_and_extract_archive(
                 self.url, root, filename=self.filename, md5=self.tgz_md5)
@@ -135,8 +135,8 @@ class _LongTailCIFAR(CachedLabels):
         return UserError(
             f'{type(self).__name__}: no data in {self._folder} ({reason}). '
             f'Set `data_root` to the folder that holds {self.base_folder}/, '
-            'set `download=True`, or get it by hand: unpack '
-            f'{self.url} into {self.data_prefix["root"]}.')
+            f'set `download=True`, or get the data by hand: unpack {self.url} '
+            f'into {self.data_prefix["root"]}.')
 
     def extra_repr(self) -> List[str]:
         """The profile, besides where the data is."""
@@ -147,7 +147,7 @@ class _LongTailCIFAR(CachedLabels):
 
 def _no_batch(path: str, found: object) -> UserError:
     words = ' '.join(str(found).split())
-    return UserError(f'{path} is not a file of CIFAR: {words}')
+    return UserError(f'{path} is not a CIFAR file: {words}')
 
 
 def _gather(batches: List[np.ndarray], chosen: np.ndarray) -> np.ndarray:

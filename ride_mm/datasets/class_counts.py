@@ -10,7 +10,7 @@ from .annotations import read_annotations
 from .augmentation_seeds import SeededDataset
 
 _NOT_ONE_LABEL = ('{}: expected one label, a whole number, for each image. '
-                  'Data with several labels or none cannot be used here')
+                  'Data with several labels or no label cannot be used here')
 
 
 def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
@@ -163,7 +163,7 @@ def get_labels(dataset) -> np.ndarray:
     if hasattr(dataset, 'get_cat_ids'):
         return _single_labels(dataset)
     raise TypeError(f'{type(dataset).__name__} has neither get_gt_labels() '
-                    'nor get_cat_ids(): its labels are unknown')
+                    'nor get_cat_ids() to read its labels from')
 
 
 def _single_labels(dataset) -> np.ndarray:

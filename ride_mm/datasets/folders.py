@@ -57,9 +57,9 @@ class Folder:
             f'{n} {kind}' for kind, n in sorted(
                 kinds.items(), key=lambda item: (-item[1], item[0])))
         found = [
-            (self.skipped, 'file', f' with a name of no image ({by_kind})'),
-            (self.loose, 'file', ' outside of the class folders'),
-            (self.broken, 'dead or circular link', ''),
+            (self.skipped, 'file', f' without an image extension ({by_kind})'),
+            (self.loose, 'file', ' outside the class folders'),
+            (self.broken, 'broken or circular link', ''),
             (self.hidden, 'hidden folder', ''),
             (self.hidden_images, 'hidden image', ''),
         ]
@@ -99,8 +99,8 @@ def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
         raise UserError(f'{root} has no sub-folder: expected one per class')
     if not folder.samples:
         raise UserError(' '.join([
-            f'{root}: no image in any of its {len(folder.classes)} '
-            'sub-folders.', *folder.left_out()
+            f'{root}: none of its {len(folder.classes)} sub-folders holds an '
+            'image.', *folder.left_out()
         ]))
     return folder
 
@@ -176,7 +176,7 @@ def number_classes(folder: Folder,
         return folder.classes
     if extra:
         raise UserError(f'{folder.root} has {len(extra)} class folders that '
-                        f'are not among the classes: {name_some(extra)}')
+                        f'are not in the list of classes: {name_some(extra)}')
     return list(classes)
 
 

@@ -42,8 +42,8 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
                         f'{imb_type!r}.{nearest(str(imb_type), IMB_TYPES)}')
     if not 0 < imb_factor <= 1:
         raise UserError(
-            'imb_factor is the size of the smallest class over that of the '
-            f'largest one: it must be in (0, 1], found {imb_factor}')
+            'imb_factor is the size of the smallest class divided by that of '
+            f'the largest: it must be in (0, 1], found {imb_factor}')
 
     if imb_type == 'exp':
         counts = [
@@ -110,8 +110,8 @@ def sample_subset(labels: Sequence[int], class_counts: Sequence[int],
     for c, count in enumerate(class_counts):
         indices = np.flatnonzero(labels == c)
         if len(indices) < count:
-            raise UserError(f'Class {c} has {len(indices)} images, {count} '
-                            'are needed: is the data complete?')
+            raise UserError(f'Class {c} has {len(indices)} images, but '
+                            f'{count} are needed: is the data complete?')
         rng.shuffle(indices)
         chosen.append(indices[:count])
     return np.concatenate(chosen)

@@ -170,8 +170,8 @@ class LongTailList(CachedLabels, CustomDataset):
             error += f' ({name_some([names[i] for i in empty])})'
         if self.class_counts is None:
             return (f'{self.ann_file or self.img_prefix}: {error}. If this is '
-                    'not the training set, say where the training images are '
-                    'counted: `class_counts`=<training list, folder or JSON>')
+                    'not the training set, say where to count the training '
+                    'images: `class_counts`=<training list, folder or JSON>')
         if isinstance(self.class_counts, str):
             return f'{self.class_counts}: {error}'
         return error
@@ -187,7 +187,7 @@ class LongTailList(CachedLabels, CustomDataset):
         if extra:
             text += f' not in the training folder {name_some(extra)};'
         if missing and not extra:
-            text += ' with `classes`, the list of all of them, some may;'
+            text += ' with a complete list in `classes`, some may be missing;'
         return text.rstrip(';')
 
     def _check_images(self, paths: Sequence[str],
@@ -200,9 +200,9 @@ class LongTailList(CachedLabels, CustomDataset):
             first = missing[0]
             raise UserError(
                 f'{self.ann_file}: {len(missing)} of {len(paths)} images are '
-                f'not in {self.img_prefix or os.curdir}. The first is that '
-                f'of line {lines[first]}: {paths[first]}. Check `data_root` '
-                'and `data_prefix`.', [
+                f'not in {self.img_prefix or os.curdir}. The first is that of '
+                f'line {lines[first]}: {paths[first]}. Check `data_root` and '
+                '`data_prefix`.', [
                     f'{self.ann_file}:{lines[i]}: {paths[i]}' for i in missing
                 ])
 
@@ -284,9 +284,8 @@ class _BenchmarkList(LongTailList):
                 return path
         raise UserError(
             f'{type(self).__name__}: the training images per class are '
-            f'counted in {names[0]} or given by {names[1]}, but neither is '
-            f'in {folder or os.curdir}. Put one there, or say where with '
-            '`class_counts`.')
+            f'counted in {names[0]} or given by {names[1]}, but neither is in '
+            f'{folder or os.curdir}. Put one there, or set `class_counts`.')
 
 
 @DATASETS.register_module()

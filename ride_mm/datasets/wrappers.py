@@ -39,9 +39,9 @@ def build_dividable(dataset: Union[BaseDataset, dict],
     dataset = _build(dataset)
     if not isinstance(dataset, BaseDataset):
         raise UserError(
-            f'{wrapper}: no images can be drawn from a '
+            f'{wrapper}: images cannot be drawn from a '
             f'{type(dataset).__name__}, which wraps data sets: put {wrapper} '
-            'inside of it, around each data set that holds images itself')
+            'inside it, around each data set that holds images')
     dataset.full_init()
     return dataset
 
@@ -88,9 +88,8 @@ class ConcatDataset(_ConcatDataset):
         if not isinstance(dataset, BaseDataset):
             raise UserError(
                 f'ConcatDataset: found a {type(dataset).__name__} among its '
-                'data sets. Put the wrapper around ConcatDataset: no count '
-                'of images is right where those of one set are shown more '
-                'often')
+                'data sets. Put the wrapper around ConcatDataset: class '
+                'counts would be wrong if one of its sets were repeated')
         return [dataset]
 
     def full_init(self) -> None:
@@ -160,8 +159,8 @@ class KFoldDataset(_KFoldDataset):
                  seed: Optional[int] = None) -> None:
         if num_splits < 2 or not 0 <= fold < num_splits:
             raise UserError(
-                f'KFoldDataset: fold={fold} of num_splits={num_splits}, but '
-                'there must be 2 or more, and fold counts from 0')
+                f'KFoldDataset: fold={fold} of num_splits={num_splits}, '
+                'expected at least 2 splits and a fold counted from 0')
         # MMPretrain's takes a config alone, whatever it says
         self.dataset = build_dividable(dataset, 'KFoldDataset')
         self._metainfo = self.dataset.metainfo

@@ -30,7 +30,7 @@ def check_averaging(runner: Runner, begin: int) -> None:
             if value > limit:
                 raise UserError(
                     f'{type(hook).__name__}.{name}={value}: weights are '
-                    f'averaged in stage 1, which ends with {name[6:]} '
+                    f'averaged in stage 1 only, which ends with {name[6:]} '
                     f'{limit}; choose a smaller one')
 
 

@@ -54,8 +54,8 @@ def difference(trained: Optional[Sequence[str]],
     if not trained or not found or trained == found:
         return None
     if sorted(trained) == sorted(found):
-        return ('they have another order. Give it '
-                f'classes={trained!r} if it reads class folders')
+        return ('their order differs. If it reads class folders, set '
+                f'classes={trained!r}')
     extra = [name for name in found if name not in set(trained)]
     missing = [name for name in trained if name not in set(found)]
     parts = []

@@ -62,8 +62,8 @@ def load_config(path: str,
             raise
         raise UserError(
             f"{path}: MMEngine finds the configs of other packages, as in "
-            "_base_='mmpretrain::...', by pkg_resources, which setuptools "
-            "has no longer. Install setuptools below 82: pip install "
+            "_base_='mmpretrain::...', with pkg_resources, which setuptools "
+            "82 removed. Install setuptools below 82: pip install "
             "'setuptools<82'") from error
     except (AttributeError, KeyError) as error:
         raise _old_config_error(path, error) or error  # noqa: B904
@@ -97,7 +97,7 @@ def merge_options(cfg: Config, options: dict, path: str) -> None:
             place = _place_of_values(cfg, key)
             if place:
                 raise UserError(f'--cfg-options {key}: {place} of {path} can '
-                                'only be given as a whole') from error
+                                'only be set as a whole') from error
         raise UserError(f'--cfg-options {options} does not fit {path}: '
                         f'{error}') from error
 
@@ -135,7 +135,7 @@ def _old_config_error(path: str, error: Exception) -> Optional[UserError]:
             'default_hooks=dict(two_stage=dict(begin=40), reweighting=None)')
     if 'Duplicate key' in str(error) and 'default_hooks' in str(error):
         return UserError(
-            f"{path}: take '_base_/default_runtime.py' out of _base_, the "
+            f"{path}: remove '_base_/default_runtime.py' from _base_: the "
             'schedule inherits from it')
     return None
 
@@ -155,8 +155,8 @@ def check_config_path(path: str) -> None:
     hint = nearest(Path(path).stem, known)
     for stem, config in known.items():
         hint = hint.replace(repr(stem), config)
-    raise UserError(f'there is no config {path} (seen from {os.getcwd()}).'
-                    f'{hint}')
+    raise UserError(f'there is no config {path} (relative to '
+                    f'{os.getcwd()}).{hint}')
 
 
 class _OptionAction(DictAction):
@@ -169,8 +169,8 @@ class _OptionAction(DictAction):
             except (AssertionError, RecursionError, IndexError) as error:
                 raise UserError(
                     f'--cfg-options {value}: this value cannot be read. Lists '
-                    'are of values and lists, as in "[a,b]", and not of '
-                    'dicts; an option sets one key of a dict, as in '
+                    'hold values and lists, as in "[a,b]", not dicts; an '
+                    'option sets one key of a dict, as in '
                     'KEY.0.type=NAME') from error
 
 
@@ -269,8 +269,8 @@ def typo_hints(cfg: Config, options: dict) -> List[str]:
                 hint = nearest(part, known, cutoff=_TYPO_RATIO)
                 if hint:
                     where = '.'.join(parts[:i + 1])
-                    hints.append(f'--cfg-options {key}: {where} is not in '
-                                 f'the config and is added to it.{hint}')
+                    hints.append(f'--cfg-options {key}: {where} is not in the '
+                                 f'config and was added.{hint}')
                 break
     return hints
 
@@ -380,8 +380,8 @@ def name_hooks(cfg: Config) -> None:
         if (cfg.get('default_hooks') or {}).get(name) is not None:
             raise UserError(
                 f'custom_hooks.{index} is a second {type_name(hook)}: change '
-                f'default_hooks.{name} instead, or set it to None to take it '
-                'out')
+                f'default_hooks.{name} instead, or set it to None to remove '
+                'it')
         named[name] = hook
     if not named:
         return
@@ -390,7 +390,7 @@ def name_hooks(cfg: Config) -> None:
     ]
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, **named)
     warn(f'{", ".join(named)} moved from custom_hooks to default_hooks, where '
-         'the config should have them by these names')
+         'the config should define them under these names')
 
 
 def as_list(schedulers: Union[List[dict], dict, None]) -> List[dict]:

@@ -193,7 +193,7 @@ def check_together(cfg: Config) -> None:
         missing = [key for key in keys if cfg.get(key) is None]
         if missing and len(missing) < len(keys):
             given = next(key for key in keys if key not in missing)
-            raise UserError(f'the config has {given} and no '
+            raise UserError(f'the config has {given} but no '
                             f'{" and no ".join(missing)}: it needs all of '
                             f'{", ".join(keys)}, or none')
 
@@ -203,8 +203,8 @@ def _named_hooks(hooks: dict) -> dict:
     found = {name: hook for name, hook in hooks.items() if hook is not None}
     for name, hook in found.items():
         if isinstance(hook, dict) and 'type' not in hook:
-            raise UserError(f'default_hooks.{name} is no hook: it has no type.'
-                            f'{nearest(name, hooks.keys() - {name})}')
+            raise UserError(f'default_hooks.{name} is not a hook: it has no '
+                            f'type.{nearest(name, hooks.keys() - {name})}')
         if isinstance(hook, (bool, int, float, str, list, tuple)):
             raise UserError(f'default_hooks.{name}={show(hook)} must be a '
                             'dict or None')
@@ -237,7 +237,7 @@ def _check(place: str, key: str, part: Any, registry: str,
         scope = part.get('_scope_', scope)
         target, taken_out = _target(place, key, part, registry, scope)
         if target is None and key in _TYPED:
-            raise UserError(f'{place} names no class, as in '
+            raise UserError(f'{place} does not name a class, as in '
                             f"{place}=dict(type='...')")
         if target is not None:
             options = {
@@ -263,8 +263,8 @@ def _check(place: str, key: str, part: Any, registry: str,
     elif isinstance(part, str) and key in _NAMES:
         _resolve(place, part, registry, scope)
     elif key == 'split' and part == 'test' and place.startswith('train_'):
-        raise UserError(f"{place}='test': a model is not trained on what it "
-                        'is judged on')
+        raise UserError(f"{place}='test': do not train a model on its test "
+                        'set')
     else:
         check_finite(place, part)
 

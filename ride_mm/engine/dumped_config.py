@@ -108,6 +108,6 @@ def _no_data(path: Path, node: ast.AST) -> UserError:
     found = ast.unparse(node).splitlines()[0]
     return UserError(
         f'{path}, line {node.lineno}: expected the dumped config of a run, '
-        f'which holds plain settings alone, found `{found:.60}`. The config '
-        'of a run is read and not run; a config that needs Python has to be '
-        'named on the command line.')
+        f'which holds plain settings only, found `{found:.60}`. The dumped '
+        'config of a run is parsed, not executed; pass a config that needs '
+        'Python on the command line.')

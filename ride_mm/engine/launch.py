@@ -37,7 +37,7 @@ def common_arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         '--work-dir',
         metavar='DIR',
-        help='folder for what is written (default: work_dirs/<config name>)')
+        help='output folder (default: work_dirs/<config name>)')
     parser.add_argument(
         '--amp', action='store_true', help='use mixed precision')
     parser.add_argument(
@@ -108,7 +108,7 @@ def enable_amp(cfg: Config) -> None:
     kind = type_name(cfg.optim_wrapper)
     if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
         raise UserError("--amp can only replace optim_wrapper.type="
-                        f"'OptimWrapper', the config has {kind!r}.")
+                        f"'OptimWrapper', but the config has {kind!r}.")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -123,7 +123,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(
             '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in '
-            'the config: the batch size that its learning rate is made for.')
+            'the config, the batch size that its learning rate is set for.')
     cfg.auto_scale_lr.enable = True
 
 
@@ -174,7 +174,7 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     elif is_main_process() and not cfg.get('resume') and is_used(cfg.work_dir):
         raise UserError(
             f'{cfg.work_dir} already holds the checkpoints of a run. Pass '
-            '--resume to go on with it, or --work-dir DIR for a new run.')
+            '--resume to continue it, or --work-dir DIR for a new run.')
     if cfg.get('load_from') is not None:
         check_checkpoint_path(cfg.load_from,
                               '--resume ' if resume else 'load_from=')
@@ -235,12 +235,12 @@ def set_launcher(cfg: Config, launcher: str) -> None:
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
         if int(os.environ.get('LOCAL_RANK', 0)) >= gpus:
-            raise UserError(f'there are {gpus} GPUs on this machine, fewer '
-                            'than the processes started on it.')
+            raise UserError(f'this machine has {gpus} GPUs, fewer than the '
+                            'processes started on it.')
         return
     if launcher != 'pytorch':
-        raise UserError(f'--launcher {launcher} needs GPUs and there is none '
-                        'here; --launcher pytorch works on the CPU.')
+        raise UserError(f'--launcher {launcher} needs GPUs, but this machine '
+                        'has none; --launcher pytorch works on the CPU.')
     cfg.model_wrapper_cfg = dict(
         dict(
             type='MMDistributedDataParallel',
@@ -315,11 +315,11 @@ def check_output_file(path: str,
             it.
     """
     if not path.endswith(suffixes):
-        raise UserError(f'{option} {path}: the name has to end in '
+        raise UserError(f'{option} {path}: the file name must end in '
                         f'{" or ".join(suffixes)}.')
     if is_main_process() and osp.exists(path):
-        raise UserError(f'{option} {path} exists and is not overwritten: name '
-                        'another file or remove this one.')
+        raise UserError(f'{option} {path} exists and is not overwritten: '
+                        'choose another name or remove the file.')
     try:
         os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
     except OSError as error:

@@ -59,8 +59,8 @@ def check_val_set(cfg: Config) -> None:
             those, or there are no validation images.
     """
     if cfg.get('val_dataloader') is None:
-        raise UserError('the config has no val_dataloader, on whose images '
-                        'to choose')
+        raise UserError('the config has no val_dataloader, whose images are '
+                        'needed for this choice')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     images = _images(cfg.val_dataloader)
     for name in ('test', 'train'):
@@ -69,10 +69,10 @@ def check_val_set(cfg: Config) -> None:
         if known > _DUPLICATES * len(images):
             raise UserError(
                 f"{known} of {len(images)} images of the config's "
-                f'val_dataloader are in the {name} set, on which nothing is '
-                'chosen: train without some images and set val_dataloader.'
-                "dataset=dict(type='HoldOut', held_out=True, dataset=...), "
-                'see docs/recipes.md')
+                f'val_dataloader are in the {name} set, which must not be '
+                'used for this choice: hold out some training images and set '
+                "val_dataloader.dataset=dict(type='HoldOut', held_out=True, "
+                'dataset=...), see docs/recipes.md')
 
 
 def _images(loader: Optional[dict]) -> List[Hashable]:

@@ -106,9 +106,9 @@ def follow_config(runner: Runner, wanted: Schedule, saved: Optional[list],
     kinds = [{frozenset(group) for group in groups}
              for groups in (found, wanted.groups)]
     if kinds[0] != kinds[1]:
-        raise UserError('--resume: the checkpoint is of another type of '
-                        'optimizer than optim_wrapper.optimizer; begin a new '
-                        'run with load_from instead')
+        raise UserError('--resume: the checkpoint has an optimizer of another '
+                        'type than optim_wrapper.optimizer; start a new run '
+                        'with load_from instead')
     changes = list(_changed_groups(found, wanted.groups))
     if wanted.schedulers or saved:
         changes += _changed_schedulers([_settings(s) for s in saved or []],
@@ -119,9 +119,9 @@ def follow_config(runner: Runner, wanted: Schedule, saved: Optional[list],
             getattr(scheduler, 'need_val_args', False)
             for scheduler in runner.param_schedulers or []):
         raise UserError(
-            f'--resume: {"; ".join(changes)}, but {stage.key} '
-            'follows the validations of the run, which cannot be repeated: '
-            'keep the settings of the checkpoint')
+            f'--resume: {"; ".join(changes)}, but {stage.key} depends on the '
+            'past validations of the run, which cannot be repeated: keep the '
+            'settings of the checkpoint')
     for group, settings in zip(runner.optim_wrapper.param_groups,
                                wanted.groups):
         for key, value in settings.items():

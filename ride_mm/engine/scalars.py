@@ -80,8 +80,8 @@ def _read_records(path: Path) -> List[dict]:
                 raise UserError(f'{path}, line {number}: {e}') from e
             continue
         if not isinstance(record, dict) or not _is_record(record):
-            raise UserError(f'{path}, line {number}: expected figures by '
-                            f'name and a step, found {line[:60]!r}')
+            raise UserError(f'{path}, line {number}: expected named figures '
+                            f'and a step, found {line[:60]!r}')
         records.append(record)
     return records
 

@@ -63,11 +63,11 @@ def load_training(path: str,
     if epochs is not None:
         scale_schedule(cfg, *split_epochs(cfg, epochs, begin))
         if total not in (None, epochs):
-            warn(f'--epochs {epochs} wins over --cfg-options {_TOTAL}={total}')
+            warn(f'--epochs {epochs} overrides --cfg-options {_TOTAL}={total}')
         held = _restore(cfg, options, path)
         if held:
-            warn(f'--cfg-options {held} wins over --epochs {epochs}, which '
-                 'would scale what the config says there')
+            warn(f'--cfg-options {held} overrides --epochs {epochs}, which '
+                 'would scale this value')
     return cfg
 
 
@@ -82,7 +82,8 @@ def _restore(cfg: Config, options: dict, path: str) -> str:
             # of a hook, or of a scheduler, that the stage does not have
             del options[key]
             if not key.startswith('default_hooks.'):
-                warn(f'--cfg-options {key}={value} does nothing in this stage')
+                warn(f'--cfg-options {key}={value} has no effect in this '
+                     'stage')
             continue
         held[key] = value
     merge_options(cfg, held, path)
@@ -117,7 +118,8 @@ def select_stage(cfg: Config,
     two_stage = find_hook(cfg, 'TwoStageHook')
     if two_stage is None:
         raise UserError(f'--stage {stage}: the config has no '
-                        'default_hooks.two_stage, so no stages to choose from')
+                        'default_hooks.two_stage, so it has no stages to '
+                        'choose from')
     first = two_stage['begin'] if begin is None else begin
     taken_out = {'TwoStageHook'}
     if stage == 'experts':
@@ -177,8 +179,8 @@ def first_stage_epochs(cfg: Config) -> int:
     """
     max_epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     if max_epochs is None:
-        raise UserError('train_cfg.max_epochs is missing: only a training by '
-                        'epochs can be shortened')
+        raise UserError('train_cfg.max_epochs is missing: only epoch-based '
+                        'training can be shortened')
     two_stage = find_hook(cfg, 'TwoStageHook')
     return max_epochs if two_stage is None else two_stage['begin']
 
@@ -206,7 +208,7 @@ def split_epochs(cfg: Config,
         return epochs, 0
     if epochs < 2:
         raise UserError(f'--epochs {epochs}: the config has two stages, which '
-                        'take at least one epoch each')
+                        'need at least one epoch each')
     if begin is None:
         total = cfg.train_cfg.max_epochs
         router = max(1, round(epochs * (total - first) / total))
@@ -358,9 +360,9 @@ def check_warm_up(cfg: Config) -> None:
         if _is_stuck(schedule):
             raise UserError(
                 f'param_scheduler.{i} is a LinearLR of a single epoch, which '
-                'leaves the learning rate at start_factor for good; with '
+                'leaves the learning rate at start_factor forever; with '
                 f'param_scheduler.{i}.end={schedule["end"] + 1} the first '
-                'epoch warms up and the second has the whole learning rate')
+                'epoch warms up and the second has the full learning rate')
 
 
 def _is_stuck(schedule: dict) -> bool:

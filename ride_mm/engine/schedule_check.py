@@ -133,8 +133,9 @@ def _check_steps(stage: Stage) -> None:
                         f'{stage.loader_key} is empty')
     raise UserError(
         f'{stage.name} has no step: {len(loader.sampler)} images for each '
-        f'process, fewer than {stage.loader_key}.batch_size='
-        f'{loader.batch_size}, and drop_last=True leaves them out')
+        'process, fewer than '
+        f'{stage.loader_key}.batch_size={loader.batch_size}, and '
+        'drop_last=True drops them')
 
 
 def _check_last_batch(runner: Runner, stage: Stage) -> None:
@@ -146,8 +147,8 @@ def _check_last_batch(runner: Runner, stage: Stage) -> None:
         raise UserError(
             f'{stage.name}: {images} images for each process at '
             f'{stage.loader_key}.batch_size={size} leave a batch of one, '
-            'which BatchNorm cannot normalize: set drop_last=True there, or '
-            'another batch_size')
+            'which BatchNorm cannot normalize: set drop_last=True or another '
+            'batch_size')
 
 
 def _has_single_values(runner: Runner, stage: Stage) -> bool:
@@ -195,8 +196,9 @@ def find_unreached(runner: Runner) -> List[str]:
     for stage in stages:
         for key, cfg, scheduler in _build_schedulers(runner, stage, 1.):
             if scheduler.by_epoch and not by_epoch:
-                lines.append(f'{key} counts epochs, and train_cfg=dict('
-                             'by_epoch=False) has none: it never acts')
+                lines.append(f'{key} counts epochs, and '
+                             'train_cfg=dict(by_epoch=False) has none: it has '
+                             'no effect')
             else:
                 lines += [
                     f'{key}.{line}'
@@ -212,16 +214,16 @@ def find_unreached(runner: Runner) -> List[str]:
                          f'{stage.name} has {stage.epochs} epochs')
     if 'DeferredReweightingHook' in hooks and stages[0].name == STAGE_NAMES[
             'router']:
-        lines.append(f'{hooks["DeferredReweightingHook"][0]} does nothing '
-                     'where only the router is trained')
+        lines.append(f'{hooks["DeferredReweightingHook"][0]} has no effect '
+                     'when only the router is trained')
     if len(stages) == 2 and 'EarlyStoppingHook' in hooks:
-        lines.append(f'{hooks["EarlyStoppingHook"][0]} ends the whole run: '
-                     'if it does so in stage 1, there is no stage 2')
+        lines.append(f'{hooks["EarlyStoppingHook"][0]} stops the whole run: '
+                     'if it stops in stage 1, there is no stage 2')
     loop = runner.train_loop
     length = loop.max_epochs if by_epoch else loop.max_iters
     if runner.val_loop is not None and loop.val_begin > length:
         lines.append(f'train_cfg.val_begin={loop.val_begin} is never reached: '
-                     f'the run has {length}, and is not validated')
+                     f'the run has {length} and is never validated')
     key, hook = hooks.get('CheckpointHook', ('', {}))
     if not by_epoch and hook.get('by_epoch', True) and hook:
         lines.append(f'{key} counts epochs, and train_cfg=dict('
@@ -258,8 +260,8 @@ def _unreached_parts(cfg: dict, scheduler, stage: Stage) -> Iterator[str]:
             shown = begin + value if name == 'end' else value
             yield f'{name}={shown // unit} is never reached: {has}'
     if ends['T_max'] and begin + ends['T_max'] < stop:
-        yield (f'T_max={ends["T_max"] // unit} ends before the schedule does, '
-               f'and the learning rate rises again: {has}')
+        yield (f'T_max={ends["T_max"] // unit} ends before the schedule, so '
+               f'the learning rate rises again: {has}')
 
 
 def _build_schedulers(runner: Runner, stage: Stage,

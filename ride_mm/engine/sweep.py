@@ -100,7 +100,7 @@ def prepare_runs(name: str,
     """
     checkpoint = find_hook(cfg, 'CheckpointHook')
     if checkpoint is None:
-        raise UserError(f'{name}: default_hooks needs a CheckpointHook, whose '
+        raise UserError(f'{name}: default_hooks needs a CheckpointHook: its '
                         'last checkpoint is tested')
     checkpoint['max_keep_ckpts'] = 1
     keys = ['randomness.seed']
@@ -113,9 +113,9 @@ def prepare_runs(name: str,
         if changes:
             named = [f'{key}={value!r:.60}' for key, value in changes.items()]
             raise UserError(
-                f'{path.parent} holds runs of other settings than '
-                f'{name_some(named)}: repeat theirs, or name another '
-                '--work-dir')
+                f'{path.parent} holds runs with settings other than '
+                f'{name_some(named)}: repeat those settings, or choose '
+                'another --work-dir')
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, cfg.pretty_text)
     return [
@@ -382,5 +382,5 @@ def complete(runs: Sequence[Run], make_runs: Callable[[Sequence[Run]],
         failed += [] if error is None else [str(error)]
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(runs)} runs failed; the same command '
-            'tries these once more.\n' + '\n'.join(failed))
+            f'{len(failed)} of {len(runs)} runs failed; run the same command '
+            'again to retry them.\n' + '\n'.join(failed))

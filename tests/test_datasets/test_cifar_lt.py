@@ -234,7 +234,7 @@ def test_repacked_copy_is_not_overwritten(tiny_cifar10, monkeypatch):
 
 def test_incomplete_data(tiny_cifar10, monkeypatch):
     monkeypatch.setattr(CIFAR10LT, 'max_count', 30)
-    with pytest.raises(ValueError, match='Class 0 has 20 images, 30 are'):
+    with pytest.raises(ValueError, match='Class 0 has 20 images, but 30 are'):
         CIFAR10LT(tiny_cifar10[0], imb_factor=0.1, check_integrity=False)
 
 
@@ -276,8 +276,8 @@ class Attack:
     (dict(extra=Attack), 'needs `_?io.open`, which is no plain data'),
     (dict(data=None), 'expected `data` of shape'),
     (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
-    (dict(labels='abc'), 'no list of whole numbers'),
-    (dict(labels=[1.5]), 'no list of whole numbers'),
+    (dict(labels='abc'), 'not a list of whole numbers'),
+    (dict(labels=[1.5]), 'not a list of whole numbers'),
     (dict(labels=[99]), 'expected `data` of shape|label 99 is outside'),
     (None, 'truncated'),
 ])

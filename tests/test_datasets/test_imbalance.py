@@ -67,5 +67,6 @@ def test_subset_leaves_global_random_state_alone():
 
 
 def test_subset_of_incomplete_data():
-    with pytest.raises(ValueError, match='Class 1 has 1 images, 2 are needed'):
+    with pytest.raises(ValueError, match='Class 1 has 1 images, but 2 are '
+                                         'needed'):
         sample_subset([0, 0, 1], [2, 2], 0)

@@ -268,7 +268,7 @@ def test_folder_without_classes_or_images(folders):
         _load(folders, data_prefix='train/cat')
     (folders / 'empty/x').mkdir(parents=True)
     (folders / 'empty/x/notes.txt').write_text('')
-    with pytest.raises(ValueError, match='no image in any of its 1 sub-'):
+    with pytest.raises(ValueError, match='none of its 1 sub-'):
         _load(folders, data_prefix='empty')
 
 
@@ -435,10 +435,10 @@ def test_what_a_folder_leaves_out(messy, monkeypatch, kind):
     assert names == ['a.png', 'b.webp', 'c.JFIF']
     assert get_class_counts(dataset) == [2, 1]
     text = '\n'.join(said)
-    for part in ('leaves out 2 files with a name of no image (1 .txt, 1 no '
+    for part in ('leaves out 2 files without an image extension (1 .txt, 1 no '
                  'extension): dog/noname, dog/notes.txt',
-                 'leaves out 1 file outside of the class folders: loose.png',
-                 'leaves out 2 dead or circular links: cat/gone.png, cat/up',
+                 'leaves out 1 file outside the class folders: loose.png',
+                 'leaves out 2 broken or circular links: cat/gone.png, cat/up',
                  'leaves out 2 hidden folders: .ipynb_checkpoints, cat/.cach',
                  'leaves out 1 hidden image: cat/._a.png'):
         assert part in text
@@ -454,7 +454,8 @@ def test_mmpretrain_folders_by_other_class_names(messy):
     part = CustomDataset(
         classes=['ant', 'cat', 'dog'], **dict(options, data_prefix='val'))
     assert part.get_gt_labels().tolist() == [2]
-    with pytest.raises(UserError, match='not among the classes: cat, dog'):
+    with pytest.raises(UserError, match='not in the list of classes: cat, '
+                                        'dog'):
         CustomDataset(classes=['a', 'b', 'c'], **options)
     unlabelled = CustomDataset(
         with_label=False, data_root=str(messy), data_prefix='val')
@@ -464,23 +465,24 @@ def test_mmpretrain_folders_by_other_class_names(messy):
 def test_a_validation_set_may_lack_a_class(messy):
     options = dict(
         data_root=str(messy), data_prefix='val', class_counts='train')
-    with pytest.raises(UserError, match='missing cat; with `classes`'):
+    with pytest.raises(UserError, match='missing cat; with a complete list in '
+                                        '`classes`'):
         LongTailList(**options)
     dataset = LongTailList(classes=['cat', 'dog'], **options)
     assert dataset.get_gt_labels().tolist() == [1]
     assert dataset.metainfo['class_counts'] == [2, 1]
-    with pytest.raises(UserError, match='1 class folders that are not among '
-                       'the classes: dog'):
+    with pytest.raises(UserError, match='1 class folders that are not in the '
+                       'list of classes: dog'):
         LongTailList(classes=['cat', 'cow'], data_root=str(messy),
                      data_prefix='train')  # yapf: disable
 
 
 @pytest.mark.parametrize('content, words', [
-    ('caf\xe9.png 0\n'.encode('latin1'), 'train.txt, line 1: not in UTF-8'),
+    ('caf\xe9.png 0\n'.encode('latin1'), 'train.txt, line 1: not UTF-8'),
     (b'a.png 0\nb.png 1000000000\n', 'line 2: label 1000000000 would mean'),
     (b'cat 0\n', 'line 1: cat'),
     (b'gone.png 0\n', 'line 1: gone.png'),
-    ('a.png 0'.encode('utf-16'), 'line 1: not in UTF-8.* -f UTF-16'),
+    ('a.png 0'.encode('utf-16'), 'line 1: not UTF-8.* -f UTF-16'),
     (b'a.png 0\nb.png\nc.png x\n', r'line 2: .* \(and 1 more such lines'),
 ])
 def test_lists_that_are_none(tmp_path, content, words):

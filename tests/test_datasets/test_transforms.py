@@ -174,7 +174,7 @@ def test_an_unreadable_image_is_named(tmp_path, dataset, workers):
             sampler=dict(type='DefaultSampler', shuffle=False),
             batch_size=1,
             num_workers=workers))
-    for name, reason in (('a', 'is empty: it has 0 bytes. Replace it'),
+    for name, reason in (('a', 'is empty: it has 0 bytes. Replace or remove'),
                          ('b', 'is no image that can be decoded. Replace')):
         loader.dataset.data_address, loader.dataset.serialize_data = [], False
         loader.dataset.data_list = [

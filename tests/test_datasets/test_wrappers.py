@@ -145,8 +145,8 @@ def test_shown_more_often(inner, wrapper):
                                    balanced(digits())])
 def test_what_cannot_be_divided(wrapper, name, inner):
     with pytest.raises(
-            UserError, match=f'^{name}: no images .*{inner["type"]}, which '
-            f'wraps data sets: put {name} inside of it'):
+            UserError, match=f'^{name}: images cannot be drawn '
+            f'.*{inner["type"]}, which wraps data sets: put {name} inside it'):
         DATASETS.build(wrapper(inner))
 
 
@@ -172,5 +172,5 @@ def test_folds_of_a_data_set():
     dataset = KFoldDataset(DigitsLT(), fold=2, num_splits=3)
     assert get_class_counts(dataset) == counted(dataset)
     for wrong in (dict(fold=3), dict(fold=-1), dict(num_splits=1)):
-        with pytest.raises(UserError, match='fold counts from 0'):
+        with pytest.raises(UserError, match='a fold counted from 0'):
             KFoldDataset(digits(), **dict(dict(num_splits=3), **wrong))

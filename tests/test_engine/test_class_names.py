@@ -11,7 +11,7 @@ from ride_mm.utils.errors import UserError
     (['a', 'b'], None),
     (None, None),
     ([], None),
-    (['b', 'a'], r"another order. Give it classes=\['a', 'b'\]"),
+    (['b', 'a'], r"their order differs. .* set classes=\['a', 'b'\]"),
     (['a', 'z'], 'z unknown to the model; b missing$'),
     (['a'], 'b missing; with classes='),
     (['a', 'b', 'c'], 'c unknown to the model$'),

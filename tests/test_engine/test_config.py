@@ -62,8 +62,7 @@ class TestLoadConfig:
         with pytest.raises(UserError) as info:
             config.load_config(config_path, {key: 1, 'train_cfg.val_begin': 2})
         assert str(info.value) == (f'--cfg-options {key}: {place} of '
-                                   f'{config_path} can only be given as a '
-                                   'whole')
+                                   f'{config_path} can only be set as a whole')
 
     def test_option_beyond_a_list(self, config_path):
         with pytest.raises(UserError, match='does not fit'):
@@ -265,5 +264,5 @@ def test_old_lists_of_bases_are_refused(root, tmp_path):
     '{root}/configs/_base_/schedules/cifar_lt.py',
     '{root}/configs/_base_/default_runtime.py',
 ]""")
-    with pytest.raises(UserError, match='default_runtime.py. out of _base_'):
+    with pytest.raises(UserError, match='default_runtime.py. from _base_'):
         config.load_config(str(path))

@@ -73,7 +73,7 @@ OUT_OF_RANGE = [
     ('train_dataloader.dataset.pipeline.3.degrees=a', 'must be a number'),
     ('train_dataloader.dataset.pipeline.3.degree=1', "Did you mean 'degrees'"),
     ('auto_scale_lr.base_batch_size=0', 'must be a whole number of at least'),
-    ('train_dataloader.dataset.split=test', 'is not trained on'),
+    ('train_dataloader.dataset.split=test', 'train a model on its test set'),
 ]  # yapf: disable
 WRONG_NAMES = [
     ('model.head.loss.type=LDAMloss', "no model of this name. Did you mean "
@@ -249,8 +249,8 @@ def test_what_others_annotate_or_not(tmp_path):
 
 
 def test_a_hook_of_a_mistyped_name(root):
-    with pytest.raises(UserError, match='default_hooks.two_stge is no hook: '
-                       "it has no type. Did you mean 'two_stage'?"):
+    with pytest.raises(UserError, match='default_hooks.two_stge is not a '
+                       "hook: it has no type. Did you mean 'two_stage'?"):
         load(root, 'default_hooks.two_stge.begin=4')
 
 
@@ -266,7 +266,7 @@ def test_a_hook_without_what_it_needs(root):
 ])
 def test_half_a_training(root, key):
     cfg = load(root, f'{key}=None')
-    with pytest.raises(UserError, match=f' and no {key}: it needs all of'):
+    with pytest.raises(UserError, match=f'but no {key}: it needs all of'):
         launch.build_runner(cfg)
 
 

@@ -140,7 +140,7 @@ def test_an_unchanged_config_changes_nothing(tmp_path):
 def test_what_cannot_be_followed(tmp_path):
     toy(tmp_path, [STEPS], epochs=2)
     start = str(tmp_path / 'epoch_1.pth')
-    with pytest.raises(UserError, match='another type of optimizer'):
+    with pytest.raises(UserError, match='an optimizer of another type'):
         toy(
             tmp_path / 'a', [STEPS],
             load_from=start,
@@ -202,7 +202,7 @@ def test_stage_2_of_a_changed_config_and_the_summary(two_stages, tmp_path):
     key = 'default_hooks.two_stage.param_scheduler.0.T_max'
     rate, texts = resume(cfg, tmp_path / 'new', STAGE_1 + 1, **{key: 2})
     assert rate == pytest.approx(.005)  # half of a cosine from .01
-    assert texts[0].endswith(f'holds: {key} 5 -> 2.')
+    assert texts[0].endswith(f'precedence: {key} 5 -> 2.')
     assert texts[1:] == SUMMARY
 
 
@@ -233,10 +233,11 @@ def test_early_stopping_in_stage_1(tmp_path, monkeypatch):
     runner.logger.warning = lambda text, *_: texts.append(text)
     runner.train()
     saved = tmp_path / 'run/epoch_2.pth'
-    assert texts[1].startswith('custom_hooks.0 ends the whole run: if it does')
+    assert texts[1].startswith('custom_hooks.0 stops the whole run: if it '
+                               'stops')
     assert texts[-2:] == [
-        f'The training ends after epoch 2 of 5, {saved} is saved. Go on with '
-        '--resume.', 'Not trained: stage 2 (router). To do so: python '
+        f'The training ends after epoch 2 of 5, {saved} is saved. Continue '
+        'with --resume.', 'Not trained: stage 2 (router). To train it: python '
         f'tools/train.py {tmp_path}/run/ride_r32_digits_lt.py --stage router '
         f'--work-dir {tmp_path}/run_router --cfg-options load_from={saved}'
     ]

@@ -215,10 +215,10 @@ def test_options_win_by_name(root, capsys):
     assert cfg.param_scheduler[1].milestones == [4, 5]
     assert cfg.optim_wrapper.optimizer.lr == 0.2
     assert capsys.readouterr().err.splitlines() == [
-        'warning: --epochs 8 wins over --cfg-options train_cfg.max_epochs=7',
+        'warning: --epochs 8 overrides --cfg-options train_cfg.max_epochs=7',
         'warning: --cfg-options train_cfg.val_interval=3, '
-        'param_scheduler.1.milestones=[4, 5] wins over --epochs 8, which '
-        'would scale what the config says there',
+        'param_scheduler.1.milestones=[4, 5] overrides --epochs 8, which '
+        'would scale this value',
     ]
 
 
@@ -291,7 +291,7 @@ def test_one_stage_of_another_length(root, capsys):
     assert cfg.load_from == 'experts.pth'
     assert (cfg.param_scheduler[0].T_max, cfg.train_cfg.max_epochs) == (3, 3)
     assert capsys.readouterr().err == (
-        'warning: --cfg-options param_scheduler.1.gamma=0.5 does nothing in '
+        'warning: --cfg-options param_scheduler.1.gamma=0.5 has no effect in '
         'this stage\n')
     cfg = load_training(path, {'train_cfg.max_epochs': 2}, stage='router')
     assert cfg.train_cfg.max_epochs == 2

@@ -94,14 +94,14 @@ def test_a_whole_schedule_is_reached_and_shown(config):
     ({
         'default_hooks.two_stage.param_scheduler.0.T_max': 1
     }, ['default_hooks.two_stage.param_scheduler.0.T_max=1 ends before the '
-        'schedule does, and the learning rate rises again: stage 2 (router) '
-        'has 2 epochs']),
+        'schedule, so the learning rate rises again: stage 2 (router) has 2 '
+        'epochs']),
     ({
         'custom_hooks': [
             dict(type='EarlyStoppingHook', monitor='accuracy/top1')
         ]
-    }, ['custom_hooks.0 ends the whole run: if it does so in stage 1, there '
-        'is no stage 2']),
+    }, ['custom_hooks.0 stops the whole run: if it stops in stage 1, there is '
+        'no stage 2']),
     ({
         'default_hooks.two_stage': None,
         'custom_hooks': [dict(type='EMAHook', begin_epoch=9)]
@@ -153,8 +153,9 @@ def test_a_run_by_iterations_has_no_epochs(config):
     cfg.default_hooks.reweighting = None
     runner = built(cfg)
     assert find_unreached(runner) == [
-        f'param_scheduler.{i} counts epochs, and train_cfg=dict('
-        'by_epoch=False) has none: it never acts' for i in (0, 1)
+        f'param_scheduler.{i} counts epochs, and '
+        'train_cfg=dict(by_epoch=False) has none: it has no '
+        'effect' for i in (0, 1)
     ] + [
         'default_hooks.checkpoint counts epochs, and train_cfg=dict('
         'by_epoch=False) has none: set its by_epoch=False'

@@ -108,8 +108,8 @@ def test_an_error_saves_the_last_whole_epoch(tmp_path, error, monkeypatch):
     if isinstance(error, NonFiniteError):
         assert not saved.exists()
         return
-    assert texts[-1] == (f'An error ends the training, {saved} is saved. Go '
-                         'on with --resume.')
+    assert texts[-1] == (f'An error ends the training, {saved} is saved. '
+                         'Continue with --resume.')
     if isinstance(error, UserError):
         return
     cfg.resume = True

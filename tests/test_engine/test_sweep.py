@@ -125,7 +125,7 @@ def test_settings_are_not_mixed(run):
         (['--amp'], "optim_wrapper.type='AmpOptimWrapper'"),
         (['--resample'], 'max_count=78'),
     ]:
-        with pytest.raises(UserError, match=f'other settings.*{named}'):
+        with pytest.raises(UserError, match=f'settings other than .*{named}'):
             run('one.py', '--seeds', 1, *options)
         assert run.calls == []
     # How the data is read and how classes are grouped change no training.

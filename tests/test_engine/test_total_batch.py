@@ -37,7 +37,7 @@ def resumed(cfg, tmp_path, batch_size, **options):
     warnings = []
     runner.logger.warning = lambda text, *_: warnings.append(text)
     runner.train()
-    return runner, [text for text in warnings if 'images a step' in text]
+    return runner, [text for text in warnings if 'images per step' in text]
 
 
 @pytest.mark.parametrize('enable, rate', [(False, 0.05), (True, 0.05 / 2)])
@@ -47,8 +47,8 @@ def test_another_batch_is_said_and_followed(whole_run, tmp_path, enable,
     options = {'auto_scale_lr': dict(base_batch_size=base, enable=enable)}
     runner, warnings = resumed(whole_run, tmp_path, 48, **options)
     assert len(warnings) == 1
-    assert '96 images a step before it was resumed, 48 now' in warnings[0]
-    assert ('multiplied by 0.5' in warnings[0]) == enable
+    assert '96 images per step before the resume, 48 now' in warnings[0]
+    assert ('multiplying the learning rate by 0.5' in warnings[0]) == enable
     assert runner.optim_wrapper.param_groups[0]['initial_lr'] == rate
     # after the first milestone
     assert runner.optim_wrapper.get_lr()['lr'] == [pytest.approx(rate / 10)]

@@ -24,8 +24,8 @@ def test_topk(tmp_path):
 
 def test_save_best(tmp_path):
     refused(
-        tmp_path, r"save_best='long_tail/overal' is no figure .*mean "
-        r"'long_tail/overall'\? There are .*long_tail/few",
+        tmp_path, r"save_best='long_tail/overal' is not a metric .*mean "
+        r"'long_tail/overall'\? Available: .*long_tail/few",
         **{'default_hooks.checkpoint.save_best': 'long_tail/overal'})
 
 
@@ -64,7 +64,7 @@ def test_a_later_image(files):
         ])
     refused(
         files / 'run', r'val_dataloader.dataset: \S*/7.png is empty: it has 0 '
-        r'bytes. Replace .* \(1 more cannot be read either\)$',
+        r'bytes. Replace .* \(1 more cannot be read\)$',
         **{'val_dataloader.dataset': dataset})
 
 
@@ -87,8 +87,8 @@ def test_files_that_cannot_be_read(files):
     assert find() == (40, [])  # known to OpenCV alone
     (files / '9.png').write_bytes(b'x')
     assert find() == (40, [
-        f'{files}/9.png is no image that can be decoded. Replace it or take '
-        'it out; tools/check_data.py finds all such images'
+        f'{files}/9.png is no image that can be decoded. Replace or remove '
+        'it; tools/check_data.py finds all such images'
     ])
     assert find(most=30) == (20, [])  # every other
     assert find_unreadable(DigitsLT()) == (0, [])

@@ -58,7 +58,7 @@ def test_all_that_may_be_wrong(run, images):
     for words in ('images that cannot be read: 1',
                   'images under several labels, by their content: 1',
                   'images of val that are in train as well, by their conten',
-                  'leaves out 1 file with a name of no image (1 .txt)',
+                  'leaves out 1 file without an image extension (1 .txt)',
                   str(images / 'train/cat/2.png'), 'What to do: '):
         assert words in out
     written = json.loads(found.read_text())

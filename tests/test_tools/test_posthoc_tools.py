@@ -254,15 +254,15 @@ def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
 def test_mistakes(root, tool, tmp_path, capsys):
     config = write_config(root, 'linear')
     checkpoint, _ = write_checkpoint(config)
-    with pytest.raises(UserError, match='on which nothing is chosen'):
+    with pytest.raises(UserError, match='must not be used for this choice'):
         tool('choose_tau', root / 'configs/ride_r32_digits_lt.py', checkpoint,
              'tau-norm', '--out', 'new.pth')
-    with pytest.raises(UserError, match='on which nothing is chosen'):
+    with pytest.raises(UserError, match='must not be used for this choice'):
         tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
              checkpoint, '--out', 'new.pth')
     # The same images, although the data sets are not written alike.
     for option, name in (('imb_factor=.05', 'test'), ('split=train', 'train')):
-        with pytest.raises(UserError, match=f'are in the {name} set, on'):
+        with pytest.raises(UserError, match=f'are in the {name} set, which'):
             tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
                  checkpoint, '--out', 'new.pth', '--cfg-options',
                  f'val_dataloader.dataset.{option}')

@@ -138,7 +138,7 @@ def test_another_number_of_epochs(folder, train, capsys):
     assert (run / 'epoch_2.pth').is_file()
     assert not (run / 'epoch_3.pth').is_file()
     assert Config.fromfile(run / 'tiny.py').train_cfg.max_epochs == 2
-    assert '--epochs 2 wins over' in capsys.readouterr().err
+    assert '--epochs 2 overrides' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train(['tiny.py', '--epochs', '0'])
     assert 'at least 1' in capsys.readouterr().err
@@ -219,7 +219,7 @@ def test_one_line_for_a_mistake(root, folder):
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f'error: there is no config tinyy.py (seen from {folder}). '
+        f'error: there is no config tinyy.py (relative to {folder}). '
         'Did you mean tiny.py?')
 
 

@@ -32,8 +32,8 @@ def collate_batch(
     key = 'view_of' if 'view' in samples[0] else 'img'
     if key not in samples[0]:
         raise UserError(
-            "collate_fn=dict(type='collate_batch') takes images that are not "
-            f'packed, found {sorted(samples[0])}: remove PackInputs from the '
+            "collate_fn=dict(type='collate_batch') expects unpacked images, "
+            f'found {sorted(samples[0])}: remove PackInputs from the '
             'pipeline, or set collate_fn=dict(type="default_collate")')
     shapes = {sample[key].shape for sample in samples}
     if len(shapes) > 1:

@@ -34,5 +34,5 @@ class LoadImageFromFile(_LoadImageFromFile):
         except Exception as error:
             raise UserError(
                 describe_unreadable(results['img_path'], error) +
-                '. Replace it or take it out; tools/check_data.py finds all '
-                'such images') from error
+                '. Replace or remove it; tools/check_data.py finds all such '
+                'images') from error

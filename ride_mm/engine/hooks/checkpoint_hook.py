@@ -194,14 +194,14 @@ class CheckpointHook(MMEngineCheckpointHook):
             if found is None:
                 runner.logger.warning(
                     f'Cannot resume: {"; ".join(problems)}. Resuming from '
-                    f'{path} instead, the newest checkpoint that is whole.')
+                    f'{path} instead, the newest intact checkpoint.')
                 return path
             if found not in problems:
                 problems.append(found)
         raise CheckpointError(
             f'Cannot resume: {"; ".join(problems)}; and {folder} holds no '
-            'other checkpoint to resume from. Name one with `--resume PATH`, '
-            'or start anew without `--resume` in another work_dir.')
+            'other checkpoint to resume from. Pass one with `--resume PATH`, '
+            'or start a new run without `--resume` in another work_dir.')
 
     def _problem(self, path: str, runner) -> Optional[str]:
         """What is wrong with a checkpoint, or None."""
@@ -240,8 +240,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove_outdated(runner, outdated)
             for folder in {runner.work_dir, str(self.out_dir)}:
                 for path in remove_leftovers(folder):
-                    runner.logger.info(f'Removed {path}, which a process that '
-                                       'was killed left unfinished.')
+                    runner.logger.info(f'Removed {path}, left unfinished by a '
+                                       'killed process.')
 
         self._make_up_validation(runner)
 
@@ -320,8 +320,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 (self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids))
             if osp.isfile(path) and not is_kept:
                 os.remove(path)
-                runner.logger.info(f'Removed {path}, which a process that was '
-                                   'killed would have removed.')
+                runner.logger.info(f'Removed {path}, left over by a killed '
+                                   'process.')
 
     def before_val(self, runner) -> None:
         """Let all ranks validate the same model.
@@ -352,9 +352,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         except (KeyError, ValueError) as error:
             raise UserError(
                 f'default_hooks.checkpoint.save_best={key_indicators} with '
-                f'rule={rules}: {error.args[0]} Names of metrics are those '
-                "in the log, as in 'long_tail/overall'; rule='greater' or "
-                "'less' says which is better") from error
+                f'rule={rules}: {error.args[0]} Use the metric names of the '
+                "log, as in 'long_tail/overall'; rule='greater' or 'less' "
+                'says which is better') from error
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         # `Runner.val` calls this without `before_train`

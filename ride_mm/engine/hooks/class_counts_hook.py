@@ -47,8 +47,8 @@ def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
         return False
     runner.logger.warning(
         f'indices leaves {len(dataset)} of {sum(whole)} training images: '
-        'losses, re-weighting and groups go by these. A later test does not '
-        'know of it.')
+        'losses, re-weighting and groups use these counts, but a later test '
+        'uses those of the whole set.')
     for metric in runner.val_loop.evaluator.metrics:
         metric.dataset_meta = dict(metric.dataset_meta, class_counts=counts)
     return True

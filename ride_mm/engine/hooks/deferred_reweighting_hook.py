@@ -35,8 +35,8 @@ class DeferredReweightingHook(Hook):
         if loop is None or isinstance(loop, dict):
             return
         if not isinstance(loop, EpochBasedTrainLoop):
-            raise UserError('DeferredReweightingHook.begin is an epoch, and '
-                            'a run by iterations has none: it needs '
+            raise UserError('DeferredReweightingHook.begin is an epoch, but '
+                            'this run is by iterations: it needs '
                             'train_cfg=dict(by_epoch=True, max_epochs=...), '
                             'or set default_hooks.reweighting=None')
         if type(self.begin) is not int or self.begin < 0:

@@ -186,15 +186,15 @@ class NonFiniteHook(Hook):
             buffers = dict(unwrapped(runner).named_buffers())
             for name, buffer in self._buffers.items():
                 buffers[name].copy_(buffer)
-            runner.logger.warning(f'{found} The step is left out, '
-                                  f'{self._skipped} of {self.skip} in '
-                                  'succession that may be.')
+            runner.logger.warning(f'{found} The step is skipped '
+                                  f'({self._skipped} of at most {self.skip} '
+                                  'in a row).')
             return
         raise NonFiniteError(
-            f'{found} Training has ended before this step, and no checkpoint '
-            'holds such weights. What helps: a lower '
-            'optim_wrapper.optimizer.lr, optim_wrapper.clip_grad.max_norm=1, '
-            'or default_hooks.non_finite.skip=3 where it is rare.')
+            f'{found} Training stopped before this step, so no checkpoint '
+            'holds such weights. Try a lower optim_wrapper.optimizer.lr, '
+            'optim_wrapper.clip_grad.max_norm=1, or, if this is rare, '
+            'default_hooks.non_finite.skip=3.')
 
 
 def _refuse(state: dict, model: torch.nn.Module, action: str) -> None:

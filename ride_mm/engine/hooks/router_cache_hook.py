@@ -96,8 +96,8 @@ class RouterCacheHook(Hook):
         loader.sampler.set_epoch(0)
         num_batches = max(1, round(self.share * len(loader)))
         runner.logger.info(
-            f'Router inputs of {num_batches * loader.batch_size} images per '
-            'process are computed and kept.')
+            'Computing and caching the router inputs of '
+            f'{num_batches * loader.batch_size} images per process.')
         model = unwrapped(runner)
         # The loop does this only later; experts that are frozen do not move.
         model.train()

@@ -80,14 +80,15 @@ class ScheduleHook(Hook):
             for name, part in stored.get('done', {}).items()
         }
         if not stored:
-            self._note = (' What was before the run was resumed is not '
-                          'counted: the checkpoint does not tell.')
+            self._note = (' Epochs before the resume are not counted: the '
+                          'checkpoint does not record them.')
         begin = stored.get('stage_2')
         if STAGE_NAMES['router'] in self._done and begin != _begin(runner):
             raise UserError(
-                f'--resume: the checkpoint is of stage 2, with default_hooks.'
-                f'two_stage.begin={begin}, not {_begin(runner)}: keep {begin} '
-                '(and --epochs as it was), or resume one of stage 1')
+                '--resume: the checkpoint comes from stage 2, with '
+                f'default_hooks.two_stage.begin={begin}, not '
+                f'{_begin(runner)}: keep {begin} (and --epochs as it was), or '
+                'resume a checkpoint of stage 1')
         self._wanted = read_schedule(runner)
         self._saved = checkpoint.get('param_schedulers')
 
@@ -100,14 +101,15 @@ class ScheduleHook(Hook):
                                 self._stage(runner))
         if changes:
             runner.logger.warning(
-                'The config differs from the checkpoint that is resumed, and '
-                f'holds: {"; ".join(changes)}.')
+                'The config differs from the resumed checkpoint and takes '
+                f'precedence: {"; ".join(changes)}.')
         loop = runner.train_loop
         if (isinstance(loop, EpochBasedTrainLoop)
                 and loop.epoch > loop.max_epochs):
             runner.logger.warning(
-                f'Nothing is trained: the checkpoint is of epoch {loop.epoch},'
-                f' and train_cfg.max_epochs is {loop.max_epochs}.')
+                'Nothing to train: the checkpoint is from epoch '
+                f'{loop.epoch}, and train_cfg.max_epochs is '
+                f'{loop.max_epochs}.')
 
     def _stage(self, runner: Runner) -> Stage:
         loop, steps = runner.train_loop, len(runner.train_dataloader)
@@ -158,7 +160,7 @@ class ScheduleHook(Hook):
                 f'{runner.max_epochs}')
         router = STAGE_NAMES['router']
         if _begin(runner) is not None and router not in done:
-            runner.logger.warning(f'Not trained: {router}. To do so: '
+            runner.logger.warning(f'Not trained: {router}. To train it: '
                                   f'{_router_command(runner)}')
         shown = _show(weighted, by_epoch) if weighted else 'never'
         runner.logger.info(f'Classes re-weighted: {shown}.{self._note}')

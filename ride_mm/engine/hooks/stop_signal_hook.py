@@ -217,7 +217,7 @@ class StopSignalHook(Hook):
         name = signal.Signals(number).name
         try:
             if is_main_process():
-                self._save_or_say(runner, f'{name}: training ends')
+                self._save_or_say(runner, f'{name}: stopping training')
             else:
                 # what other processes leave behind is no news
                 sys.stderr = open(os.devnull, 'w')
@@ -236,8 +236,8 @@ class StopSignalHook(Hook):
             return
         last = runner.message_hub.runtime_info.get('last_ckpt')
         runner.logger.warning(f'{why}. ' + (
-            f'{last} is there: go on with --resume.'
-            if last else 'No epoch is over: nothing is saved.'))
+            f'{last} is there: continue with --resume.'
+            if last else 'No epoch is complete: nothing is saved.'))
 
     def save(self, runner: Runner, why: str) -> None:
         """Write what is kept, if something is.
@@ -254,7 +254,7 @@ class StopSignalHook(Hook):
                 osp.join(runner.work_dir, 'last_checkpoint'), self._path)
             runner.message_hub.update_info('last_ckpt', self._path)
             self._kept = None
-        runner.logger.warning(f'{why}, {self._path} is saved. Go on with '
+        runner.logger.warning(f'{why}, {self._path} is saved. Continue with '
                               '--resume.')
 
 

@@ -55,21 +55,21 @@ class TotalBatchHook(Hook):
         self._resumed = None
         if old in (None, new):
             return
-        change = f'{old} images a step before it was resumed, {new} now'
+        change = f'{old} images per step before the resume, {new} now'
         if any(not scheduler.by_epoch for scheduler in _schedulers(runner)):
             raise UserError(
-                f'the run had {change}, and a param_scheduler counts steps: '
+                f'the run had {change}, but a param_scheduler counts steps: '
                 f'set train_dataloader.batch_size to {old} divided by the '
                 f'number of processes, {runner.world_size}')
         runner.train_loop._iter = round(runner.iter * old / new)
         if (runner.auto_scale_lr or {}).get('enable'):
             factor = self._scale_rates(runner)
-            runner.logger.warning(f'The run had {change}: the learning rate '
-                                  f'is multiplied by {factor:g}.')
+            runner.logger.warning(f'The run had {change}: multiplying the '
+                                  f'learning rate by {factor:g}.')
         else:
             runner.logger.warning(
-                f'The run had {change}. The learning rate stays as it was; '
-                'with --auto-scale-lr it follows.')
+                f'The run had {change}. The learning rate is unchanged; '
+                '--auto-scale-lr would scale it.')
 
     def _scale_rates(self, runner: Runner) -> float:
         factors = [

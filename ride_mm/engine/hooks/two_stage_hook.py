@@ -90,17 +90,17 @@ class TwoStageHook(Hook):
         if self.begin not in range(1, loop.max_epochs):
             raise UserError(
                 f'TwoStageHook.begin={self.begin!r} must be a whole number '
-                f'between 0 and train_cfg.max_epochs={loop.max_epochs}: '
-                'epochs of stage 1, and of both stages')
+                f'between 0 and train_cfg.max_epochs={loop.max_epochs}, the '
+                'epochs of stage 1 and of both stages')
         model = unwrapped(runner)
         if getattr(getattr(model, 'head', None), 'router', None) is None:
             raise UserError(
-                'TwoStageHook trains a router, and model.head.router is None: '
+                'TwoStageHook trains a router, but model.head.router is None: '
                 'set default_hooks.two_stage=None')
         # a test may follow a training
         if model.stage != 'experts' and not loop.iter:
-            raise UserError('TwoStageHook begins with the experts, found '
-                            f'model.stage={model.stage!r}')
+            raise UserError('TwoStageHook starts with model.stage="experts", '
+                            f'found model.stage={model.stage!r}')
         check_averaging(runner, self.begin)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -170,7 +170,7 @@ class TwoStageHook(Hook):
         """Everything that a new stage needs, in the order it depends on."""
         runner.logger.info(
             f'Stage 2: the router is trained in epochs {self.begin + 1} to '
-            f'{runner.max_epochs}; all else is frozen.')
+            f'{runner.max_epochs}; everything else is frozen.')
         synchronize_buffers(runner)
         finish_averaging(runner)
         unwrapped(runner).set_stage('router')

@@ -106,13 +106,13 @@ def _check_files(runner: Runner) -> None:
         number, problems = find_unreadable(dataset)
         if number < len(dataset) and number:
             runner.logger.info(
-                f'The headers of {number:,} of {len(dataset):,} validation '
-                'images were read, evenly spread.')
+                f'Read the headers of {number:,} of {len(dataset):,} '
+                'validation images, evenly spaced.')
     message = [None]
     if problems:
         more = len(problems) - 1
         message[0] = f'val_dataloader.dataset: {problems[0]}' + (
-            f' ({more} more cannot be read either)' if more else '')
+            f' ({more} more cannot be read)' if more else '')
     broadcast_object_list(message)
     if message[0] is not None:
         raise UserError(message[0])
@@ -122,6 +122,6 @@ def _check_keys(wanted: List[str], keys: Set[str]) -> None:
     for key in wanted:
         if key != 'auto' and key not in keys:
             raise UserError(
-                f'default_hooks.checkpoint.save_best={key!r} is no figure of '
-                f'val_evaluator.{nearest(key, keys)} There are '
+                f'default_hooks.checkpoint.save_best={key!r} is not a metric '
+                f'of val_evaluator.{nearest(key, keys)} Available: '
                 f'{", ".join(sorted(keys))}.')
