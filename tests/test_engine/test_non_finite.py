@@ -1,9 +1,11 @@
 import math
+import warnings
 
 import pytest
 import torch
 from conftest import ROOT
 from mmengine.hooks import Hook
+from mmengine.optim import MultiStepLR, OptimWrapper
 from runs import STAGE_1, build_runner, digits_config, train
 
 from ride_mm.compat.checkpoint_loading import load_checkpoint_file
@@ -167,3 +169,15 @@ def test_such_weights_are_not_saved_nor_resumed(tmp_path):
 def test_skip_is_a_number_of_steps(skip):
     with pytest.raises(UserError, match='NonFiniteHook.skip'):
         NonFiniteHook(skip=skip)
+
+
+def test_schedulers_know_that_steps_are_counted():
+    weight = torch.nn.Parameter(torch.ones(1))
+    wrapper = OptimWrapper(torch.optim.SGD([weight], lr=0.1))
+    scheduler = MultiStepLR(wrapper, milestones=[5])
+    hook._Guard(wrapper)
+    wrapper.update_params((weight**2).sum())
+    assert weight.item() == pytest.approx(0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        scheduler.step()

@@ -46,6 +46,8 @@ class DeferredReweightingHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Switch the weights on or off."""
         enabled = runner.epoch >= self.begin
-        unwrapped(runner).head.set_reweighting(self.beta if enabled else None)
-        if runner.epoch == self.begin:
+        model = unwrapped(runner)
+        model.head.set_reweighting(self.beta if enabled else None)
+        # The loss of the router has no weights of classes.
+        if runner.epoch == self.begin and model.stage != 'router':
             runner.logger.info('Classes are re-weighted from this epoch on.')

@@ -1,3 +1,4 @@
+from functools import partial, update_wrapper
 from itertools import islice
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -32,7 +33,9 @@ class _Guard:
         # of the losses since the last step, None without any
         self.finite: Optional[torch.Tensor] = None
         self._backward, self._step = wrapper.backward, wrapper.step
-        wrapper.backward, wrapper.step = self.backward, self.step
+        wrapper.backward = self.backward
+        # With the mark by which schedulers know that they count the steps.
+        wrapper.step = update_wrapper(partial(self.step), self._step)
 
     def backward(self, loss: torch.Tensor, **kwargs) -> None:
         finite = torch.isfinite(loss.detach())
