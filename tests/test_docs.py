@@ -8,7 +8,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from ride_mm.datasets.class_groups import group_masks
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.models.losses.class_balanced_loss import effective_number_weights
 from ride_mm.models.losses.diversity_loss import (mean_divergence,
                                                   pairwise_divergence)
@@ -57,7 +57,7 @@ def test_swin():
     counts = np.array(json.loads(COUNTS.read_text()))
     for thresholds in ('ride', 'ride-swin'):
         sizes = [int(mask.sum())
-                 for mask in group_masks(counts, thresholds).values()]
+                 for mask in ClassGroups(counts, thresholds).masks.values()]
         assert ' / '.join(map(str, sizes)) in PAGE
     # Of the weights over the images; their mean over the classes is 1.
     weights = effective_number_weights(counts).numpy()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.check import Split, check_data
-from ride_mm.datasets.class_groups import group_masks, group_titles
+from ride_mm.datasets.class_groups import ClassGroups, group_titles
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config, type_name
 from ride_mm.evaluation.tables import build_table, render_table
@@ -94,7 +94,7 @@ def find_thresholds(cfg: dict) -> Any:
 def summarize(split: Split, thresholds: Any) -> dict:
     """Count the images and classes of a split."""
     counts = split.counts
-    groups = group_masks(split.training_counts, thresholds)
+    groups = ClassGroups(split.training_counts, thresholds).masks
     return dict(
         split=split.name,
         images=sum(counts),

@@ -1,4 +1,6 @@
 """The many-, medium- and few-shot groups of classes and of test images."""
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Dict, List, Sequence, Tuple, Union
 
 import numpy as np
@@ -18,7 +20,7 @@ def resolve_thresholds(thresholds: Thresholds) -> Union[str, Tuple[int, int]]:
 
     Args:
         thresholds (str | Sequence[int]): Two class sizes, or a name, see
-            :func:`group_masks`.
+            :class:`ClassGroups`.
 
     Returns:
         tuple[int, int] | str: The smallest and the largest number of
@@ -43,42 +45,85 @@ def resolve_thresholds(thresholds: Thresholds) -> Union[str, Tuple[int, int]]:
     return tuple(thresholds)
 
 
-def group_masks(class_counts: Sequence[int],
-                thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
-    """Split the classes by how many training images they have.
+@dataclass(frozen=True, eq=False)
+class ClassGroups:
+    """Classes by how many training images they have.
 
     Many-shot classes have more than ``thresholds[1]`` images, few-shot ones
     fewer than ``thresholds[0]``, and medium-shot ones are in between, both
     ends included.
 
     Args:
-        class_counts (Sequence[int]): Training images per class, shape (K, ).
+        counts (Sequence[int]): Training images per class, (K, ).
         thresholds (str | Sequence[int]): The two ends of the medium-shot
             group, or a name: "ride" (20 and 100), "ride-swin" (21 and 99) or
             "thirds" (the classes, from the largest to the smallest, in three
             parts that differ by one at most; of equal classes the first ones
             come first). Defaults to "ride".
 
-    Returns:
-        dict[str, np.ndarray]: A bool mask of shape (K, ) for each group, in
-        the order of ``GROUPS``. A group without classes is left out.
-
     Raises:
         UserError: See :func:`resolve_thresholds`.
 
     Examples:
-        >>> {k: v.tolist() for k, v in group_masks([101, 100, 20]).items()}
+        >>> groups = ClassGroups([101, 100, 20])
+        >>> {name: mask.tolist() for name, mask in groups.masks.items()}
         {'many': [True, False, False], 'medium': [False, True, True]}
     """
-    thresholds = resolve_thresholds(thresholds)
-    counts = np.asarray(class_counts)
-    if thresholds == THIRDS:
-        masks = _thirds(counts)
-    else:
-        low, high = thresholds
-        masks = (counts > high, (counts >= low) & (counts <= high),
-                 counts < low)
-    return {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
+
+    counts: Sequence[int]
+    thresholds: Thresholds = 'ride'
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'counts', np.asarray(self.counts))
+        object.__setattr__(self, 'thresholds',
+                           resolve_thresholds(self.thresholds))
+
+    @classmethod
+    def of(cls, groups: Union['ClassGroups', Sequence[int]]) -> 'ClassGroups':
+        """Make groups of plain class counts, with RIDE's thresholds."""
+        return groups if isinstance(groups, cls) else cls(groups)
+
+    def __len__(self) -> int:
+        """The number of classes K."""
+        return len(self.counts)
+
+    @cached_property
+    def masks(self) -> Dict[str, np.ndarray]:
+        """dict[str, np.ndarray]: A bool mask of the classes, (K, ), for each
+        group, in the order of ``GROUPS``. A group without classes is left
+        out."""
+        counts = self.counts
+        if self.thresholds == THIRDS:
+            masks = _thirds(counts)
+        else:
+            low, high = self.thresholds
+            masks = (counts > high, (counts >= low) & (counts <= high),
+                     counts < low)
+        return {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
+
+    def of_images(self, gt_label: np.ndarray) -> Dict[str, np.ndarray]:
+        """Say which images belong to which group.
+
+        Args:
+            gt_label (np.ndarray): True labels with shape (N, ).
+
+        Returns:
+            dict[str, np.ndarray]: Bool masks with shape (N, ) under
+            'overall', 'many', 'medium' and 'few'. A group without images is
+            left out.
+        """
+        images = {'overall': np.ones(len(gt_label), dtype=bool)}
+        for name, classes in self.masks.items():
+            images[name] = classes[gt_label]
+        return {name: mask for name, mask in images.items() if mask.any()}
+
+    @property
+    def titles(self) -> Dict[str, str]:
+        """dict[str, str]: See :func:`group_titles`."""
+        return group_titles(self.thresholds)
+
+
+GroupsLike = Union[ClassGroups, Sequence[int]]
 
 
 def _thirds(counts: np.ndarray) -> List[np.ndarray]:
@@ -87,27 +132,6 @@ def _thirds(counts: np.ndarray) -> List[np.ndarray]:
         np.isin(np.arange(len(counts)), part)
         for part in np.array_split(largest_first, len(GROUPS))
     ]
-
-
-def sample_groups(gt_label: np.ndarray,
-                  class_counts: Sequence[int],
-                  thresholds: Thresholds = 'ride') -> Dict[str, np.ndarray]:
-    """Say which images belong to the many-, medium- and few-shot classes.
-
-    Args:
-        gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
-
-    Returns:
-        dict[str, np.ndarray]: Bool masks with shape (N, ) under 'overall',
-        'many', 'medium' and 'few'. A group without images is left out.
-    """
-    groups = {'overall': np.ones(len(gt_label), dtype=bool)}
-    for name, classes in group_masks(class_counts, thresholds).items():
-        groups[name] = np.asarray(classes)[gt_label]
-    return {name: images for name, images in groups.items() if images.any()}
 
 
 def group_titles(thresholds: Thresholds) -> Dict[str, str]:

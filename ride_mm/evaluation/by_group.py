@@ -4,7 +4,7 @@ from typing import Dict, List, Optional, Sequence, Union
 import numpy as np
 
 from ride_mm.datasets.class_counts import read_class_counts
-from ride_mm.datasets.class_groups import Thresholds, key_prefix, sample_groups
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, key_prefix
 from ride_mm.utils.errors import UserError
 
 
@@ -81,17 +81,15 @@ def _read_counts(path: str, owner: str) -> List[int]:
 
 def mean_by_group(columns: Dict[str, np.ndarray],
                   gt_label: np.ndarray,
-                  class_counts: Sequence[int],
-                  thresholds: Thresholds = 'ride') -> Dict[str, float]:
+                  groups: GroupsLike) -> Dict[str, float]:
     """Average figures of images, over all and by group.
 
     Args:
         columns (dict[str, np.ndarray]): Figures of N images by name, each
             with shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Returns:
         dict[str, float]: The means under their names, then with 'many\\_',
@@ -101,10 +99,10 @@ def mean_by_group(columns: Dict[str, np.ndarray],
     Raises:
         UserError: If a label is not a class.
     """
-    validate_labels(gt_label, len(class_counts), 'True label')
+    groups = ClassGroups.of(groups)
+    validate_labels(gt_label, len(groups), 'True label')
     return {
         f'{key_prefix(group)}{name}': float(column[images].mean())
-        for group, images in sample_groups(gt_label, class_counts,
-                                           thresholds).items()
+        for group, images in groups.of_images(gt_label).items()
         for name, column in columns.items()
     }

@@ -5,7 +5,8 @@ import torch
 from mmpretrain.registry import METRICS
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ride_mm.datasets.class_groups import Thresholds, key_prefix, sample_groups
+from ride_mm.datasets.class_groups import (ClassGroups, GroupsLike, Thresholds,
+                                           key_prefix)
 from ride_mm.utils.errors import UserError
 from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
@@ -137,17 +138,15 @@ def reliability_bins(confidence: np.ndarray,
 
 def calibration(quality: ScoreQuality,
                 gt_label: np.ndarray,
-                class_counts: Sequence[int],
-                thresholds: Thresholds = 'ride',
+                groups: GroupsLike,
                 num_bins: int = NUM_BINS) -> Dict[str, float]:
     """Compute how far scores can be trusted, overall and by class size.
 
     Args:
         quality (ScoreQuality): Score quality of the N images.
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         num_bins (int): Bins of the calibration error. Defaults to 15.
 
     Returns:
@@ -156,12 +155,11 @@ def calibration(quality: ScoreQuality,
         score, 0 to 2); then the same with 'many\\_', 'medium\\_' and 'few\\_'
         in front. A group without images is left out.
     """
+    groups = ClassGroups.of(groups)
     means = mean_by_group(
-        dict(nll=quality.nll, brier=quality.brier), gt_label, class_counts,
-        thresholds)
+        dict(nll=quality.nll, brier=quality.brier), gt_label, groups)
     figures = {}
-    for group, images in sample_groups(gt_label, class_counts,
-                                       thresholds).items():
+    for group, images in groups.of_images(gt_label).items():
         prefix = key_prefix(group)
         figures[f'{prefix}ece'] = calibration_error(
             quality.confidence[images], quality.hits[images], num_bins)
@@ -234,7 +232,6 @@ class CalibrationMetric(ClassGroupMetric):
             return {}
         gt_label, *quality = map(np.array, zip(*results))
         figures = calibration(
-            ScoreQuality(*quality), gt_label, self.class_counts,
-            self.thresholds, self.num_bins)
+            ScoreQuality(*quality), gt_label, self.groups, self.num_bins)
         self.log_by_group('Calibration', TITLES, figures, gt_label, digits=4)
         return figures

@@ -5,9 +5,8 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ride_mm.datasets.class_groups import (Thresholds, group_titles,
-                                           key_prefix, resolve_thresholds,
-                                           sample_groups)
+from ride_mm.datasets.class_groups import (ClassGroups, Thresholds, key_prefix,
+                                           resolve_thresholds)
 from ride_mm.utils.errors import UserError
 from .by_group import resolve_class_counts, validate_labels
 from .tables import build_table, render_table
@@ -65,6 +64,11 @@ class ClassGroupMetric(BaseMetric):
         if self._resolved is None:  # evaluated without a dataset, offline
             self._resolved = self._resolve(self.dataset_meta)
         return self._resolved
+
+    @property
+    def groups(self) -> ClassGroups:
+        """ClassGroups: The groups of the evaluated dataset's classes."""
+        return ClassGroups(self.class_counts, self.thresholds)
 
     def _resolve(self, dataset_meta: Optional[dict]) -> np.ndarray:
         return resolve_class_counts(self._class_counts, dataset_meta,
@@ -156,8 +160,7 @@ class ClassGroupMetric(BaseMetric):
             gt_label (np.ndarray): True labels with shape (N, ).
             digits (int): Digits after the point.
         """
-        titles = group_titles(self.thresholds)
-        groups = sample_groups(gt_label, self.class_counts, self.thresholds)
+        titles, groups = self.groups.titles, self.groups.of_images(gt_label)
         self.log_table(title, ['training images', 'images', *columns.values()],
                        [[titles[group],
                          str(np.count_nonzero(images))] + [

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_groups import (Thresholds, group_titles,
-                                           key_prefix, sample_groups)
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, key_prefix
 from ride_mm.utils.errors import UserError
 from .by_group import validate_labels
 from .class_group_metric import ClassGroupMetric
@@ -15,8 +14,7 @@ def expert_usage(
     num_experts_used: np.ndarray,
     relative_compute: np.ndarray,
     gt_label: np.ndarray,
-    class_counts: Sequence[int],
-    thresholds: Thresholds = 'ride',
+    groups: GroupsLike,
     num_experts: int = 1
 ) -> Dict[str, float]:
     """Compute how many experts images need, overall and by class size.
@@ -27,9 +25,8 @@ def expert_usage(
         relative_compute (np.ndarray): Multiply-adds of each image divided by
             those of all experts, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         num_experts (int): Experts E to give figures for, at least; the
             largest number that an image ran counts where it is more.
             Defaults to 1.
@@ -54,15 +51,15 @@ def expert_usage(
             f'{gt_label.shape}.')
     if not used.size:
         return {}
-    validate_labels(gt_label, len(class_counts), 'True label')
+    groups = ClassGroups.of(groups)
+    validate_labels(gt_label, len(groups), 'True label')
     if used.min() < 1:
         raise UserError('num_experts_used must be 1 or more for every '
                         f'image, but got {used.min()}.')
 
     most = max(num_experts, used.max())
     figures = {}
-    for name, images in sample_groups(gt_label, class_counts,
-                                      thresholds).items():
+    for name, images in groups.of_images(gt_label).items():
         prefix = key_prefix(name)
         shares = np.bincount(used[images], minlength=most + 1)[1:]
         for num, share in enumerate(100. * shares / shares.sum(), start=1):
@@ -139,16 +136,15 @@ class ExpertUsageMetric(ClassGroupMetric):
         """
         columns = np.array(results, dtype=np.float64).reshape(-1, 3).T
         gt_label, used = columns[:2].astype(np.int64)
-        figures = expert_usage(used, columns[2], gt_label, self.class_counts,
-                               self.thresholds, self._most)
+        figures = expert_usage(used, columns[2], gt_label, self.groups,
+                               self._most)
         if results:
             self._most = most_experts(figures)
             self._log(figures, gt_label)
         return figures
 
     def _log(self, figures: dict, gt_label: np.ndarray) -> None:
-        titles = group_titles(self.thresholds)
-        groups = sample_groups(gt_label, self.class_counts, self.thresholds)
+        titles, groups = self.groups.titles, self.groups.of_images(gt_label)
         rows = [[titles[name], str(np.count_nonzero(images))] +
                 usage_cells(figures, name) for name, images in groups.items()]
         self.log_table('Experts used (% of the images)',

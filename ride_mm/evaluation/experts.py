@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_groups import Thresholds
+from ride_mm.datasets.class_groups import GroupsLike
 from ride_mm.utils.errors import UserError
 from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
@@ -61,16 +61,14 @@ def expert_columns(expert_logits: torch.Tensor,
 
 def expert_figures(expert_logits: torch.Tensor,
                    gt_label: torch.Tensor,
-                   class_counts: Sequence[int],
-                   thresholds: Thresholds = 'ride') -> Dict[str, float]:
+                   groups: GroupsLike) -> Dict[str, float]:
     """Compute what each expert knows, and how far they differ.
 
     Args:
         expert_logits (torch.Tensor): Logits of the experts, (E, N, K).
         gt_label (torch.Tensor): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Returns:
         dict[str, float]: The means of :func:`expert_columns`; then the same
@@ -78,8 +76,7 @@ def expert_figures(expert_logits: torch.Tensor,
         images is left out.
     """
     columns = expert_columns(expert_logits, gt_label)
-    return mean_by_group(columns, gt_label.cpu().numpy(), class_counts,
-                         thresholds)
+    return mean_by_group(columns, gt_label.cpu().numpy(), groups)
 
 
 @METRICS.register_module()
@@ -149,8 +146,7 @@ class ExpertMetric(ClassGroupMetric):
         table = np.array(results)
         gt_label = table[:, 0].astype(np.int64)
         figures = mean_by_group(
-            dict(zip(self._names, table[:, 1:].T)), gt_label,
-            self.class_counts, self.thresholds)
+            dict(zip(self._names, table[:, 1:].T)), gt_label, self.groups)
         self._log(figures, gt_label)
         return figures
 

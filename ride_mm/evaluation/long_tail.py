@@ -5,8 +5,7 @@ import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_groups import (Thresholds, group_titles,
-                                           sample_groups)
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, Thresholds
 from ride_mm.utils.errors import UserError
 from .by_group import validate_labels
 from .class_group_metric import ClassGroupMetric
@@ -83,8 +82,7 @@ def recall_means(by_class: np.ndarray) -> Dict[str, float]:
 
 def long_tail_accuracy(hits: np.ndarray,
                        gt_label: np.ndarray,
-                       class_counts: Sequence[int],
-                       thresholds: Thresholds = 'ride') -> Dict[str, float]:
+                       groups: GroupsLike) -> Dict[str, float]:
     """Compute the accuracy overall, over the classes and by class size.
 
     'overall', 'many', 'medium' and 'few' average over images, as the
@@ -95,9 +93,8 @@ def long_tail_accuracy(hits: np.ndarray,
     Args:
         hits (np.ndarray): Whether each prediction is right, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Returns:
         dict[str, float]: Percent. A group without images is left out.
@@ -111,7 +108,7 @@ def long_tail_accuracy(hits: np.ndarray,
         >>> figures = long_tail_accuracy(
         ...     hits=np.array([True, True, False, True]),
         ...     gt_label=np.array([0, 0, 1, 1]),
-        ...     class_counts=[500, 5])
+        ...     groups=[500, 5])
         >>> figures['balanced'], figures['worst_class'], figures['few']
         (75.0, 50.0, 50.0)
     """
@@ -121,13 +118,13 @@ def long_tail_accuracy(hits: np.ndarray,
                          f'got {hits.shape} and {gt_label.shape}.')
     if not hits.size:
         return {}
-    validate_labels(gt_label, len(class_counts), 'True label')
+    groups = ClassGroups.of(groups)
+    validate_labels(gt_label, len(groups), 'True label')
 
-    by_class = accuracy_by_class(hits, gt_label, len(class_counts))
-    groups = sample_groups(gt_label, class_counts, thresholds)
+    by_class = accuracy_by_class(hits, gt_label, len(groups))
     accuracy = {
         name: 100. * float(np.mean(hits[images]))
-        for name, images in groups.items()
+        for name, images in groups.of_images(gt_label).items()
     }
     overall = accuracy.pop('overall')
     return dict(overall=overall, **recall_means(by_class), **accuracy)
@@ -241,8 +238,7 @@ class LongTailMetric(ClassGroupMetric):
         }
 
     def _figures(self, hits: np.ndarray, gt_label: np.ndarray) -> dict:
-        figures = long_tail_accuracy(hits, gt_label, self.class_counts,
-                                     self.thresholds)
+        figures = long_tail_accuracy(hits, gt_label, self.groups)
         if self.by_class:
             recalls = accuracy_by_class(hits, gt_label, len(self.class_counts))
             figures['by_class'] = [
@@ -252,14 +248,14 @@ class LongTailMetric(ClassGroupMetric):
         return figures
 
     def _log(self, figures: Dict[int, dict], gt_label: np.ndarray) -> None:
-        groups = sample_groups(gt_label, self.class_counts, self.thresholds)
+        groups = self.groups.of_images(gt_label)
         sizes = {
             name:
             [str(np.unique(gt_label[images]).size),
              str(np.count_nonzero(images))]
             for name, images in groups.items()
         }
-        titles = dict(group_titles(self.thresholds), **MEAN_TITLES)
+        titles = dict(self.groups.titles, **MEAN_TITLES)
         first = next(iter(figures.values()))
         rows = [[
             titles[name], *sizes.get(name, ('', '')),

@@ -11,6 +11,7 @@ from ride_mm.analysis import (Difference, Run, Runs, compare, compare_files,
                               read_runs)
 from ride_mm.analysis.comparison.compare import (comparison_tables,
                                                  coverage_note, to_json)
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 
@@ -37,7 +38,7 @@ def make_runs(hits, labels=LABELS, counts=COUNTS, weights=None, **kwargs):
                     checkpoint='e.pth',
                     weights=name)) for name, row in zip(names, rows)
         ]
-    return Runs(methods, labels, counts, **kwargs)
+    return Runs(methods, labels, ClassGroups(counts, **kwargs))
 
 
 @pytest.fixture
@@ -236,7 +237,8 @@ def test_reads_methods_by_config_and_options(write):
     assert runs.baseline == 'ride'
     np.testing.assert_array_equal(runs.hits('ride'), hits[[0, 1, 5]])
     np.testing.assert_array_equal(runs.gt_label, LABELS)
-    assert (runs.class_counts, runs.thresholds) == (COUNTS, (20, 100))
+    assert runs.groups.counts.tolist() == COUNTS
+    assert runs.groups.thresholds == (20, 100)
 
 
 def test_runs_of_the_same_weights_stand_in_the_same_order(write):

@@ -15,7 +15,7 @@ from ride_mm.datasets.augmentation_seeds import SeededDataset
 from ride_mm.datasets.class_counts import (check_class_counts, count_labels,
                                            get_class_counts, get_labels,
                                            name_some, read_class_counts)
-from ride_mm.datasets.class_groups import group_masks
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'
@@ -63,8 +63,8 @@ def test_count_labels_errors(labels, message):
         count_labels(labels, 3)
 
 
-def test_group_masks_ends():
-    masks = group_masks([101, 100, 20, 19, 0])
+def test_groups_ends():
+    masks = ClassGroups([101, 100, 20, 19, 0]).masks
     assert list(masks) == ['many', 'medium', 'few']
     assert masks['many'].tolist() == [True, False, False, False, False]
     assert masks['medium'].tolist() == [False, True, True, False, False]
@@ -72,15 +72,16 @@ def test_group_masks_ends():
     assert all(mask.dtype == bool for mask in masks.values())
 
 
-def test_group_masks_leaves_out_empty_groups():
-    assert list(group_masks([200, 5])) == ['many', 'few']
-    assert list(group_masks([200, 5], thresholds=(1, 1000))) == ['medium']
+def test_groups_leaves_out_empty_groups():
+    assert list(ClassGroups([200, 5]).masks) == ['many', 'few']
+    assert list(ClassGroups([200, 5], (1, 1000)).masks) == ['medium']
 
 
-def test_group_masks_by_name():
+def test_groups_by_name():
     counts = [101, 100, 99, 21, 20, 19]
     named = {
-        name: [mask.tolist() for mask in group_masks(counts, name).values()]
+        name:
+        [mask.tolist() for mask in ClassGroups(counts, name).masks.values()]
         for name in ('ride', 'ride-swin')
     }
     assert named['ride'] == [[n > 100 for n in counts],
@@ -92,12 +93,12 @@ def test_group_masks_by_name():
                                   [n <= 20 for n in counts]]
 
 
-def test_group_masks_of_thirds():
-    masks = group_masks([1, 9, 5, 5, 5, 2, 7], 'thirds')
+def test_groups_of_thirds():
+    masks = ClassGroups([1, 9, 5, 5, 5, 2, 7], 'thirds').masks
     classes = {name: np.flatnonzero(mask) for name, mask in masks.items()}
     assert {name: found.tolist() for name, found in classes.items()} == dict(
         many=[1, 2, 6], medium=[3, 4], few=[0, 5])
-    assert list(group_masks([3, 1], 'thirds')) == ['many', 'medium']
+    assert list(ClassGroups([3, 1], 'thirds').masks) == ['many', 'medium']
 
 
 @pytest.mark.parametrize('thresholds, message', [
@@ -107,9 +108,9 @@ def test_group_masks_of_thirds():
     ((-1, 2), '0 <= low'),
     ('rides', '"rides" is unknown.*Did you mean \'ride\''),
 ])
-def test_group_masks_thresholds(thresholds, message):
+def test_groups_thresholds(thresholds, message):
     with pytest.raises(UserError, match=message):
-        group_masks([1, 2], thresholds)
+        ClassGroups([1, 2], thresholds).masks
 
 
 def test_check_class_counts():
@@ -226,7 +227,8 @@ def test_real_lists(name, num_classes, num_images, per_class):
 def test_real_training_counts(name, num_images, largest, groups):
     counts = read_class_counts(str(LISTS / name))
     assert (sum(counts), max(counts), min(counts)) == (num_images, largest, 5)
-    sizes = tuple(int(mask.sum()) for mask in group_masks(counts).values())
+    sizes = tuple(
+        int(mask.sum()) for mask in ClassGroups(counts).masks.values())
     assert sizes == groups
 
 

@@ -6,7 +6,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.datasets import DigitsLT
 from ride_mm.datasets.class_counts import count_labels
-from ride_mm.datasets.class_groups import group_masks
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 
 load_digits = pytest.importorskip('sklearn.datasets').load_digits
@@ -23,7 +23,7 @@ def test_default_profile_has_all_groups():
     counts = [130, 93, 66, 47, 34, 24, 17, 12, 9, 6]
     assert dataset.metainfo['class_counts'] == counts
     assert count_labels(dataset.get_gt_labels(), 10) == counts
-    sizes = {k: int(m.sum()) for k, m in group_masks(counts).items()}
+    sizes = {k: int(m.sum()) for k, m in ClassGroups(counts).masks.items()}
     assert sizes == dict(many=1, medium=5, few=4)
 
 

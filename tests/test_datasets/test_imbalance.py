@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ride_mm.datasets.class_groups import group_masks
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.datasets.imbalance import long_tail_profile, sample_subset
 
 
@@ -9,7 +9,7 @@ def test_exponential_profile_of_cifar100():
     counts = long_tail_profile(100, 500, 'exp', 0.01)
     assert counts == [int(500 * 0.01**(c / 99.0)) for c in range(100)]
     assert (sum(counts), counts[0], counts[-1]) == (10847, 500, 5)
-    sizes = {k: int(m.sum()) for k, m in group_masks(counts).items()}
+    sizes = {k: int(m.sum()) for k, m in ClassGroups(counts).masks.items()}
     assert sizes == dict(many=35, medium=35, few=30)
 
 

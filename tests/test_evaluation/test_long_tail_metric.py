@@ -9,6 +9,7 @@ from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import (LongTailMetric, accuracy_by_class,
                                 long_tail_accuracy, recall_means, topk_hits)
 from ride_mm.utils.errors import UserError
@@ -80,7 +81,8 @@ def test_groups_and_their_edges():
     gt_label = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     assert only_groups(long_tail_accuracy(hits, gt_label, COUNTS)) == dict(
         overall=50., balanced=50., many=50., medium=50., few=50.)
-    figures = long_tail_accuracy(hits, gt_label, COUNTS, thresholds=(19, 99))
+    figures = long_tail_accuracy(hits, gt_label,
+                                 ClassGroups(COUNTS, (19, 99)))
     assert only_groups(figures) == dict(
         overall=50., balanced=50., many=75., medium=25.)  # nothing below 19
 
@@ -155,7 +157,8 @@ def test_against_plain_python(seed, thresholds):
     counts = rng.integers(0, 150, 12).tolist()
     gt_label = rng.integers(0, 12, 200)
     hits = rng.random(200) < .6
-    figures = long_tail_accuracy(hits, gt_label, counts, thresholds)
+    figures = long_tail_accuracy(hits, gt_label,
+                                 ClassGroups(counts, thresholds))
     expected = plain_long_tail(hits.tolist(), gt_label.tolist(), counts,
                                *thresholds)
     assert figures == pytest.approx(expected, abs=1e-10)

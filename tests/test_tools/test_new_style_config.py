@@ -55,6 +55,6 @@ def test_tools(tmp_path, monkeypatch):
     train, test = (load_tool(f'tools/{n}.py').main for n in ('train', 'test'))
     train([config, '--amp', '--epochs', '2'])
     test([config, 'work/epoch_2.pth', '--all-experts', '--out', 'p.pkl'])
-    _, thresholds, *_ = load_test_classes(config)
-    assert tuple(thresholds) == (7, 50)
+    groups, *_ = load_test_classes(config)
+    assert groups.thresholds == (7, 50)
     assert report_compute(config)

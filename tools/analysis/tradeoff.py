@@ -12,6 +12,7 @@ from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
 from ride_mm.compat.atomic_backend import write_file
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config
 from ride_mm.evaluation.tables import build_table
@@ -131,8 +132,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.config:
         options = options_of_test(
             args.predictions, run, args.cfg_options, of_model=True)
-    simulator = RoutingSimulator(predictions, run['class_counts'],
-                                 run['thresholds'])
+    simulator = RoutingSimulator(
+        predictions, ClassGroups(run['class_counts'], run['thresholds']))
     curve = simulator.curve()
     routers = len(simulator.router_logits)
     marked = {'0.5': simulator.at([.5] * routers)}

@@ -7,17 +7,16 @@ from matplotlib.ticker import FuncFormatter
 
 from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, clean, new_figure,
                                     save, set_head)
-from ride_mm.datasets.class_groups import Thresholds, group_masks, group_titles
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 
 MAX_BARS = 120
 MAX_DOTS = 2000
 
 
 def plot_accuracy_by_class(accuracy: Sequence[float],
-                           class_counts: Sequence[int],
+                           groups: GroupsLike,
                            path: Union[str, Path],
                            overall: float,
-                           thresholds: Thresholds = 'ride',
                            group_accuracy: Optional[Dict[str, float]] = None,
                            class_names: Optional[Sequence[str]] = None
                            ) -> Path:
@@ -29,11 +28,10 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
     Args:
         accuracy (Sequence[float]): Percent per class with length K; NaN for
             a class that was not tested.
-        class_counts (Sequence[int]): Training images per class, K numbers.
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         path (str | Path): The picture to write, see :func:`save`.
         overall (float): Accuracy over all images, percent, for the title.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
         group_accuracy (dict[str, float], optional): Percent under 'many',
             'medium' and 'few'. Defaults to None, which means the mean over
             the classes of the group.
@@ -43,14 +41,15 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
     Returns:
         Path: The file.
     """
-    accuracy, counts = np.asarray(accuracy, float), np.asarray(class_counts)
+    groups = ClassGroups.of(groups)
+    accuracy, counts = np.asarray(accuracy, float), groups.counts
     if accuracy.shape != counts.shape or accuracy.ndim != 1:
         raise ValueError('accuracy and class_counts must both have shape '
                          f'(K, ), but got {accuracy.shape} and '
                          f'{counts.shape}.')
     order = np.argsort(-counts, kind='stable')
     accuracy, counts = accuracy[order], counts[order]
-    masks = group_masks(counts, thresholds)
+    masks = {name: mask[order] for name, mask in groups.masks.items()}
     means = group_accuracy or {
         name: _mean(accuracy[mask])
         for name, mask in masks.items()
@@ -69,7 +68,7 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
             baseline=floor,
             fill=True,
             color=GROUP_COLORS[name],
-            label=_group_label(name, where.size, mean, thresholds))
+            label=_group_label(groups.titles[name], where.size, mean))
         top.hlines(
             mean, edges[0], edges[-1], colors=INK, linestyles=(0, (4, 3)))
 
@@ -128,10 +127,9 @@ def _mean(accuracy: np.ndarray) -> float:
     return float(tested.mean()) if tested.size else np.nan
 
 
-def _group_label(name: str, num_classes: int, mean: float,
-                 thresholds: Sequence[int]) -> str:
+def _group_label(title: str, num_classes: int, mean: float) -> str:
     noun = 'class' if num_classes == 1 else 'classes'
-    label = f'{group_titles(thresholds)[name]}: {num_classes} {noun}'
+    label = f'{title}: {num_classes} {noun}'
     return label if np.isnan(mean) else f'{label}, {mean:.1f}%'
 
 

@@ -1,11 +1,10 @@
 """What large and small classes are taken for."""
 from dataclasses import dataclass
-from typing import Dict, Sequence
+from typing import Dict
 
 import numpy as np
 
-from ride_mm.datasets.class_groups import (Thresholds, group_masks,
-                                           sample_groups)
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 from ride_mm.evaluation.by_group import validate_labels
 
 
@@ -32,16 +31,14 @@ class GroupConfusion:
 
 def group_confusion(pred_label: np.ndarray,
                     gt_label: np.ndarray,
-                    class_counts: Sequence[int],
-                    thresholds: Thresholds = 'ride') -> GroupConfusion:
+                    groups: GroupsLike) -> GroupConfusion:
     """Compute how the groups of classes are confused with each other.
 
     Args:
         pred_label (np.ndarray): Predicted labels with shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Returns:
         GroupConfusion: A group without images is left out, and as what
@@ -50,11 +47,11 @@ def group_confusion(pred_label: np.ndarray,
     Raises:
         UserError: If a label is not a class.
     """
-    counts = np.asarray(class_counts)
+    groups = ClassGroups.of(groups)
+    counts = groups.counts
     validate_labels(gt_label, len(counts), 'True label')
     validate_labels(pred_label, len(counts), 'Predicted label')
-    classes = group_masks(counts, thresholds)
-    members = sample_groups(gt_label, counts, thresholds)
+    classes, members = groups.masks, groups.of_images(gt_label)
     members.pop('overall', None)
     hits = pred_label == gt_label
     larger = counts[pred_label] > counts[gt_label]

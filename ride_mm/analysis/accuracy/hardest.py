@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.datasets.class_counts import get_labels
-from ride_mm.datasets.class_groups import Thresholds, sample_groups
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 from ride_mm.evaluation import score_quality
 from ride_mm.utils.errors import UserError
 
@@ -75,18 +75,16 @@ class HardImage:
 
 def hardest_images(
         predictions: Predictions,
-        class_counts: Sequence[int],
+        groups: GroupsLike,
         number: int,
-        thresholds: Thresholds = 'ride',
         config: Optional[Config] = None) -> Dict[str, List[HardImage]]:
     """Find the images whose true class has the least probability.
 
     Args:
         predictions (Predictions): Of N images, with scores.
-        class_counts (Sequence[int]): Training images per class, K numbers.
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         number (int): How many, over all groups alike.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
         config (Config, optional): Where the pictures are: of its
             ``test_dataloader.dataset``. Defaults to None, which means no
             pictures.
@@ -102,7 +100,7 @@ def hardest_images(
     quality = score_quality(
         torch.from_numpy(predictions.pred_score),
         torch.from_numpy(predictions.gt_label))
-    groups = sample_groups(predictions.gt_label, class_counts, thresholds)
+    groups = ClassGroups.of(groups).of_images(predictions.gt_label)
     groups.pop('overall')
     order = np.argsort(-quality.nll, kind='stable')
     chosen = {

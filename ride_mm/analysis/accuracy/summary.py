@@ -14,9 +14,8 @@ from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
 from ride_mm.analysis.predictions import Predictions, read_predictions
 from ride_mm.analysis.routing.expert_usage import plot_expert_usage
 from ride_mm.analysis.run_options import options_of_test
-from ride_mm.datasets.class_groups import (GROUPS, Thresholds, group_titles,
-                                           key_prefix, resolve_thresholds,
-                                           sample_groups)
+from ride_mm.datasets.class_groups import (GROUPS, ClassGroups, GroupsLike,
+                                           key_prefix)
 from ride_mm.engine.config import load_config, type_name
 from ride_mm.evaluation import (accuracy_by_class, calibration, correct_prior,
                                 expert_figures, expert_usage,
@@ -33,7 +32,7 @@ from ride_mm.utils.errors import UserError
 def load_test_classes(
     config: Union[str, Path],
     options: Optional[dict] = None
-) -> Tuple[np.ndarray, Thresholds, dict, int]:
+) -> Tuple[ClassGroups, dict, int]:
     """Read from a config what the test images are grouped by.
 
     ``thresholds`` and ``class_counts`` of a ``LongTailMetric`` in the
@@ -46,8 +45,8 @@ def load_test_classes(
             Defaults to None.
 
     Returns:
-        tuple: Training images per class with shape (K, ), the definition
-        of the groups, ``metainfo`` of the test dataset and its length.
+        tuple: The class groups, ``metainfo`` of the test dataset and its
+        length.
 
     Raises:
         UserError: If the config has no test dataset, or this one no class
@@ -63,8 +62,8 @@ def load_test_classes(
     metric = _long_tail_options(cfg.get('test_evaluator'))
     counts = resolve_class_counts(
         metric.get('class_counts'), dataset.metainfo, 'LongTailMetric')
-    thresholds = resolve_thresholds(metric.get('thresholds', 'ride'))
-    return counts, thresholds, dataset.metainfo, len(dataset)
+    groups = ClassGroups(counts, metric.get('thresholds', 'ride'))
+    return groups, dataset.metainfo, len(dataset)
 
 
 def _long_tail_options(evaluator) -> dict:
@@ -76,16 +75,14 @@ def _long_tail_options(evaluator) -> dict:
 
 
 def summarize(predictions: Predictions,
-              class_counts: Sequence[int],
-              thresholds: Thresholds = 'ride',
+              groups: GroupsLike,
               model_prior: Optional[str] = None) -> Dict[str, float]:
     """Compute the figures that the metrics of a test run report, and more.
 
     Args:
         predictions (Predictions): The predictions for N images.
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         model_prior (str, optional): Class frequencies that the model
             assumes, "uniform" or "training", for the correction of its
             scores where those of the test set are others and known. Defaults
@@ -105,9 +102,11 @@ def summarize(predictions: Predictions,
         UserError: If the class counts do not fit the predictions, or there
             are no scores to correct.
     """
+    groups = ClassGroups.of(groups)
+    class_counts = groups.counts
     _validate_classes(predictions, class_counts)
     labels = predictions.gt_label
-    args = (labels, class_counts, thresholds)
+    args = (labels, groups)
     figures = dict(long_tail=long_tail_accuracy(predictions.hits, *args))
     if predictions.pred_score is not None:
         quality = score_quality(*_tensors(predictions.pred_score, labels))
@@ -117,8 +116,7 @@ def summarize(predictions: Predictions,
                                           predictions.relative_compute, *args)
     if predictions.expert_logits is not None:
         figures['expert'] = expert_figures(
-            *_tensors(predictions.expert_logits, labels), class_counts,
-            thresholds)
+            *_tensors(predictions.expert_logits, labels), groups)
     figures['label_shift'] = shift_table(
         accuracy_by_class(predictions.hits, labels, len(class_counts)),
         class_counts)
@@ -187,25 +185,25 @@ def _validate_classes(predictions: Predictions,
 
 def summary_tables(figures: Dict[str, float],
                    predictions: Predictions,
-                   class_counts: Sequence[int],
-                   thresholds: Thresholds = 'ride') -> List[Table]:
+                   groups: GroupsLike) -> List[Table]:
     """Lay out the figures of :func:`summarize`.
 
     Args:
         figures (dict[str, float]): The figures.
         predictions (Predictions): The predictions that they describe.
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Returns:
         list[rich.table.Table]: Tables for ``rich.print``: the groups, the
         means over classes, the experts where their logits were kept, and
         shifted test sets.
     """
-    groups = sample_groups(predictions.gt_label, class_counts, thresholds)
-    titles = group_titles(thresholds)
-    tables = [_group_table(figures, predictions, groups, titles)]
+    groups = ClassGroups.of(groups)
+    tables = [
+        _group_table(figures, predictions,
+                     groups.of_images(predictions.gt_label), groups.titles)
+    ]
     means = {
         title: figures[f'long_tail/{name}']
         for name, title in MEAN_TITLES.items()
@@ -219,9 +217,9 @@ def summary_tables(figures: Dict[str, float],
                 'Experts: accuracy (%), disagreement (%), KL (nats)',
                 ['training images', *(name.replace('_', ' ')
                                       for name in names)],
-                [[titles[group]] +
+                [[groups.titles[group]] +
                  [f'{expert[key_prefix(group) + name]:.2f}' for name in names]
-                 for group in groups]))
+                 for group in groups.of_images(predictions.gt_label)]))
     kinds = ('label_shift', 'label_shift_corrected')
     shifts = [_of_kind(figures, kind) for kind in kinds]
     tables.append(
@@ -274,34 +272,31 @@ def _of_kind(figures: Dict[str, float], kind: str) -> Dict[str, float]:
 
 def draw_summary(figures: Dict[str, float],
                  predictions: Predictions,
-                 class_counts: Sequence[int],
+                 groups: GroupsLike,
                  out_dir: Union[str, Path],
-                 thresholds: Thresholds = 'ride',
                  class_names: Optional[Sequence[str]] = None) -> List[Path]:
     """Draw the figures of :func:`summarize` into PNG files.
 
     Args:
         figures (dict[str, float]): The figures.
         predictions (Predictions): The predictions that they describe.
-        class_counts (Sequence[int]): Training images per class, K numbers.
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         out_dir (str | Path): The folder to write into.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
         class_names (Sequence[str], optional): K names. Defaults to None.
 
     Returns:
         list[Path]: The accuracy by class, and the expert usage where the
         model has experts.
     """
-    out_dir = Path(out_dir)
+    out_dir, groups = Path(out_dir), ClassGroups.of(groups)
     paths = [
         plot_accuracy_by_class(
             accuracy_by_class(predictions.hits, predictions.gt_label,
-                              len(class_counts)),
-            class_counts,
+                              len(groups)),
+            groups,
             out_dir / 'accuracy_by_class.png',
             figures['long_tail/overall'],
-            thresholds,
             {g: figures[f'long_tail/{g}']
              for g in GROUPS if f'long_tail/{g}' in figures},
             class_names=class_names)
@@ -309,7 +304,8 @@ def draw_summary(figures: Dict[str, float],
     usage = _of_kind(figures, 'experts')
     if usage:
         paths.append(
-            plot_expert_usage(usage, out_dir / 'expert_usage.png', thresholds))
+            plot_expert_usage(usage, out_dir / 'expert_usage.png',
+                              groups.thresholds))
     return paths
 
 
@@ -346,8 +342,7 @@ def summarize_file(config: Union[str, Path],
     run = predictions.run or {}
     options = options_of_test(predictions_file, run, cfg_options)
     try:
-        counts, thresholds, meta, num_images = load_test_classes(
-            config, options)
+        groups, meta, num_images = load_test_classes(config, options)
     except TypeError as error:
         raise UserError(f'the options {options} do not fit the data of '
                         f'{config}: {error}. Is it the config of the '
@@ -357,18 +352,18 @@ def summarize_file(config: Union[str, Path],
             f'{predictions_file} holds predictions for {len(predictions)} '
             f'images, but the test dataset of {config} has {num_images}. '
             'Were they made with another config?')
-    _check_groups(predictions_file, run, config, counts, thresholds)
-    figures = summarize(predictions, counts, thresholds, model_prior)
+    _check_groups(predictions_file, run, config, groups)
+    figures = summarize(predictions, groups, model_prior)
 
     # Wide enough for any number of experts, also where the output is a pipe.
     console = Console(width=1000)
-    for table in summary_tables(figures, predictions, counts, thresholds):
+    for table in summary_tables(figures, predictions, groups):
         console.print(table)
     if predictions.num_experts_used is None:
         console.print('No plot of experts used: the predictions hold no '
                       'num_experts_used.')
-    written = draw_summary(figures, predictions, counts, out_dir
-                           or Path(predictions_file).parent, thresholds,
+    written = draw_summary(figures, predictions, groups, out_dir
+                           or Path(predictions_file).parent,
                            meta.get('classes'))
     if json_file is not None:
         mmengine.dump(figures, str(json_file), file_format='json', indent=2)
@@ -379,10 +374,10 @@ def summarize_file(config: Union[str, Path],
 
 
 def _check_groups(file: Union[str, Path], run: dict, config: Union[str, Path],
-                  counts: np.ndarray, thresholds: Thresholds) -> None:
+                  groups: ClassGroups) -> None:
     """Check that classes are grouped as in the test, where that is known."""
-    for key, found in (('class_counts', counts.tolist()), ('thresholds',
-                                                           thresholds)):
+    for key, found in (('class_counts', groups.counts.tolist()),
+                       ('thresholds', groups.thresholds)):
         if run.get(key) not in (None, found):
             raise UserError(
                 f'{file} was tested with other {key} than those of {config}. '

@@ -17,8 +17,7 @@ from ride_mm.analysis.comparison.intervals import (LEVEL, Difference,
                                                    bootstrap, check_draws)
 from ride_mm.analysis.comparison.runs import Runs, read_runs
 from ride_mm.analysis.style import check_format
-from ride_mm.datasets.class_groups import (GROUPS, group_masks, group_titles,
-                                           sample_groups)
+from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.evaluation import accuracy_by_class, long_tail_accuracy
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.evaluation.tables import build_table
@@ -70,7 +69,7 @@ class Comparison:
 
     def class_shares(self, method: str, figure: str) -> Tuple[float, float]:
         """Percent of the classes of a group that are better, and worse."""
-        groups = group_masks(self.runs.class_counts, self.runs.thresholds)
+        groups = self.runs.groups.masks
         points = self.class_differences(method)
         points = points[groups.get(figure, slice(None))]
         points = points[~np.isnan(points)]
@@ -102,11 +101,11 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
         UserError: If labels do not fit the class counts, or there are too
             few resamples.
     """
-    labels, num_classes = runs.gt_label, len(runs.class_counts)
+    labels, num_classes = runs.gt_label, len(runs.groups)
     figures = {
         method: [
-            long_tail_accuracy(run.hits, labels, runs.class_counts,
-                               runs.thresholds) for run in of_method
+            long_tail_accuracy(run.hits, labels, runs.groups)
+            for run in of_method
         ]
         for method, of_method in runs.methods.items()
     }
@@ -133,10 +132,10 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
 
 def _split_groups(runs: Runs) -> List[np.ndarray]:
     """The tested classes, from the largest, in up to four parts a group."""
-    tested = np.bincount(runs.gt_label, minlength=len(runs.class_counts)) > 0
-    largest_first = np.argsort(-np.asarray(runs.class_counts), kind='stable')
+    tested = np.bincount(runs.gt_label, minlength=len(runs.groups)) > 0
+    largest_first = np.argsort(-runs.groups.counts, kind='stable')
     parts = []
-    for group in group_masks(runs.class_counts, runs.thresholds).values():
+    for group in runs.groups.masks.values():
         classes = largest_first[(group & tested)[largest_first]]
         parts += [
             part for part in np.array_split(classes, _PARTS) if part.size
@@ -147,12 +146,11 @@ def _split_groups(runs: Runs) -> List[np.ndarray]:
 def _image_weights(runs: Runs, parts: List[np.ndarray]) -> Dict:
     """The weight, in percent, of each image in each figure, and in the mean
     over the classes of each part."""
-    labels, num_classes = runs.gt_label, len(runs.class_counts)
+    labels, num_classes = runs.gt_label, len(runs.groups)
     images = np.bincount(labels, minlength=num_classes)
     weights = {
         name: 100. * group / np.count_nonzero(group)
-        for name, group in sample_groups(labels, runs.class_counts,
-                                         runs.thresholds).items()
+        for name, group in runs.groups.of_images(labels).items()
     }
     for name, part in (('balanced', np.flatnonzero(images)),
                        *enumerate(parts)):
@@ -164,7 +162,7 @@ def _image_weights(runs: Runs, parts: List[np.ndarray]) -> Dict:
 
 def _strata(runs: Runs, parts: List[np.ndarray]) -> np.ndarray:
     """What is resampled apart: the classes, those of one image by part."""
-    num_classes = len(runs.class_counts)
+    num_classes = len(runs.groups)
     stratum = np.arange(num_classes)
     images = np.bincount(runs.gt_label, minlength=num_classes)
     for i, part in enumerate(parts):
@@ -192,7 +190,7 @@ def comparison_tables(comparison: Comparison) -> List[Table]:
     """
     runs = comparison.runs
     names = [f for f in FIGURES if f in comparison.figures[runs.baseline][0]]
-    titles = dict(MEAN_TITLES, **group_titles(runs.thresholds))
+    titles = dict(MEAN_TITLES, **runs.groups.titles)
     tables = [
         build_table(
             'Accuracy (%), mean ± standard deviation over the runs',
@@ -261,8 +259,8 @@ def to_json(comparison: Comparison) -> dict:
     runs = comparison.runs
     return dict(
         baseline=runs.baseline,
-        thresholds=runs.thresholds,
-        class_counts=list(runs.class_counts),
+        thresholds=runs.groups.thresholds,
+        class_counts=runs.groups.counts.tolist(),
         methods={m: _method_json(comparison, m)
                  for m in runs.methods},
         differences={m: _difference_json(comparison, m)
@@ -329,10 +327,9 @@ def draw_comparison(comparison: Comparison, path: Union[str, Path]) -> Path:
          for m in runs.others},
         comparison.by_part,
         comparison.parts,
-        runs.class_counts,
+        runs.groups,
         path,
-        baseline=runs.baseline,
-        thresholds=runs.thresholds)
+        baseline=runs.baseline)
 
 
 def compare_files(arguments: Sequence[str],

@@ -10,7 +10,7 @@ from ride_mm.analysis.accuracy.accuracy_by_class import (draw_classes,
 from ride_mm.analysis.comparison.intervals import LEVEL, Difference
 from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, SOFT, TITLE,
                                     clean, save)
-from ride_mm.datasets.class_groups import Thresholds, group_masks, group_titles
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 
 _NOTE = (f'Whiskers: {100 * LEVEL:g}% intervals. Filled: differs from 0. '
          'Right: diamonds are means over classes of similar size.')
@@ -20,10 +20,9 @@ def plot_differences(differences: Dict[str, Dict[str, Difference]],
                      by_class: Dict[str, np.ndarray],
                      by_part: Dict[str, Sequence[Difference]],
                      parts: Sequence[np.ndarray],
-                     class_counts: Sequence[int],
+                     groups: GroupsLike,
                      path: Union[str, Path],
-                     baseline: str,
-                     thresholds: Thresholds = 'ride') -> Path:
+                     baseline: str) -> Path:
     """Draw the differences of methods from a baseline, a row for each.
 
     The differences by group stand on the left, those by class, from the
@@ -36,18 +35,18 @@ def plot_differences(differences: Dict[str, Dict[str, Difference]],
         by_part (dict[str, Sequence[Difference]]): Means over the classes of
             each part, by method.
         parts (Sequence[np.ndarray]): The classes of each part.
-        class_counts (Sequence[int]): Training images per class, K numbers.
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         path (str | Path): The picture to write, see :func:`save`.
         baseline (str): The name of the baseline.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
 
     Returns:
         Path: The file.
     """
-    order = np.argsort(-np.asarray(class_counts), kind='stable')
-    masks = group_masks(np.asarray(class_counts)[order], thresholds)
-    titles = dict(group_titles(thresholds), balanced='class mean')
+    groups = ClassGroups.of(groups)
+    order = np.argsort(-groups.counts, kind='stable')
+    masks = {name: mask[order] for name, mask in groups.masks.items()}
+    titles = dict(groups.titles, balanced='class mean')
     figure = Figure(
         figsize=(11, 1.3 + 2.9 * len(differences)), layout='constrained')
     rows = figure.subplots(

@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ride_mm.analysis.predictions import Predictions, read_own_predictions
-from ride_mm.datasets.class_groups import Thresholds
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine.config_changes import HOUSEKEEPING
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
@@ -43,13 +43,11 @@ class Runs:
         methods (dict[str, list[Run]]): The runs of each method, which differ
             in their seeds. The first method is the baseline.
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are.
+        groups (ClassGroups): The class groups.
     """
     methods: Dict[str, List[Run]]
     gt_label: np.ndarray
-    class_counts: Sequence[int]
-    thresholds: Thresholds = 'ride'
+    groups: ClassGroups
 
     @property
     def baseline(self) -> str:
@@ -109,8 +107,9 @@ def read_runs(arguments: Sequence[str]) -> Runs:
         methods.setdefault(name or derived, []).append(run)
     _check_weights(methods)
     _sort_like_baseline(methods)
-    return Runs(methods, first.gt_label, first.run['class_counts'],
-                first.run['thresholds'])
+    return Runs(
+        methods, first.gt_label,
+        ClassGroups(first.run['class_counts'], first.run['thresholds']))
 
 
 def _split(argument: str) -> Tuple[Optional[str], str]:

@@ -10,8 +10,7 @@ from ride_mm.analysis.accuracy.summary import summarize
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.report.source import Source
 from ride_mm.analysis.routing.tradeoff import route
-from ride_mm.datasets.class_groups import (Thresholds, group_titles,
-                                           sample_groups)
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import expert_usage
 from ride_mm.utils.errors import UserError
 
@@ -43,21 +42,17 @@ class Findings:
     all_experts: Optional[Dict[str, float]]
     confusion: GroupConfusion
 
-    @property
-    def counts(self) -> Sequence[int]:
-        """list[int]: Training images per class, K numbers."""
-        return self.source.predictions.run['class_counts']
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """str | Sequence[int]: What many, medium and few are."""
-        return self.source.predictions.run['thresholds']
+    @cached_property
+    def classes(self) -> ClassGroups:
+        """ClassGroups: The groups of the K classes."""
+        run = self.source.predictions.run
+        return ClassGroups(run['class_counts'], run['thresholds'])
 
     @property
     def names(self) -> Sequence[str]:
         """list[str]: The names of the K classes."""
         classes = self.source.predictions.run['classes']
-        return classes or [f'class {i}' for i in range(len(self.counts))]
+        return classes or [f'class {i}' for i in range(len(self.classes))]
 
     @property
     def titles(self) -> Dict[str, str]:
@@ -67,13 +62,13 @@ class Findings:
             name:
             title[:len(name) + 1] +
             title[len(name) + 1:].replace(' ', '\u00a0')
-            for name, title in group_titles(self.thresholds).items()
+            for name, title in self.classes.titles.items()
         }
 
     @cached_property
     def groups(self) -> Dict[str, np.ndarray]:
         """dict[str, np.ndarray]: The images of each group, bool masks."""
-        return sample_groups(self.main.gt_label, self.counts, self.thresholds)
+        return self.classes.of_images(self.main.gt_label)
 
     @property
     def num_experts(self) -> Optional[int]:
@@ -105,7 +100,7 @@ class Findings:
         """dict[str, float]: What :func:`expert_usage` finds in ``usage``."""
         return expert_usage(self.usage.num_experts_used,
                             self.usage.relative_compute, self.usage.gt_label,
-                            self.counts, self.thresholds)
+                            self.classes)
 
     def of_kind(self, kind: str) -> Dict[str, float]:
         """The figures of a kind, such as 'calibration', by their names."""
@@ -137,16 +132,16 @@ def find(source: Source) -> Findings:
         UserError: If the class counts do not fit the predictions.
     """
     stored, run = source.predictions, source.predictions.run
-    args = run['class_counts'], run['thresholds']
+    groups = ClassGroups(run['class_counts'], run['thresholds'])
     routing, routed, all_experts, main = None, None, None, stored
     if stored.router_logits is not None:
         routing = _routing_thresholds(source, len(stored.router_logits))
         routed = route(stored, routing)
         if _routes(source):
-            main, all_experts = routed, summarize(stored, *args)
-    return Findings(source, main, routed, routing, summarize(main, *args),
+            main, all_experts = routed, summarize(stored, groups)
+    return Findings(source, main, routed, routing, summarize(main, groups),
                     all_experts,
-                    group_confusion(main.pred_label, main.gt_label, *args))
+                    group_confusion(main.pred_label, main.gt_label, groups))
 
 
 def _test_cfg(source: Source) -> dict:

@@ -18,7 +18,7 @@ def page_title(found: Findings) -> str:
 
 def summary(found: Findings) -> str:
     """What the page is about, in a sentence or two."""
-    counts = found.counts
+    counts = found.classes.counts
     text = (f'{len(found.main):,} test images of {len(counts):,} classes, '
             f'which have {max(counts):,} to {min(counts):,} training images. ')
     if found.is_routed:
@@ -58,7 +58,7 @@ def _all_experts(found: Findings, key: str) -> str:
 
 def configuration(found: Findings, _: FigureMaker) -> Section:
     """What was trained."""
-    run, counts = found.source.predictions.run, found.counts
+    run, counts = found.source.predictions.run, found.classes.counts
     config = found.source.training
     try:
         facts = {} if config is None else describe_config(config)

@@ -78,7 +78,7 @@ def accuracy(found: Findings, _: FigureMaker) -> Section:
 def by_class(found: Findings, maker: FigureMaker) -> Section:
     """Accuracy by class size."""
     main, figures = found.main, found.of_kind('long_tail')
-    recalls = accuracy_by_class(main.hits, main.gt_label, len(found.counts))
+    recalls = accuracy_by_class(main.hits, main.gt_label, len(found.classes))
     by_group = {name: figures[name] for name in found.groups}
     overall = by_group.pop('overall')
     figure = maker.draw(
@@ -86,9 +86,8 @@ def by_class(found: Findings, maker: FigureMaker) -> Section:
         f'training images. {_listed(by_group)}',
         plot_accuracy_by_class,
         accuracy=recalls,
-        class_counts=found.counts,
+        groups=found.classes,
         overall=overall,
-        thresholds=found.thresholds,
         group_accuracy=by_group,
         class_names=found.names)
     return Section(
@@ -114,7 +113,7 @@ def confusion(found: Findings, maker: FigureMaker) -> Section:
         label,
         plot_group_confusion,
         confusion=told,
-        thresholds=found.thresholds)
+        thresholds=found.classes.thresholds)
     return Section(
         'confusion', 'Confusion between head and tail',
         'Each row shows the groups predicted for the images of one group and '
@@ -145,7 +144,7 @@ def reliability(found: Findings, maker: FigureMaker) -> Section:
         plot_reliability,
         bins=bins,
         errors=errors,
-        thresholds=found.thresholds)
+        thresholds=found.classes.thresholds)
     return Section(
         'reliability', 'Reliability of the probabilities',
         "Images are sorted by the model's confidence into 15 bins. Where the "
@@ -181,15 +180,14 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
             f'{figures["mean"]:.2f} of {found.num_experts}',
             plot_expert_usage,
             figures=figures,
-            thresholds=found.thresholds),
+            thresholds=found.classes.thresholds),
         maker.draw(
             'experts_by_class',
             'Experts used by class, from the largest class to the smallest',
             plot_experts_by_class,
             num_experts_used=usage.num_experts_used,
             gt_label=usage.gt_label,
-            class_counts=found.counts,
-            thresholds=found.thresholds,
+            groups=found.classes,
             class_names=found.names)
     ])
     return section
@@ -223,7 +221,7 @@ def _opinions_table(found: Findings):
 
 def tradeoff(found: Findings, maker: FigureMaker) -> Section:
     """Accuracy against compute."""
-    simulator = RoutingSimulator(found.routed, found.counts, found.thresholds)
+    simulator = RoutingSimulator(found.routed, found.classes)
     curve = simulator.curve()
     values = dict.fromkeys(f'{value:g}' for value in found.routing)
     marked = {f'threshold {", ".join(values)}': simulator.at(found.routing)}
@@ -251,13 +249,12 @@ def hardest(found: Findings, num_images: int) -> Section:
         "probability: their class, the model's prediction, and each expert's "
         'prediction with its own probability.')
     config = found.source.data
-    images = hardest_images(found.main, found.counts, num_images,
-                            found.thresholds, config)
+    images = hardest_images(found.main, found.classes, num_images, config)
     section.parts.append(
         Gallery({
             found.titles[name]: group
             for name, group in images.items()
-        }, found.names, found.counts, found.is_routed))
+        }, found.names, found.classes.counts, found.is_routed))
     if config is None:
         section.parts.append(
             Note('The images are left out: to show them, pass the config of '

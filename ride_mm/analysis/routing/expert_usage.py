@@ -21,7 +21,7 @@ def plot_expert_usage(figures: Dict[str, float],
         figures (dict[str, float]): What :func:`expert_usage` returns.
         path (str | Path): The picture to write, see :func:`save`.
         thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+            :class:`ClassGroups`. Defaults to "ride".
 
     Returns:
         Path: The file.

@@ -9,7 +9,7 @@ from ride_mm.analysis.accuracy.accuracy_by_class import MAX_BARS, label_classes
 from ride_mm.analysis.routing.expert_usage import experts_label, shades
 from ride_mm.analysis.style import (GROUP_COLORS, clean, ink_on, new_figure,
                                     save, set_head)
-from ride_mm.datasets.class_groups import Thresholds, group_masks
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 
 # Percent: the strip that says which classes are many-, medium-, few-shot.
 _STRIP = 7.
@@ -17,9 +17,8 @@ _STRIP = 7.
 
 def plot_experts_by_class(num_experts_used: np.ndarray,
                           gt_label: np.ndarray,
-                          class_counts: Sequence[int],
+                          groups: GroupsLike,
                           path: Union[str, Path],
-                          thresholds: Thresholds = 'ride',
                           class_names: Optional[Sequence[str]] = None) -> Path:
     """Draw how many experts the images of every class run.
 
@@ -30,24 +29,24 @@ def plot_experts_by_class(num_experts_used: np.ndarray,
         num_experts_used (np.ndarray): Experts that each image ran, shape
             (N, ), 1 or more.
         gt_label (np.ndarray): True labels with shape (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
         path (str | Path): The picture to write, see :func:`save`.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
         class_names (Sequence[str], optional): Names, written below when
             there are up to 30 classes. Defaults to None.
 
     Returns:
         Path: The file.
     """
-    counts = np.asarray(class_counts)
+    groups = ClassGroups.of(groups)
+    counts = groups.counts
     shares = shares_by_class(num_experts_used, gt_label, len(counts))
     order = np.argsort(-counts, kind='stable')
     order = order[~np.isnan(shares[order, 0])]
     figure = new_figure(4.2)
     axes = figure.subplots()
     _draw_shares(axes, shares[order])
-    for name, mask in group_masks(counts, thresholds).items():
+    for name, mask in groups.masks.items():
         _draw_group(axes, np.flatnonzero(mask[order]), name)
     label_classes(axes, order, class_names)
     text = 'classes, from the largest to the smallest'

@@ -12,7 +12,7 @@ import torch
 from scipy.special import softmax
 
 from ride_mm.analysis.predictions import Predictions
-from ride_mm.datasets.class_groups import Thresholds, sample_groups
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
 
@@ -120,9 +120,8 @@ class RoutingSimulator:
     Args:
         predictions (Predictions): Of N images, with ``expert_logits``,
             ``router_logits`` and ``routed_compute``.
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Raises:
         UserError: If there are no logits of experts and routers.
@@ -130,8 +129,7 @@ class RoutingSimulator:
 
     def __init__(self,
                  predictions: Predictions,
-                 class_counts: Sequence[int],
-                 thresholds: Thresholds = 'ride') -> None:
+                 groups: GroupsLike) -> None:
         if predictions.router_logits is None:
             raise UserError(
                 'the trade-off needs the outputs of all experts and trained '
@@ -143,8 +141,7 @@ class RoutingSimulator:
         self.compute = predictions.routed_compute
         self.hits = prefix_hits(predictions.expert_logits,
                                 predictions.gt_label)
-        self.groups = sample_groups(predictions.gt_label, class_counts,
-                                    thresholds)
+        self.groups = ClassGroups.of(groups).of_images(predictions.gt_label)
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
         """What one threshold for each router, (E - 1, ), gives."""

@@ -16,8 +16,8 @@ from rich.table import Table
 from ride_mm.analysis.comparison.runs import Run, read_runs
 from ride_mm.analysis.variance.bias_variance_plot import plot_bias_variance
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.datasets.class_groups import (GROUPS, Thresholds, group_masks,
-                                           group_titles)
+from ride_mm.datasets.class_groups import (GROUPS, ClassGroups, GroupsLike,
+                                           Thresholds, group_titles)
 from ride_mm.evaluation.by_group import validate_labels
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
@@ -106,8 +106,7 @@ def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
 def bias_variance(
         pred_label: np.ndarray,
         gt_label: np.ndarray,
-        class_counts: Sequence[int],
-        thresholds: Thresholds = 'ride') -> Dict[str, Dict[str, float]]:
+        groups: GroupsLike) -> Dict[str, Dict[str, float]]:
     """Compute bias and variance overall and by class size.
 
     They are averaged over the images of a class, then over the classes of a
@@ -116,9 +115,8 @@ def bias_variance(
     Args:
         pred_label (np.ndarray): Labels that R models predict, (R, N).
         gt_label (np.ndarray): True labels, (N, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
-            :func:`group_masks`. Defaults to "ride".
+        groups (ClassGroups | Sequence[int]): The class groups, or the
+            training images per class, (K, ).
 
     Returns:
         dict[str, dict[str, float]]: Under 'many', 'medium', 'few' and
@@ -130,24 +128,23 @@ def bias_variance(
     Raises:
         UserError: If a label is not a class.
     """
-    num_classes = len(class_counts)
+    groups = ClassGroups.of(groups)
+    num_classes = len(groups)
     validate_labels(np.asarray(gt_label), num_classes, 'True label')
     validate_labels(np.asarray(pred_label), num_classes, 'Predicted label')
     parts = decompose(pred_label, gt_label)
     images = np.bincount(gt_label, minlength=num_classes)
     tested = images > 0
-    groups = dict(
-        group_masks(class_counts, thresholds),
-        overall=np.ones(num_classes, dtype=bool))
+    masks = dict(groups.masks, overall=np.ones(num_classes, dtype=bool))
     figures = {
         name: dict(classes=int(np.sum(classes & tested)))
-        for name, classes in groups.items() if np.any(classes & tested)
+        for name, classes in masks.items() if np.any(classes & tested)
     }
     for measure, shares in vars(parts).items():
         sums = np.bincount(gt_label, shares, num_classes)
         by_class = 100. * sums / np.maximum(images, 1)
         for name, values in figures.items():
-            values[measure] = float(by_class[groups[name] & tested].mean())
+            values[measure] = float(by_class[masks[name] & tested].mean())
     for values in figures.values():
         values['net_variance'] = (
             values['unbiased_variance'] - values['helpful_variance'])
@@ -217,15 +214,15 @@ def compare_bias_variance(
         name:
         bias_variance(
             np.stack([run.pred_label for run in models]), runs.gt_label,
-            runs.class_counts, runs.thresholds)
+            runs.groups)
         for name, models in runs.methods.items()
     }
     # Wide enough for any name, also where the output is a pipe.
     Console(width=1000).print(
         bias_variance_table(figures, len(runs.methods[runs.baseline]),
-                            runs.thresholds))
+                            runs.groups.thresholds))
     if plot is not None:
-        print(plot_bias_variance(figures, plot, runs.thresholds))
+        print(plot_bias_variance(figures, plot, runs.groups.thresholds))
     if json_file is not None:
         content = {
             name: dict(runs=len(runs.methods[name]), groups=groups)
