@@ -1,6 +1,6 @@
 # RIDE, 3 experts, Swin-S, ImageNet-LT: 300 epochs of the experts, then 5 of
-# the router. Where classes are re-weighted, the loss is divided by the sum of
-# the weights; the official code of this backbone divides by their number.
+# the router. docs/differences.md says how the loss and the groups differ from
+# the official code of this backbone.
 _base_ = [
     '_base_/models/ride_swin_s.py',
     '_base_/datasets/imagenet_lt_swin.py',

@@ -7,6 +7,7 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.models.losses.class_balanced_loss import effective_number_weights
@@ -35,20 +36,38 @@ def config(name):
     return Config.fromfile(ROOT / f'configs/{name}.py')
 
 
-def test_schedules_batches_and_biases(tiny_model):
-    cifar, resnet10 = (config(name) for name in ('ride_r32_cifar100_lt',
-                                                 'ride_r10_imagenet_lt'))
+def test_schedules_and_batches():
+    cifar, resnet10, distilled, swin = (
+        config(name)
+        for name in ('ride_r32_cifar100_lt', 'ride_r10_imagenet_lt',
+                     'ride_r10_imagenet_lt_distill', 'ride_swin_t_imagenet_lt'))
     assert cifar.param_scheduler[1].milestones == [160, 180]
-    assert resnet10.train_dataloader.batch_size == 32
-    assert resnet10.auto_scale_lr.base_batch_size == 256
-    model = MODELS.build(tiny_model)
-    model.init_weights()
-    router = model.head.router
-    biases = [p for name, p in router.named_parameters() if 'bias' in name]
-    assert biases and not any(bias.any() for bias in biases)
-    for text in ('160 and 180 |', '8 x 32: 256 as well',
-                 '`Linear` has them | 0 |'):
+    assert cifar.model.head.diversity.weight == 0.45
+    for cfg in (resnet10, distilled):
+        assert cfg.train_dataloader.batch_size == 32
+        assert cfg.auto_scale_lr.base_batch_size == 256
+    assert distilled.model.teacher.multiply_losses
+    assert swin.val_dataloader.dataset.split == 'val'
+    assert swin.test_dataloader.dataset.split == 'test'
+    for cfg in (cifar, resnet10, distilled, swin):
+        assert not cfg.default_hooks.checkpoint.get('save_best')
+    for text in ('160 and 180 |', '8 x 32: 256 as well', '| 8 x 32 |',
+                 'official weight, 0.45', '(`multiply_losses`)'):
         assert text in PAGE
+
+
+@pytest.mark.parametrize('name, zero', [('ride_r32_cifar100_lt', True),
+                                        ('ride_r10_imagenet_lt', False)])
+def test_a_new_router(name, zero):
+    """Its biases, and which layer is shared."""
+    head = MODELS.build(config(name).model).head
+    head.init_weights()
+    router = head.router
+    assert len(router.hidden_fcs) == 2 and isinstance(router.fc, nn.Linear)
+    biases = torch.cat([fc.bias for fc in (*router.hidden_fcs, router.fc)])
+    assert (biases == 0).all() if zero else (biases != 0).all()
+    assert 'CIFAR: biases of a new router' in PAGE
+    assert '`Linear` has them | 0 |' in PAGE
 
 
 @pytest.mark.skipif(
