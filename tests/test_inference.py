@@ -108,7 +108,7 @@ def test_inferencer_goes_on_after_an_unreadable_image(trained, rgb, tmp_path,
     assert len(list(shown.iterdir())) == 9
     assert said == 3 * [
         f'{empty} is empty: it has 0 bytes. Its result is None.',
-        f'{text} is no image that can be decoded. Its result is None.',
+        f'{text} cannot be decoded as an image. Its result is None.',
         f'{missing} cannot be read: No such file or directory. Its result is '
         'None.'
     ]

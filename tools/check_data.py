@@ -27,7 +27,7 @@ EXAMPLE = """example:
 
 A folder holds train/, and val/ or test/, with a sub-folder for each class; or
 the class folders themselves. All images are read. Exit code: 0 if nothing has
-to be mended, 1 if something has, 2 if the data cannot be looked at.
+to be fixed, 1 if something has, 2 if the data cannot be checked.
 """
 SPLITS = ('train', 'val', 'test')
 NAMED = 5
@@ -42,7 +42,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', help='a config, or a folder of images')
     parser.add_argument(
-        '--json', metavar='FILE', help='write all that was found, .json')
+        '--json', metavar='FILE', help='write all findings (.json)')
     add_cfg_options(parser, 'override settings of the config')
     return parser.parse_args(argv)
 
@@ -145,8 +145,8 @@ def show(found: dict, thresholds: Any) -> None:
         print(f"  What to do: {finding['advice']}.")
     errors = sum(finding['error'] for finding in found['findings'])
     notes = len(found['findings']) - errors
-    print(f'{errors} to mend, {notes} to look at' if errors or notes else
-          'Nothing to mend was found.')
+    print(f'{errors} to fix, {notes} to review' if errors or notes else
+          'Nothing to fix was found.')
 
 
 def show_progress(name: str) -> Callable[[Iterable, int], Iterable]:

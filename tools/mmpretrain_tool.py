@@ -129,8 +129,8 @@ def plain_files(args: Sequence[str]) -> Iterator[None]:
         except Exception as error:  # a wrong file can break it anyhow
             names = [arg for arg in args if arg.endswith(_LOADED)]
             words = ' '.join(str(error).split()) or type(error).__name__
-            raise UserError(f'{", ".join(names)}: not read as plain data: '
-                            f'{words}') from error
+            raise UserError(f'{", ".join(names)}: cannot be read as plain '
+                            f'data: {words}') from error
 
     def read_pickle(handler, file, **options):
         return read(load_plain_pickle, file)

@@ -92,8 +92,8 @@ def split_installed(needed: List[str]) -> tuple:
         else:
             wanted = requirement.replace(name, alias, 1)
             sys.exit(f'error: this environment ({sys.prefix}) has {alias} '
-                     f'{found_version}, and {wanted} is needed. Change it, '
-                     'or deactivate the environment: a .venv is made then.')
+                     f'{found_version}, but {wanted} is needed. Change it, or '
+                     'deactivate the environment to create a .venv instead.')
     return keep, install
 
 
@@ -124,8 +124,8 @@ def pip(*args: str) -> None:
     command = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
     status = subprocess.run([*command, *args]).returncode
     if status:
-        sys.exit(f'error: `pip {" ".join(args)}` failed; what went wrong is '
-                 'said above. The next call goes on from here.')
+        sys.exit(f'error: `pip {" ".join(args)}` failed, see above. The next '
+                 'call continues from here.')
 
 
 def main() -> None:
@@ -143,8 +143,8 @@ def main() -> None:
         names = [name_of(requirement) for requirement in needed]
         print(f'[1/2] Installing {", ".join(names)} into {sys.prefix}')
         if 'torch' in names:
-            print('PyTorch is a download of some gigabytes: this can take '
-                  'several minutes')
+            print('PyTorch is a download of several gigabytes: this can take '
+                  'some minutes')
         sys.stdout.flush()
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder, 'constraints.txt')

@@ -23,10 +23,10 @@ EXAMPLE = """example:
   python tools/sweep.py configs/baselines/ce_r32_cifar100_lt.py \\
       configs/ride_r32_cifar100_lt.py --seeds 3 --epochs 40
 
-Runs that are complete are not made again and a training that was interrupted
-goes on: repeat the command. More --seeds add to those that are there. Each
-run leaves its log, its last checkpoint and predictions.pkl in
-WORK_DIR/NAME/seed_0, and its figures in WORK_DIR/NAME_seed0.json.
+Repeat the command to continue: complete runs are skipped, interrupted ones are
+resumed. More --seeds add runs to the existing ones. Each run writes its log,
+its last checkpoint and predictions.pkl to WORK_DIR/NAME/seed_0, and its
+figures to WORK_DIR/NAME_seed0.json.
 """
 
 
@@ -41,7 +41,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=positive,
         default=3,
         metavar='N',
-        help='runs of each config, with the seeds 0 to N - 1 (default: 3)')
+        help='runs of each config, with seeds 0 to N - 1 (default: 3)')
     parser.add_argument(
         '--epochs', type=positive, metavar='N', help='as in tools/train.py')
     parser.add_argument(
@@ -51,21 +51,20 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--resample',
         action='store_true',
-        help='sample a training set of its own for each run, for '
+        help='sample a separate training set for each run, for '
         'tools/analysis/bias_variance.py')
     parser.add_argument(
         '--jobs',
         type=positive,
         metavar='N',
-        help='runs at once (default: one for each GPU or, without any, for '
-        'each core and 2 GiB of memory)')
+        help='parallel runs (default: one per GPU or, without GPUs, one per '
+        'core and 2 GiB of memory)')
     parser.add_argument(
         '--slurm',
         nargs='+',
         metavar='KEY=VALUE',
-        help='make each run a job of a Slurm cluster, with these parameters '
-        'of submitit, such as slurm_partition=gpu gpus_per_node=1 '
-        'timeout_min=600')
+        help='submit each run as a Slurm job, with these submitit parameters, '
+        'such as slurm_partition=gpu gpus_per_node=1 timeout_min=600')
     parser.add_argument(
         '--work-dir',
         default='work_dirs/sweep',
@@ -81,15 +80,15 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for path in args.config:
         name = Path(config_file(path)).stem
         if any(run.name == name for run in runs):
-            raise UserError(f'two configs are named {name}, and so would be '
-                            'their folders: rename one')
+            raise UserError(f'two configs are named {name} and would share a '
+                            'folder: rename one')
         cfg = load_training(path, args.cfg_options, args.epochs, args.stage)
         if args.amp:
             launch.enable_amp(cfg)
         if args.resample:
             for start in shared_starts(cfg):
                 warn(f'all runs of {path} share {start}: they are independent '
-                     'only if it knows nothing of these images')
+                     'only if it was not trained on these images')
         runs += prepare_runs(name, cfg, folder, range(args.seeds), command,
                              TOOLS, args.resample)
     make = partial(make_here, jobs=args.jobs)

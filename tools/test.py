@@ -26,18 +26,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--all-experts',
         action='store_true',
-        help='run all experts on every image and keep what each expert and '
-        'router says, for tools/analysis')
+        help='run all experts on every image and keep the outputs of each '
+        'expert and router, for tools/analysis')
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="average over augmented images: the config's tta_model and "
-        'tta_pipeline, or else the image and its mirror image')
+        help="test-time augmentation: the config's tta_model and "
+        'tta_pipeline, or by default the image and its mirror image')
     parser.add_argument(
         '--fuse-conv-bn',
         action='store_true',
-        help='put BatchNorm into the convolutions before it: faster, and '
-        'equal but for rounding')
+        help='fuse BatchNorm into the preceding convolutions: faster, equal '
+        'up to rounding')
     parser.add_argument(
         '--show-dir', metavar='DIR', help='folder for images with predictions')
     parser.add_argument(

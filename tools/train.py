@@ -17,20 +17,20 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a value, from the newest '
-        'one in the work_dir')
+        help='resume from this checkpoint; without a value, from the newest '
+        'in the work_dir')
     parser.add_argument(
         '--epochs',
         type=positive,
         metavar='N',
-        help='train for N epochs in all: both stages, warm-up, milestones, '
-        're-weighting, validation and checkpoints move in proportion '
-        '(default: as the config says)')
+        help='train for N epochs in total: stages, warm-up, milestones, '
+        're-weighting, validation and checkpoints scale in proportion '
+        '(default: as in the config)')
     parser.add_argument(
         '--stage',
         choices=['experts', 'router'],
-        help='train one stage alone: the experts, or the router on those of '
-        'load_from (default: one after the other, as the config says)')
+        help='train one stage only: the experts, or the router for the '
+        'experts of load_from (default: both, as in the config)')
     parser.add_argument(
         '--no-validate',
         action='store_true',

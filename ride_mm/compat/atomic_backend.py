@@ -54,7 +54,7 @@ class AtomicLocalBackend(LocalBackend):
         except OSError as error:
             raise OSError(
                 error.errno,
-                f'{error.strerror}. What was there before is untouched',
+                f'{error.strerror}. The previous file is unchanged',
                 str(filepath)) from error
         finally:
             if osp.exists(temp):

@@ -62,10 +62,10 @@ class CheckpointError(UserError):
 def find_damage(path: str) -> Optional[str]:
     """Say what is wrong with a checkpoint file, without unpickling it.
 
-    Reads the whole file once: the check sums of its zip archive, which
+    Reads the whole file once: the checksums of its zip archive, which
     ``torch.load`` does not look at, find a single flipped bit. They do not
     cover the archive's directory, which is therefore read as ``torch.load``
-    reads it as well. The format of torch < 1.6 has no check sums, so of such
+    reads it as well. The format of torch < 1.6 has no checksums, so of such
     a file only the start is checked.
 
     Args:
@@ -84,7 +84,7 @@ def find_damage(path: str) -> Optional[str]:
     if start.startswith(_PICKLE_START):
         return None
     if not start.startswith(_ZIP_START):
-        return f'is not a checkpoint of torch: it starts with {start[:24]!r}'
+        return f'is not a PyTorch checkpoint: it starts with {start[:24]!r}'
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -93,14 +93,14 @@ def find_damage(path: str) -> Optional[str]:
         # zipfile answers damage with about any exception
         return _unreadable(error)
     if damaged is not None:
-        return f'is damaged: the check sum of its part {damaged!r} is wrong'
+        return f'is damaged: the checksum of its part {damaged!r} is wrong'
     names = {part.filename for part in parts}
     # two of one name, and a folder, are read as another part, or as zeros
     if len(names) < len(parts) or any(part.external_attr & _FOLDER
                                       for part in parts):
         return 'is damaged: the directory of its zip archive is wrong'
     if not any(name.endswith('/data.pkl') for name in names):
-        return 'is a zip archive, but not a checkpoint of torch'
+        return 'is a zip archive but not a PyTorch checkpoint'
     try:
         torch._C.PyTorchFileReader(path)
     except RuntimeError as error:
@@ -142,8 +142,7 @@ def find_resume_problem(path: str, optimizer: bool = False) -> Optional[str]:
             found = found.get(name) if isinstance(found, dict) else None
         is_count = type(found) is int and found >= 0
         if not (is_count if kind is int else isinstance(found, kind)):
-            return ('is not that of a training, which could be resumed: it '
-                    f'has no `{key}`')
+            return (f'cannot be resumed: it has no `{key}`')
     return None
 
 
@@ -240,7 +239,7 @@ def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f'Refused to load {path}: it needs {_culprit(error)}, which no '
-            'checkpoint of a network does.') from None
+            'checkpoint of a network needs.') from None
 
 
 def _check_damage(path: str) -> None:
@@ -248,7 +247,7 @@ def _check_damage(path: str) -> None:
     if damage is not None:
         raise CheckpointError(
             f'Cannot load {path}: the file {damage}. Use another checkpoint, '
-            'or copy or download this one again.')
+            'or copy or download it again.')
 
 
 def _load_mmengine(path: str, map_location: Any) -> Any:
@@ -265,9 +264,9 @@ def _load_as_data(path: str, map_location: Any, load: Callable) -> Any:
         if _may_load_otherwise(error):
             raise
         raise CheckpointError(
-            f'Cannot load {path}: its content is not that of a checkpoint '
+            f'Cannot load {path}: its content is not a checkpoint '
             f'({type(error).__name__}: {_last_words(error)}). Use another '
-            'checkpoint, or make this one again.') from None
+            'checkpoint, or create it again.') from None
 
 
 def _may_load_otherwise(error: Exception) -> bool:
@@ -284,10 +283,9 @@ def _is_trusted() -> bool:
 
 
 def _demand(error: pickle.UnpicklingError) -> str:
-    return (f'it needs {_culprit(error)}, which is not among the things that '
-            'a checkpoint of MMEngine holds, and could run code that came '
-            'with the file. If you trust whoever made the file, set '
-            f'{TRUST_VARIABLE}=1 in the environment')
+    return (f'it needs {_culprit(error)}, which is not part of an MMEngine '
+            'checkpoint and could run code from the file. If you trust its '
+            f'author, set {TRUST_VARIABLE}=1 in the environment')
 
 
 def _load_if_trusted(path: str, map_location: Any,
@@ -296,8 +294,8 @@ def _load_if_trusted(path: str, map_location: Any,
         raise CheckpointError(
             f'Refused to load {path}: {_demand(error)}.') from None
     warnings.warn(
-        f'{path} needs {_culprit(error)}. It is loaded all the same, with '
-        f'all the code that it holds, because {TRUST_VARIABLE} is set.',
+        f'{path} needs {_culprit(error)}. It is loaded, including any code in '
+        f'it, because {TRUST_VARIABLE} is set.',
         stacklevel=2)
     return torch.load(path, map_location=map_location, weights_only=False)
 
@@ -360,9 +358,8 @@ def _load_weights(path: str, map_location: Any) -> dict:
     if not isinstance(weights, dict) or not all(
             isinstance(name, str) for name in weights):
         raise CheckpointError(
-            f'Cannot load {path}: it holds a {type(weights).__name__} in '
-            'place of the weights of a network by their names. Use another '
-            'checkpoint.')
+            f'Cannot load {path}: it holds a {type(weights).__name__} instead '
+            'of a state dict. Use another checkpoint.')
     if not isinstance(checkpoint.get('meta', {}), dict):
         raise CheckpointError(f'Cannot load {path}: its `meta` is no dict. '
                               'Use another checkpoint.')
@@ -418,9 +415,9 @@ def _tell_misfit(resume: Callable) -> Callable:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f'Cannot resume from {filename}: what it holds does not fit '
-                f'this run ({type(error).__name__}: {_last_words(error)}). '
-                'Is it a checkpoint of this config?') from error
+                f'Cannot resume from {filename}: its content does not fit '
+                f'this run ({type(error).__name__}: {_last_words(error)}). Is '
+                'it a checkpoint of this config?') from error
 
     return wrapper
 

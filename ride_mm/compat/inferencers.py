@@ -31,7 +31,7 @@ def describe_unreadable(path: str, error: Exception) -> str:
         return f'{path} cannot be read: {error.strerror}'
     if 'buf.empty()' in str(error):  # what OpenCV has against it
         return f'{path} is empty: it has 0 bytes'
-    return f'{path} is no image that can be decoded'
+    return f'{path} cannot be decoded as an image'
 
 
 def _readable(inferencer: BaseInferencer, inputs: list,
@@ -138,7 +138,7 @@ def install_class_names_check() -> None:
                      if isinstance(names, str) else f'{len(names)} names')
             raise UserError(
                 f'ImageClassificationInferencer: classes has {found}, but the '
-                f'model has {number} classes: give the name of each, in the '
+                f'model has {number} classes: give one name per class, in the '
                 'order of the labels')
 
     ImageClassificationInferencer.__init__ = __init__

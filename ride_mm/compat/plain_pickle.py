@@ -101,7 +101,7 @@ class _PlainUnpickler(pickle.Unpickler):
         path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
         if path not in _KNOWN:
             raise pickle.UnpicklingError(
-                f'it needs `{path}`, which is no plain data')
+                f'it needs `{path}`, which is not plain data')
         return _KNOWN[path]
 
     def persistent_load(self, pid: Any) -> Any:

@@ -22,10 +22,9 @@ def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if outside.size:
         raise UserError(
-            f'{name} {outside[0]} is not one of the {num_classes} classes '
-            f'(0 to {num_classes - 1}) that the class counts describe. Is '
-            'this the right dataset, or do the class counts come from '
-            'another one?')
+            f'{name} {outside[0]} is not one of the {num_classes} classes (0 '
+            f'to {num_classes - 1}) of the class counts. Do dataset and class '
+            'counts belong together?')
 
 
 def resolve_class_counts(class_counts: Union[Sequence[int], str, None],

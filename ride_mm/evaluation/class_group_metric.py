@@ -112,7 +112,7 @@ class ClassGroupMetric(BaseMetric):
         """
         if any('pred_score' not in sample for sample in data_samples):
             raise UserError(f'{type(self).__name__} needs `pred_score`, but '
-                            'these predictions hold none.')
+                            'these predictions have none.')
         scores = torch.stack([s['pred_score'] for s in data_samples])
         self.check_scores(scores, data_samples)
         return scores
@@ -133,8 +133,8 @@ class ClassGroupMetric(BaseMetric):
         if scores.size(-1) != len(self.class_counts):
             raise UserError(
                 f'{name}: {len(self.class_counts)} class counts do not fit a '
-                f'model that predicts {scores.size(-1)} classes. Check '
-                '`num_classes` of the head and the class counts.')
+                f'model of {scores.size(-1)} classes. Check `num_classes` of '
+                'the head and the class counts.')
         wrong = ~scores.isfinite().flatten(1).all(dim=1)
         if wrong.any():
             sample = data_samples[int(wrong.nonzero()[0])]

@@ -115,9 +115,9 @@ class ExpertUsageMetric(ClassGroupMetric):
             if any(field not in sample for sample in data_samples):
                 raise UserError(
                     f'ExpertUsageMetric needs `{field}`, which only a '
-                    '`RIDEClassifier` predicts. Remove ExpertUsageMetric '
-                    'from `val_evaluator` and `test_evaluator` to evaluate '
-                    'another model.')
+                    '`RIDEClassifier` predicts. To evaluate another model, '
+                    'remove ExpertUsageMetric from `val_evaluator` and '
+                    '`test_evaluator`.')
         columns = [self.gt_labels(data_samples)] + [
             _stack([sample[field] for sample in data_samples])
             for field in ('num_experts_used', 'relative_compute')

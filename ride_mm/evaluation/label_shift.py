@@ -37,8 +37,8 @@ def shifted_prior(class_counts: Sequence[int], ratio: float,
         UserError: If the ratio is below 1.
     """
     if ratio < 1:
-        raise UserError('the imbalance ratio of a test set must be 1 or '
-                        f'more, but got {ratio}.')
+        raise UserError('the imbalance ratio of a test set must be at least '
+                        f'1, but got {ratio}.')
     counts = np.asarray(class_counts)
     falling = np.geomspace(ratio, 1., len(counts))
     prior = np.empty(len(counts))
@@ -125,8 +125,8 @@ def correct_prior(pred_score: torch.Tensor, prior: np.ndarray,
     never = np.flatnonzero(np.asarray(model_prior) <= 0)
     if never.size:
         raise UserError(f'the model assumes that class {name_some(never)} '
-                        'never occurs (no training images?): there are no '
-                        'scores of it to correct.')
+                        'never occurs (no training images?): it has no scores '
+                        'to correct.')
     weights = torch.from_numpy(np.asarray(prior) / np.asarray(model_prior))
     scores = pred_score.double() * weights.to(pred_score.device)
     return scores / scores.sum(dim=1, keepdim=True)

@@ -31,9 +31,9 @@ class RIDEDataPreprocessor(ClsDataPreprocessor):
         """
         if 'inputs' not in data:
             raise UserError(
-                f'a batch has {sorted(data)}, but no "inputs": end the '
-                "pipeline with dict(type='PackInputs'), or set collate_fn="
-                "dict(type='collate_batch') in the dataloader")
+                f'a batch has {sorted(data)} but no "inputs": end the '
+                "pipeline with dict(type='PackInputs'), or set "
+                "collate_fn=dict(type='collate_batch') in the dataloader")
         samples = data.get('data_samples')
         if isinstance(data['inputs'], RouterInputs):
             return dict(inputs=self.cast_data(data['inputs']))

@@ -47,9 +47,9 @@ def lock_work_dir(work_dir: str) -> None:
             file.seek(0)
             owner = file.read().strip()
         raise UserError(
-            f'{work_dir} is in use by {owner}: two runs would '
-            'overwrite each other\'s checkpoints. Wait for it, or name '
-            'another folder with --work-dir.') from error
+            f'{work_dir} is in use by {owner}: two runs would overwrite each '
+            'other\'s checkpoints. Wait for it to end, or choose another '
+            'folder with --work-dir.') from error
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()} since '
                f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n')

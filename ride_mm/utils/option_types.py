@@ -283,7 +283,8 @@ def _check_value(place: str, option: str, value: Any,
         of_list = '' if isinstance(value, (int, float)) else ', each number'
         raise UserError(f'{place}={show(value)}{of_list} must be {allowed}')
     if option == 'class_counts' and numbers and not any(numbers):
-        raise UserError(f'{place}={show(value)}: no class has images')
+        raise UserError(f'{place}={show(value)}: at least one class must have '
+                        'images')
 
 
 def _check_type(place: str, value: Any, annotation: Any,

@@ -307,7 +307,7 @@ class Fuzzer:
     # ---------------------------------------------------------------- CIFAR
 
     def cifar(self) -> Iterator[Input]:
-        """Read the files of CIFAR-10 without asking for their check sums."""
+        """Read the files of CIFAR-10 without asking for their checksums."""
         folder = self.folder / 'cifar-10-batches-py'
         folder.mkdir()
         batch = dict(

@@ -267,12 +267,12 @@ def flip_bit(path, fraction):
 
 @pytest.mark.parametrize('harm, words', [
     ('truncate', 'truncated'),
-    ('flip', 'check sum'),
+    ('flip', 'checksum'),
     ('empty', 'is empty'),
-    ('text', 'not a checkpoint of torch: it starts with'),
-    ('zip', 'but not a checkpoint of torch'),
-    ('pickle', 'damaged|not that of a checkpoint|unusual pickle'),
-    ('legacy', 'not that of a checkpoint'),
+    ('text', 'not a PyTorch checkpoint: it starts with'),
+    ('zip', 'but not a PyTorch checkpoint'),
+    ('pickle', 'damaged|content is not a checkpoint|unusual pickle'),
+    ('legacy', 'content is not a checkpoint'),
 ])
 def test_damage(tmp_path, harm, words):
     path = tmp_path / 'x.pth'
@@ -304,7 +304,7 @@ def test_damage(tmp_path, harm, words):
 
 
 def test_bits_of_the_archives_directory(tmp_path):
-    """Which no check sum covers: a file that is not said to be damaged loads,
+    """Which no checksum covers: a file that is not said to be damaged loads,
     and as what was saved."""
     whole, path = tmp_path / 'x.pth', tmp_path / 'y.pth'
     torch.save(dict(a=torch.arange(3.), b=torch.ones(2)), whole)
@@ -514,8 +514,8 @@ def test_foreign_code_does_not_run(tmp_path, unpickler, function, arguments,
 def test_foreign_damage(tmp_path):
     path = tmp_path / 'x.pth'
     path.write_bytes(pickle.dumps(dict(w=1)))
-    with pytest.raises(CheckpointError, match='not that of a checkpoint'):
+    with pytest.raises(CheckpointError, match='content is not a checkpoint'):
         load_foreign_checkpoint(str(path))
     path.write_text('text')
-    with pytest.raises(CheckpointError, match='not a checkpoint of torch'):
+    with pytest.raises(CheckpointError, match='not a PyTorch checkpoint'):
         load_foreign_checkpoint(str(path))

@@ -273,7 +273,7 @@ class Attack:
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(extra=Attack), 'needs `_?io.open`, which is no plain data'),
+    (dict(extra=Attack), 'needs `_?io.open`, which is not plain data'),
     (dict(data=None), 'expected `data` of shape'),
     (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
     (dict(labels='abc'), 'not a list of whole numbers'),
@@ -282,7 +282,7 @@ class Attack:
     (None, 'truncated'),
 ])
 def test_files_of_others_run_no_code(tiny_cifar10, tmp_path, change, message):
-    """Also where their check sums are not asked for."""
+    """Also where their checksums are not asked for."""
     root, _, _ = tiny_cifar10
     file = next(tmp_path.rglob('data_batch_1'))
     batch = pickle.loads(file.read_bytes())

@@ -175,7 +175,7 @@ def test_an_unreadable_image_is_named(tmp_path, dataset, workers):
             batch_size=1,
             num_workers=workers))
     for name, reason in (('a', 'is empty: it has 0 bytes. Replace or remove'),
-                         ('b', 'is no image that can be decoded. Replace')):
+                         ('b', 'cannot be decoded as an image. Replace')):
         loader.dataset.data_address, loader.dataset.serialize_data = [], False
         loader.dataset.data_list = [
             dict(img_path=str(tmp_path / name / '0.jpg'), gt_label=0)

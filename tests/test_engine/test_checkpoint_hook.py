@@ -312,7 +312,7 @@ def test_several_best(tmp_path):
 
 
 @pytest.mark.parametrize('harm, words', [(truncate, 'is truncated'),
-                                         (flip_bit, 'check sum')])
+                                         (flip_bit, 'checksum')])
 def test_damaged_newest(tmp_path, warned, harm, words):
     make_runner(tmp_path).train()
     good = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)

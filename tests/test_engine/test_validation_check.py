@@ -87,8 +87,8 @@ def test_files_that_cannot_be_read(files):
     assert find() == (40, [])  # known to OpenCV alone
     (files / '9.png').write_bytes(b'x')
     assert find() == (40, [
-        f'{files}/9.png is no image that can be decoded. Replace or remove '
-        'it; tools/check_data.py finds all such images'
+        f'{files}/9.png cannot be decoded as an image. Replace or remove it; '
+        'tools/check_data.py finds all such images'
     ])
     assert find(most=30) == (20, [])  # every other
     assert find_unreadable(DigitsLT()) == (0, [])

@@ -109,7 +109,7 @@ def test_wrong_input():
     metric = ExpertMetric(class_counts=COUNTS)
     with pytest.raises(UserError, match='expert_logits=True'):
         metric.process(None, [DataSample().set_gt_label(0).to_dict()])
-    with pytest.raises(UserError, match='predicts 3 classes'):
+    with pytest.raises(UserError, match='model of 3 classes'):
         metric.process(None, make_samples(torch.zeros(2, 1, 3), [0]))
     logits = torch.zeros(2, 1, 4)
     logits[1, 0, 2] = math.nan

@@ -67,5 +67,5 @@ def test_class_that_was_never_seen_cannot_be_corrected():
 
 def test_one_class_and_wrong_ratio():
     assert shifted_prior([7], 50).tolist() == [1.]
-    with pytest.raises(UserError, match='1 or more, but got 0.5'):
+    with pytest.raises(UserError, match='at least 1, but got 0.5'):
         shifted_prior(COUNTS, .5)

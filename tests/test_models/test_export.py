@@ -60,8 +60,8 @@ def test_a_prediction_is_not_recorded(record, mode, tmp_path, monkeypatch):
     with torch.no_grad(), pytest.raises(UserError) as error:
         record(Predict(model), images(3))
     assert re.match(
-        'mode="predict" cannot be traced or exported: .* would stay those of '
-        'the example. Export mode="tensor", .*: see docs/export.md$',
+        'mode="predict" cannot be traced or exported: .* would be frozen in. '
+        'Export mode="tensor", .*: see docs/export.md$',
         str(error.value))
     assert not list(tmp_path.iterdir())
     # Nor is anything left behind.

@@ -255,7 +255,7 @@ def test_logit_adjustment_of_a_mixture(cfg):
 def test_losses_that_need_counts(cfg):
     logits, labels = random_logits(4, 5), random_labels(4, 5)
     loss = MODELS.build(cfg)
-    with pytest.raises(UserError, match=f'{cfg["type"]} knows no class'):
+    with pytest.raises(UserError, match=f'{cfg["type"]} has no class'):
         loss(logits, labels)
     loss.set_class_counts(COUNTS)
     given = MODELS.build(dict(cfg, class_counts=COUNTS))

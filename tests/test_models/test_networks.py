@@ -141,14 +141,14 @@ def test_users_mistakes():
                 family='SwinTransformer',
                 depth=50,
                 in_channels=512))
-    with pytest.raises(UserError, match='one entry a stage'):
+    with pytest.raises(UserError, match='one entry per stage'):
         MODELS.build(
             dict(
                 type='ResNetExpert',
                 depth=50,
                 in_channels=512,
                 out_channels=(768, )))
-    with pytest.raises(UserError, match='one entry a stage'):
+    with pytest.raises(UserError, match='one entry per stage'):
         MODELS.build(
             dict(type='CIFARResNetExpert', depth=20, out_channels=(48, )))
     with pytest.raises(UserError, match='num_experts=0'):

@@ -137,7 +137,7 @@ def test_users_mistakes(tiny_model, teacher):
     ]:
         with pytest.raises(UserError, match=message):
             build(tiny_model, teacher=wrong).loss(*batch())
-    with pytest.raises(UserError, match='of another architecture'):
+    with pytest.raises(UserError, match='has another architecture'):
         other = copy.deepcopy(Config.fromfile(options['config']).model)
         other.data_preprocessor = PIXELS
         other.backbone.depth = other.neck.expert.depth = 32
@@ -154,5 +154,5 @@ def test_users_mistakes(tiny_model, teacher):
         tiny_model,
         teacher=options,
         data_preprocessor=dict(PIXELS, mean=[1., 2., 3.]))
-    with pytest.raises(UserError, match=r'teacher sees .*\[1.0, 2.0, 3.0\]'):
+    with pytest.raises(UserError, match=r'teacher gets .*\[1.0, 2.0, 3.0\]'):
         model.loss(*batch())

@@ -37,7 +37,7 @@ def images(tmp_path):
 
 def test_nothing_to_mend(run, images):
     code, out = run(images)
-    assert code == 0 and 'Nothing to mend' in out
+    assert code == 0 and 'Nothing to fix' in out
     row = next(line for line in out.splitlines() if '| train' in line)
     cells = [cell.strip() for cell in row.split('|')]
     assert cells[2:6] == ['6', '2 of 2', '4', '2']

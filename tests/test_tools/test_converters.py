@@ -117,14 +117,14 @@ def test_names_of_other_times(official, convert, capsys):
         for key, value in parallel.items()
     }
     assert same(convert(dict(state_dict=ensemble)), expected)
-    assert 'router by its old name' in capsys.readouterr().out
+    assert 'router under its old name' in capsys.readouterr().out
 
     uncounted = {
         key: value
         for key, value in official.items() if 'num_batches' not in key
     }
     zeros = convert(dict(state_dict=uncounted))
-    assert 'did not count their batches' in capsys.readouterr().out
+    assert 'BatchNorm counters missing' in capsys.readouterr().out
     assert zeros.keys() == expected.keys()
     for key, value in zeros.items():
         counts = 'num_batches' in key
@@ -206,7 +206,7 @@ def test_file_of_ride_swin(convert, tmp_path, monkeypatch):
     assert list(content) == ['model'] and same(content['model'], official)
 
     key = 'layers.0.branches.0.blocks.1.attn_mask'
-    with pytest.raises(UserError, match=f'its {key} is another one'):
+    with pytest.raises(UserError, match=f'its {key} differs from'):
         to_ours(dict(official, **{key: -official[key]}))
     official.pop('layers.2.branches.1.blocks.5.attn_mask')
     with pytest.raises(UserError, match='lacks .*branches.1.blocks.5.attn_ma'):
@@ -230,8 +230,8 @@ def mmpretrain_resnet(path):
 @pytest.mark.parametrize('make, words', [
     (truncate, 'the file is truncated'),
     (lambda path: path.write_text('<html>'),
-     "torch: it starts with b'<html>'"),
-    (lambda path: path.write_bytes(pickle.dumps([1])), 'not that of a check'),
+     "PyTorch checkpoint: it starts with b'<html>'"),
+    (lambda path: path.write_bytes(pickle.dumps([1])), 'not a checkpoint'),
     (lambda path: path.unlink(), 'the file does not exist'),
     (mmpretrain_resnet, 'no checkpoint of the official RIDE code.* it has '
      'backbone.conv1.weight, '),
@@ -240,7 +240,7 @@ def mmpretrain_resnet(path):
      "is 'a', which is no tensor"),
     (lambda path: torch.save(
         dict(state_dict=to_ours(torch.load(path)['state_dict'])[1]), path),
-     'a checkpoint of ride_mm already'),
+     'already a checkpoint of ride_mm'),
 ])
 def test_other_files(official, tmp_path, make, words):
     src = tmp_path / 'src.pth'
@@ -362,5 +362,5 @@ def test_backbone_the_official_code_has_not(tmp_path):
     state = {'backbone.cls_token': 0, 'neck.experts.0.layers.8.ln1.bias': 0}
     torch.save(dict(state_dict={key: torch.ones(1) for key in state}), src)
     with pytest.raises(
-            UserError, match='no network whose keys are backbone.c'):
+            UserError, match='no network with the keys backbone.c'):
         ride_mm_to_official.main([src, str(tmp_path / 'b.pth')])

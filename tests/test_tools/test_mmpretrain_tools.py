@@ -244,7 +244,8 @@ def test_files_of_others_run_no_code(tool, tmp_path, args, name, content):
     (tmp_path / name).write_bytes(content)
     if args[0] == 'confusion_matrix' and name != 'bad.pkl':
         return  # which it takes for a checkpoint
-    with pytest.raises(UserError, match=f'^{name}: not read as plain data'):
+    with pytest.raises(UserError, match=f'^{name}: cannot be read as plain '
+                                        'data'):
         tool(*(name if arg == 'FILE' else arg for arg in args))
     assert not (tmp_path / 'trace').exists()
 

@@ -22,9 +22,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'folder', nargs='+', help="the folder of each config's runs")
+        'folder', nargs='+', help="the folder with the runs of each config")
     parser.add_argument(
-        '--plot', metavar='FILE', help='picture to write, .png, .svg or .pdf')
+        '--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to')
     args = parser.parse_args(argv)

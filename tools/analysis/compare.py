@@ -24,18 +24,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         nargs='+',
         metavar='RUN',
         help='a file that tools/test.py --out wrote (.pkl), or METHOD=FILE; '
-        'runs of one method are its seeds, and the first method is the one '
-        'that the others are compared with (default: runs of one config and '
-        'the same options are of one method)')
+        'runs of one method are its seeds, and the other methods are compared '
+        'with the first (default: one method per config and options)')
     parser.add_argument(
         '--resamples',
         type=int,
         default=2000,
-        help='how often test images are drawn anew (default: 2000)')
+        help='number of bootstrap resamples (default: 2000)')
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the draws (default: 0)')
+        '--seed', type=int, default=0, help='random seed of the bootstrap '
+                                            '(default: 0)')
     parser.add_argument(
-        '--plot', metavar='FILE', help='picture to write (.png, .svg, .pdf)')
+        '--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to (.json)')
     return parser.parse_args(argv)

@@ -53,7 +53,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     model, loader = runner.model, runner.val_dataloader
     if not hasattr(model, 'head') or not hasattr(model.head,
                                                  'set_temperature'):
-        raise UserError('a temperature is kept by a RIDEClassifier, found '
+        raise UserError('only a RIDEClassifier stores a temperature, found '
                         f'model.type="{type(model).__name__}"')
     counts = stated_counts(loader.dataset)
     if counts is not None and model.adjusts_logits:

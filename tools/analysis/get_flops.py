@@ -40,8 +40,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         nargs='+',
         type=int,
         metavar=('H', 'W'),
-        help='rows and columns of an image (default: those that the config '
-        'trains on)')
+        help='rows and columns of an image (default: the training size of the '
+        'config)')
     usage = parser.add_mutually_exclusive_group()
     usage.add_argument(
         '--usage',
@@ -51,7 +51,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     usage.add_argument(
         '--predictions',
         metavar='FILE',
-        help='take them from the file that tools/test.py --out wrote (.pkl)')
+        help='take --usage from a file that tools/test.py --out wrote (.pkl)')
     parser.add_argument(
         '--batch-norm',
         action='store_true',
@@ -65,7 +65,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--plot',
         metavar='FILE',
-        help='file to draw the compute by experts used to (.png, .svg, .pdf)')
+        help='plot of the compute by experts used (.png, .svg, .pdf)')
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape {args.shape}: expected H or H W, both above 0')

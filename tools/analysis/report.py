@@ -55,14 +55,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--config',
         metavar='FILE',
-        help='the config of the test, for the pictures of these images and '
-        'the settings; a config is a program, and none is run that is not '
-        'named here (default: no pictures)')
+        help='the config of the test, to show these images and the settings; '
+        'a config is Python code, and only this one is executed (default: no '
+        'images)')
     add_cfg_options(parser, 'override settings of the config')
     parser.add_argument(
         '--figures',
         metavar='DIR',
-        help='folder to write the figures into as well, as SVG and PNG')
+        help='folder to also write the figures into, as SVG and PNG')
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to')
     return parser.parse_args(argv)

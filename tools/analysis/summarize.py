@@ -30,12 +30,13 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--model-prior',
         choices=['uniform', 'training'],
         help='class frequencies that the model assumes: "training" after '
-        'plain cross entropy, "uniform" where the loss makes up for them; '
-        'adds the accuracy on shifted test sets whose frequencies are known')
+        'plain cross entropy, "uniform" after a loss that compensates for '
+        'them; adds the accuracy on shifted test sets whose frequencies are '
+        'known')
     add_cfg_options(
         parser,
-        'override settings of the config beside those that the test '
-        'overrode, such as test_dataloader.dataset.data_root=DIR')
+        'override settings of the config in addition to those of the test, '
+        'such as test_dataloader.dataset.data_root=DIR')
     return parser.parse_args(argv)
 
 

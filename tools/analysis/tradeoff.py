@@ -45,18 +45,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--budget',
         type=float,
         metavar='X',
-        help='choose the most accurate point of at most this compute (1 is '
-        'that of all experts)')
+        help='choose the most accurate point with at most this compute (1 = '
+        'all experts)')
     wanted.add_argument(
         '--accuracy',
         type=float,
         metavar='PERCENT',
-        help='choose the cheapest point of at least this accuracy')
+        help='choose the cheapest point with at least this accuracy')
     parser.add_argument(
         '--group',
         default='overall',
         choices=['overall', 'many', 'medium', 'few'],
-        help='whose accuracy counts for the choice (default: overall)')
+        help='group whose accuracy decides (default: overall)')
     parser.add_argument(
         '--per-router',
         action='store_true',
@@ -68,10 +68,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--config',
         metavar='FILE',
-        help='the config of the test, for --out-config; a config is a program '
-        'and is run')
+        help='the config of the test, for --out-config; a config is Python '
+        'code and is executed')
     add_cfg_options(parser, 'override settings of the config')
-    parser.add_argument('--plot', metavar='FILE', help='picture to write')
+    parser.add_argument('--plot', metavar='FILE', help='plot to write')
     parser.add_argument(
         '--json', metavar='FILE', help='file to write the figures to')
     args = parser.parse_args(argv)
@@ -79,8 +79,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         parser.error('--out-config and --per-router need --budget or '
                      '--accuracy')
     if bool(args.out_config) != bool(args.config):
-        parser.error('--out-config and --config need each other: the config '
-                     'of the test, with the chosen threshold, is written')
+        parser.error('--out-config and --config need each other: --out-config '
+                     'writes the config of the test with the chosen threshold')
     return args
 
 

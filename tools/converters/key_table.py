@@ -62,8 +62,8 @@ def rename(state: State, table: Iterable[Entry]) -> State:
         else:
             unplaced.append(key)
     if unplaced:
-        raise UserError(f'it has {_list(unplaced)}, for which there is no '
-                        'place in such a network')
+        raise UserError(f'it has {_list(unplaced)}, which such a network does '
+                        'not have')
     return renamed
 
 
@@ -78,8 +78,8 @@ def check_same_keys(found: State, expected: State) -> None:
         raise UserError(f'it lacks {_list(missing)}')
     extra = [key for key in found if key not in expected]
     if extra:
-        raise UserError(f'it has {_list(extra)}, for which there is no place '
-                        'in such a network')
+        raise UserError(f'it has {_list(extra)}, which such a network does '
+                        'not have')
     for key, tensor in found.items():
         if tensor.shape != expected[key].shape:
             raise UserError(

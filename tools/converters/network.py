@@ -112,7 +112,7 @@ class Network:
         own = zip(layout.tail, self.out_channels)
         router = 'none'
         if self.topk is not None:
-            router = f'trained, looks at the {self.topk} largest logits'
+            router = f'trained, takes the {self.topk} largest logits'
         return [
             ('network', self.title),
             ('classes', str(self.num_classes)),

@@ -60,16 +60,16 @@ def read_official(path: str) -> OfficialFile:
         notes.append('"module." of DataParallel left out')
         state = _renamed(state, 'module.', '')
     if any(key.startswith('neck.experts.') for key in state):
-        raise UserError('it is a checkpoint of ride_mm already')
+        raise UserError('it is already a checkpoint of ride_mm')
     if _architecture(state, 'official_sign') is None:
         signs = ' or '.join(kind.official_sign for kind in ARCHITECTURES)
         raise UserError('it is no checkpoint of the official RIDE code, whose '
                         f'keys begin with {signs}; it has {_some(state)}')
     if any(key.startswith(_OLD_NAMES[0]) for key in state):
-        notes.append('router by its old name, "ensemble_help_pred"')
+        notes.append('router under its old name, "ensemble_help_pred"')
         state = _renamed(state, *_OLD_NAMES)
     if _lacks_counters(state):
-        notes.append('BatchNorms did not count their batches: set to 0')
+        notes.append('BatchNorm counters missing: set to 0')
     return OfficialFile(state, checkpoint.get('epoch'), tuple(notes))
 
 
@@ -131,7 +131,7 @@ def to_ours(state: State) -> Tuple[Network, State]:
     check_same_keys(state, expected)
     for key, tensor in constants.items():
         if not torch.equal(state.pop(key), tensor):
-            raise UserError(f'its {key} is another one than in the official '
+            raise UserError(f'its {key} differs from that of the official '
                             'code')
     converted = rename(state, table)
     if has_router:
@@ -197,7 +197,7 @@ def to_official(state: State) -> Tuple[Network, State]:
     state.pop(_UPDATES, None)
     kind = _architecture(state, 'our_sign')
     if kind is None:
-        raise UserError('the official code has no network whose keys are '
+        raise UserError('the official code has no network with the keys '
                         f'{_some(state)}')
     table = kind.layout_type.of_ours(state).table()
     converted = rename(state, [entry.backward() for entry in table])

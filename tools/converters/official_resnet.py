@@ -110,8 +110,8 @@ def _network(state: State, blocks: Tuple[int, ...],
             is_bottleneck = block.__name__ == 'Bottleneck'
             if numbers == blocks and is_bottleneck == bottleneck:
                 return family, depth
-    raise UserError(f'its stages have {blocks} blocks, which is no ResNet of '
-                    'the official code')
+    raise UserError(f'its stages have {blocks} blocks, which no ResNet of the '
+                    'official code has')
 
 
 def _topk(state: State) -> Optional[int]:
@@ -121,7 +121,7 @@ def _topk(state: State) -> Optional[int]:
     if any(key.startswith(_ROUTER + 'fcs.') for key in state):
         raise UserError(
             'its router has a last layer for each expert '
-            '(share_expert_help_pred_fc=False), ExpertRouter shares one: '
+            '(share_expert_help_pred_fc=False), but ExpertRouter shares one: '
             'convert the checkpoint of the first stage and train the router '
             'here')
     return size(state, _ROUTER + 'fc.weight', 1) - size(
@@ -251,7 +251,7 @@ class ResNet(Network):
                               == ('ResNeXt50Model', 1)):
             raise UserError(
                 f'the official {kind} with {layout.num_experts} experts has '
-                'linear classifiers only, not cosines')
+                'linear classifiers only, no cosine classifiers')
         return kind
 
     def official_checkpoint(self, state: State) -> dict:

@@ -31,9 +31,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--config-out',
         metavar='CONFIG',
-        help='also write a config that tools/test.py and tools/train.py take')
+        help='also write a config for tools/test.py and tools/train.py')
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace files that exist')
+        '--overwrite', action='store_true', help='overwrite existing files')
     return parser.parse_args(argv)
 
 

@@ -29,7 +29,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('src', help='the checkpoint of ride_mm')
     parser.add_argument('dst', help='the checkpoint to write')
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace a file that exists')
+        '--overwrite', action='store_true', help='overwrite an existing file')
     return parser.parse_args(argv)
 
 

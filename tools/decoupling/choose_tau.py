@@ -40,14 +40,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=float,
         default=np.arange(0, 2.01, .1).round(1).tolist(),
         metavar='TAU',
-        help='what to choose from (default: 0.0 0.1 ... 2.0)')
+        help='candidates (default: 0.0 0.1 ... 2.0)')
     parser.add_argument(
         '--out',
         metavar='FILE',
         help='checkpoint to write with the classifiers normalized (.pth)')
     args = parser.parse_args(argv)
     if (args.method == 'tau-norm') != bool(args.out):
-        parser.error('--out FILE is needed for tau-norm, and for it alone')
+        parser.error('--out FILE is for tau-norm, which needs it')
     return args
 
 

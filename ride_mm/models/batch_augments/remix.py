@@ -92,7 +92,7 @@ class Remix:
             UserError: If the class counts are not known.
         """
         if self.class_counts is None:
-            raise UserError('Remix knows no class counts: add '
+            raise UserError('Remix has no class counts: add '
                             'class_counts=dict(type="ClassCountsHook") to '
                             'default_hooks')
         lam = np.random.beta(self.alpha, self.alpha)

@@ -60,7 +60,7 @@ def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module,
         feature = run(neck.shared, run(tail, trunk))
     except Exception as error:
         reason = str(error).strip().split('\n')[0]
-        return f'{found}: there it fails with "{reason}". {OFFER}'
+        return f'{found}: it fails with "{reason}". {OFFER}'
     wanted = getattr(tail, 'out_channels', feature.shape[-1])
     if feature.shape != (1, wanted):
         return (f'{found}: it returns {_shape(feature)} instead of (N, '
@@ -104,6 +104,6 @@ def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
     found = part.get('num_experts', num_experts)
     if found != num_experts:
         raise UserError(f'model.{name}.num_experts={found} contradicts '
-                        f'model.num_experts={num_experts}: set the latter '
-                        'alone')
+                        f'model.num_experts={num_experts}: set only the '
+                        'latter')
     return dict(part, num_experts=num_experts)

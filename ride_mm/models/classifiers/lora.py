@@ -21,8 +21,8 @@ def refuse_lora(neck: dict, head: dict) -> None:
     for name, part in parts.items():
         if 'LoRAModel' in str(part.get('type')):
             raise UserError(
-                f'model.{name}.type="LoRAModel" is not possible: put it '
-                'around model.backbone or model.neck.expert')
+                f'model.{name}.type="LoRAModel" is not supported: wrap '
+                'model.backbone or model.neck.expert instead')
 
 
 def save_lora_whole(model: nn.Module) -> None:

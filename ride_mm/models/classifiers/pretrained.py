@@ -48,8 +48,8 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
     if any(key.startswith('neck.experts.') for key in whole):
         if head_differs(module, whole):
             print_log(
-                'model.init_cfg: the head of the checkpoint is another one, '
-                'of other classes or another type; the model keeps its own',
+                'model.init_cfg: the head of the checkpoint has other classes '
+                'or another type; the model keeps its own head',
                 logger='current',
                 level=logging.WARNING)
             keep_own(HEAD, state_dict, module, prefix)
@@ -108,9 +108,8 @@ def _load(name: str, part: nn.Module, whole: Dict[str, torch.Tensor],
             f'({type(part).__name__}): {lines[0]}. {_advice(tail, whole)}'
         ) from None
     _refuse_or_warn(
-        f'model.{name} ({type(part).__name__}) needs, but the '
-        'checkpoint has not', {key: len(own[key])
-                               for key in missing})
+        f'model.{name} ({type(part).__name__}) needs, but the checkpoint '
+        'lacks', {key: len(own[key]) for key in missing})
 
 
 def _advice(tail: nn.Module, whole: Dict[str, torch.Tensor]) -> str:
@@ -129,7 +128,7 @@ def _check_left_over(whole: Dict[str, torch.Tensor], parts: List[nn.Module],
     used = {key for part in parts for key in part.state_dict()}
     ignored = HEADS + tuple(f'{old}.' for old in aliases.values())
     _refuse_or_warn(
-        'the checkpoint has, but the model has no place for', {
+        'the checkpoint has, but the model lacks', {
             key: value.dim()
             for key, value in whole.items()
             if key not in used and not key.startswith(ignored)
@@ -148,7 +147,7 @@ def _refuse_or_warn(what: str, dims: Dict[str, int]) -> None:
     shown = ', '.join(list(dims)[:3]) + (', ...' if len(dims) > 3 else '')
     if max(dims.values()) > 1:
         raise UserError(
-            f'model.init_cfg: {what} {shown}: it is the checkpoint of another '
+            f'model.init_cfg: {what} {shown}: the checkpoint has another '
             'backbone')
     print_log(
         f'model.init_cfg: {what} {shown}',

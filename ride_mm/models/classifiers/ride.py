@@ -151,7 +151,7 @@ class RIDEClassifier(ImageClassifier):
         if out_channels not in (None, self.head.in_channels):
             raise UserError(
                 f'model.head.in_channels={self.head.in_channels}, but the '
-                f'experts of model.neck give {out_channels} channels')
+                f'experts of model.neck return {out_channels} channels')
         check_experts_fit(self.backbone, self.neck)
         test_cfg, teacher = test_cfg or {}, teacher or {}
         check_options('model.test_cfg', RIDEClassifier._check_test_cfg,
@@ -190,8 +190,8 @@ class RIDEClassifier(ImageClassifier):
                 raise
             raise UserError(
                 f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no '
-                'weight there has a name that begins so. Leave `prefix` out '
-                'if it is the checkpoint of a backbone alone.') from error
+                'weight name starts with it. Omit `prefix` if the checkpoint '
+                'holds only a backbone.') from error
 
     def _check_test_cfg(self,
                         mode: str = 'auto',
@@ -211,8 +211,8 @@ class RIDEClassifier(ImageClassifier):
                             'model.head.router')
         if expert_logits and mode != 'ensemble':
             raise UserError('model.test_cfg.expert_logits=True needs '
-                            'mode="ensemble": a routed image has no logits '
-                            'of the experts it did not see')
+                            'mode="ensemble": a routed image has no logits of '
+                            'the experts it skipped')
         return dict(
             mode=mode,
             threshold=threshold,
@@ -518,9 +518,9 @@ class RIDEClassifier(ImageClassifier):
         if is_recorded():
             raise UserError(
                 'mode="predict" cannot be traced or exported: the number of '
-                'images, and the experts that each of them is routed to, '
-                'would stay those of the example. Export mode="tensor", '
-                'the mean logits of all experts: see docs/export.md')
+                'images and the routing of the example would be frozen in. '
+                'Export mode="tensor", the mean logits of all experts: see '
+                'docs/export.md')
         parts = (inputs, )
         if inputs.device.type == 'cpu':
             pixels = inputs[0, 0].numel()

@@ -78,7 +78,7 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
         shown = '; '.join(lines[:3])
         more = f'; and {len(lines) - 3} more' if len(lines) > 3 else ''
         raise UserError(
-            f'the checkpoint is of another architecture: {shown}{more}. '
+            f'the checkpoint has another architecture: {shown}{more}. '
             f'{_advice(lines, own, found)}')
 
 
@@ -87,20 +87,20 @@ def _advice(lines: List[str], own: Dict[str, torch.Tensor],
     """What to change in the config."""
     if not all(line.startswith(HEAD) for line in lines):
         if not any(key.startswith('neck.experts.') for key in found):
-            return ('It has no experts; to start from a pretrained backbone '
+            return ('It has no experts; to start from a pretrained backbone, '
                     'use model.init_cfg')
         return 'Check backbone, num_experts, widths and num_classes'
     if all(line.startswith(ROUTER) for line in lines):
-        return ('Its router looks at another number of logits: check '
+        return ('Its router takes another number of logits: check '
                 'model.head.router.topk')
     classes, other = (
         len(state.get(f'{HEAD}classifiers.0.weight', ()))
         for state in (own, found))
     differ = 'Its head differs'
     if classes != other and other:
-        differ = (f'It knows {other} classes, model.head.num_classes='
+        differ = (f'It has {other} classes, but model.head.num_classes='
                   f'{classes}')
-    return (f'{differ}: to train on from it with a new head, add '
+    return (f'{differ}: to fine-tune it with a new head, add '
             'default_hooks=dict(new_classifiers=dict('
             'type="NewClassifiersHook")) beside load_from')
 

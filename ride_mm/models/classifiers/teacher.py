@@ -70,15 +70,15 @@ class Teacher:
         classes, expected = (
             model.head.num_classes for model in (self.model, student))
         if classes != expected:
-            raise UserError(f'model.teacher knows {classes} classes, '
+            raise UserError(f'model.teacher has {classes} classes, but '
                             f'model.head.num_classes={expected}')
         seen, expected = (
             _describe(model.data_preprocessor)
             for model in (self.model, student))
         if seen != expected:
             raise UserError(
-                'model.teacher sees the images that model.data_preprocessor '
-                f'has made, {expected}, but was trained on {seen}')
+                'model.teacher gets images from model.data_preprocessor, '
+                f'{expected}, but was trained with {seen}')
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -103,8 +103,8 @@ class RIDEHead(BaseModule):
                 f'model.head.loss lists {len(cfgs)} losses, expected one for '
                 f'each of {self.num_experts} experts')
         if self.joint_loss and not isinstance(cfg, dict):
-            raise UserError('model.head.joint_loss=True is one loss of the '
-                            'ensemble, but model.head.loss is a list')
+            raise UserError('model.head.joint_loss=True needs one loss for '
+                            'the ensemble, but model.head.loss is a list')
         losses = ModuleList(map(MODELS.build, cfgs))
         for module in losses.modules():
             if getattr(module, 'scale', 1.) is None:
@@ -136,7 +136,7 @@ class RIDEHead(BaseModule):
             UserError: If there are no class counts to weight by.
         """
         if beta is not None and self.class_counts is None:
-            raise UserError('Re-weighting knows no class counts: add '
+            raise UserError('Re-weighting has no class counts: add '
                             'class_counts=dict(type="ClassCountsHook") to '
                             'default_hooks')
         if beta is None:
@@ -214,9 +214,9 @@ class RIDEHead(BaseModule):
             return logits
         if self.class_counts is None:
             raise UserError(
-                f'model.test_cfg.logit_adjustment={tau} knows no class '
-                'counts: add class_counts=dict(type="ClassCountsHook") to '
-                'default_hooks, or give model.head.class_counts')
+                f'model.test_cfg.logit_adjustment={tau} has no class counts: '
+                'add class_counts=dict(type="ClassCountsHook") to '
+                'default_hooks, or set model.head.class_counts')
         return logits - tau * log_prior(self.class_counts).to(logits)
 
     def score_logits(self,

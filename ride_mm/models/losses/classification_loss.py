@@ -108,9 +108,9 @@ class ClassCountsLoss(ClassificationLoss):
         """
         if self.class_values is None or self._lacks_counts:
             raise UserError(
-                f'{type(self).__name__} knows no class counts: add '
+                f'{type(self).__name__} has no class counts: add '
                 'class_counts=dict(type="ClassCountsHook") to default_hooks, '
-                'or give the loss its class_counts')
+                'or set the loss its class_counts')
         return super().forward(cls_score, *args, **kwargs)
 
 

@@ -139,8 +139,8 @@ class DiversityLoss(nn.Module):
         if form == 'paper' and weight > _PAPER_WEIGHT:
             print_log(
                 f'DiversityLoss(form="paper", weight={weight}): above '
-                f'1 / scale of the classifiers, {_PAPER_WEIGHT:.3f} for a '
-                'scale of 30, this form drives the experts apart without '
+                f'1 / (scale of the classifiers), {_PAPER_WEIGHT:.3f} for a '
+                'scale of 30, this form can drive the experts apart without '
                 'bound; 0.02 trained well on CIFAR-100-LT',
                 logger='current',
                 level=logging.WARNING)
@@ -184,7 +184,7 @@ class DiversityLoss(nn.Module):
         """Loss of the experts' ``logits``, (E, N, K); a scalar <= 0."""
         if not self._knows_counts and self.form == 'paper':
             raise UserError(
-                'DiversityLoss(form="paper") knows no class counts: add '
+                'DiversityLoss(form="paper") has no class counts: add '
                 'class_counts=dict(type="ClassCountsHook") to default_hooks')
         divergence = (
             mean_divergence

@@ -42,12 +42,12 @@ def check_stages(tail: str, num_stages: int, stages: Sequence[int],
     expected = tuple(range(num_stages - len(stages), num_stages))
     if tuple(stages) != expected or not stages:
         raise UserError(
-            f'{tail}: stages={tuple(stages)} must be the last ones, counted '
-            f'from 0, of the {num_stages} that the backbone has')
+            f'{tail}: stages={tuple(stages)} must be the last, counted from '
+            f'0, of the {num_stages} that the backbone has')
     if len(out_channels) != len(stages):
-        raise UserError(f'{tail}: stages={tuple(stages)} and out_channels='
-                        f'{tuple(out_channels)} must have one entry a stage '
-                        'each')
+        raise UserError(f'{tail}: stages={tuple(stages)} and '
+                        f'out_channels={tuple(out_channels)} must each have '
+                        'one entry per stage')
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:

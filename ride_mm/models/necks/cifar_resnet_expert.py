@@ -39,8 +39,9 @@ class CIFARResNetExpert(BaseModule):
         num_blocks = self.num_blocks = blocks_per_stage(depth)
         if len(stages) != len(out_channels):
             raise UserError(
-                f'CIFARResNetExpert: stages={tuple(stages)} and out_channels='
-                f'{tuple(out_channels)} must have one entry a stage each')
+                f'CIFARResNetExpert: stages={tuple(stages)} and '
+                f'out_channels={tuple(out_channels)} must each have one entry '
+                'per stage')
         self.in_channels = in_channels
         self.stages = [f'layer{stage + 1}' for stage in stages]
         for name, width in zip(self.stages, out_channels):

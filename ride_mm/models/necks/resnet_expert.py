@@ -73,9 +73,9 @@ class ResNetExpert(BaseModule):
         strides = (2, ) * len(stages) if strides is None else strides
         if not len(stages) == len(out_channels) == len(strides):
             raise UserError(
-                f'ResNetExpert: stages={tuple(stages)}, out_channels='
-                f'{tuple(out_channels)} and strides={tuple(strides)} must '
-                'have one entry a stage each')
+                f'ResNetExpert: stages={tuple(stages)}, '
+                f'out_channels={tuple(out_channels)} and '
+                f'strides={tuple(strides)} must each have one entry per stage')
         factory = stage_factory(family, depth, **kwargs)
         self.in_channels = in_channels
         # As a ResNet has it, but for the whole backbone.

@@ -27,7 +27,7 @@ def check_heads(tail: str, stage: int, channels: int, heads: int) -> None:
     """
     if channels % heads:
         raise UserError(f'{tail}: out_channels: {channels} channels cannot be '
-                        f'shared among the {heads} heads of stage {stage}')
+                        f'split among the {heads} heads of stage {stage}')
 
 
 @MODELS.register_module()
@@ -101,8 +101,8 @@ class SwinExpert(BaseModule):
             raise UserError(
                 f'{name}: in_channels={in_channels} and out_channels[0]='
                 f'{out_channels[0]} must be equal: the trunk merges the '
-                'patches, to as many channels as model.backbone.stage_cfgs[-1]'
-                '.downsample_cfg.out_channels says')
+                'patches into model.backbone.stage_cfgs[-1].downsample_cfg.'
+                'out_channels channels')
         self.depths = arch['depths']
         self.in_channels = in_channels
         self.out_channels = out_channels[-1]

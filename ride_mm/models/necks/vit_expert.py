@@ -68,8 +68,8 @@ class ViTExpert(BaseModule):
         if not layers or tuple(layers) != tuple(
                 range(depth - len(layers), depth)):
             raise UserError(
-                f'ViTExpert: layers={tuple(layers)} must be the last ones, '
-                f'counted from 0, of the {depth} that the backbone has')
+                f'ViTExpert: layers={tuple(layers)} must be the last, counted '
+                f'from 0, of the {depth} that the backbone has')
         if out_type not in OUT_TYPES:
             raise UserError(f'ViTExpert: out_type="{out_type}" is unknown, '
                             f'expected one of {OUT_TYPES}')
