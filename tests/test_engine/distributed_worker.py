@@ -1,4 +1,7 @@
-"""Run by torchrun in two processes: `distributed_worker.py TASK CONFIG`."""
+"""Run by torchrun in two processes: what to compare, and configs to train.
+
+`distributed_worker.py MODEL CONFIG...`
+"""
 import sys
 
 import torch
@@ -43,7 +46,6 @@ def whole_batch_gradients(model, inputs, labels):
 
 def compare_gradients(config):
     """Two ranks average to the gradients of the whole batch."""
-    dist.init_process_group('gloo')
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config).model).double().eval()
@@ -66,10 +68,10 @@ def compare_gradients(config):
                 actual[name], expected[name], rtol=1e-5, atol=1e-8)
 
 
-def train(config):
+def train(config, launched):
     """Ranks have equal weights after both stages."""
     cfg = Config.fromfile(config)
-    launch.set_launcher(cfg, 'pytorch')
+    cfg.merge_from_dict(launched)
     runner = Runner.from_cfg(cfg)
     runner.train()
     module = runner.model.module
@@ -97,4 +99,8 @@ def check_cache(dataset):
 if __name__ == '__main__':
     init_default_scope('mmpretrain')
     torch.set_num_threads(1)
-    dict(gradients=compare_gradients, train=train)[sys.argv[1]](sys.argv[2])
+    launched = Config()
+    launch.set_launcher(launched, 'pytorch')
+    compare_gradients(sys.argv[1])
+    for path in sys.argv[2:]:
+        train(path, launched.to_dict())

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from mmengine.config import Config
 from runs import digits_config
 
@@ -32,20 +31,22 @@ def run_two_processes(root, *args):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_gradients_are_those_of_the_whole_batch(root, tmp_path, tiny_model):
-    config = tmp_path / 'config.py'
-    Config(dict(model=tiny_model)).dump(config)
-    run_two_processes(root, 'gradients', config)
-
-
-@pytest.mark.parametrize('cached', [False, True])
-def test_ranks_stay_in_sync_through_both_stages(root, tmp_path, cached):
-    cfg = digits_config(root, tmp_path / 'work', workers=1)
-    if cached:
-        cfg.default_hooks.router_cache = dict(type='RouterCacheHook')
-    cfg.log_level = 'WARNING'
-    cfg.model.compile = dict(backend='eager')
-    config = tmp_path / 'config.py'
-    cfg.dump(config)
-    run_two_processes(root, 'train', config)
-    assert (tmp_path / 'work' / 'epoch_5.pth').exists()
+def test_two_processes(root, tmp_path, tiny_model):
+    """Gradients are those of the whole batch, and ranks stay in sync through
+    both stages, with and without kept inputs of the router: one launch, since
+    each imports everything anew."""
+    configs = [Config(dict(model=tiny_model))]
+    for name, hook in (('plain', None),
+                       ('cached', dict(type='RouterCacheHook'))):
+        cfg = digits_config(root, tmp_path / name, workers=1)
+        cfg.default_hooks.router_cache = hook
+        cfg.experiment_name = name
+        cfg.log_level = 'WARNING'
+        cfg.model.compile = dict(backend='eager')
+        configs.append(cfg)
+    paths = [tmp_path / f'{index}.py' for index in range(3)]
+    for cfg, path in zip(configs, paths):
+        cfg.dump(path)
+    run_two_processes(root, *paths)
+    for name in ('plain', 'cached'):
+        assert (tmp_path / name / 'epoch_5.pth').exists()

@@ -45,9 +45,11 @@ def state(work_dir, name):
     }
 
 
-@pytest.mark.parametrize('epoch, number', [(0, signal.SIGTERM),
-                                           (2, signal.SIGUSR1),
-                                           (STAGE_1 + 1, signal.SIGTERM)])
+@pytest.mark.parametrize('epoch, number', [
+    (0, signal.SIGUSR1),
+    pytest.param(2, signal.SIGUSR1, marks=pytest.mark.slow),
+    (STAGE_1 + 1, signal.SIGTERM),
+])
 def test_saves_the_last_whole_epoch(tmp_path, epoch, number):
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests/test_engine')])
     done = subprocess.run(
