@@ -37,10 +37,10 @@ def config(name):
 
 
 def test_schedules_and_batches():
-    cifar, resnet10, distilled, swin = (
-        config(name)
-        for name in ('ride_r32_cifar100_lt', 'ride_r10_imagenet_lt',
-                     'ride_r10_imagenet_lt_distill', 'ride_swin_t_imagenet_lt'))
+    cifar = config('ride_r32_cifar100_lt')
+    resnet10 = config('ride_r10_imagenet_lt')
+    distilled = config('ride_r10_imagenet_lt_distill')
+    swin = config('ride_swin_t_imagenet_lt')
     assert cifar.param_scheduler[1].milestones == [160, 180]
     assert cifar.model.head.diversity.weight == 0.45
     for cfg in (resnet10, distilled):

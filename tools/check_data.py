@@ -5,7 +5,7 @@ import os.path as osp
 import sys
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -14,7 +14,7 @@ from rich import progress
 from rich.console import Console
 
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.datasets.check import Split, check_data
+from ride_mm.datasets.check import Finding, Split, check_data
 from ride_mm.datasets.class_groups import ClassGroups, group_titles
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config, type_name
@@ -89,6 +89,19 @@ def find_thresholds(cfg: dict) -> Any:
         if type_name(metric) == 'LongTailMetric':
             return metric.get('thresholds', 'ride')
     return 'ride'
+
+
+def check_head(cfg: dict, splits: Sequence[Split]) -> List[Finding]:
+    """Compare the classes of the head with those that are trained on."""
+    wanted = ((cfg.get('model') or {}).get('head') or {}).get('num_classes')
+    return [
+        Finding(
+            split.name, f'model.head.num_classes={wanted}, but the data has '
+            f'{len(split.counts)} classes',
+            f'set it to {len(split.counts)}, or give the data the list of all '
+            'by classes=[...]') for split in splits[:1]
+        if wanted not in (None, len(split.counts))
+    ]
 
 
 def summarize(split: Split, thresholds: Any) -> dict:
@@ -175,13 +188,15 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     init_default_scope('mmpretrain')
     # What data sets warn of is among the findings.
     MMLogger.get_current_instance().setLevel('ERROR')
-    thresholds: Any = 'ride'
+    cfg: dict = {}
     if osp.isdir(args.data):
         datasets = of_folder(args.data)
     else:
         cfg = load_config(args.data, args.cfg_options)
-        datasets, thresholds = of_config(cfg), find_thresholds(cfg)
+        datasets = of_config(cfg)
+    thresholds = find_thresholds(cfg)
     splits, findings = check_data(datasets, show_progress)
+    findings += check_head(cfg, splits)
     found = dict(
         splits=[summarize(split, thresholds) for split in splits],
         findings=[asdict(finding) for finding in findings])

@@ -108,6 +108,21 @@ val_evaluator = dict(type='LongTailMetric', thresholds=(3, 4))
     assert '| medium (3 to 4)' in out  # what can be loaded is shown
 
 
+def test_classes_of_the_head(run, images):
+    config = images / 'config.py'
+    data = dict(type='LongTailList', data_root=str(images))
+    text = f"""
+model = dict(head=dict(num_classes=%d))
+train_dataloader = dict(dataset=dict({data}, data_prefix='train'))
+"""
+    config.write_text(text % 2)
+    assert run(config)[0] == 0
+    config.write_text(text % 12)
+    code, out = run(config)
+    assert code == 1
+    assert 'model.head.num_classes=12, but the data has 2 classes' in out
+
+
 def test_a_users_mistake(images):
     for args, words in (([images / 'none.py'], 'there is no config'),
                         ([images, '--json', images / 'found.txt'], '.json')):
