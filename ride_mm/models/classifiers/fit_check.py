@@ -13,6 +13,30 @@ OFFER = ('An expert tail takes the last output of the trunk, (N, C, H, W) or '
          '(N, D), with D = out_channels: see docs/backbones.md')
 
 
+def check_parts_fit(backbone: nn.Module, neck: nn.Module,
+                    head: nn.Module) -> None:
+    """Refuse trunk, experts and head that do not fit together.
+
+    Args:
+        backbone (nn.Module): The trunk.
+        neck (nn.Module): The ``MultiExpertNeck``.
+        head (nn.Module): The ``RIDEHead``.
+
+    Raises:
+        UserError: If they do not.
+    """
+    if neck.num_experts != head.num_experts:
+        raise UserError(f'model.neck.num_experts={neck.num_experts} and '
+                        f'model.head.num_experts={head.num_experts} must be '
+                        'equal')
+    out_channels = getattr(neck.experts[0], 'out_channels', None)
+    if out_channels not in (None, head.in_channels):
+        raise UserError(
+            f'model.head.in_channels={head.in_channels}, but the experts of '
+            f'model.neck return {out_channels} channels')
+    check_experts_fit(backbone, neck)
+
+
 def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
     """Refuse experts that do not fit their trunk.
 

@@ -1,6 +1,7 @@
 """Pretrained weights of a whole backbone, for the trunk and every expert."""
 import logging
-from typing import Dict, List
+from contextlib import contextmanager
+from typing import Dict, Iterator, List
 
 import torch
 import torch.nn as nn
@@ -15,6 +16,24 @@ COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 # Left out by old checkpoints.
 COUNTS = ('num_batches_tracked', )
 HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
+
+
+@contextmanager
+def naming_missing_prefix() -> Iterator[None]:
+    """Say what to do where no weight of a checkpoint has the prefix.
+
+    Raises:
+        UserError: In place of MMEngine's assertion.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        if 'is not in the pretrained model' not in str(error):
+            raise
+        raise UserError(
+            f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no '
+            'weight name starts with it. Omit `prefix` if the checkpoint '
+            'holds only a backbone.') from error
 
 
 def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],

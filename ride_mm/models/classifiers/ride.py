@@ -1,4 +1,4 @@
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -12,10 +12,11 @@ from ..heads.expert_router import RouterInputs
 from ..macs import macs_by_part, relative_compute
 from ..routing import route, thresholds_by_router
 from ..utils import compile_options, counting_augments
-from .fit_check import check_experts_fit, with_num_experts
+from .fit_check import check_parts_fit, with_num_experts
+from .inference import Inference, join
 from .layer_depth import layer_depth
 from .lora import refuse_lora, save_lora_whole
-from .pretrained import spread_backbone
+from .pretrained import naming_missing_prefix, spread_backbone
 from .recording import is_recorded
 from .state_check import check_state_dict
 from .teacher import Teacher
@@ -25,32 +26,6 @@ MODES = ('auto', 'ensemble', 'route')
 # Images that a CPU predicts at once: larger activations than theirs are
 # fetched from the system anew, and cleared, by every layer.
 _CPU_PIXELS = 2**18
-
-
-class Inference(NamedTuple):
-    """What the model finds in N images.
-
-    Args:
-        mean_logits (torch.Tensor): Mean logits of the experts used, (N, K).
-        used (torch.Tensor): Their number, (N, ).
-        expert_logits (torch.Tensor, optional): Logits of every expert, (E,
-            N, K), on request.
-        router_logits (torch.Tensor, optional): Of every trained router,
-            (E - 1, N), on the same request: what it would say of an image
-            that comes so far.
-    """
-
-    mean_logits: torch.Tensor
-    used: torch.Tensor
-    expert_logits: Optional[torch.Tensor] = None
-    router_logits: Optional[torch.Tensor] = None
-
-
-def _join(parts: Sequence[Inference]) -> Inference:
-    """The inference of a batch from those of its parts."""
-    return Inference(*(
-        None if columns[0] is None else torch.cat(columns, dim=dim)
-        for columns, dim in zip(zip(*parts), (0, 0, 1, 1))))
 
 
 def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
@@ -142,17 +117,7 @@ class RIDEClassifier(ImageClassifier):
             **kwargs)
         if getattr(self.data_preprocessor, 'num_classes', 0) is None:
             self.data_preprocessor.num_classes = self.head.num_classes
-        if self.neck.num_experts != self.head.num_experts:
-            raise UserError(
-                f'model.neck.num_experts={self.neck.num_experts} and '
-                f'model.head.num_experts={self.head.num_experts} must be '
-                'equal')
-        out_channels = getattr(self.neck.experts[0], 'out_channels', None)
-        if out_channels not in (None, self.head.in_channels):
-            raise UserError(
-                f'model.head.in_channels={self.head.in_channels}, but the '
-                f'experts of model.neck return {out_channels} channels')
-        check_experts_fit(self.backbone, self.neck)
+        check_parts_fit(self.backbone, self.neck, self.head)
         test_cfg, teacher = test_cfg or {}, teacher or {}
         check_options('model.test_cfg', RIDEClassifier._check_test_cfg,
                       test_cfg)
@@ -183,15 +148,8 @@ class RIDEClassifier(ImageClassifier):
             UserError: If a pretrained checkpoint has no weights of the
                 ``prefix`` that is asked for.
         """
-        try:
+        with naming_missing_prefix():
             super().init_weights()
-        except AssertionError as error:
-            if 'is not in the pretrained model' not in str(error):
-                raise
-            raise UserError(
-                f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no '
-                'weight name starts with it. Omit `prefix` if the checkpoint '
-                'holds only a backbone.') from error
 
     def _check_test_cfg(self,
                         mode: str = 'auto',
@@ -525,7 +483,7 @@ class RIDEClassifier(ImageClassifier):
         if inputs.device.type == 'cpu':
             pixels = inputs[0, 0].numel()
             parts = inputs.split(max(1, _CPU_PIXELS // pixels))
-        return _join([self._infer_part(part) for part in parts])
+        return join([self._infer_part(part) for part in parts])
 
     def _infer_part(self, inputs: torch.Tensor) -> Inference:
         trunk = self.backbone(_channels_last(inputs))
