@@ -67,7 +67,7 @@ def test_a_new_router(name, zero):
     biases = torch.cat([fc.bias for fc in (*router.hidden_fcs, router.fc)])
     assert (biases == 0).all() if zero else (biases != 0).all()
     assert 'CIFAR: biases of a new router' in PAGE
-    assert '`Linear` has them | 0 |' in PAGE
+    assert "in PyTorch's `Linear` | 0 |" in PAGE
 
 
 @pytest.mark.skipif(

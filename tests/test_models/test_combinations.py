@@ -16,11 +16,11 @@ from mmpretrain.registry import MODELS
 from ride_mm.structures import BatchDataSample
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs/combinations.md'
-HEAD = """# What goes with what
+HEAD = """# Supported combinations
 
 Made by `python tests/test_models/test_combinations.py`, which builds every
-pair at a tiny size, trains it one step and asks it for a prediction. It says
-that a pair works, not that it is a good one.
+pair at a tiny size, trains it for one step and predicts. It shows that a pair
+works, not that it performs well.
 """
 COUNTS = [50, 30, 12, 5, 3, 2]
 NUM_CLASSES = len(COUNTS)
