@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ride_mm.datasets.class_groups import ClassGroups
-from ride_mm.models.losses.class_balanced_loss import effective_number_weights
+from ride_mm.models.losses.class_weights import effective_number_weights
 from ride_mm.models.losses.diversity_loss import (mean_divergence,
                                                   pairwise_divergence)
 

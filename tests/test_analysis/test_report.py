@@ -22,7 +22,7 @@ from PIL import Image
 from ride_mm.analysis import Predictions
 from ride_mm.analysis.accuracy.hardest import hardest_images, load_pictures
 from ride_mm.analysis.report import write_report
-from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.figure_maker import FigureMaker
 from ride_mm.analysis.report.page import Figure, mark_code, percent
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError, run_tool

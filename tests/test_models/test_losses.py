@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from ride_mm.models.losses.class_balanced_loss import effective_number_weights
+from ride_mm.models.losses.class_weights import effective_number_weights
 from ride_mm.models.losses.classification_loss import (classification_loss,
                                                        split_soft_label)
 from ride_mm.models.losses.diversity_loss import (class_temperature,

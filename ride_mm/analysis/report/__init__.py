@@ -4,7 +4,7 @@ from typing import List, Optional, Union
 
 import mmengine
 
-from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.figure_maker import FigureMaker
 from ride_mm.analysis.report.findings import Findings, find
 from ride_mm.analysis.report.overview import cards, page_title, summary
 from ride_mm.analysis.report.page import Note, Page, render

@@ -3,7 +3,7 @@ from typing import Dict, List
 
 from mmengine.config import Config
 
-from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.figure_maker import FigureMaker
 from ride_mm.analysis.report.findings import Findings
 from ride_mm.analysis.report.page import Card, Facts, Note, Section
 from ride_mm.engine.config import find_hook, innermost_dataset, type_name

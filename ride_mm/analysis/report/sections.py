@@ -12,7 +12,7 @@ from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
 from ride_mm.analysis.accuracy.confusion_plot import plot_group_confusion
 from ride_mm.analysis.accuracy.hardest import hardest_images
 from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
-from ride_mm.analysis.report.figures import FigureMaker
+from ride_mm.analysis.report.figure_maker import FigureMaker
 from ride_mm.analysis.report.findings import Findings
 from ride_mm.analysis.report.overview import configuration
 from ride_mm.analysis.report.page import (Details, Facts, Gallery, Note,

@@ -17,7 +17,8 @@ class DeferredReweightingHook(Hook):
     Args:
         begin (int): First re-weighted epoch, counted from 0, which is the
             number of epochs before it.
-        beta (float): See ``effective_number_weights``. Defaults to 0.9999.
+        beta (float): See ``models/losses/class_weights.py``. Defaults to
+            0.9999.
 
     Raises:
         UserError: If the run is not by epochs, or ``begin`` is no number of

@@ -8,7 +8,7 @@ from torch import nn
 
 from ride_mm.datasets.class_counts import check_class_counts
 from ride_mm.utils.errors import UserError
-from ..losses.class_balanced_loss import effective_number_weights
+from ..losses.class_weights import effective_number_weights
 from ..losses.classification_loss import classification_loss
 from ..losses.logit_adjustment_loss import log_prior
 
