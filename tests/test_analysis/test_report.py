@@ -286,7 +286,7 @@ def test_nothing_is_overwritten(run, tmp_path):
     (tmp_path / 'report.html').touch()
     with pytest.raises(UserError, match='report.html exists'):
         main([str(run.path), '-o', str(tmp_path / 'report.html')])
-    with pytest.raises(UserError, match='has to end in .html'):
+    with pytest.raises(UserError, match='the file name must end in .html'):
         main([str(run.path), '-o', str(tmp_path / 'report.pdf')])
     with pytest.raises(UserError, match='run is not empty'):
         main([
