@@ -9,9 +9,9 @@ from .heads.expert_router import RouterInputs
 
 @MODELS.register_module()
 class RIDEDataPreprocessor(ClsDataPreprocessor):
-    """mmpretrain's preprocessor, for batches of :class:`BatchDataSample` too.
+    """mmpretrain's preprocessor with support for :class:`BatchDataSample`.
 
-    Inputs of the router are left as they are.
+    Inputs of the router are not changed.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -20,8 +20,8 @@ class RIDEDataPreprocessor(ClsDataPreprocessor):
         Args:
             data (dict): A batch of the data loader: ``inputs`` and
                 ``data_samples``.
-            training (bool): Whether the batch is trained on. Defaults to
-                False.
+            training (bool): Whether the batch is used for training. Defaults
+                to False.
 
         Returns:
             dict: The same keys.

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a network and of its parts."""
+"""Multiply-accumulates of a network and its parts."""
 from functools import partial
 from math import prod
 from typing import Callable, Dict, List, Tuple
@@ -22,15 +22,15 @@ _BATCH_NORM = dict.fromkeys(
 def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
     """Multiply-accumulates of convolutions and matrix products.
 
-    Measured by running the module, so it is right for whatever it is made
-    of; normalization, activations and pooling are not counted, as usual.
+    Measured by running the module, so any architecture works; normalization,
+    activations and pooling are not counted, as usual.
 
     Args:
         module (Callable): A module, or a method of one, in evaluation mode.
         *inputs: What to run it on.
-        batch_norm (bool): Whether to count two multiply-accumulates for every
-            output of a BatchNorm, as the THOP counter did when RIDE was
-            published, and as mmengine's counter does. Defaults to False.
+        batch_norm (bool): Whether to count 2 multiply-accumulates per
+            BatchNorm output, as the THOP counter did when RIDE was published,
+            and as mmengine's counter does. Defaults to False.
 
     Returns:
         int: Multiply-accumulates of this call.
@@ -90,8 +90,8 @@ def macs_by_experts(macs: Dict[str, List[int]], routed: bool) -> List[int]:
 
     Args:
         macs (dict[str, list[int]]): See :func:`macs_by_part`.
-        routed (bool): Whether it was the routers who said how many. An image
-            that stops at expert k has been through routers 1..k.
+        routed (bool): Whether the image was routed. An image that stops at
+            expert k has passed routers 1..k.
 
     Returns:
         list[int]: For 1..E experts.

@@ -1,8 +1,7 @@
-"""Which images go on to the next expert, and how many experts they use.
+"""Which images continue to the next expert, and how many experts they use.
 
-An image runs expert k + 1 if the routers 1..k all find it in doubt. These
-functions say so for the model, for the simulation of other thresholds and for
-exported parts alike.
+An image runs expert k + 1 if all routers 1..k choose to continue. The model,
+the simulation of other thresholds and exported parts share these functions.
 """
 import math
 from typing import Callable, List, Sequence, Tuple, Union
@@ -47,7 +46,7 @@ def router_bound(threshold: float) -> float:
 
 def experts_used(router_logits: torch.Tensor,
                  threshold: Threshold) -> torch.Tensor:
-    """Say how many experts each image runs.
+    """Compute how many experts each image runs.
 
     Args:
         router_logits (torch.Tensor): Logits of all routers, (E - 1, N).
@@ -67,7 +66,7 @@ def experts_used(router_logits: torch.Tensor,
 def route(trunk: torch.Tensor, run_expert: Callable, logits_of: Callable,
           router: Callable,
           thresholds: Sequence[float]) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Run each expert on the images that are still in doubt.
+    """Run each expert on the images that continue to it.
 
     Args:
         trunk (torch.Tensor): Output of the trunk, (N, C, H, W).

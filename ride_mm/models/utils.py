@@ -6,7 +6,7 @@ import torch
 def full_precision(x: torch.Tensor) -> torch.autocast:
     """Context in which autocast is off on the device of ``x``.
 
-    Cosines and softmax lose whole classes in 8 bits of mantissa.
+    Cosines and softmax cannot separate some classes in 8 bits of mantissa.
     """
     return torch.autocast(x.device.type, enabled=False)
 
@@ -22,7 +22,7 @@ def counting_augments(model: torch.nn.Module) -> list:
 
 
 def compile_options(compile: Union[bool, dict]) -> dict:
-    """What ``torch.compile`` is called with, given the option ``compile``."""
+    """Arguments of ``torch.compile`` for the option ``compile``."""
     options = dict(dynamic=False)
     options.update({} if compile is True else compile)
     if not {'backend', 'mode', 'options'} & options.keys():

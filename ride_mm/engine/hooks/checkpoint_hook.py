@@ -40,12 +40,12 @@ def _last_validated(runner) -> int:
 
 
 class _RemovalsLast:
-    """A file backend that removes only when told that all else is done.
+    """A file backend that defers removals until everything else is done.
 
     Args:
-        backend (BaseStorageBackend): The backend that does everything.
-        message_hub (MessageHub): What the next checkpoint holds. It names
-            what is removed, for a run that is killed before it is.
+        backend (BaseStorageBackend): The backend that does the work.
+        message_hub (MessageHub): Saved in the next checkpoint. It records the
+            pending removals, in case the run is killed before them.
     """
 
     def __init__(self, backend: Any, message_hub: MessageHub) -> None:
@@ -70,7 +70,7 @@ class _RemovalsLast:
         self._tell()
 
     def carry_out(self, but: List[Optional[str]]) -> None:
-        """Remove what was asked for, but what has been written since."""
+        """Carry out the pending removals, except of files written since."""
         pending, self._pending = self._pending, []
         self._tell()
         for method, path in pending:
@@ -84,32 +84,31 @@ class _RemovalsLast:
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's hook, made safe against full disks, kills and bad files.
+    """MMEngine's hook, safe against full disks, kills and damaged files.
 
-    It takes MMEngine's place in every config with
-    ``default_scope='mmpretrain'``, and has the same arguments. It differs in
-    this:
+    It replaces MMEngine's hook in every config with
+    ``default_scope='mmpretrain'`` and has the same arguments. The differences
+    are:
 
-    - An old checkpoint is removed when the new one and the pointer to it,
-      ``last_checkpoint``, are on the disk, not before. With ``max_keep_ckpts``
-      or ``save_best`` the disk must hold one checkpoint more for a moment.
-    - Before a run is resumed, the checkpoint is checked. In place of a damaged
-      one, a folder or a file of something else, or when ``last_checkpoint``
-      leads nowhere, the newest whole one of the same folder is taken, and a
-      warning says so. In place of a damaged one that was named
-      (``--resume epoch_5.pth``) only an older one of this run is taken. If
-      there is none, the run ends with a
-      :class:`~ride_mm.compat.checkpoint_loading.CheckpointError`, and does
-      not start from the beginning.
-    - What a killed process left half-written, or was about to remove, is
+    - An old checkpoint is removed only after the new one and the pointer to
+      it, ``last_checkpoint``, are on the disk. With ``max_keep_ckpts`` or
+      ``save_best`` the disk must briefly hold one more checkpoint.
+    - Before a run is resumed, the checkpoint is checked. If it is damaged, a
+      folder or another kind of file, or if ``last_checkpoint`` points nowhere,
+      the newest intact one of the same folder is used, with a warning. If a
+      damaged one was given explicitly (``--resume epoch_5.pth``), only an
+      older one of this run is used. If there is none, the run ends with a
+      :class:`~ride_mm.compat.checkpoint_loading.CheckpointError`, and does not
+      start from the beginning.
+    - Files that a killed process left incomplete, or was about to remove, are
       removed when the run is resumed.
-    - The last epoch of stage 1 is saved like that of the run.
+    - The last epoch of stage 1 is saved like the last epoch of the run.
     - With several processes, running statistics are averaged over them before
       they are saved and before every validation, so that the accuracy in the
       log is that of the file: see
       :func:`~ride_mm.engine.buffers.synchronize_buffers`.
 
-    Local files are written whole or not at all by
+    Local files are written atomically by
     :class:`~ride_mm.compat.atomic_backend.AtomicLocalBackend`. Checkpoints on
     other storage, and those that are folders (DeepSpeed), are not checked.
     """
@@ -120,13 +119,13 @@ class CheckpointHook(MMEngineCheckpointHook):
     _depth = 0
 
     def before_run(self, runner) -> None:
-        """Make sure that what is resumed is whole.
+        """Make sure that the checkpoint to resume is intact.
 
         Args:
             runner (Runner): The runner of the training process.
 
         Raises:
-            CheckpointError: If no checkpoint is.
+            CheckpointError: If no checkpoint is intact.
         """
         super().before_run(runner)
         if not runner._resume or runner._has_loaded:
@@ -146,7 +145,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             runner._load_from = path
 
     def _whole_checkpoint(self, runner) -> Optional[str]:
-        """Find a checkpoint in place of the one that would be resumed.
+        """Find an intact checkpoint to resume from.
 
         Returns:
             Optional[str]: The path, or None to leave the choice to MMEngine.
@@ -204,7 +203,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             'or start a new run without `--resume` in another work_dir.')
 
     def _problem(self, path: str, runner) -> Optional[str]:
-        """What is wrong with a checkpoint, or None."""
+        """Describe what is wrong with a checkpoint; None if it is intact."""
         # a runner with a strategy, such as DeepSpeed's, writes folders
         if '://' in path or (osp.isdir(path) and hasattr(runner, 'strategy')):
             return None
@@ -215,7 +214,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         return None if found is None else f'the checkpoint {path} {found}'
 
     def _local_folder(self, runner) -> str:
-        """Where this run's checkpoints are; `before_train` sets `out_dir`."""
+        """Folder of this run's checkpoints; `before_train` sets `out_dir`."""
         if self.out_dir is None or str(self.out_dir) == runner.work_dir:
             return runner.work_dir
         return osp.join(self.out_dir,
@@ -246,16 +245,17 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._make_up_validation(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to test, or go on, with other classes.
+        """Refuse to test or resume with other classes.
 
         Args:
             runner (Runner): The runner.
-            checkpoint (dict): What has been loaded.
+            checkpoint (dict): The loaded checkpoint.
         """
         check_class_names(runner, checkpoint)
 
     def _make_up_validation(self, runner) -> None:
-        """Validate what is resumed, if a kill came before that was done."""
+        """Repeat the validation of the resumed epoch if a kill prevented
+        it."""
         loop = runner.train_loop
         last = _last_validated(runner)
         if (runner._resume and runner.val_loop is not None and self.by_epoch
@@ -272,11 +272,11 @@ class CheckpointHook(MMEngineCheckpointHook):
                 osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def after_val_epoch(self, runner, metrics) -> None:
-        """Save the best, and note that this epoch is validated.
+        """Save the best checkpoint, and note that this epoch is validated.
 
         Args:
             runner (Runner): The runner of the training process.
-            metrics (dict): What the evaluators have found.
+            metrics (dict): Results of the evaluators.
         """
         super().after_val_epoch(runner, metrics)
         if (self.by_epoch and isinstance(runner._train_loop, BaseLoop)
@@ -285,7 +285,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def is_last_train_epoch(self, runner) -> bool:
-        """Whether a stage ends here, which is saved with `save_last`.
+        """Whether a stage ends here, whose last epoch `save_last` saves.
 
         Args:
             runner (Runner): The runner of the training process.
@@ -298,7 +298,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 or runner.epoch + 1 == two_stage.get('begin'))
 
     def _own(self, path: Any) -> Optional[str]:
-        """Where a checkpoint of this run is. None if it is not one's name."""
+        """Path of a checkpoint of this run; None if the name is not one."""
         name = osp.basename(str(path))
         if step_of(name, self.filename_tmpl) is None and not re.fullmatch(
                 r'best_.*\.pth', name):
@@ -311,7 +311,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         return [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
 
     def _remove_outdated(self, runner, names: List[str]) -> None:
-        """Remove what a killed process had no time to."""
+        """Remove what a killed process did not."""
         kept = [self._own(path) for path in self._kept() if path]
         for path in filter(None, map(self._own, names)):
             step = step_of(path, self.filename_tmpl)
@@ -324,7 +324,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                                    'process.')
 
     def before_val(self, runner) -> None:
-        """Let all ranks validate the same model.
+        """Make all ranks validate the same model.
 
         Args:
             runner (Runner): The runner of the training process.
@@ -346,7 +346,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend.carry_out(but=self._kept())
 
     def _init_rule(self, rules, key_indicators) -> None:
-        """Tell in one line what MMEngine cannot compare."""
+        """Report in one line what MMEngine cannot compare."""
         try:
             super()._init_rule(rules, key_indicators)
         except (KeyError, ValueError) as error:
@@ -391,7 +391,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                     self.last_ckpt)
 
     def _keep(self, runner, step: int) -> None:
-        """Note that ``step`` is kept, and that the oldest may go for it."""
+        """Note that ``step`` is kept, and that the oldest may be removed."""
         kept = self.keep_ckpt_ids
         # `save_best` saves the same step once more
         if kept and kept[-1] == step:

@@ -35,8 +35,8 @@ def check_same_counts(counts: Sequence[int], val_dataset) -> None:
 
 
 def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
-    """Let the validation group its classes by the images that ``indices``
-    leaves of the training set, where it knows those of the whole."""
+    """Make the validation group its classes by the training images selected by
+    ``indices``, if it has the counts of the whole set."""
     dataset = runner.train_dataloader.dataset
     while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
@@ -55,11 +55,11 @@ def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
 
 
 def takers(model: nn.Module) -> list:
-    """Who takes the class counts: a RIDEClassifier, which hands them on, or
-    the losses and batch augmentations of any other model.
+    """Objects that need the class counts: a RIDEClassifier, which passes them
+    on, or the losses and batch augmentations of any other model.
 
     Raises:
-        UserError: If nobody does.
+        UserError: If there is none.
     """
     if hasattr(model, 'set_class_counts'):
         return [model]
@@ -79,10 +79,10 @@ def takers(model: nn.Module) -> list:
 class ClassCountsHook(Hook):
     """Gives the training set's class counts to the model.
 
-    Models are built before data sets are, so their losses and batch
-    augmentations learn the counts here, once, before training; a test
-    learns them from what its data set says of the training set. A batch
-    augmentation that ``SwitchRecipeHook`` switches on learns them then.
+    Models are built before data sets, so their losses and batch augmentations
+    get the counts here, once, before training; a test gets them from the
+    metainfo of its data set. A batch augmentation that ``SwitchRecipeHook``
+    switches on gets them then.
     """
 
     # Before EMAHook copies the model.
@@ -92,17 +92,17 @@ class ClassCountsHook(Hook):
         self._counts = None
 
     def before_run(self, runner: Runner) -> None:
-        """Hand over the counts, unless there is no training."""
+        """Pass on the counts, unless there is no training."""
         if isinstance(runner._train_loop, BaseLoop):
             self.before_train(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Hand over the counts.
+        """Pass on the counts.
 
         Raises:
-            UserError: If they do not fit ``model.head.num_classes``, the
-                model has no use for them, or the validation set, whose
-                metrics group the classes by them, states others.
+            UserError: If they do not fit ``model.head.num_classes``, the model
+                does not use them, or the validation set, whose metrics group
+                the classes by them, states others.
         """
         if self._counts is not None:
             return
@@ -123,14 +123,14 @@ class ClassCountsHook(Hook):
                           runner: Runner,
                           batch_idx: int,
                           data_batch=None) -> None:
-        """Hand them to what has been switched on since."""
+        """Pass them to augmentations that have been switched on since."""
         for augment in counting_augments(unwrapped(runner)):
             if augment.class_counts is None:
                 augment.set_class_counts(self._counts)
 
     def before_test(self, runner: Runner) -> None:
-        """Hand over what the test set says, for a model that adjusts its
-        predictions by it.
+        """Pass on the counts of the test set, for a model that adjusts its
+        predictions by them.
 
         Raises:
             UserError: If the counts do not fit ``model.head.num_classes``.

@@ -9,10 +9,10 @@ from ride_mm.datasets.class_counts import name_some
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Warns before the first step of images that are there under several
-    labels, or in training and validation, and of classes that differ.
+    """Warns before the first step of images with several labels or in both
+    training and validation, and of classes that differ.
 
-    Images are the same by their paths: none is read. ``tools/check_data.py``
+    Images are compared by path, without reading them. ``tools/check_data.py``
     reads them.
     """
 
@@ -21,7 +21,7 @@ class DataCheckHook(Hook):
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        """Check the data sets, in the first process alone."""
+        """Check the data sets, in the first process only."""
         splits = [Split('train', runner.train_dataloader.dataset)]
         if runner.val_loop is not None:
             splits.append(Split('val', runner.val_dataloader.dataset))

@@ -8,21 +8,20 @@ from .class_counts_hook import unwrapped
 
 @HOOKS.register_module()
 class DeferredReweightingHook(Hook):
-    """Weights classes by their effective number from an epoch on (DRW).
+    """Re-weights classes by their effective number from a given epoch (DRW).
 
     Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware
-    Margin Loss", NeurIPS 2019. Follows from the epoch alone, so a resumed
-    run weights as an uninterrupted one does.
+    Margin Loss", NeurIPS 2019. The weights depend only on the epoch, so a
+    resumed run matches an uninterrupted one.
 
     Args:
-        begin (int): First re-weighted epoch, counted from 0, which is the
-            number of epochs before it.
+        begin (int): First re-weighted epoch, counted from 0.
         beta (float): See ``models/losses/class_weights.py``. Defaults to
             0.9999.
 
     Raises:
-        UserError: If the run is not by epochs, or ``begin`` is no number of
-            epochs.
+        UserError: If the run is not epoch-based, or ``begin`` is not a number
+            of epochs.
     """
 
     def __init__(self, begin: int, beta: float = 0.9999) -> None:
@@ -30,7 +29,7 @@ class DeferredReweightingHook(Hook):
         self.beta = beta
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse runs in which no epoch begins."""
+        """Refuse runs that are not epoch-based."""
         # Not ``runner.train_loop``, which would build one for a mere test.
         loop = runner._train_loop
         if loop is None or isinstance(loop, dict):

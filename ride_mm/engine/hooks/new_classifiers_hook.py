@@ -8,20 +8,20 @@ from .class_counts_hook import unwrapped
 
 @HOOKS.register_module()
 class NewClassifiersHook(Hook):
-    """Keeps the head of a loaded checkpoint out: classifiers begin anew.
+    """Skips the head of a loaded checkpoint: classifiers start from scratch.
 
     For fine-tuning on other classes, and for stage "classifier" as classifier
     re-training (cRT: Kang et al., "Decoupling Representation and Classifier
     for Long-Tailed Recognition", ICLR 2020). The new classifiers may be of
-    another type. The router and a fitted temperature, which knew the logits
-    of the old ones, stay out too.
+    another type. The router and a fitted temperature, which depend on the old
+    logits, are skipped too.
     """
 
     # Before EMAHook copies what is loaded.
     priority = 'ABOVE_NORMAL'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the model's own head into what is loaded, unless a run is
+        """Replace the loaded head by the model's own, unless a run is
         resumed."""
         if runner._resume:
             return

@@ -16,11 +16,11 @@ _NAMED = 3
 
 
 class NonFiniteError(UserError):
-    """A loss or a gradient that is infinite or NaN has ended a training."""
+    """Training stopped because a loss or gradient is infinite or NaN."""
 
 
 class _Guard:
-    """Stands before an optimizer's step and lets only finite ones through.
+    """Guards an optimizer's step and lets only finite ones through.
 
     Args:
         wrapper (OptimWrapper): Its ``backward`` and ``step`` are replaced.
@@ -56,8 +56,8 @@ class _Guard:
             self._step(**kwargs)
 
     def _scales_loss(self) -> bool:
-        """Whether AMP looks for gradients that are too large, as it will
-        now and then when it scales the loss."""
+        """Whether AMP checks for overflowing gradients, which occur now and
+        then when it scales the loss."""
         scaler = getattr(self.wrapper, 'loss_scaler', None)
         return scaler is not None and getattr(scaler, 'is_enabled',
                                               lambda: True)()
@@ -70,7 +70,8 @@ class _Guard:
 
 
 def _all_finite(tensors: List[torch.Tensor]) -> torch.Tensor:
-    """Whether no element is infinite or NaN, without a look at the device."""
+    """Whether no element is infinite or NaN, without device
+    synchronization."""
     if not tensors:
         return torch.tensor(True)
     norms = torch._foreach_norm(tensors, float('inf'))
@@ -79,11 +80,11 @@ def _all_finite(tensors: List[torch.Tensor]) -> torch.Tensor:
 
 def non_finite_weights(state: Dict[str, Any],
                        names: Optional[List[str]] = None) -> List[str]:
-    """Find weights that no training recovers from.
+    """Find weights that are infinite or NaN.
 
     Args:
         state (dict[str, torch.Tensor]): A ``state_dict``.
-        names (list[str], optional): Of parameters, and buffers to look at.
+        names (list[str], optional): Names of parameters and buffers to check.
             Defaults to None, which means all.
 
     Returns:
@@ -106,18 +107,17 @@ def _learned(model: torch.nn.Module) -> List[str]:
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Ends a training whose loss or gradient is infinite or NaN, at once.
+    """Stops training at once if a loss or gradient is infinite or NaN.
 
-    The step is not taken, on any process: the weights stay finite, and no
-    checkpoint, nor one that is resumed, holds others. The message names the
-    loss, the experts whose logits are not finite, and images of the batch.
-    Where AMP scales the loss, gradients that are too large are its own
-    business, and only the loss is looked at.
+    No process takes the step, so the weights stay finite, and no saved or
+    resumed checkpoint holds others. The message names the loss, the experts
+    whose logits are not finite, and images of the batch. If AMP scales the
+    loss, it handles overflowing gradients itself, and only the loss is
+    checked.
 
     Args:
-        skip (int): How many such steps in succession are left out before the
-            training ends. Running statistics of a step that is left out are
-            taken back. Defaults to 0.
+        skip (int): How many such steps in a row to skip before training stops.
+            Running statistics of a skipped step are restored. Defaults to 0.
 
     Raises:
         UserError: If ``skip`` is not a whole number of 0 or more.
@@ -150,7 +150,7 @@ class NonFiniteHook(Hook):
                           runner: Runner,
                           batch_idx: int,
                           data_batch: Any = None) -> None:
-        """Stand before the optimizer, which stage 2 replaces."""
+        """Guard the optimizer, which stage 2 replaces."""
         if self._guard is None or (self._guard.wrapper
                                    is not runner.optim_wrapper):
             self._guard = _Guard(runner.optim_wrapper)
@@ -170,7 +170,7 @@ class NonFiniteHook(Hook):
                          batch_idx: int,
                          data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """End, or go on after a step that was left out.
+        """Stop, or continue after a skipped step.
 
         Raises:
             NonFiniteError: If the loss or a gradient is not finite.
@@ -216,8 +216,8 @@ def _bad_losses(outputs: dict) -> List[str]:
 
 def _describe_first(runner: Runner, batches: List[Tuple[int, dict,
                                                         dict]]) -> str:
-    """Describe the first batch of the step, of any process, whose loss is not
-    finite, else the last one."""
+    """Describe the first batch of the step, on any process, whose loss is not
+    finite, otherwise the last one."""
     own = next((batch for batch in batches if _bad_losses(batch[2])), None)
     text = _describe(runner, *(own or batches[-1]))
     found = dist.all_gather_object((own is not None, text))
@@ -229,7 +229,7 @@ def _describe_first(runner: Runner, batches: List[Tuple[int, dict,
 
 def _describe(runner: Runner, batch_idx: int, data_batch: Any,
               outputs: dict) -> str:
-    """Where, which loss, which expert, which images."""
+    """Describe the place, loss, expert and images."""
     bad = _bad_losses(outputs)
     # the sum of all, which its parts explain
     bad = [text for text in bad if not text.startswith('loss is ')] or bad

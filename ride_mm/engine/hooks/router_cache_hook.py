@@ -18,11 +18,11 @@ from .class_counts_hook import unwrapped
 
 
 class RouterInputsDataset(Dataset):
-    """Router inputs in memory, given out a batch at a time.
+    """Router inputs in memory, returned batch by batch.
 
     Args:
         inputs (RouterInputs): Router inputs of the N images.
-        metainfo (dict): That of the images' data set, for checkpoints.
+        metainfo (dict): Metainfo of the image data set, for checkpoints.
     """
 
     def __init__(self, inputs: RouterInputs, metainfo: dict) -> None:
@@ -39,23 +39,23 @@ class RouterInputsDataset(Dataset):
 
 
 def _keep(batch: dict) -> dict:
-    """Collate what is a batch already."""
+    """Collate function for items that already are batches."""
     return batch
 
 
 @HOOKS.register_module()
 class RouterCacheHook(Hook):
-    """Runs the frozen experts once in stage "router", not in every epoch.
+    """Runs the frozen experts only once in stage "router".
 
-    Before the first epoch of that stage, the inputs of the router are
-    computed for some of the images that an epoch draws, augmented as
-    configured, and kept on the model's device. The epochs then go through
-    them, in a new order each time, for as many steps as without this hook.
-    Works in a run of both stages and in one of the router alone.
+    Before the first epoch of that stage, the router inputs of some of the
+    images of an epoch, augmented as configured, are computed and cached on the
+    model's device. The epochs then iterate over them, reshuffled each time,
+    for as many steps as without this hook. Works in a run of both stages and
+    in one of only the router.
 
     Args:
-        share (float): Images to compute, as a share of an epoch's. Defaults
-            to 0.5.
+        share (float): Images to compute, as a share of an epoch. Defaults to
+            0.5.
 
     Raises:
         UserError: If ``share`` is not in (0, 1].
@@ -72,7 +72,7 @@ class RouterCacheHook(Hook):
         self._filled = False
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Put the cache in the place of the images."""
+        """Replace the images by the cache."""
         loader = runner.train_loop.dataloader
         if unwrapped(runner).stage != 'router' or self._filled:
             return
@@ -89,8 +89,7 @@ class RouterCacheHook(Hook):
             collate_fn=_keep)
 
     def _compute(self, runner: Runner, loader: DataLoader) -> RouterInputs:
-        """Inputs of the router for the first draws of an epoch, of all
-        ranks."""
+        """Compute the router inputs of the first images of an epoch."""
         # Always the draws of the same epoch: a resumed run has the same cache.
         seed_draws(loader, runner.seed).epoch = 0
         loader.sampler.set_epoch(0)

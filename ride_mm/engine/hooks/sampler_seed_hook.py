@@ -10,13 +10,13 @@ from ride_mm.datasets.augmentation_seeds import seed_draws, seed_everything
 class DistSamplerSeedHook(_DistSamplerSeedHook):
     """Seeds samplers and augmentations by the epoch.
 
-    Takes the place of mmengine's hook of the same name, a default hook of
-    every run, so that augmentations follow from (seed, epoch, draw) for all
-    who use the plugin: see :mod:`ride_mm.datasets.augmentation_seeds`.
+    Replaces mmengine's hook of the same name, a default hook of every run, so
+    that augmentations depend only on (seed, epoch, draw): see
+    :mod:`ride_mm.datasets.augmentation_seeds`.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed what is drawn in this epoch."""
+        """Seed the draws of this epoch."""
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             draws = seed_draws(runner.train_loop.dataloader, runner.seed)
             draws.epoch = runner.epoch

@@ -19,22 +19,22 @@ _REWEIGHTED = 're-weighted'
 
 @HOOKS.register_module()
 class ScheduleHook(Hook):
-    """Says what is trained when, before and after, and lets a resumed run
+    """Logs the schedule before and after training, and makes a resumed run
     follow its config.
 
-    Before the first step, the log shows the schedule, with a warning for
-    each part of the config that the run never comes to. At the end it says
-    how many steps each stage had and from when on classes were re-weighted,
-    counted in the run itself and, when it is resumed, with what was before.
+    Before the first step, the log shows the schedule, with a warning for each
+    part of the config that the run never reaches. At the end it shows how many
+    steps each stage had and in which epochs classes were re-weighted, counted
+    in the run itself, including the part before a resume.
 
-    Where the config of a resumed run has other learning rates, milestones or
-    other settings of the optimizer than the checkpoint, those of the config
-    hold, see :func:`~ride_mm.engine.resumed_schedule.follow_config`.
+    If learning rates, milestones or other optimizer settings differ between
+    config and checkpoint, a resumed run uses those of the config, see
+    :func:`~ride_mm.engine.resumed_schedule.follow_config`.
 
     Raises:
         UserError: If a stage of the run cannot be trained, see
             :func:`~ride_mm.engine.schedule_check.check_run`, or a checkpoint
-            of stage 2 is resumed with another begin of it.
+            of stage 2 is resumed with another ``begin``.
     """
 
     # After TotalBatchHook, which scales the rates of a resumed run, and after
@@ -60,17 +60,17 @@ class ScheduleHook(Hook):
             runner.logger.warning(f'{line}.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Store what has been done, and when stage 2 was to begin."""
+        """Store the steps so far, and the epoch at which stage 2 begins."""
         checkpoint['meta'][_KEY] = dict(
             done={name: dict(part)
                   for name, part in self._done.items()},
             stage_2=_begin(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what the config wants, before the optimizer's state comes.
+        """Note the settings of the config before the optimizer is loaded.
 
         Raises:
-            UserError: If stage 2 has begun at another epoch than it should.
+            UserError: If stage 2 began at another epoch than configured.
         """
         if not getattr(runner, '_resume', False):
             return
@@ -93,7 +93,7 @@ class ScheduleHook(Hook):
         self._saved = checkpoint.get('param_schedulers')
 
     def before_train(self, runner: Runner) -> None:
-        """Let a resumed run follow its config."""
+        """Make a resumed run follow its config."""
         wanted, self._wanted = self._wanted, None
         if wanted is None:
             return
@@ -148,7 +148,7 @@ class ScheduleHook(Hook):
             part['last'] = runner.epoch + 1
 
     def after_train(self, runner: Runner) -> None:
-        """Say what was done."""
+        """Log what was trained."""
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         done = dict(self._done)
         weighted = done.pop(_REWEIGHTED, None)
@@ -167,14 +167,14 @@ class ScheduleHook(Hook):
 
 
 def _show(part: Dict[str, int], by_epoch: bool) -> str:
-    """How often, and when."""
+    """Format the steps and epochs."""
     if not by_epoch:
         return f'{part["steps"]} steps'
     return f'epochs {part["first"]} to {part["last"]}, {part["steps"]} steps'
 
 
 def _router_command(runner: Runner) -> str:
-    """What trains the router on the experts of a run."""
+    """Command that trains the router for the experts of a run."""
     folder = runner.work_dir.rstrip(osp.sep)
     # as the run left it, with its options
     name = runner.cfg.filename or f'{runner.timestamp}.py'

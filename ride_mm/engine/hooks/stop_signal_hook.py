@@ -31,15 +31,15 @@ _OWN_SIGNAL_SECONDS = 2
 
 
 def _forget_workers(*_) -> None:
-    """What ends by the same signal as this process is no error."""
+    """Ignore workers that end by the same signal as this process."""
     if hasattr(signal, 'SIGCHLD'):
         # not SIG_DFL: Python would print that one was pending
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
 class _SignalThread:
-    """Calls a function when a signal comes, even while the main thread waits
-    for a GPU or for another process and could not. One is active at a time.
+    """Calls a function when a signal arrives, even while the main thread is
+    blocked by a GPU or another process. Only one is active at a time.
 
     Args:
         function (callable): Called with the number of the signal.
@@ -74,7 +74,8 @@ class _SignalThread:
 
     @classmethod
     def let_end(cls) -> None:
-        """Leave the end to a signal that has come, or is about to."""
+        """Wait for a signal that has arrived or is about to arrive to end the
+        process."""
         self = cls.active
         end = time.monotonic() + _OWN_SIGNAL_SECONDS
         while self is not None and (self._called.is_set()
@@ -95,8 +96,8 @@ class _SignalThread:
 
     @classmethod
     def after_fork_in_child(cls) -> None:
-        """A child, such as a worker of a loader, ends by signals as usual,
-        and does not tell its parent of them."""
+        """A child, such as a data loader worker, ends by signals as usual,
+        without notifying its parent."""
         if cls.active is not None:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
@@ -124,8 +125,8 @@ if hasattr(os, 'register_at_fork'):
 
 @contextmanager
 def signals_first() -> Iterator[None]:
-    """Let a signal save and end, where an error is only what it has left
-    behind: a worker or another process that it ended first."""
+    """Give a signal precedence over an error that it caused by ending a worker
+    or another process first."""
     try:
         yield
     except (UserError, KeyboardInterrupt):
@@ -137,8 +138,8 @@ def signals_first() -> Iterator[None]:
 
 @contextmanager
 def last_epoch_saved(runner: Runner) -> Iterator[None]:
-    """Save the last whole epoch when an error ends a training, but not what
-    was about to end in infinite or NaN weights."""
+    """Save the last complete epoch when an error ends training, unless the
+    weights were about to become infinite or NaN."""
     try:
         yield
     except NonFiniteError:
@@ -151,12 +152,12 @@ def last_epoch_saved(runner: Runner) -> Iterator[None]:
 
 
 def save_last_epoch(runner: Runner, why: str) -> None:
-    """Save the last whole epoch, if no checkpoint has been saved of it.
+    """Save the last complete epoch, if it has no checkpoint yet.
 
     Args:
         runner (Runner): A training with a :class:`StopSignalHook`; without
             one nothing is done.
-        why (str): Why now, for the log.
+        why (str): The reason, for the log.
     """
     for hook in getattr(runner, 'hooks', []):
         if isinstance(hook, StopSignalHook):
@@ -165,17 +166,16 @@ def save_last_epoch(runner: Runner, why: str) -> None:
 
 @HOOKS.register_module()
 class StopSignalHook(Hook):
-    """Saves a checkpoint and ends when SIGTERM or SIGUSR1 comes, as they do
-    from Slurm, Kubernetes and torchrun before a process is killed.
+    """Saves a checkpoint and exits on SIGTERM or SIGUSR1, which Slurm,
+    Kubernetes and torchrun send before they kill a process.
 
-    After each epoch that no checkpoint is saved of, what would be saved is
-    kept in memory. The signal writes it: the run resumes after the last whole
-    epoch, to the last bit, wherever it was interrupted. The exit code is 128
-    and the number of the signal, 143 or 138 on Linux.
+    After each epoch without a checkpoint, its state is kept in memory. The
+    signal writes it, so the run resumes bit-identically after the last
+    complete epoch, wherever it was interrupted. The exit code is 128 plus the
+    number of the signal, 143 or 138 on Linux.
 
-    What is kept is saved as well when an error ends the training, such as a
-    validation image that cannot be read, or when it ends before its last
-    epoch, as by ``EarlyStoppingHook``.
+    This state is also saved when an error ends training, such as an unreadable
+    validation image, or when training ends early, as by ``EarlyStoppingHook``.
     """
 
     # After CheckpointHook.
@@ -188,18 +188,18 @@ class StopSignalHook(Hook):
         self._saving = threading.Lock()
 
     def before_train(self, runner: Runner) -> None:
-        """Wait for signals; only a main thread can."""
+        """Start listening for signals; only possible in a main thread."""
         if threading.current_thread() is threading.main_thread():
             runner = weakref.ref(runner)
             _SignalThread(lambda number: self._end(runner(), number)).start()
 
     def after_train(self, runner: Runner) -> None:
-        """Wait no more."""
+        """Stop listening."""
         if threading.current_thread() is threading.main_thread():
             _SignalThread.stop_active()
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Keep what a signal will save."""
+        """Keep the state that a signal would save."""
         hook = _checkpoint_hook(runner)
         if hook is None or not runner.train_loop.max_epochs:
             return
@@ -240,11 +240,11 @@ class StopSignalHook(Hook):
             if last else 'No epoch is complete: nothing is saved.'))
 
     def save(self, runner: Runner, why: str) -> None:
-        """Write what is kept, if something is.
+        """Write the kept state, if there is one.
 
         Args:
             runner (Runner): The runner of the training process.
-            why (str): Why now, for the log.
+            why (str): The reason, for the log.
         """
         with self._saving:
             if self._kept is None:
@@ -264,7 +264,7 @@ def _checkpoint_hook(runner: Runner) -> Optional[CheckpointHook]:
 
 
 def _checkpoint_of(runner: Runner, hook: CheckpointHook) -> dict:
-    """What the hook would save now, of one's own memory."""
+    """The checkpoint that the hook would save now, in its own memory."""
     saved: List[dict] = []
     with mock.patch('mmengine.runner.runner.save_checkpoint',
                     lambda checkpoint, *args, **kwargs: saved.append(

@@ -10,7 +10,7 @@ _KEY = 'total_batch'
 
 
 def total_batch(runner: Runner) -> int:
-    """Images a step of all processes."""
+    """Images per step over all processes."""
     return (runner.train_dataloader.batch_size * runner.world_size *
             getattr(runner.optim_wrapper, '_accumulative_counts', 1))
 
@@ -25,28 +25,28 @@ def _initial_rates(runner: Runner) -> List[float]:
 
 @HOOKS.register_module()
 class TotalBatchHook(Hook):
-    """Says when a resumed run takes another number of images a step.
+    """Warns if a resumed run uses another number of images per step.
 
-    So does a run on another number of processes. The optimizer that is
-    resumed has the learning rates of before: a warning says that they stay,
-    or, with ``--auto-scale-lr``, they become those of a new run.
+    This also happens with another number of processes. The resumed optimizer
+    has the old learning rates: a warning says that they are kept, or, with
+    ``--auto-scale-lr``, they become those of a new run.
     """
 
     def __init__(self) -> None:
         self._resumed = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Store the number of images a step."""
+        """Store the number of images per step."""
         checkpoint['meta'][_KEY] = total_batch(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the number that is resumed, and the rates of a new run."""
+        """Note the number in the checkpoint, and the rates of a new run."""
         if runner._resume:
             self._resumed = checkpoint.get('meta', {}).get(_KEY)
             self._rates = _initial_rates(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Compare, once all is resumed.
+        """Compare, once everything is resumed.
 
         Raises:
             UserError: If the number differs and a schedule counts iterations.

@@ -17,8 +17,8 @@ STAGE_KEY = 'ride_stage'
 
 
 def merge_wrappers(stage_1: dict, stage_2: dict) -> dict:
-    """Config of stage 2's optimizer, with those of stage 1's options of the
-    wrapper that it does not give and that its type takes."""
+    """Config of stage 2's optimizer, completed by the wrapper options of stage
+    1 that it does not set and that its type accepts."""
     merged = dict(stage_2)
     kind = merged.setdefault('type', stage_1.get('type', 'OptimWrapper'))
     kind = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
@@ -35,30 +35,29 @@ def merge_wrappers(stage_1: dict, stage_2: dict) -> dict:
 
 @HOOKS.register_module()
 class TwoStageHook(Hook):
-    """Trains the experts, then, from epoch ``begin`` on, the router.
+    """Trains the experts and, from epoch ``begin`` on, the router.
 
-    The stage is stored in the checkpoint: a resumed run goes on in the stage
-    it was in, and the checkpoint of the last epoch of stage 1 begins stage 2.
+    The stage is stored in the checkpoint: a resumed run continues in its
+    stage, and the checkpoint of the last epoch of stage 1 starts stage 2.
 
     Args:
-        begin (int): First epoch of stage 2, counted from 0, which is the
-            number of epochs of stage 1. Stage 2 lasts until
-            ``train_cfg.max_epochs``.
-        optim_wrapper (dict): Config of stage 2's optimizer. What it does not
-            say of the wrapper itself is as in stage 1: ``type``, so that
-            ``--amp`` holds for both, ``accumulative_counts``, ``clip_grad``,
-            AMP's ``dtype`` and ``loss_scale``. The optimizer, a
-            ``constructor`` and its ``paramwise_cfg`` are stage 2's alone.
+        begin (int): First epoch of stage 2, counted from 0; equals the number
+            of epochs of stage 1. Stage 2 lasts until ``train_cfg.max_epochs``.
+        optim_wrapper (dict): Config of stage 2's optimizer. Options of the
+            wrapper that it does not set are as in stage 1: ``type``, so that
+            ``--amp`` applies to both, ``accumulative_counts``, ``clip_grad``,
+            AMP's ``dtype`` and ``loss_scale``. The optimizer, ``constructor``
+            and ``paramwise_cfg`` are not inherited.
         param_scheduler (list[dict] | dict): Config of stage 2's schedule;
             its epochs count from the beginning of stage 2.
-        train_dataloader (dict, optional): What differs from stage 1's
+        train_dataloader (dict, optional): Changes to stage 1's
             ``train_dataloader``, such as sampler and batch size. Defaults to
             None.
-        auto_scale_lr (dict, optional): Stage 2's ``base_batch_size``; it is
-            in force when stage 1's is. Defaults to None.
+        auto_scale_lr (dict, optional): Stage 2's ``base_batch_size``; enabled
+            together with stage 1's. Defaults to None.
 
     Raises:
-        UserError: If the run is not by epochs, or there is no stage 2.
+        UserError: If the run is not epoch-based, or there is no stage 2.
     """
 
     # Before the sampler's seed is set, and before all that counts iterations.
@@ -108,13 +107,13 @@ class TwoStageHook(Hook):
         checkpoint['meta'][STAGE_KEY] = unwrapped(runner).stage
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Resume in the stored stage, before the optimizer's state comes."""
+        """Resume in the stored stage, before the optimizer is loaded."""
         stored = checkpoint.get('meta', {}).get(STAGE_KEY)
         if runner._resume and stored == 'router':
             self._switch(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Switch when stage 1 is over."""
+        """Switch to stage 2 after stage 1."""
         if (runner.epoch >= self.begin
                 and unwrapped(runner).stage == 'experts'):
             self._switch(runner)
@@ -129,8 +128,8 @@ class TwoStageHook(Hook):
 
         Args:
             runner (Runner): The runner of the training.
-            dataset (Dataset, optional): That of stage 1, to share it where
-                the config has no other for stage 2. Defaults to None.
+            dataset (Dataset, optional): The data set of stage 1, shared if the
+                config has no other for stage 2. Defaults to None.
 
         Returns:
             DataLoader: The data loader.
@@ -150,7 +149,7 @@ class TwoStageHook(Hook):
 
         Args:
             runner (Runner): The runner of the training.
-            loader (DataLoader): That of stage 2.
+            loader (DataLoader): The data loader of stage 2.
 
         Returns:
             float: The rate.
@@ -167,7 +166,7 @@ class TwoStageHook(Hook):
         return real / self.auto_scale_lr['base_batch_size']
 
     def _switch(self, runner: Runner) -> None:
-        """Everything that a new stage needs, in the order it depends on."""
+        """Set up stage 2, in order of dependence."""
         runner.logger.info(
             f'Stage 2: the router is trained in epochs {self.begin + 1} to '
             f'{runner.max_epochs}; everything else is frozen.')
@@ -184,8 +183,9 @@ class TwoStageHook(Hook):
 
     @staticmethod
     def _rewrap(runner: Runner) -> None:
-        """A wrapper synchronizes the parameters that were trainable when it
-        was made; others would drift apart between ranks, silently."""
+        """Wrap the model again: a wrapper synchronizes only the parameters
+        that were trainable when it was built; others would silently diverge
+        between ranks."""
         if is_model_wrapper(runner.model):
             runner.model = runner.wrap_model(
                 copy.deepcopy(runner.cfg.get('model_wrapper_cfg')),
@@ -211,7 +211,8 @@ class TwoStageHook(Hook):
 
     @staticmethod
     def _reset_log(runner: Runner) -> None:
-        """Losses of stage 1 would go on being printed and averaged in."""
+        """Drop the losses of stage 1, which would still be averaged and
+        logged."""
         scalars: Dict = runner.message_hub.log_scalars
         for key in list(scalars):
             if key.startswith('train/') and 'loss' in key:

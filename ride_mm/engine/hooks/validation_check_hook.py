@@ -17,7 +17,7 @@ from ride_mm.utils.errors import UserError, nearest
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Draw random numbers without others being drawn later."""
+    """Restore the random state afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         yield
@@ -27,13 +27,12 @@ def _random_state_kept() -> Iterator[None]:
 
 @HOOKS.register_module()
 class ValidationCheckHook(Hook):
-    """Tries before the first step what would fail at the first validation.
+    """Finds errors of the first validation before the first step.
 
-    The header of every image file is read, of more than 20,000 files of so
-    many. The first image goes through the model, and its prediction,
-    once for every class, through the metrics: an image that cannot be read,
-    ``topk`` above the number of classes and a ``save_best`` that no metric
-    has end the training here. Nothing of it is kept.
+    The headers of all image files are read, at most 20,000. The first image
+    goes through the model, and its prediction, once for every class, through
+    the metrics: an unreadable image, ``topk`` above the number of classes and
+    an unknown ``save_best`` stop training here. No results are kept.
     """
 
     # After the hooks that prepare the model.
@@ -84,7 +83,7 @@ class ValidationCheckHook(Hook):
 
     @staticmethod
     def _evaluate(runner: Runner, samples: List[dict]) -> Set[str]:
-        """Names of what the metrics find."""
+        """Names of the metrics' results."""
         keys: Set[str] = set()
         for i, metric in enumerate(runner.val_loop.evaluator.metrics):
             if isinstance(metric, DumpResults):
@@ -100,7 +99,7 @@ class ValidationCheckHook(Hook):
 
 
 def _check_files(runner: Runner) -> None:
-    """Look at the image files, in the first process for all."""
+    """Check the image files, in the first process only."""
     dataset, problems = runner.val_dataloader.dataset, []
     if is_main_process():
         number, problems = find_unreadable(dataset)

@@ -21,7 +21,7 @@ def blocks_per_stage(depth: int) -> int:
     """Blocks in each of the three stages: ``(depth - 2) / 6``.
 
     Raises:
-        UserError: If ``depth`` is none of the published ones.
+        UserError: If ``depth`` is not a published one.
     """
     if depth not in DEPTHS:
         raise UserError(
@@ -32,17 +32,17 @@ def blocks_per_stage(depth: int) -> int:
 
 def depth_by_block(param_name: str, prefix: str,
                    blocks: Sequence[int]) -> Tuple[int, int]:
-    """Depth of a parameter of a ResNet for layer-wise learning-rate decay,
-    with one layer a block.
+    """Depth of a ResNet parameter for layer-wise learning-rate decay, with one
+    layer per block.
 
     Args:
         param_name (str): Its name.
-        prefix (str): What the names of the ResNet's begin with.
+        prefix (str): Prefix of the ResNet's parameter names.
         blocks (Sequence[int]): Blocks of each stage.
 
     Returns:
-        tuple[int, int]: 0 for the stem, 1 for the first block, ..., the last
-        for what follows the ResNet; and one more than that.
+        tuple[int, int]: The depth, 0 for the stem, 1 for the first block, ...,
+            the last for the layers after the ResNet; and the number of depths.
     """
     num_layers = sum(blocks) + 2
     if not param_name.startswith(prefix):
@@ -108,7 +108,8 @@ def make_stage(in_channels: int,
                num_blocks: int,
                stride: int,
                shortcut: str = 'A') -> Sequential:
-    """A stage of ``num_blocks`` blocks; the first one strides and widens.
+    """A stage of ``num_blocks`` blocks; the first one changes stride and
+    width.
 
     Raises:
         UserError: If ``shortcut`` is unknown, or "A" cannot pad evenly.
@@ -146,8 +147,8 @@ class CIFARResNet(BaseBackbone):
             to "A".
         in_channels (int): Channels of the images. Defaults to 3.
         base_channels (int): Channels of the first stage. Defaults to 16.
-        frozen_stages (int): Stages that are not trained, the stem with them;
-            0 is the stem alone, -1 nothing. Defaults to -1.
+        frozen_stages (int): Number of frozen stages, in addition to the stem;
+            0 freezes only the stem, -1 nothing. Defaults to -1.
 
     Raises:
         UserError: If ``depth``, ``num_stages``, ``shortcut`` or
@@ -193,7 +194,7 @@ class CIFARResNet(BaseBackbone):
             getattr(self, name).requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'CIFARResNet':
-        """Set the mode; what is frozen stays in eval."""
+        """Set the mode; frozen layers stay in eval mode."""
         super().train(mode)
         for name in self._frozen:
             getattr(self, name).eval()
@@ -202,7 +203,7 @@ class CIFARResNet(BaseBackbone):
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """See :func:`depth_by_block`; mmpretrain asks every backbone so."""
+        """See :func:`depth_by_block`; called by mmpretrain."""
         return depth_by_block(param_name, prefix,
                               [self.num_blocks] * len(self.stages))
 

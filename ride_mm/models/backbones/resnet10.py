@@ -9,7 +9,7 @@ from .cifar_resnet import depth_by_block
 
 @MODELS.register_module()
 class ResNet10(ResNet):
-    """ResNet with one basic block a stage, a usual size on ImageNet-LT.
+    """ResNet with one basic block per stage, a common size on ImageNet-LT.
 
     Args:
         depth (int): Always 10. Defaults to 10.
@@ -24,5 +24,5 @@ class ResNet10(ResNet):
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """See :func:`depth_by_block`; mmpretrain asks every backbone so."""
+        """See :func:`depth_by_block`; called by mmpretrain."""
         return depth_by_block(param_name, prefix, self.stage_blocks)

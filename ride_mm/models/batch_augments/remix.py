@@ -12,19 +12,19 @@ def remix_shares(counts: torch.Tensor,
                  lam: float,
                  kappa: float = 3.,
                  tau: float = 0.5) -> torch.Tensor:
-    """How much of the label of a mixture is that of its first image.
+    """Share of the first image's label in the label of a mixture.
 
     Chou et al., "Remix: Rebalanced Mixup", ECCV Workshops 2020, eq. 6: 0
     where the first class is at least ``kappa`` times the second one and
     ``lam < tau``, 1 in the mirrored case, ``lam`` otherwise.
 
     Args:
-        counts (torch.Tensor): Training images of the first one's class,
+        counts (torch.Tensor): Training images of the first image's class,
             (N, ).
-        other_counts (torch.Tensor): The same of the second one, (N, ).
-        lam (float): How much of the pixels is the first one's.
-        kappa (float): Ratio of counts from which on the smaller class wins.
-            Defaults to 3.
+        other_counts (torch.Tensor): The same for the second image, (N, ).
+        lam (float): Share of the pixels from the first image.
+        kappa (float): Minimum ratio of counts for which the smaller class
+            wins. Defaults to 3.
         tau (float): A smaller class that is less than ``1 - tau`` of the
             pixels does not win. Defaults to 0.5.
 
@@ -50,8 +50,8 @@ class Remix:
             Beta(alpha, alpha). Defaults to 1.
         kappa (float): See :func:`remix_shares`. Defaults to 3.
         tau (float): See :func:`remix_shares`. Defaults to 0.5.
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for ``ClassCountsHook``. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that ``ClassCountsHook`` sets them. Defaults to None.
 
     Raises:
         UserError: If ``alpha`` is not above 0.
@@ -78,7 +78,7 @@ class Remix:
     def __call__(
             self, batch_inputs: torch.Tensor,
             batch_scores: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Mix every image with another one of the batch.
+        """Mix every image with another image of the batch.
 
         Args:
             batch_inputs (torch.Tensor): Images, (N, C, H, W).

@@ -1,4 +1,4 @@
-"""Whether the parts of a model fit together."""
+"""Check whether the parts of a model fit together."""
 from contextlib import contextmanager
 from typing import Callable, Iterator, Optional
 
@@ -15,7 +15,7 @@ OFFER = ('An expert tail takes the last output of the trunk, (N, C, H, W) or '
 
 def check_parts_fit(backbone: nn.Module, neck: nn.Module,
                     head: nn.Module) -> None:
-    """Refuse trunk, experts and head that do not fit together.
+    """Check that trunk, experts and head fit together.
 
     Args:
         backbone (nn.Module): The trunk.
@@ -38,11 +38,10 @@ def check_parts_fit(backbone: nn.Module, neck: nn.Module,
 
 
 def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
-    """Refuse experts that do not fit their trunk.
+    """Check that the experts fit their trunk.
 
-    Runs the trunk and one expert on an empty image, once more of another
-    size where that does not work. A trunk that takes none of these sizes is
-    not checked.
+    Runs the trunk and one expert on an empty image, and if that fails on one
+    of another size. A trunk that takes neither size is not checked.
 
     Args:
         backbone (nn.Module): The trunk.
@@ -69,7 +68,7 @@ def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
 
 def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module,
                  size: int) -> Optional[str]:
-    """Say what does not fit; what the trunk itself raises is passed on."""
+    """Describe what does not fit; errors of the trunk itself are passed on."""
     trunk = run(backbone, torch.zeros(1, 3, size, size))[-1]
     tail = neck.experts[0]
     found = (f'model.neck.expert ({type(tail).__name__}) does not fit '
@@ -97,7 +96,8 @@ def _run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def imagine(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Run ``module`` on the meta device: there are shapes, but no numbers."""
+    """Run ``module`` on the meta device, which computes shapes but no
+    values."""
     tensors = dict(module.named_parameters())
     tensors.update(module.named_buffers())
     tensors = {name: value.to('meta') for name, value in tensors.items()}
@@ -120,7 +120,7 @@ def _shape(x: torch.Tensor) -> str:
 
 
 def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
-    """Config of neck or head, with the model's number of experts.
+    """Set the model's number of experts in the config of neck or head.
 
     Raises:
         UserError: If it names another number.

@@ -9,12 +9,11 @@ class Inference(NamedTuple):
 
     Args:
         mean_logits (torch.Tensor): Mean logits of the experts used, (N, K).
-        used (torch.Tensor): Their number, (N, ).
+        used (torch.Tensor): Number of experts used, (N, ).
         expert_logits (torch.Tensor, optional): Logits of every expert, (E,
             N, K), on request.
-        router_logits (torch.Tensor, optional): Of every trained router,
-            (E - 1, N), on the same request: its logit if the image got that
-            far.
+        router_logits (torch.Tensor, optional): Logits of every trained router,
+            (E - 1, N), on the same request, as if every image reached it.
     """
 
     mean_logits: torch.Tensor

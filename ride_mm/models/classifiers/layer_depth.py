@@ -10,8 +10,8 @@ def layer_depth(param_name: str, backbone: nn.Module,
                 tail: nn.Module) -> Tuple[int, int]:
     """Depth of a parameter in trunk, experts and head.
 
-    Counts as mmpretrain does in the whole backbone: trunk, then experts, then
-    all that follows them, with the router.
+    Counts like mmpretrain in the whole backbone: trunk, then experts, then
+    everything after them, including the router.
 
     Args:
         param_name (str): Its name in the whole model.

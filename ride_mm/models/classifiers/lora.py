@@ -5,8 +5,7 @@ from ride_mm.utils.errors import UserError
 
 
 def refuse_lora(neck: dict, head: dict) -> None:
-    """Refuse LoRA around parts that a RIDEClassifier takes apart, or gives
-    their sizes.
+    """Refuse LoRA around parts that a RIDEClassifier accesses or sizes itself.
 
     Args:
         neck (dict): Config of the neck.
@@ -26,13 +25,13 @@ def refuse_lora(neck: dict, head: dict) -> None:
 
 
 def save_lora_whole(model: nn.Module) -> None:
-    """Let checkpoints hold all weights of a model with LoRA in some parts.
+    """Make checkpoints hold all weights of a model that uses LoRA.
 
     Each :class:`mmpretrain.models.LoRAModel` takes every key without
     ``.lora_`` out of the state dict of the whole model, those of the parts
-    before it included, and hides that they are missing when it is loaded.
-    Its own other weights are needed as well: they may come from no file, and
-    the statistics of BatchNorms go on in training.
+    before it included, and hides that they are missing when it is loaded. Its
+    own other weights are needed as well: they may not come from a file, and
+    BatchNorm statistics change in training.
 
     Args:
         model (nn.Module): The whole model.

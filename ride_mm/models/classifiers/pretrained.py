@@ -20,7 +20,7 @@ HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
 
 @contextmanager
 def naming_missing_prefix() -> Iterator[None]:
-    """Say what to do where no weight of a checkpoint has the prefix.
+    """Explain what to do if no weight of a checkpoint has the prefix.
 
     Raises:
         UserError: In place of MMEngine's assertion.
@@ -38,25 +38,24 @@ def naming_missing_prefix() -> Iterator[None]:
 
 def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
                     prefix: str, *args) -> None:
-    """While a classifier is initialized, let it take a whole backbone.
+    """Let a classifier load a whole backbone while it is initialized.
 
     The tails' weights have the names of the whole backbone, so those of one
-    checkpoint go into the trunk, every expert and what the experts share;
-    the head keeps its own. A hook for ``register_load_state_dict_pre_hook``:
-    it makes ``init_cfg=dict(type='Pretrained', ...)`` of the classifier do
-    this with a checkpoint that has no experts, and leaves every other
-    loading alone. Of a checkpoint with experts and another head, it leaves
-    the head out.
+    checkpoint go into the trunk, every expert and the layers that the experts
+    share; the head keeps its own. As a hook for
+    ``register_load_state_dict_pre_hook`` it makes
+    ``init_cfg=dict(type='Pretrained', ...)`` of the classifier do this for a
+    checkpoint without experts, and does not affect other loading. For a
+    checkpoint with experts and another head, it skips the head.
 
     Args:
         module (nn.Module): The classifier.
-        state_dict (dict[str, torch.Tensor]): What is to be loaded into it,
-            replaced by all of its own weights.
-        prefix (str): What the classifier's keys begin with there.
+        state_dict (dict[str, torch.Tensor]): The weights to load, replaced in
+            place by all weights of the classifier.
+        prefix (str): Prefix of the classifier's keys.
 
     Raises:
-        UserError: If the weights are those of another backbone, or of
-            another width.
+        UserError: If the weights belong to another backbone or width.
     """
     # mmengine's mark of a module that is being initialized.
     if not hasattr(module, '_params_init_info'):
@@ -95,7 +94,7 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
 
 def _as_backbone(whole: Dict[str, torch.Tensor],
                  aliases: Dict[str, str]) -> Dict[str, torch.Tensor]:
-    """Weights of a backbone or classifier under all names of the former."""
+    """Weights of a backbone or classifier under all names of the backbone."""
     if any(key.startswith('backbone.') for key in whole):
         whole = without_prefix(whole, 'backbone.')
     whole = {
@@ -155,8 +154,8 @@ def _check_left_over(whole: Dict[str, torch.Tensor], parts: List[nn.Module],
 
 
 def _refuse_or_warn(what: str, dims: Dict[str, int]) -> None:
-    """Norms may come and go, as at the end of a ViT that is fine-tuned;
-    anything else makes another network."""
+    """Only norms may be missing or unexpected, as at the end of a fine-tuned
+    ViT; any other difference means another network."""
     dims = {
         key: dim
         for key, dim in dims.items() if not key.endswith(COMPUTED + COUNTS)

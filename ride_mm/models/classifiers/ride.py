@@ -45,11 +45,11 @@ class RIDEClassifier(ImageClassifier):
         head (dict): Config of classifiers, losses and router, a
             ``RIDEHead``.
         num_experts (int, optional): Number of experts, for neck and head.
-            Defaults to None, which means that both name it themselves.
-        stage (str): What is trained: "experts" (all but the router),
-            "classifier" (nothing but the experts' classifiers, or their
-            scales where ``head.learn_scales`` is set) or "router" (nothing
-            else). Defaults to "experts".
+            Defaults to None, which means that both set it themselves.
+        stage (str): What to train: "experts" (all but the router),
+            "classifier" (only the experts' classifiers, or their scales if
+            ``head.learn_scales`` is set) or "router" (only the router).
+            Defaults to "experts".
         teacher (dict, optional): Teacher for distillation, used in training
             only:
 
@@ -58,39 +58,37 @@ class RIDEClassifier(ImageClassifier):
             - checkpoint (str): Its weights.
             - loss (dict): Config of the loss. Defaults to
               ``dict(type='DistillationLoss')``.
-            - multiply_losses (bool): Whether all losses are multiplied by
-              the number of experts, as the official code does when it
-              distils. Defaults to False.
+            - multiply_losses (bool): Whether to multiply all losses by the
+              number of experts, as the official code does for distillation.
+              Defaults to False.
 
         test_cfg (dict, optional): How to predict:
 
-            - mode (str): "ensemble" runs all experts, "route" only those
-              that the router asks for, "auto" routes once the router has
-              been trained. Defaults to "auto".
-            - threshold (float | Sequence[float]): An image goes on to the
-              next expert if its probability of needing it is above this;
-              one number, or one for each of the E - 1 routers. Defaults to
-              0.5.
-            - expert_logits (bool): Whether to return what
-              :meth:`predict` names as "on request"; needs mode
-              "ensemble". Defaults to False.
+            - mode (str): "ensemble" runs all experts, "route" only those that
+              the router selects, "auto" routes once the router has been
+              trained. Defaults to "auto".
+            - threshold (float | Sequence[float]): An image continues to the
+              next expert if the router's probability exceeds this; one number,
+              or one for each of the E - 1 routers. Defaults to 0.5.
+            - expert_logits (bool): Whether :meth:`predict` also returns the
+              fields marked "on request"; needs mode "ensemble". Defaults to
+              False.
             - logit_adjustment (float): tau of the post-hoc adjustment, see
-              ``RIDEHead.adjust``; the router sees logits as they are.
-              Defaults to 0.
+              ``RIDEHead.adjust``; the router gets unadjusted logits. Defaults
+              to 0.
 
         compile (bool | dict): Whether to compile networks and losses of the
             training step, or the options of ``torch.compile`` for it.
             Defaults to False.
-        data_preprocessor (dict, optional): Config of the preprocessor, of
-            type :class:`RIDEDataPreprocessor` unless it says otherwise.
-            Defaults to None.
-        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`, among
-            them ``init_cfg=dict(type='Pretrained', checkpoint=...,
+        data_preprocessor (dict, optional): Config of the preprocessor; its
+            default type is :class:`RIDEDataPreprocessor`. Defaults to None.
+        **kwargs: Other options of :class:`mmpretrain.ImageClassifier`,
+            including ``init_cfg=dict(type='Pretrained', checkpoint=...,
             prefix='backbone')``: the weights of a whole backbone, for the
             trunk and every expert.
 
     Raises:
-        UserError: If options are unknown or do not fit together.
+        UserError: If options are unknown or inconsistent.
     """
 
     def __init__(self,
@@ -145,8 +143,8 @@ class RIDEClassifier(ImageClassifier):
         """Initialize the weights.
 
         Raises:
-            UserError: If a pretrained checkpoint has no weights of the
-                ``prefix`` that is asked for.
+            UserError: If a pretrained checkpoint has no weights with the
+                ``prefix``.
         """
         with naming_missing_prefix():
             super().init_weights()
@@ -190,8 +188,8 @@ class RIDEClassifier(ImageClassifier):
         self._teacher_args = (config, checkpoint)
 
     def _teach(self, inputs: torch.Tensor) -> Optional[torch.Tensor]:
-        """Logits of the teacher, (N, K), who is called when needed first: a
-        test does without."""
+        """Logits of the teacher, (N, K), which is loaded on first use: a test
+        does not need it."""
         if self.distillation is None or self.stage == 'router':
             return None
         if self._teacher is None:
@@ -209,10 +207,11 @@ class RIDEClassifier(ImageClassifier):
         return self.test_cfg['logit_adjustment'] != 0
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Give losses and batch augmentations the training images per class.
+        """Set the class counts of losses and batch augmentations.
 
         Args:
-            class_counts (Sequence[int]): (K, ), all > 0.
+            class_counts (Sequence[int]): Training images per class, (K, ), all
+                > 0.
 
         Raises:
             UserError: If the counts do not fit the head.
@@ -224,16 +223,16 @@ class RIDEClassifier(ImageClassifier):
     # ------------------------------------------------------------- training
 
     def set_stage(self, stage: str) -> None:
-        """Choose what is trained; everything else takes no gradient.
+        """Choose what to train; everything else is frozen.
 
-        A distributed wrapper must be made anew afterwards. There is no way
-        back from "router": what it has frozen stays frozen.
+        A distributed wrapper must be rebuilt afterwards. Stage "router" cannot
+        be left: what it has frozen stays frozen.
 
         Args:
             stage (str): "experts", "classifier" or "router".
 
         Raises:
-            UserError: If there is no such stage, or no router to train.
+            UserError: If the stage is unknown, or there is no router to train.
         """
         if stage not in STAGES:
             raise UserError(f'model.stage="{stage}" is unknown, expected one '
@@ -263,7 +262,7 @@ class RIDEClassifier(ImageClassifier):
         return layer_depth(param_name, self.backbone, self.neck.experts[0])
 
     def train(self, mode: bool = True) -> 'RIDEClassifier':
-        """Set the mode; what the stage has frozen stays in eval."""
+        """Set the mode; layers frozen by the stage stay in eval mode."""
         super().train(mode and self.stage == 'experts')
         self.training = mode
         if self.stage == 'classifier':
@@ -283,11 +282,11 @@ class RIDEClassifier(ImageClassifier):
         """Losses of the current stage.
 
         Args:
-            inputs (torch.Tensor | RouterInputs): Images, (N, C, H, W), or,
-                in stage "router", what was kept of :meth:`router_inputs`.
-            data_samples (list[DataSample] | BatchDataSample, optional): With
-                ``gt_label`` each, and ``gt_score`` where images are mixed.
-                Defaults to None.
+            inputs (torch.Tensor | RouterInputs): Images, (N, C, H, W), or, in
+                stage "router", cached :meth:`router_inputs`.
+            data_samples (list[DataSample] | BatchDataSample, optional):
+                Samples with ``gt_label``, and ``gt_score`` where images are
+                mixed. Defaults to None.
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,
@@ -304,8 +303,8 @@ class RIDEClassifier(ImageClassifier):
         return self._losses(_channels_last(inputs), *args)
 
     def _is_compiled_for(self, batch_size: int) -> bool:
-        """Whether this is the usual batch: a data set's last, smaller one is
-        not worth a second graph."""
+        """Whether this batch has the usual size: the last, smaller batch of a
+        data set is not worth a second graph."""
         return self._compiled is not None and batch_size == (
             self._compiled_sizes.setdefault(self.stage, batch_size))
 
@@ -314,7 +313,7 @@ class RIDEClassifier(ImageClassifier):
             weights: torch.Tensor, divisor: torch.Tensor,
             soft_labels: Optional[torch.Tensor],
             teacher_logits: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
-        """The part of the step that is tensors only, one graph."""
+        """The tensor-only part of the step, compiled as one graph."""
         if self.stage != 'router':
             logits = self.head.expert_logits(self.extract_feat(inputs))
             losses = self.head.expert_loss(logits, labels, weights, divisor,
@@ -333,7 +332,7 @@ class RIDEClassifier(ImageClassifier):
     @torch.no_grad()
     def router_inputs(self, inputs: torch.Tensor,
                       labels: torch.Tensor) -> RouterInputs:
-        """Run the frozen experts for their routers.
+        """Run the frozen experts to get the inputs of the routers.
 
         Args:
             inputs (torch.Tensor): Images, (N, C, H, W).
@@ -362,8 +361,8 @@ class RIDEClassifier(ImageClassifier):
                 Their labels, for mode "loss". Defaults to None.
             mode (str): "loss", see :meth:`loss`; "predict", see
                 :meth:`predict`; or "tensor", the mean logits of all experts,
-                (N, K), as they are: not routed, adjusted or divided by the
-                temperature. This one can be exported. Defaults to "tensor".
+                (N, K), not routed, adjusted or divided by the temperature.
+                This mode can be exported. Defaults to "tensor".
 
         Returns:
             torch.Tensor | dict[str, torch.Tensor] | list[DataSample]: As
@@ -418,14 +417,14 @@ class RIDEClassifier(ImageClassifier):
                 sample.router_logits = found.router_logits[:, index].clone()
 
     def test_step(self, data: Union[dict, tuple, list]) -> List[DataSample]:
-        """Predict what a dataloader gives, and say what each image took.
+        """Predict a batch and add the compute of each image.
 
         Args:
             data (dict | tuple | list): A batch of the dataloader.
 
         Returns:
-            list[DataSample]: As of :meth:`predict`, with what
-            :meth:`add_compute` adds.
+            list[DataSample]: As from :meth:`predict`, with the fields of
+            :meth:`add_compute`.
         """
         data = self.data_preprocessor(data, False)
         samples = self._run_forward(data, mode='predict')
@@ -436,17 +435,17 @@ class RIDEClassifier(ImageClassifier):
 
     def add_compute(self, data_samples: List[DataSample],
                     image_shape: Tuple[int, ...]) -> None:
-        """Say what each image took.
+        """Add the compute of each image to its data sample.
 
-        The first time for a shape, the multiply-accumulates of the parts are
-        counted by running them.
+        For each new image shape, the multiply-accumulates of the parts are
+        counted once by running them.
 
         Args:
             data_samples (list[DataSample]): As :meth:`predict` returns them.
                 Each gets ``relative_compute``, 1 for the ensemble without a
                 router, and with ``router_logits`` also ``routed_compute``,
-                (E, ): that of the image if it were routed and used 1..E
-                experts.
+                (E, ): the relative compute if the image were routed and used
+                1..E experts.
             image_shape (tuple[int]): (C, H, W).
         """
         if image_shape not in self._macs:
@@ -470,8 +469,8 @@ class RIDEClassifier(ImageClassifier):
             Inference: Results of the N images.
 
         Raises:
-            UserError: If it is traced or exported: the graph would hold the
-                decisions for the example images.
+            UserError: If it is traced or exported: the graph would freeze the
+                routing of the example images.
         """
         if is_recorded():
             raise UserError(

@@ -19,7 +19,8 @@ def _required(key: str) -> bool:
 
 
 def _are_alike(own: torch.Tensor, found: Any) -> bool:
-    """Whether these are numbers of one shape and kind, of any precision."""
+    """Whether these tensors agree in shape and kind of number, up to
+    precision."""
     return (isinstance(found, torch.Tensor) and own.shape == found.shape
             and own.is_floating_point() == found.is_floating_point()
             and own.is_complex() == found.is_complex())
@@ -53,18 +54,18 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
                      prefix: str, *args) -> None:
     """Refuse the weights of another architecture.
 
-    mmengine loads what fits and warns about the rest, so that a test of the
-    wrong checkpoint ends in a bad figure instead of an error. A hook for
+    mmengine loads what fits and warns about the rest, so that testing the
+    wrong checkpoint gives a bad accuracy instead of an error. A hook for
     ``register_load_state_dict_pre_hook``.
 
     Args:
         module (nn.Module): The classifier.
-        state_dict (dict[str, torch.Tensor]): What is to be loaded into it.
-        prefix (str): What the classifier's keys begin with there.
+        state_dict (dict[str, torch.Tensor]): The weights to load.
+        prefix (str): Prefix of the classifier's keys.
 
     Raises:
-        UserError: If a shape differs, or keys are missing or left over
-            (the router's apart).
+        UserError: If a shape differs, or keys are missing or unexpected
+            (except the router's).
     """
     own = module.state_dict()
     found = without_prefix(state_dict, prefix)
@@ -106,8 +107,8 @@ def _advice(lines: List[str], own: Dict[str, torch.Tensor],
 
 
 def head_differs(module: nn.Module, found: Dict[str, torch.Tensor]) -> bool:
-    """Whether nothing but the head of a classifier's weights is of another
-    shape or type.
+    """Whether only the weights of the classifier's head differ in shape or
+    type.
 
     Args:
         module (nn.Module): The classifier.
@@ -120,7 +121,7 @@ def head_differs(module: nn.Module, found: Dict[str, torch.Tensor]) -> bool:
 
 def without_prefix(state_dict: Dict[str, torch.Tensor],
                    prefix: str) -> Dict[str, torch.Tensor]:
-    """What has a prefix, by the rest of its names."""
+    """Entries whose key has a prefix, under the rest of the key."""
     return {
         key[len(prefix):]: value
         for key, value in state_dict.items() if key.startswith(prefix)
@@ -131,15 +132,15 @@ def keep_own(part: str,
              state_dict: Dict[str, torch.Tensor],
              module: nn.Module,
              prefix: str = '') -> None:
-    """Put a classifier's own part, such as its head, in the place of that of
-    a checkpoint, which may be of other classes.
+    """Replace a part of a checkpoint, such as its head, by the classifier's
+    own, since the classes may differ.
 
     Args:
-        part (str): What the names of its weights begin with.
-        state_dict (dict[str, torch.Tensor]): What is to be loaded; changed.
-        module (nn.Module): The classifier it is to be loaded into.
-        prefix (str): What the classifier's keys begin with there. Defaults
-            to ''.
+        part (str): Prefix of the names of its weights.
+        state_dict (dict[str, torch.Tensor]): The weights to load, changed in
+            place.
+        module (nn.Module): The classifier that loads the weights.
+        prefix (str): Prefix of the classifier's keys. Defaults to ''.
     """
     for key in [key for key in state_dict if key.startswith(prefix + part)]:
         del state_dict[key]

@@ -13,7 +13,7 @@ from ride_mm.utils.errors import UserError
 
 
 def _describe(preprocessor) -> dict:
-    """What a data preprocessor makes of an image."""
+    """Describe how a data preprocessor transforms an image."""
     normalizes = preprocessor._enable_normalize
     return dict(
         mean=preprocessor.mean.flatten().tolist() if normalizes else None,
@@ -29,20 +29,20 @@ def _read_model(path: str) -> dict:
 
 
 class Teacher:
-    """A trained classifier that only answers.
+    """A trained classifier that only predicts.
 
-    It is no module, so it is in no checkpoint and no optimizer, takes no
-    initialization, and a distributed wrapper does not see it.
+    It is not a module, so checkpoints, optimizers, initialization and
+    distributed wrappers ignore it.
 
     Args:
         config (str | dict): Config file of the teacher, ``ride_mm::NAME.py``
             or its ``model``.
         checkpoint (str): Its weights.
-        student (BaseClassifier): Who is to learn from it.
+        student (BaseClassifier): The model to train with it.
 
     Raises:
-        UserError: If a file is missing, or the teacher knows other classes
-            or sees other pixels than the student.
+        UserError: If a file is missing, or the teacher's classes or input
+            pixels differ from the student's.
     """
 
     def __init__(self, config: Union[str, dict], checkpoint: str,

@@ -12,9 +12,9 @@ from ..utils import full_precision
 
 
 class RouterInputs(NamedTuple):
-    """What the routers see of a batch, and what they are to answer.
+    """Inputs and targets of the routers for a batch.
 
-    Follows from the frozen experts alone, so it can be kept and used again.
+    They depend only on the frozen experts, so they can be cached.
 
     Args:
         features (torch.Tensor): Features of experts 0..E-2, (N, E - 1, D).
@@ -31,24 +31,23 @@ class RouterInputs(NamedTuple):
 
 @MODELS.register_module()
 class ExpertRouter(BaseModule):
-    """Decides, expert after expert, which images need the next one.
+    """Decide after each expert which images need the next one.
 
-    Router k sees the pooled feature of expert k and the ``topk`` largest
-    mean logits of experts 0..k. Its first layer is its own, its second one
-    shared by all routers, as in the official code.
+    Router k takes the pooled feature of expert k and the ``topk`` largest mean
+    logits of experts 0..k. Each router has its own first layer; all share the
+    second, as in the official code.
 
     Args:
         num_experts (int): Number of experts, >= 2; there is one router less.
         in_channels (int): Dimensions D of an expert's feature.
         num_classes (int): Number of classes K.
-        topk (int): Mean logits to look at, <= K. Defaults to 30.
+        topk (int): Number of mean logits as input, <= K. Defaults to 30.
         hidden_channels (int): Width of the first layer. Defaults to 16.
         loss (dict): Config of the loss. Defaults to
             ``dict(type='RoutingLoss')``.
 
     Raises:
-        UserError: If there is a single expert, or fewer than ``topk``
-            classes.
+        UserError: If there is only one expert, or fewer than ``topk`` classes.
     """
 
     def __init__(self,
@@ -79,7 +78,7 @@ class ExpertRouter(BaseModule):
 
     @property
     def trained(self) -> bool:
-        """bool: Whether the routers have had an update."""
+        """bool: Whether the routers have been updated."""
         return self.num_updates.item() > 0
 
     def forward(self, index: int, feature: torch.Tensor,
@@ -125,7 +124,7 @@ class ExpertRouter(BaseModule):
 
     def inputs(self, feats: Sequence[torch.Tensor], logits: torch.Tensor,
                labels: torch.Tensor) -> RouterInputs:
-        """Everything that :meth:`loss` needs of a batch.
+        """Compute the inputs of :meth:`loss` for a batch.
 
         Args:
             feats (Sequence[torch.Tensor]): Features of the experts, E

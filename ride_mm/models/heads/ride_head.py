@@ -24,26 +24,25 @@ class RIDEHead(BaseModule):
         classifier (dict): Config of an expert's classifier, which takes
             ``in_features`` and ``out_features``. Defaults to
             ``dict(type='CosineClassifier', scale=30)``.
-        loss (dict | list[dict]): Config of every expert's classification
-            loss, or one config an expert, with mmpretrain's calling
-            convention. Defaults to ``dict(type='LDAMLoss',
-            max_margin=0.5)``.
-        diversity (dict, optional): Config of the loss that pushes experts
-            apart. Defaults to None.
+        loss (dict | list[dict]): Config of every expert's classification loss,
+            or one config per expert, with mmpretrain's calling convention.
+            Defaults to ``dict(type='LDAMLoss', max_margin=0.5)``.
+        diversity (dict, optional): Config of the diversity loss. Defaults to
+            None.
         router (dict, optional): Config of the router. Defaults to None.
         joint_loss (bool): Whether the classification loss is that of the
-            ensemble, once per expert, instead of each expert's own (the
+            ensemble, once per expert, instead of one for each expert (the
             "collaborative" loss of the official code). Defaults to False.
-        learn_scales (bool): Whether the logits of every expert are
-            multiplied by a learned factor a class, which stage "classifier"
-            then trains instead of the classifiers (LWS: Kang et al.,
-            "Decoupling Representation and Classifier for Long-Tailed
-            Recognition", ICLR 2020). Defaults to False.
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for ``ClassCountsHook``. Defaults to None.
+        learn_scales (bool): Whether to multiply the logits of every expert by
+            a learned factor per class, which stage "classifier" then trains
+            instead of the classifiers (LWS: Kang et al., "Decoupling
+            Representation and Classifier for Long-Tailed Recognition", ICLR
+            2020). Defaults to False.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that ``ClassCountsHook`` sets them. Defaults to None.
 
     Raises:
-        UserError: If options do not fit together.
+        UserError: If options are inconsistent.
     """
 
     def __init__(self,
@@ -96,7 +95,8 @@ class RIDEHead(BaseModule):
             self.set_class_counts(class_counts)
 
     def _build_losses(self, cfg: Union[dict, List[dict]]) -> ModuleList:
-        """One loss an expert: some, such as SeesawLoss, keep a count."""
+        """One loss per expert, since some, such as SeesawLoss, have a
+        state."""
         cfgs = [cfg] * self.num_experts if isinstance(cfg, dict) else cfg
         if len(cfgs) != self.num_experts:
             raise UserError(
@@ -113,7 +113,7 @@ class RIDEHead(BaseModule):
         return losses
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Give the losses the training images per class, (K, ).
+        """Set the class counts of the losses, (K, ).
 
         Raises:
             UserError: If the counts do not fit ``num_classes``, or a class
@@ -126,7 +126,7 @@ class RIDEHead(BaseModule):
                 module.set_class_counts(class_counts)
 
     def set_reweighting(self, beta: Optional[float]) -> None:
-        """Weight classes by their effective number (None: all alike).
+        """Weight classes by their effective number (None: equal weights).
 
         Args:
             beta (float, optional): See
@@ -149,8 +149,8 @@ class RIDEHead(BaseModule):
 
     def sample_weights(
             self, labels: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Weights of the images and what their weighted losses' sum is
-        divided by.
+        """Weights of the images and the divisor of their weighted sum of
+        losses.
 
         The divisor is the mean over ranks of the sum of weights: averaged
         over ranks, the losses are the weighted mean of the whole batch.
@@ -167,7 +167,7 @@ class RIDEHead(BaseModule):
         return weights, divisor
 
     def pre_logits(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Features of all experts side by side, (N, E * D)."""
+        """Concatenated features of all experts, (N, E * D)."""
         return torch.cat(tuple(feats), dim=1)
 
     def expert_logits(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -184,7 +184,8 @@ class RIDEHead(BaseModule):
         return logits if self.scales is None else logits * self.scales[index]
 
     def set_classifiers_trainable(self) -> None:
-        """Let stage "classifier" train what it is there for."""
+        """Unfreeze the classifiers, or their scales, for stage
+        "classifier"."""
         if self.scales is None:
             self.classifiers.requires_grad_(True)
         else:
@@ -222,8 +223,8 @@ class RIDEHead(BaseModule):
     def score_logits(self,
                      logits: torch.Tensor,
                      tau: float = 0.) -> torch.Tensor:
-        """What the scores are the softmax of: adjusted logits, divided by
-        the temperature that was fitted.
+        """Logits of the scores: adjusted and divided by the fitted
+        temperature.
 
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
         eq. 9.
@@ -246,13 +247,12 @@ class RIDEHead(BaseModule):
         return self.score_logits(logits, tau).softmax(dim=1)
 
     def set_temperature(self, temperature: float) -> None:
-        """Divide the logits of predictions by this from now on."""
+        """Set the temperature that divides the logits of predictions."""
         self.temperature = self.class_weights.new_tensor(temperature)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str,
                               *args) -> None:
-        """Take the temperature from the checkpoint, also where it has
-        none."""
+        """Load the temperature; a checkpoint without one resets it."""
         found = f'{prefix}temperature' in state_dict
         self.temperature = self.class_weights.new_ones(()) if found else None
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -299,11 +299,11 @@ class RIDEHead(BaseModule):
         return losses
 
     def _fitted_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """What the losses fit to the training images, (E, N, K).
+        """Logits that the losses fit to the training images, (E, N, K).
 
-        A loss that adds the prior hardly feels the tail's own logits: the
-        diversity loss, given these, would drive each expert to another
-        few-shot class for every image.
+        A loss that adds the prior hardly depends on the raw logits of the
+        tail: on these, the diversity loss would collapse each expert onto a
+        different few-shot class.
         """
         return torch.stack([
             module.fitted_logits(score)

@@ -9,7 +9,7 @@ from .classification_loss import ClassCountsLoss, classification_loss
 
 @MODELS.register_module()
 class ClassBalancedLoss(ClassCountsLoss):
-    """Any loss, every image weighted by the effective number of its class.
+    """Any loss, weighted by the effective number of each image's class.
 
     Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
     CVPR 2019. The weighted sum is divided by the number of images, not by
@@ -20,8 +20,8 @@ class ClassBalancedLoss(ClassCountsLoss):
             Defaults to ``dict(type='CrossEntropyLoss')``.
         beta (float): See :func:`effective_number_weights`. Defaults to
             0.9999.
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for :meth:`set_class_counts`. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
     def __init__(self,
@@ -35,13 +35,13 @@ class ClassBalancedLoss(ClassCountsLoss):
             self.set_class_counts(class_counts)
 
     def set_num_classes(self, num_classes: int) -> None:
-        """Make room for the weights, and for what the inner loss needs."""
+        """Allocate the weights, and the buffers of the inner loss."""
         super().set_num_classes(num_classes)
         if hasattr(self.loss_module, 'set_num_classes'):
             self.loss_module.set_num_classes(num_classes)
 
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
-        """Weights of the classes; the inner loss learns the counts too."""
+        """Weights of the classes; also sets the counts of the inner loss."""
         if hasattr(self.loss_module, 'set_class_counts'):
             self.loss_module.set_class_counts(class_counts)
         return effective_number_weights(class_counts, self.beta)

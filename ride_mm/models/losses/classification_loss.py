@@ -8,10 +8,10 @@ from ride_mm.utils.errors import UserError
 
 
 class ClassificationLoss(nn.Module):
-    """Base of the losses an expert may use, with mmpretrain's convention.
+    """Base of the expert losses, with mmpretrain's calling convention.
 
-    A subclass gives the loss of every image; weights and reduction are the
-    same for all.
+    A subclass defines the loss of every image; this class applies weights and
+    reduction.
     """
 
     def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
@@ -20,10 +20,10 @@ class ClassificationLoss(nn.Module):
 
         Args:
             cls_score (torch.Tensor): Logits, (N, K).
-            label (torch.Tensor): Class indices, (N, ): what margins and
-                weights follow.
-            target (torch.Tensor): What is to be predicted: ``label``, or
-                probabilities, (N, K), of mixed images.
+            label (torch.Tensor): Class indices, (N, ), for margins and
+                weights.
+            target (torch.Tensor): ``label``, or probabilities, (N, K), of
+                mixed images.
         """
         raise NotImplementedError
 
@@ -42,8 +42,8 @@ class ClassificationLoss(nn.Module):
                 heads give them, ``soft_label``, (N, K), whose largest share
                 then is the label.
             weight (torch.Tensor, optional): Weight of every image, (N, ).
-            avg_factor (float, optional): What the sum is divided by instead
-                of N. Defaults to None.
+            avg_factor (float, optional): Divisor of the sum instead of N.
+                Defaults to None.
             reduction_override (str, optional): "none", "mean" or "sum".
                 None means "mean". Defaults to None.
             soft_label (torch.Tensor, optional): Probabilities of the
@@ -61,9 +61,9 @@ class ClassificationLoss(nn.Module):
 
 
 class ClassCountsLoss(ClassificationLoss):
-    """Base of the losses that follow the class counts.
+    """Base of the losses that depend on the class counts.
 
-    A subclass says in :meth:`values_of` what it needs of every class.
+    A subclass computes its values per class in :meth:`values_of`.
     """
 
     def __init__(self) -> None:
@@ -73,16 +73,17 @@ class ClassCountsLoss(ClassificationLoss):
         self.register_buffer('class_values', None, persistent=False)
 
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
-        """One value a class, (K, ), from its training images, (K, )."""
+        """One value per class, (K, ), from the class counts, (K, )."""
         raise NotImplementedError
 
     def set_num_classes(self, num_classes: int) -> None:
-        """Make room for the values, whose shape then never changes.
+        """Allocate the values with a fixed shape.
 
-        Copies of the model, as ``EMAHook`` keeps one, need that.
+        Copies of the model, such as that of ``EMAHook``, need this.
 
         Raises:
-            UserError: If there are values, of another number of classes.
+            UserError: If there are already values for another number of
+                classes.
         """
         if self.class_values is None:
             self.class_values = torch.zeros(num_classes)
@@ -117,7 +118,7 @@ class ClassCountsLoss(ClassificationLoss):
 def split_soft_label(
         label: torch.Tensor,
         soft_label: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-    """The other class of a mixture of two, and how much of it is ``label``.
+    """The other class of a mixture of two, and the share of ``label``.
 
     Args:
         label (torch.Tensor): One of the two classes, (N, ).
@@ -140,11 +141,10 @@ def classification_loss(module: nn.Module,
                         soft_label: Optional[torch.Tensor] = None,
                         weight: Optional[torch.Tensor] = None,
                         **kwargs) -> torch.Tensor:
-    """Call any loss of mmpretrain's convention, on mixed images too.
+    """Call any loss with mmpretrain's convention, also on mixed images.
 
-    A loss that takes class indices alone, such as mmpretrain's
-    ``SeesawLoss``, is called for each of the two classes of a mixture and
-    weighted by their shares.
+    A loss that takes only class indices, such as mmpretrain's ``SeesawLoss``,
+    is called for both classes of a mixture and weighted by their shares.
 
     Args:
         module (nn.Module): The loss.

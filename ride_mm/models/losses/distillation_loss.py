@@ -32,12 +32,12 @@ def distillation_loss(logits: torch.Tensor,
 
 @MODELS.register_module()
 class DistillationLoss(nn.Module):
-    """Draws the experts to a teacher, by which RIDE distils itself.
+    """Distill the experts from a teacher.
 
     Args:
         weight (float): Factor on the loss. Defaults to 1.
         temperature (float): See :func:`distillation_loss`. Defaults to 1.5.
-        student (str): Who learns from the teacher's mean logits: "mean",
+        student (str): What is compared with the teacher's mean logits: "mean",
             the mean logits of the experts, as in the official code, or
             "experts", each of them, on average. Defaults to "mean".
 

@@ -30,7 +30,7 @@ def class_temperature(class_counts: Sequence[int],
         class_counts (Sequence[int]): Training images per class, (K, ).
         form (str): "official" or "paper". Defaults to "official".
         eta (float): Base temperature. Defaults to 1.0.
-        gamma (float): How much of the class distribution is followed.
+        gamma (float): How strongly temperatures follow the class distribution.
             Defaults to 0.05.
 
     Returns:
@@ -62,7 +62,7 @@ def mean_divergence(logits: torch.Tensor,
 
     Args:
         logits (torch.Tensor): Logits of the experts, (E, N, K).
-        temperature (torch.Tensor): One for all or one a class, (1, )|(K, ).
+        temperature (torch.Tensor): One for all or one per class, (1, )|(K, ).
 
     Returns:
         torch.Tensor: Summed over experts, averaged over images; scalar.
@@ -83,7 +83,7 @@ def pairwise_divergence(logits: torch.Tensor,
 
     Args:
         logits (torch.Tensor): Logits of the experts, (E, N, K).
-        temperature (torch.Tensor): One for all or one a class, (1, )|(K, ).
+        temperature (torch.Tensor): One for all or one per class, (1, )|(K, ).
 
     Returns:
         torch.Tensor: Summed over experts, averaged over images; scalar, 0
@@ -101,19 +101,18 @@ def pairwise_divergence(logits: torch.Tensor,
 class DiversityLoss(nn.Module):
     """Distribution-aware diversity loss of RIDE: pushes experts apart.
 
-    Wang et al., "Long-tailed Recognition by Routing Diverse
-    Distribution-Aware Experts", ICLR 2021. Where the classification
-    loss adds the prior to the logits, it is given these sums. Its two
-    published forms differ:
+    Wang et al., "Long-tailed Recognition by Routing Diverse Distribution-Aware
+    Experts", ICLR 2021. If the classification loss adds the prior to the
+    logits, it takes these sums. Its two published forms differ:
 
     - ``form="official"`` (the authors' code): :func:`mean_divergence`, one
       temperature ``eta`` for all classes until re-weighting starts
       (``DeferredReweightingHook``), :func:`class_temperature` from then on;
-    - ``form="paper"`` (the authors' formula): :func:`pairwise_divergence`
-      with class temperatures from the start. Nothing but the scale of the
-      logits bounds its gradient: above a weight of about 1 / scale the
-      experts run to opposite answers, see docs/recipes.md. A warning says
-      so above 1 / 30, for the scale of the configs here.
+    - ``form="paper"`` (the authors' formula): :func:`pairwise_divergence` with
+      class temperatures from the start. Only the scale of the logits bounds
+      its gradient: above a weight of about 1 / scale the experts diverge to
+      opposite predictions, see docs/recipes.md. There is a warning above
+      1 / 30, for the scale of the configs here.
 
     Args:
         weight (float): lambda; the loss is ``-weight * divergence``. The
@@ -156,8 +155,8 @@ class DiversityLoss(nn.Module):
             'temperature', torch.full((1, ), float(eta)), persistent=False)
 
     def set_num_classes(self, num_classes: int) -> None:
-        """Make room for the temperatures, whose shape then never changes:
-        copies of the model, as ``EMAHook`` keeps one, need that."""
+        """Allocate the temperatures with a fixed shape: copies of the model,
+        such as that of ``EMAHook``, need this."""
         self.class_temperature = self.temperature.new_zeros(num_classes)
         self.temperature = torch.full_like(self.class_temperature, self.eta)
 
@@ -171,7 +170,7 @@ class DiversityLoss(nn.Module):
         self.set_reweighting(self.reweighting)
 
     def set_reweighting(self, enabled: bool) -> None:
-        """Tell that the re-weighted epochs have begun (or have not)."""
+        """Switch the re-weighted epochs on or off."""
         self.reweighting = enabled
         if not self._knows_counts:
             return

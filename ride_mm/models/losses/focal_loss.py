@@ -11,7 +11,7 @@ def softmax_focal_loss(cls_score: torch.Tensor,
     """Focal loss on softmax probabilities: ``(1 - p_y)^gamma * -log(p_y)``.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4.
-    mmpretrain's ``FocalLoss`` is the sigmoid form of it.
+    mmpretrain's ``FocalLoss`` is the sigmoid form.
 
     Args:
         cls_score (torch.Tensor): Logits, (N, K).

@@ -40,8 +40,8 @@ def ldam_loss(cls_score: torch.Tensor,
         margins (torch.Tensor): Margin of every class in logit units, (K, ).
         target (torch.Tensor, optional): Shares of the classes of mixed
             images, (N, K). None means ``label``. Defaults to None.
-        label_smoothing (float): Share of the target that is spread over all
-            classes. Defaults to 0.
+        label_smoothing (float): Share of the target spread over all classes.
+            Defaults to 0.
 
     Returns:
         torch.Tensor: The loss of every image, (N, ).
@@ -68,8 +68,8 @@ class LDAMLoss(ClassCountsLoss):
         scale (float, optional): Factor by which the classifier multiplies
             its cosines. None takes the classifier's own. Defaults to None.
         label_smoothing (float): See :func:`ldam_loss`. Defaults to 0.
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for :meth:`set_class_counts`. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
     def __init__(self,
@@ -90,7 +90,7 @@ class LDAMLoss(ClassCountsLoss):
 
     def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
                      target: torch.Tensor) -> torch.Tensor:
-        """Losses of margin-lowered logits, (N, )."""
+        """Losses of the logits minus margins, (N, )."""
         scale = 1. if self.scale is None else self.scale
         margins = scale * self.class_values.to(cls_score.dtype)
         return ldam_loss(cls_score, label, margins, target,

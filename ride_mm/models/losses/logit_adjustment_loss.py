@@ -21,7 +21,7 @@ def log_prior(class_counts: Sequence[int]) -> torch.Tensor:
 
 
 def inverse_log_prior(class_counts: Sequence[int]) -> torch.Tensor:
-    """Log shares dealt out in reverse: the smallest class gets the largest.
+    """Log shares in reverse order: the smallest class gets the largest.
 
     Args:
         class_counts (Sequence[int]): Training images per class, (K, ), > 0.
@@ -44,8 +44,8 @@ class LogitAdjustmentLoss(ClassCountsLoss):
     Args:
         tau (float): Strength of the adjustment; 0 is the cross entropy.
             Defaults to 1.
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for :meth:`set_class_counts`. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
     def __init__(self,
@@ -79,8 +79,8 @@ class BalancedSoftmaxLoss(LogitAdjustmentLoss):
     NeurIPS 2020.
 
     Args:
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for :meth:`set_class_counts`. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
     def __init__(self, class_counts: Optional[Sequence[int]] = None) -> None:
@@ -91,14 +91,14 @@ class BalancedSoftmaxLoss(LogitAdjustmentLoss):
 class InverseSoftmaxLoss(LogitAdjustmentLoss):
     """Cross entropy of ``z + log(prior) - tau * log(inverse prior)``.
 
-    It trains for a test set whose long tail is turned round. Zhang et al.,
+    It trains for a test set with a reversed long tail. Zhang et al.,
     "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic
     Long-Tailed Recognition", NeurIPS 2022.
 
     Args:
         tau (float): Strength of the inverse prior. Defaults to 2.
-        class_counts (Sequence[int], optional): Training images per class;
-            None waits for :meth:`set_class_counts`. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class; None
+            means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
     def __init__(self,

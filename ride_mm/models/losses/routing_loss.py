@@ -7,9 +7,9 @@ from mmpretrain.registry import MODELS
 def router_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Which images another expert would help.
 
-    Router i is to send an image on if and only if the ensemble of experts
-    0..i is wrong and the ensemble of 0..j is right for some j > i (the
-    official code; ensembles are cumulative means of logits).
+    Router i should continue if and only if the ensemble of experts 0..i is
+    wrong and the ensemble of 0..j is right for some j > i (official code;
+    ensembles are cumulative means of logits).
 
     Args:
         logits (torch.Tensor): Logits of the experts, (E, N, K).

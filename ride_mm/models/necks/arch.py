@@ -1,4 +1,4 @@
-"""What the tails of transformers and ConvNeXt read from an ``arch``."""
+"""Settings of transformer and ConvNeXt tails from an ``arch``."""
 from typing import Dict, List, Sequence, Union
 
 import torch
@@ -8,7 +8,7 @@ from ride_mm.utils.errors import UserError, nearest
 
 def arch_settings(tail: str, zoo: Dict[str, dict], arch: Union[str,
                                                                dict]) -> dict:
-    """Sizes of a whole backbone, by name or as they are.
+    """Sizes of a whole backbone, by name or as a dict.
 
     Args:
         tail (str): Type of the tail, for messages.
@@ -16,10 +16,10 @@ def arch_settings(tail: str, zoo: Dict[str, dict], arch: Union[str,
         arch (str | dict): A name in it, or such a dict.
 
     Returns:
-        dict: Depths, widths and whatever else the family has.
+        dict: Depths, widths and other settings of the family.
 
     Raises:
-        UserError: If there is no such name, or a key is missing.
+        UserError: If the name is unknown, or a key is missing.
     """
     if isinstance(arch, str):
         if arch.lower() not in zoo:
@@ -54,11 +54,11 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:
     """Stochastic depth of every block of a whole backbone.
 
     Args:
-        rate (float): Of its last block; it grows linearly from 0.
+        rate (float): Rate of the last block; it grows linearly from 0.
         depths (Sequence[int]): Blocks of each stage.
 
     Returns:
-        list[list[float]]: Stage by stage.
+        list[list[float]]: Rates of the blocks of each stage.
     """
     rates = torch.linspace(0, rate, sum(depths)).split(list(depths))
     return [stage.tolist() for stage in rates]

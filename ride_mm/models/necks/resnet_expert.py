@@ -17,10 +17,10 @@ INIT_CFG = [
 
 
 def stage_factory(family: str, depth: int, **kwargs) -> ResNet:
-    """The smallest backbone of ``family``; it knows how to make stages.
+    """The smallest backbone of ``family``, used to build stages.
 
     Raises:
-        UserError: If ``family`` is no relative of mmpretrain's ``ResNet``.
+        UserError: If ``family`` is not a subclass of mmpretrain's ``ResNet``.
     """
     backbone_type = MODELS.get(family)
     if backbone_type is None or not issubclass(backbone_type, ResNet):
@@ -40,8 +40,8 @@ def stage_factory(family: str, depth: int, **kwargs) -> ResNet:
 class ResNetExpert(BaseModule):
     """The last stages of a ResNet, pooled: the tail of one expert.
 
-    Made by the family's own ``make_res_layer``, so any relative of
-    mmpretrain's ``ResNet`` that builds its stages there can be a tail.
+    The family's own ``make_res_layer`` builds the stages, so any subclass of
+    mmpretrain's ``ResNet`` that uses it can be a tail.
 
     Args:
         depth (int): Depth of the network whose stages these are.
@@ -117,8 +117,8 @@ class ResNetExpert(BaseModule):
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """Depth in the whole backbone, as mmpretrain's ``ResNet`` counts,
-        with one layer a block for the depths that it does not know."""
+        """Depth in the whole backbone, as in mmpretrain's ``ResNet``, with one
+        layer per block for the depths that it lacks."""
         try:
             return ResNet.get_layer_depth(self, param_name, prefix)
         except NotImplementedError:

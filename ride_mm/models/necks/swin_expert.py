@@ -20,7 +20,7 @@ INIT_CFG = [
 
 
 def check_heads(tail: str, stage: int, channels: int, heads: int) -> None:
-    """Check that every head of a stage gets as many channels.
+    """Check that the heads of a stage divide its channels evenly.
 
     Raises:
         UserError: If they do not.
@@ -50,8 +50,8 @@ class NormPool(nn.LayerNorm):
 class SwinExpert(BaseModule):
     """The last stages of a Swin Transformer: the tail of one expert.
 
-    The patch merging before them is the trunk's, as in the official code:
-    ``stage_cfgs=[dict(), dict(downsample=True,
+    The patch merging before them belongs to the trunk, as in the official
+    code: ``stage_cfgs=[dict(), dict(downsample=True,
     downsample_cfg=dict(out_channels=288))], out_after_downsample=True``.
 
     Args:
@@ -65,15 +65,15 @@ class SwinExpert(BaseModule):
             ``arch``. Defaults to (288, 576), three quarters of Swin-T's and
             Swin-S's.
         final_norm (bool): Whether the last norm and the mean of all tokens
-            belong to the expert; without, it returns tokens, (N, L, D), for
-            a :class:`NormPool` that all experts share. Defaults to True.
+            belong to the expert; otherwise it returns tokens, (N, L, D), for a
+            :class:`NormPool` that all experts share. Defaults to True.
         window_size (int): Height and width of a window. Defaults to 7.
         drop_path_rate (float): Stochastic depth of the whole network's last
             block. Defaults to 0.1.
         pad_small_map (bool): Whether feature maps smaller than a window are
             padded. Defaults to False.
-        with_cp (bool): Whether to save memory by running blocks twice.
-            Defaults to False.
+        with_cp (bool): Whether to use activation checkpointing. Defaults to
+            False.
 
     Raises:
         UserError: If ``arch`` is unknown, or stages and widths do not fit.
@@ -160,8 +160,8 @@ class SwinExpert(BaseModule):
 class SwinV2Expert(SwinExpert):
     """The last stages of a Swin Transformer V2: the tail of one expert.
 
-    A stage of this family begins with its patch merging, so that is the
-    expert's own and takes the trunk's channels to those of the expert.
+    A stage of this family begins with its patch merging, so each expert has
+    its own, from the trunk's channels to those of the expert.
 
     Args:
         arch (str | dict): The whole network, as in mmpretrain's

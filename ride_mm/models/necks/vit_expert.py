@@ -40,7 +40,7 @@ class ViTExpert(BaseModule):
             Defaults to True.
         norm_cfg (dict): Config of the norms. Defaults to
             ``dict(type='LN', eps=1e-6)``.
-        layer_scale_init_value (float): Of the layer scale, 0 for none.
+        layer_scale_init_value (float): Initial layer scale, 0 for none.
             Defaults to 0.
         layer_cfgs (dict): Other options of each layer. Defaults to {}.
 
