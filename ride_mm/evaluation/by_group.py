@@ -14,7 +14,7 @@ def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
     Args:
         labels (np.ndarray): Labels with shape (N, ).
         num_classes (int): The number of classes K.
-        name (str): What the labels are, for the message.
+        name (str): Name of the labels, for the message.
 
     Raises:
         UserError: If a label lies outside ``[0, num_classes)``.
@@ -36,7 +36,7 @@ def resolve_class_counts(class_counts: Union[Sequence[int], str, None],
         class_counts (Sequence[int] | str, optional): The counts, or a file
             to read them from. None means those of the dataset.
         dataset_meta (dict, optional): ``metainfo`` of the evaluated dataset.
-        owner (str): Who asks, for the message.
+        owner (str): The calling class, for the message.
 
     Returns:
         np.ndarray: The counts with shape (K, ).
@@ -81,11 +81,11 @@ def _read_counts(path: str, owner: str) -> List[int]:
 def mean_by_group(columns: Dict[str, np.ndarray],
                   gt_label: np.ndarray,
                   groups: GroupsLike) -> Dict[str, float]:
-    """Average figures of images, over all and by group.
+    """Average values of images, overall and by group.
 
     Args:
-        columns (dict[str, np.ndarray]): Figures of N images by name, each
-            with shape (N, ).
+        columns (dict[str, np.ndarray]): Values of N images by name, each with
+            shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         groups (ClassGroups | Sequence[int]): The class groups, or the
             training images per class, (K, ).

@@ -16,11 +16,12 @@ TITLES = dict(ece='ECE (%)', nll='NLL', brier='Brier score')
 
 
 class ScoreQuality(NamedTuple):
-    """What remains of the scores of N images.
+    """Quality of the scores of N images.
 
     Args:
         confidence (np.ndarray): Score of the predicted class, (N, ).
-        hits (np.ndarray): Bool, whether it is the true class, (N, ).
+        hits (np.ndarray): Bool, whether the predicted class is the true one,
+            (N, ).
         nll (np.ndarray): Minus the log score of the true class, (N, ), in
             nats.
         brier (np.ndarray): Squared distance of the scores from the one-hot
@@ -37,8 +38,8 @@ def score_quality(pred_score: torch.Tensor,
                   gt_label: torch.Tensor) -> ScoreQuality:
     """Compare scores with the true classes, in float64.
 
-    A score below the smallest normal float32 counts as that: a softmax may
-    have rounded it to 0, whose logarithm would outweigh all other images.
+    Scores are clipped to the smallest normal float32: a softmax may have
+    rounded a score to 0, whose logarithm would outweigh all other images.
 
     Args:
         pred_score (torch.Tensor): Probabilities with shape (N, K).
@@ -72,7 +73,7 @@ def calibration_error(confidence: np.ndarray,
 
     Args:
         confidence (np.ndarray): Score of the predicted class, (N, ).
-        hits (np.ndarray): Whether it is the true class, (N, ).
+        hits (np.ndarray): Whether the predicted class is the true one, (N, ).
         num_bins (int): Bins of equal width. Defaults to 15.
 
     Returns:
@@ -85,22 +86,21 @@ def calibration_error(confidence: np.ndarray,
 
 
 def _below_one(confidence: np.ndarray) -> np.ndarray:
-    """A softmax of one dominant class is 1, or a rounding above it; what is
-    not below 1 would be a bin of its own."""
+    """Clip scores below 1: a softmax of one dominant class is 1 or slightly
+    above, which would open another bin."""
     confidence = np.asarray(confidence, dtype=np.float64)
     return np.minimum(confidence, np.nextafter(1., 0.))
 
 
 class ReliabilityBins(NamedTuple):
-    """What a reliability diagram shows, bin by bin.
+    """Bins of a reliability diagram.
 
     Args:
-        edges (np.ndarray): From 0 to 1, shape (B + 1, ).
-        images (np.ndarray): Their number, (B, ).
-        confidence (np.ndarray): Their mean confidence, (B, ); NaN in an
+        edges (np.ndarray): Edges from 0 to 1, shape (B + 1, ).
+        images (np.ndarray): Number of images, (B, ).
+        confidence (np.ndarray): Mean confidence, (B, ); NaN in an empty bin.
+        accuracy (np.ndarray): Share of correct predictions, (B, ); NaN in an
             empty bin.
-        accuracy (np.ndarray): The share of them that is right, (B, ); NaN in
-            an empty bin.
     """
 
     edges: np.ndarray
@@ -116,12 +116,12 @@ def reliability_bins(confidence: np.ndarray,
 
     Args:
         confidence (np.ndarray): Score of the predicted class, (N, ).
-        hits (np.ndarray): Whether it is the true class, (N, ).
-        num_bins (int): Bins of equal width, each without its upper end but
-            the last. Defaults to 15.
+        hits (np.ndarray): Whether the predicted class is the true one, (N, ).
+        num_bins (int): Bins of equal width; only the last includes its upper
+            edge. Defaults to 15.
 
     Returns:
-        ReliabilityBins: Of B = ``num_bins`` bins.
+        ReliabilityBins: The B = ``num_bins`` bins.
     """
     # Rounded as torchmetrics rounds them.
     edges = torch.linspace(0., 1., num_bins + 1, dtype=torch.float64).numpy()
@@ -140,7 +140,7 @@ def calibration(quality: ScoreQuality,
                 gt_label: np.ndarray,
                 groups: GroupsLike,
                 num_bins: int = NUM_BINS) -> Dict[str, float]:
-    """Compute how far scores can be trusted, overall and by class size.
+    """Compute the calibration of the scores, overall and by class size.
 
     Args:
         quality (ScoreQuality): Score quality of the N images.
@@ -170,7 +170,7 @@ def calibration(quality: ScoreQuality,
 
 @METRICS.register_module()
 class CalibrationMetric(ClassGroupMetric):
-    """How far the scores can be trusted, overall and by class size.
+    """Calibration of the scores, overall and by class size.
 
     The figures are ``calibration/ece`` (expected calibration error,
     percent), ``calibration/nll`` (negative log-likelihood, nats) and
@@ -182,7 +182,7 @@ class CalibrationMetric(ClassGroupMetric):
     Args:
         num_bins (int): Bins of equal width of the calibration error.
             Defaults to 15.
-        thresholds (str | Sequence[int]): What many, medium and few are, see
+        thresholds (str | Sequence[int]): Class groups, see
             :class:`LongTailMetric`. Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means

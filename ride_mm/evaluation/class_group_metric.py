@@ -19,16 +19,16 @@ def name_image(sample: dict) -> str:
 
 
 class ClassGroupMetric(BaseMetric):
-    """Base of the metrics that look at many-, medium- and few-shot classes.
+    """Base of the metrics for many-, medium- and few-shot classes.
 
     It finds and checks the class counts as soon as the dataset is known,
     which is before the training starts.
 
     Args:
-        thresholds (str | Sequence[int]): What many, medium and few are: the
-            smallest and the largest number of training images of a
-            medium-shot class, or "ride" (20 and 100), "ride-swin" (21 and
-            99) or "thirds" of the classes. Defaults to "ride".
+        thresholds (str | Sequence[int]): Class groups: the smallest and the
+            largest number of training images of a medium-shot class, or "ride"
+            (20 and 100), "ride-swin" (21 and 99) or "thirds" of the classes.
+            Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means
             ``metainfo['class_counts']`` of the evaluated dataset.
@@ -84,8 +84,8 @@ class ClassGroupMetric(BaseMetric):
             torch.Tensor: Labels with shape (B, ), on the CPU.
 
         Raises:
-            UserError: If an image does not have exactly one true label, or
-                one outside the classes.
+            UserError: If an image does not have exactly one true label, or its
+                label is not a class.
         """
         labels = [sample.get('gt_label') for sample in data_samples]
         if any(label is None or label.numel() != 1 for label in labels):
@@ -107,8 +107,8 @@ class ClassGroupMetric(BaseMetric):
             torch.Tensor: ``pred_score`` with shape (B, K).
 
         Raises:
-            UserError: If the model predicts no scores, or those of another
-                number of classes, or one of them is not a number.
+            UserError: If the model predicts no scores, the number of classes
+                differs, or a score is not finite.
         """
         if any('pred_score' not in sample for sample in data_samples):
             raise UserError(f'{type(self).__name__} needs `pred_score`, but '
@@ -122,12 +122,11 @@ class ClassGroupMetric(BaseMetric):
         """Check scores or logits of a batch.
 
         Args:
-            scores (torch.Tensor): With shape (B, ..., K).
-            data_samples (Sequence[dict]): Where they come from.
+            scores (torch.Tensor): Scores or logits with shape (B, ..., K).
+            data_samples (Sequence[dict]): Their data samples, for the message.
 
         Raises:
-            UserError: If these are not K classes, or one of the numbers is
-                none.
+            UserError: If there are not K classes, or a score is not finite.
         """
         name = type(self).__name__
         if scores.size(-1) != len(self.class_counts):
@@ -144,21 +143,21 @@ class ClassGroupMetric(BaseMetric):
 
     def log_table(self, title: str, columns: Sequence[str],
                   rows: List[List[str]]) -> None:
-        """Write a table into the log of the run."""
+        """Write a table to the log of the run."""
         text = render_table(build_table(title, columns, rows))
         print_log('\n' + text, logger='current')
 
     def log_by_group(self, title: str, columns: Dict[str, str],
                      figures: Dict[str, float], gt_label: np.ndarray,
                      digits: int) -> None:
-        """Write a table with a row for each group into the log of the run.
+        """Write a table with a row for each group to the log of the run.
 
         Args:
-            title (str): What the table shows.
+            title (str): Title of the table.
             columns (dict[str, str]): Column heads by name of the figure.
             figures (dict[str, float]): As :func:`mean_by_group` names them.
             gt_label (np.ndarray): True labels with shape (N, ).
-            digits (int): Digits after the point.
+            digits (int): Number of decimals.
         """
         titles, groups = self.groups.titles, self.groups.of_images(gt_label)
         self.log_table(title, ['training images', 'images', *columns.values()],

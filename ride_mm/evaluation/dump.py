@@ -1,4 +1,4 @@
-"""Predictions as a file that says what made them."""
+"""Predictions as a file that records their origin."""
 import hashlib
 import os.path as osp
 from typing import Any, Optional, Sequence
@@ -11,14 +11,14 @@ from .class_group_metric import ClassGroupMetric
 
 
 class DumpPredictions(DumpResults):
-    """Write the prediction for every image into a file, and what made them.
+    """Write the prediction for every image, and its origin, to a file.
 
-    The file is the one that mmpretrain's tools read, a list with a dict for
-    each image. Each has one field more, ``run``, which is the same for all.
+    The file has the format of mmpretrain's tools, a list with one dict per
+    image. Each dict has an additional field ``run``, the same for all.
 
     Args:
         out_file_path (str): The ``.pkl`` file.
-        run (dict): What made the predictions, see :func:`describe_run`.
+        run (dict): Origin of the predictions, see :func:`describe_run`.
         **kwargs: Other options of :class:`mmengine.evaluator.DumpResults`.
     """
 
@@ -41,7 +41,7 @@ class DumpPredictions(DumpResults):
 
 def describe_run(runner: Runner, config: str, options: Optional[dict],
                  checkpoint: str) -> dict:
-    """Say what makes the predictions of a test.
+    """Describe the origin of the predictions of a test.
 
     Args:
         runner (Runner): The runner of the test.
@@ -51,10 +51,10 @@ def describe_run(runner: Runner, config: str, options: Optional[dict],
 
     Returns:
         dict: 'config', 'options' and 'checkpoint' as given, 'weights' (see
-        :func:`fingerprint`), 'num_experts' (None where the model has none),
-        and what the metrics group the classes by: 'classes' (their names or
-        None), 'class_counts' (None where no metric and no data set knows
-        them) and 'thresholds'.
+        :func:`fingerprint`), 'num_experts' (None if the model has none), and
+        the settings of the class groups: 'classes' (their names or None),
+        'class_counts' (None if neither a metric nor a data set has them) and
+        'thresholds'.
     """
     meta = runner.test_evaluator.dataset_meta or {}
     counts, thresholds = meta.get('class_counts'), NAMED_THRESHOLDS['ride']
@@ -83,8 +83,8 @@ def fingerprint(path: str) -> Optional[str]:
         path (str): The file.
 
     Returns:
-        str, optional: 16 hexadecimal digits of its SHA-256 sum; None where
-        it is not a local file.
+        str, optional: 16 hexadecimal digits of its SHA-256 hash; None if it is
+        not a local file.
     """
     if not osp.isfile(path):
         return None

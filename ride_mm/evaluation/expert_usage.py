@@ -17,30 +17,29 @@ def expert_usage(
     groups: GroupsLike,
     num_experts: int = 1
 ) -> Dict[str, float]:
-    """Compute how many experts images need, overall and by class size.
+    """Compute how many experts images use, overall and by class size.
 
     Args:
-        num_experts_used (np.ndarray): Experts that each image ran, shape
-            (N, ), 1 or more.
+        num_experts_used (np.ndarray): Number of experts that each image used,
+            shape (N, ), at least 1.
         relative_compute (np.ndarray): Multiply-adds of each image divided by
             those of all experts, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         groups (ClassGroups | Sequence[int]): The class groups, or the
             training images per class, (K, ).
-        num_experts (int): Experts E to give figures for, at least; the
-            largest number that an image ran counts where it is more.
-            Defaults to 1.
+        num_experts (int): Minimum number E of experts in the result; raised to
+            the largest number that an image used. Defaults to 1.
 
     Returns:
         dict[str, float]: 'used_1' to 'used_{E}' (percent of the images that
-        ran exactly so many experts), 'mean' (experts per image) and 'compute'
-        (mean relative compute, 1.0 is all experts); then the same with
-        'many\\_', 'medium\\_' and 'few\\_' in front. A group without images
-        is left out.
+        used exactly this many experts), 'mean' (experts per image) and
+        'compute' (mean relative compute, 1.0 is all experts); then the same
+        with 'many\\_', 'medium\\_' and 'few\\_' in front. A group without
+        images is left out.
 
     Raises:
-        UserError: If the lengths differ or an image ran no expert.
-        UserError: If a label is not a class.
+        UserError: If the lengths differ or an image used no expert. UserError:
+        If a label is not a class.
     """
     used, compute, gt_label = (
         np.asarray(x) for x in (num_experts_used, relative_compute, gt_label))
@@ -71,11 +70,11 @@ def expert_usage(
 
 @METRICS.register_module()
 class ExpertUsageMetric(ClassGroupMetric):
-    """How many experts the router asked, overall and by class size.
+    """Number of experts used, overall and by class size.
 
-    The figures are ``experts/used_1`` to ``experts/used_{E}`` (percent of
-    the images that ran exactly so many experts; E is the largest number that
-    any image has run so far), ``experts/mean`` (experts per image) and
+    The figures are ``experts/used_1`` to ``experts/used_{E}`` (percent of the
+    images that used exactly this many experts; E is the largest number that
+    any image has used so far), ``experts/mean`` (experts per image) and
     ``experts/compute`` (multiply-adds relative to all experts, 1.0 is all),
     and the same for each group, such as ``experts/few_mean``. A group without
     images is left out.
@@ -84,7 +83,7 @@ class ExpertUsageMetric(ClassGroupMetric):
     view, the only one whose fields MMPretrain keeps.
 
     Args:
-        thresholds (str | Sequence[int]): What many, medium and few are, see
+        thresholds (str | Sequence[int]): Class groups, see
             :class:`LongTailMetric`. Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means

@@ -13,22 +13,21 @@ from .class_group_metric import ClassGroupMetric
 
 def expert_columns(expert_logits: torch.Tensor,
                    gt_label: torch.Tensor) -> Dict[str, np.ndarray]:
-    """Compare the experts with the truth and with each other.
+    """Compare the experts with the true labels and with each other.
 
     Args:
         expert_logits (torch.Tensor): Logits of the experts, (E, N, K).
         gt_label (torch.Tensor): True labels with shape (N, ).
 
     Returns:
-        dict[str, np.ndarray]: Figures of each image, (N, ), float64:
+        dict[str, np.ndarray]: Values of each image, (N, ), float64:
 
-        - 'alone_k': 100 where expert k is right, else 0, for k = 1..E.
-        - 'first_k': 100 where the mean logits of experts 1..k are right.
-        - 'disagree_i_j': 100 where experts i < j predict different classes.
+        - 'alone_k': 100 if expert k is correct, else 0, for k = 1..E.
+        - 'first_k': 100 if the mean logits of experts 1..k are correct.
+        - 'disagree_i_j': 100 if experts i < j predict different classes.
         - 'kl_i_j': mean of the divergences KL(i || j) and KL(j || i) of
           their softmax, nats.
-        - 'disagree' and 'kl': the mean over all pairs; with one expert there
-          is none.
+        - 'disagree' and 'kl': the mean over all pairs; absent with one expert.
     """
     logits = expert_logits.double()
     labels = gt_label.to(logits.device)
@@ -62,7 +61,7 @@ def expert_columns(expert_logits: torch.Tensor,
 def expert_figures(expert_logits: torch.Tensor,
                    gt_label: torch.Tensor,
                    groups: GroupsLike) -> Dict[str, float]:
-    """Compute what each expert knows, and how far they differ.
+    """Compute the accuracy of each expert and the diversity of the experts.
 
     Args:
         expert_logits (torch.Tensor): Logits of the experts, (E, N, K).
@@ -81,7 +80,7 @@ def expert_figures(expert_logits: torch.Tensor,
 
 @METRICS.register_module()
 class ExpertMetric(ClassGroupMetric):
-    """What each expert knows, and how far the experts differ.
+    """Accuracy of each expert and diversity of the experts.
 
     The figures are ``expert/alone_1`` to ``expert/alone_{E}`` (accuracy of
     each expert, percent), ``expert/first_1`` to ``expert/first_{E}`` (of the
@@ -96,7 +95,7 @@ class ExpertMetric(ClassGroupMetric):
     ``model.test_cfg=dict(mode='ensemble', expert_logits=True)``.
 
     Args:
-        thresholds (str | Sequence[int]): What many, medium and few are, see
+        thresholds (str | Sequence[int]): Class groups, see
             :class:`LongTailMetric`. Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means

@@ -1,4 +1,4 @@
-"""Test sets with other class frequencies, without another forward pass.
+"""Simulate test sets with other class frequencies without a forward pass.
 
 Zhang et al., "Self-Supervised Aggregation of Diverse Experts for
 Test-Agnostic Long-Tailed Recognition", NeurIPS 2022.
@@ -19,8 +19,8 @@ def shifted_prior(class_counts: Sequence[int], ratio: float,
                   backward: bool = False) -> np.ndarray:
     """Make the class frequencies of a long-tailed test set.
 
-    They fall exponentially from the largest training class to the smallest
-    one, or rise ("backward").
+    They decrease exponentially from the largest training class to the
+    smallest, or increase ("backward").
 
     Args:
         class_counts (Sequence[int]): Training images per class, K numbers.
@@ -30,8 +30,8 @@ def shifted_prior(class_counts: Sequence[int], ratio: float,
             test class. Defaults to False.
 
     Returns:
-        np.ndarray: Frequencies with shape (K, ) and sum 1. Of equal training
-        classes the first ones come first.
+        np.ndarray: Frequencies with shape (K, ) and sum 1. Training classes of
+        equal size keep their order.
 
     Raises:
         UserError: If the ratio is below 1.
@@ -48,7 +48,7 @@ def shifted_prior(class_counts: Sequence[int], ratio: float,
 
 
 def shifted_accuracy(by_class: np.ndarray, prior: np.ndarray) -> float:
-    """Accuracy that is expected on a test set with other frequencies.
+    """Expected accuracy on a test set with other frequencies.
 
     Args:
         by_class (np.ndarray): Accuracy of each class, percent, shape (K, ).
@@ -112,9 +112,9 @@ def correct_prior(pred_score: torch.Tensor, prior: np.ndarray,
     Args:
         pred_score (torch.Tensor): Probabilities with shape (N, K).
         prior (np.ndarray): Frequencies of the test classes, shape (K, ).
-        model_prior (np.ndarray): Frequencies that the model assumes, shape
-            (K, ), all above 0: those of the training images after plain
-            cross entropy, equal ones where the loss makes up for them.
+        model_prior (np.ndarray): Frequencies that the model assumes, shape (K,
+            ), all above 0: those of the training images after plain cross
+            entropy, equal ones after a loss that compensates for them.
 
     Returns:
         torch.Tensor: Probabilities with shape (N, K), float64.

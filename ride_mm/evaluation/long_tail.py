@@ -14,12 +14,12 @@ from .class_group_metric import ClassGroupMetric
 def topk_hits(pred_score: torch.Tensor,
               gt_label: torch.Tensor,
               topk: Sequence[int] = (1, )) -> torch.Tensor:
-    """Say whether the true class is among the k best, for several k.
+    """Check whether the true class is among the top k, for several k.
 
     Args:
         pred_score (torch.Tensor): Scores with shape (N, K).
         gt_label (torch.Tensor): True labels with shape (N, ).
-        topk (Sequence[int]): Every k. Defaults to (1, ).
+        topk (Sequence[int]): The values of k. Defaults to (1, ).
 
     Returns:
         torch.Tensor: Bool hits with shape (N, len(topk)).
@@ -38,10 +38,10 @@ def topk_hits(pred_score: torch.Tensor,
 
 def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray,
                       num_classes: int) -> np.ndarray:
-    """Compute the share of right predictions of each class (its recall).
+    """Compute the accuracy (recall) of each class.
 
     Args:
-        hits (np.ndarray): Whether each prediction is right, shape (N, ).
+        hits (np.ndarray): Whether each prediction is correct, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         num_classes (int): The number of classes K.
 
@@ -55,7 +55,7 @@ def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray,
 
 
 def recall_means(by_class: np.ndarray) -> Dict[str, float]:
-    """Summarize the accuracies of the classes, each counted alike.
+    """Summarize the accuracies of the classes, with equal weights.
 
     Args:
         by_class (np.ndarray): What :func:`accuracy_by_class` returns. Classes
@@ -63,9 +63,9 @@ def recall_means(by_class: np.ndarray) -> Dict[str, float]:
 
     Returns:
         dict[str, float]: Percent: 'balanced' (arithmetic mean: balanced
-        accuracy), 'harmonic' and 'geometric' (means that are 0 as soon as
-        one class is), 'worst_10' (mean of the worst tenth of the classes,
-        rounded up) and 'worst_class'.
+        accuracy), 'harmonic' and 'geometric' (means that are 0 if any class is
+        0), 'worst_10' (mean of the worst tenth of the classes, rounded up) and
+        'worst_class'.
     """
     recalls = np.sort(by_class[~np.isnan(by_class)])
     with np.errstate(divide='ignore'):
@@ -85,13 +85,12 @@ def long_tail_accuracy(hits: np.ndarray,
                        groups: GroupsLike) -> Dict[str, float]:
     """Compute the accuracy overall, over the classes and by class size.
 
-    'overall', 'many', 'medium' and 'few' average over images, as the
-    official RIDE evaluation does; :func:`recall_means` says what averages
-    over the classes. On a test set with as many images of each class,
-    'overall' and 'balanced' agree.
+    'overall', 'many', 'medium' and 'few' average over images, like the
+    official RIDE evaluation; see :func:`recall_means` for averages over the
+    classes. On a balanced test set, 'overall' and 'balanced' agree.
 
     Args:
-        hits (np.ndarray): Whether each prediction is right, shape (N, ).
+        hits (np.ndarray): Whether each prediction is correct, shape (N, ).
         gt_label (np.ndarray): True labels with shape (N, ).
         groups (ClassGroups | Sequence[int]): The class groups, or the
             training images per class, (K, ).
@@ -142,26 +141,26 @@ MEAN_TITLES = dict(
 class LongTailMetric(ClassGroupMetric):
     """Accuracy overall, over the classes and by class size.
 
-    The figures are percent: ``long_tail/overall``, ``balanced``,
-    ``harmonic``, ``geometric``, ``worst_10``, ``worst_class``, ``many``,
-    ``medium`` and ``few``, and for each k above 1 the same with ``_top{k}``
-    behind. A group without images is left out. :func:`long_tail_accuracy`
-    says how each is averaged.
+    The figures are percent: ``long_tail/overall``, ``balanced``, ``harmonic``,
+    ``geometric``, ``worst_10``, ``worst_class``, ``many``, ``medium`` and
+    ``few``, and for each k above 1 the same with suffix ``_top{k}``. A group
+    without images is left out. See :func:`long_tail_accuracy` for the
+    averages.
 
     The metric keeps a few numbers per image, never the scores. Predictions
     are taken from ``pred_score``, and from ``pred_label`` only where there
     are no scores: after test-time augmentation the label is stale.
 
     Args:
-        topk (int | Sequence[int]): Every k of the top-k accuracy. Those above
-            1 need ``pred_score``. Defaults to (1, ).
-        by_class (bool): Whether to return the accuracy of every class as
-            well, ``long_tail/by_class``: a list of K numbers, None for a
-            class without images. Defaults to False.
-        thresholds (str | Sequence[int]): What many, medium and few are: the
-            smallest and the largest number of training images of a
-            medium-shot class, or "ride" (20 and 100), "ride-swin" (21 and
-            99) or "thirds" of the classes. Defaults to "ride".
+        topk (int | Sequence[int]): The values of k of the top-k accuracy.
+            Those above 1 need ``pred_score``. Defaults to (1, ).
+        by_class (bool): Whether to also return the accuracy of every class,
+            ``long_tail/by_class``: a list of K numbers, None for a class
+            without images. Defaults to False.
+        thresholds (str | Sequence[int]): Class groups: the smallest and the
+            largest number of training images of a medium-shot class, or "ride"
+            (20 and 100), "ride-swin" (21 and 99) or "thirds" of the classes.
+            Defaults to "ride".
         class_counts (Sequence[int] | str, optional): Training images per
             class, or a file to read them from. Defaults to None, which means
             ``metainfo['class_counts']`` of the evaluated dataset.

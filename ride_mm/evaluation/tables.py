@@ -9,15 +9,15 @@ from rich.table import Table
 
 def build_table(title: str, columns: Sequence[str],
                 rows: Sequence[Sequence[str]]) -> Table:
-    """Build a table: the first column left, the numbers right.
+    """Build a table: first column left-aligned, numbers right-aligned.
 
     Args:
-        title (str): What the table shows.
+        title (str): Title of the table.
         columns (Sequence[str]): The column heads.
         rows (Sequence[Sequence[str]]): The cells, already formatted.
 
     Returns:
-        rich.table.Table: The table, plain ASCII so that any log takes it.
+        rich.table.Table: The table, in plain ASCII for logs.
     """
     table = Table(title=title, box=box.ASCII, title_justify='left')
     for i, column in enumerate(columns):
@@ -29,7 +29,7 @@ def build_table(title: str, columns: Sequence[str],
 
 
 def render_table(table: Table) -> str:
-    """Render a table as plain text, however narrow the terminal is."""
+    """Render a table as plain text, independent of the terminal width."""
     console = Console(file=io.StringIO(), width=1000, color_system=None)
     console.print(table)
     lines = console.file.getvalue().splitlines()
