@@ -49,6 +49,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def start_method():
+    """How to start a process that need not import everything once more."""
+    return 'spawn' if torch.cuda.is_initialized() else 'fork'
+
+
 @pytest.fixture(autouse=True, scope='session')
 def plain_configs():
     """Configs are dumped as they are: yapf takes half of a tiny training."""

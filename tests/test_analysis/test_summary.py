@@ -1,6 +1,5 @@
 import json
-import os
-import subprocess
+import runpy
 import sys
 
 import mmengine
@@ -238,22 +237,17 @@ def test_table_and_plots_leave_out_an_empty_group(tmp_path):
     assert all(path.stat().st_size for path in paths) and len(paths) == 2
 
 
-def test_tool_from_the_command_line(workspace):
+def test_tool_from_the_command_line(workspace, monkeypatch, capsys):
     config, _, _ = workspace()
-    env = dict(os.environ)
-    # Stands for the installed package.
-    env['PYTHONPATH'] = os.pathsep.join(
-        filter(None, [str(ROOT), env.get('PYTHONPATH')]))
-    result = subprocess.run(
-        [sys.executable, TOOL, str(config), 'absent.pkl'],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True)
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith(
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', [TOOL, str(config), 'absent.pkl'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(TOOL, run_name='__main__')
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith(
         'error: There is no predictions file absent.pkl')
-    assert 'Traceback' not in result.stderr
+    assert 'Traceback' not in err
 
 
 def test_help_has_an_example(capsys):

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from conftest import start_method
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
@@ -170,16 +171,10 @@ def config(root, tmp_path):
 
 
 @pytest.fixture
-def forked(monkeypatch):
-    """Processes that need not import everything once more."""
-    if not torch.cuda.is_initialized():
-        fork = multiprocessing.get_context('fork')
-        monkeypatch.setattr(multiprocessing, 'get_context', lambda _: fork)
-
-
-@pytest.fixture
-def run(module, forked, tmp_path, capsys):
+def run(module, tmp_path, capsys, monkeypatch):
     """Run a benchmark: what it wrote, and what it printed."""
+    context = multiprocessing.get_context(start_method())
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda _: context)
 
     def run_benchmark(name, *arguments):
         path = tmp_path / 'found.json'

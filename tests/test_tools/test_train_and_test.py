@@ -223,6 +223,7 @@ def test_one_line_for_a_mistake(root, folder):
         'Did you mean tiny.py?')
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='gloo is for the CPU')
 def test_two_processes_without_a_gpu(root, folder, monkeypatch):
     with socket.socket() as free:
