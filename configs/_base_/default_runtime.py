@@ -20,7 +20,7 @@ default_hooks = dict(
     non_finite=dict(type='NonFiniteHook'),
     # saves the last whole epoch when SIGTERM or SIGUSR1 comes
     stop_signal=dict(type='StopSignalHook'),
-    # says when a resumed run takes another number of images a step
+    # says when a resumed run takes another number of images per step
     total_batch=dict(type='TotalBatchHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )

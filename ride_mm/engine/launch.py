@@ -146,7 +146,7 @@ def is_used(work_dir: str) -> bool:
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
-    """Go on with a run, or make sure that none is overwritten.
+    """Resume a run, or make sure that none is overwritten.
 
     Args:
         cfg (Config): The config, changed in place; its work_dir is set.

@@ -34,7 +34,7 @@ def load_training(path: str,
         path (str): The config file.
         options (dict, optional): ``--cfg-options``, by dotted key. Each one
             holds as it is given: what ``stage`` and ``epochs`` would make of
-            the same key gives way to it, but ``epochs`` wins over
+            the same key gives way to it, but ``epochs`` overrides
             ``train_cfg.max_epochs``. A warning says so. Defaults to None.
         epochs (int, optional): The epochs of all stages, see
             :func:`scale_schedule`. Defaults to None, which means those of

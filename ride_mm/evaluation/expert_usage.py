@@ -38,8 +38,8 @@ def expert_usage(
         images is left out.
 
     Raises:
-        UserError: If the lengths differ or an image used no expert. UserError:
-        If a label is not a class.
+        UserError: If the lengths differ or an image used no expert.
+        UserError: If a label is not a class.
     """
     used, compute, gt_label = (
         np.asarray(x) for x in (num_experts_used, relative_compute, gt_label))

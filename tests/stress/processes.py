@@ -83,7 +83,7 @@ def other_ranks(folder: Path) -> Optional[str]:
     if launch.process.returncode:
         return launch.error
     if '48' not in launch.text or '96' not in launch.text:
-        return 'the other number of images a step is not said'
+        return 'the other number of images per step is not said'
     return None if final_state(work_dir) else 'did not end'
 
 

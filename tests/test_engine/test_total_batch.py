@@ -6,7 +6,7 @@ from ride_mm.utils.errors import UserError
 
 
 def one_stage(work_dir, **options):
-    """Two epochs with 96 images a step."""
+    """Two epochs with 96 images per step."""
     cfg = digits_config(
         ROOT, work_dir, **{
             'train_cfg.max_epochs': 2,

@@ -1,4 +1,4 @@
-# 200 epochs at 128 images a step, then the router.
+# 200 epochs at 128 images per step, then the router.
 _base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(

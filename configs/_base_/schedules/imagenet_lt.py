@@ -1,4 +1,4 @@
-# 100 epochs at 256 images a step (8 GPUs with 32), then the router at 512.
+# 100 epochs at 256 images per step (8 GPUs with 32), then the router at 512.
 _base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(

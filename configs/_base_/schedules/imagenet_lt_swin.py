@@ -1,4 +1,4 @@
-# 300 epochs at 1024 images a step (8 GPUs with 128), then the router at 512,
+# 300 epochs at 1024 images per step (8 GPUs with 128), then the router at 512,
 # with SGD: the authors advise it instead of AdamW there.
 _base_ = ['./router.py', '../default_runtime.py']
 

@@ -1,4 +1,4 @@
-# 30 epochs at 128 images a step (4 GPUs with 32), then the router at 512.
+# 30 epochs at 128 images per step (4 GPUs with 32), then the router at 512.
 # Whatever is pretrained learns at a tenth of the classifiers' rate.
 _base_ = ['./router.py', '../default_runtime.py']
 

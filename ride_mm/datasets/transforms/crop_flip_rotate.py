@@ -32,8 +32,8 @@ class DrawCropFlipRotate(BaseTransform):
     """Draws a crop, flip and rotation and leaves them to the collate function.
 
     With ``collate_fn=dict(type='collate_batch')`` in the data loader this
-    gives the very images, bit for bit and from the same seeds, of
-    torchvision's ``RandomCrop(size, padding)``, ``RandomHorizontalFlip`` and
+    gives bit-identical images, from the same seeds, to those of torchvision's
+    ``RandomCrop(size, padding)``, ``RandomHorizontalFlip`` and
     ``RandomRotation(degrees)``, several times as fast.
 
     **Required Keys:** img
