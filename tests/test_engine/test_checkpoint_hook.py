@@ -385,7 +385,7 @@ def test_state_that_does_not_fit(tmp_path):
     checkpoint = torch.load(path, weights_only=False)
     checkpoint['optimizer']['param_groups'] = []
     torch.save(checkpoint, path)
-    with pytest.raises(CheckpointError, match='epoch_1.pth: what it holds'):
+    with pytest.raises(CheckpointError, match='epoch_1.pth: its content'):
         make_runner(tmp_path, resume=True).train()
 
 

@@ -90,7 +90,7 @@ def test_what_is_too_old_is_not_replaced(setup_env):
     setup_env.installed.update({'mmcv': '1.7.2'})
     with pytest.raises(SystemExit) as info:
         setup_env.split_installed(setup_env.requirements())
-    assert 'has mmcv 1.7.2, and mmcv>=2.0.1,<2.4.0 is needed' in str(
+    assert 'has mmcv 1.7.2, but mmcv>=2.0.1,<2.4.0 is needed' in str(
         info.value)
 
 
