@@ -152,7 +152,7 @@ def test_losses_of_any_classifier(root, tmp_path):
 def test_a_loss_that_nobody_tells_the_counts(root, tmp_path):
     cfg = digits_config(root, tmp_path)
     cfg.default_hooks.class_counts = cfg.default_hooks.reweighting = None
-    with pytest.raises(UserError, match='LDAMLoss knows no .*ClassCountsHook'):
+    with pytest.raises(UserError, match='LDAMLoss has no .*ClassCountsHook'):
         train(cfg)
 
 

@@ -88,7 +88,7 @@ def test_config_of_the_page(root, tmp_path, seven, ema):
 def test_advice_that_works(root, tmp_path, seven):
     source, path = seven
     cfg = digits_config(root, tmp_path, load_from=path)
-    with pytest.raises(UserError, match='knows 7 classes') as error:
+    with pytest.raises(UserError, match='It has 7 classes') as error:
         train(cfg)
     advice = str(error.value).split('add ')[1].split(' beside')[0]
     name, value = advice.split('=', 1)

@@ -106,7 +106,7 @@ def test_page_names_every_tool():
     } - {'utils'}
     assert tools | {'publish_model'} == set(
         re.findall(r'^\| `(\w+)` \|', PAGE, flags=re.M))
-    mended = re.findall(r'^\| `(\w+)` .* \*mended\*', PAGE, flags=re.M)
+    mended = re.findall(r'^\| `(\w+)` .* \*patched\*', PAGE, flags=re.M)
     assert set(mended) == set(launcher.MENDS)
     named = re.findall(r'^python tools/mmpretrain_tool.py ([a-z_]+)', PAGE,
                        re.M)
