@@ -220,12 +220,19 @@ def result_of(run: Run) -> dict:
         dict: ``figures`` holds the metrics of the last epoch ('final') and,
         of two stages, those at the end of the first ('stage_1'); ``log`` the
         losses and metrics of every epoch.
+
+    Raises:
+        UserError: If nothing was validated.
     """
     cfg, curves = read_dumped_config(run.config), read_curves(run.folder)
     records = [
         dict(epoch=epoch, **metrics)
         for epoch, metrics in curves.metrics.items()
     ]
+    if not records:
+        raise UserError(f'{run.folder}: there was no validation, whose '
+                        'metrics are the figures of a run: the config needs '
+                        'val_dataloader, val_cfg and val_evaluator')
     figures = dict(final=records[-1])
     begin = (find_hook(cfg, 'TwoStageHook') or {}).get('begin', 0)
     experts = [record for record in records if record['epoch'] <= begin]

@@ -118,6 +118,14 @@ def test_a_run_that_fails(run, monkeypatch):
             for call in run('one.py', '--seeds', 3)] == ['test', 'train']
 
 
+def test_a_run_without_validation(run, tmp_path):
+    train = tmp_path / 'tools/train.py'
+    train.write_text(train.read_text().replace('records += [', '_ = ['))
+    with pytest.raises(UserError, match='seed_0: there was no validation'):
+        run('one.py', '--seeds', 1)
+    assert not (tmp_path / 'work_dirs/sweep/one_seed0.json').exists()
+
+
 def test_settings_are_not_mixed(run):
     run('one.py', '--seeds', 1)
     for options, named in [
