@@ -29,9 +29,8 @@ def copy_mim(target):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(
-                source,
-                mim / name,
-                ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+                source, mim / name, ignore=shutil.ignore_patterns('__pycache__', '*.pyc')
+            )
         else:
             shutil.copy2(source, mim / name)
 
@@ -92,12 +91,10 @@ if __name__ == '__main__':
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-        package_data={
-            PACKAGE: ['py.typed'],
-            f'{PACKAGE}.analysis.report': ['*.html', '*.css']
-        },
+        package_data={PACKAGE: ['py.typed'], f'{PACKAGE}.analysis.report': ['*.html', '*.css']},
         python_requires='>=3.10, <3.14',
         install_requires=requirements('runtime'),
         extras_require=extras,
         cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
-        zip_safe=False)
+        zip_safe=False,
+    )

@@ -5,9 +5,11 @@ which ours leaves to the training process and the authors' code to its
 workers, is counted for both. With --official, their loader of the same
 training set is measured in turn.
 """
+
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any
 
 import cv2
 import harness
@@ -22,12 +24,13 @@ from ride_mm.datasets.augmentation_seeds import seed_draws
 from ride_mm.engine import launch
 from ride_mm.utils.errors import run_tool
 
-EXAMPLE = ('python benchmarks/data.py configs/ride_r32_cifar100_lt.py '
-           '--official ../RIDE-LongTailRecognition')
+EXAMPLE = (
+    'python benchmarks/data.py configs/ride_r32_cifar100_lt.py '
+    '--official ../RIDE-LongTailRecognition'
+)
 
 
-def endless(loader: DataLoader, normalize: Callable[[Any],
-                                                    Any]) -> Iterator[int]:
+def endless(loader: DataLoader, normalize: Callable[[Any], Any]) -> Iterator[int]:
     """Take batches for ever, and say how many images each had."""
     while True:
         for batch in loader:
@@ -68,7 +71,7 @@ def our_loader(cfg, part: str, workers: int) -> DataLoader:
     return loader
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = harness.make_parser(__doc__, EXAMPLE, seconds=2).parse_args(argv)
     harness.check_arguments(args)
     cfg = load(args.config, args.cfg_options)
@@ -81,16 +84,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     def add(name, part, number, loader, normalize):
         batches = endless(loader, normalize)
-        turns[part, number,
-              name] = lambda: turn(batches, 2 * number, args.seconds)
+        turns[part, number, name] = lambda: turn(batches, 2 * number, args.seconds)
 
     for number in sorted({0, workers}):
         for part in ('train', 'val'):
-            add('ours',
+            add(
+                'ours',
                 part,
                 number,
                 our_loader(cfg, part, number),
-                lambda batch, part=part: preprocessor(batch, part == 'train'))
+                lambda batch, part=part: preprocessor(batch, part == 'train'),
+            )
     if args.official:
         check_clone(args.official)
         code = Official(args.official, 'cpu')
@@ -104,25 +108,25 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     rows = []
     for (part, number, name), values in sorted(found.items()):
         others = found.get((part, number, 'official'), values)
-        rows.append([
-            part,
-            str(max(1, number)), name,
-            harness.spread(harness.rates(values)),
-            harness.spread(
-                harness.ratios(harness.rates(values), harness.rates(others)),
-                2)
-        ])
+        rows.append(
+            [
+                part,
+                str(max(1, number)),
+                name,
+                harness.spread(harness.rates(values)),
+                harness.spread(harness.ratios(harness.rates(values), harness.rates(others)), 2),
+            ]
+        )
     harness.print_table(
-        f'Images, {Path(args.config).stem}: median (smallest to largest '
-        'round)', ['part', 'workers', 'pipeline', 'images/s', 'x official'],
-        rows)
+        f'Images, {Path(args.config).stem}: median (smallest to largest round)',
+        ['part', 'workers', 'pipeline', 'images/s', 'x official'],
+        rows,
+    )
     harness.finish(
         args,
         patches=patches,
-        turns={
-            ' '.join(map(str, key)): value
-            for key, value in found.items()
-        })
+        turns={' '.join(map(str, key)): value for key, value in found.items()},
+    )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """What the benchmarks share: turns, arguments, tables and files."""
+
 import argparse
 import json
 import multiprocessing
@@ -7,10 +8,11 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable, Hashable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, Hashable, List, Optional, Sequence
+from typing import Any
 
 import torch
 from mmengine.utils.dl_utils import collect_env
@@ -40,9 +42,9 @@ class Turns:
 
     def __init__(self, pipe: Connection, device: str, skip: int = 0) -> None:
         self.info: dict = {}
-        self.wanted: Optional[str] = None
+        self.wanted: str | None = None
         self._pipe, self._device, self._skip = pipe, device, skip
-        self._seconds, self._images = 0., []
+        self._seconds, self._images = 0.0, []
         self._left_out = WARM_UP
 
     def after_step(self, images: int) -> None:
@@ -60,8 +62,7 @@ class Turns:
                 self._begin()
             return
         self._images.append(images)
-        if (len(self._images) >= LEAST
-                and time.perf_counter() >= self._start + self._seconds):
+        if len(self._images) >= LEAST and time.perf_counter() >= self._start + self._seconds:
             self._end()
 
     def _begin(self) -> None:
@@ -78,7 +79,8 @@ class Turns:
             seconds=seconds,
             images=sum(self._images),
             memory_bytes=peak_memory(self._device),
-            **self.info)
+            **self.info,
+        )
         if self._device == 'cuda':
             torch.cuda.empty_cache()  # the others need the memory
         self._pipe.send(turn)
@@ -116,13 +118,13 @@ class Worker:
         log (Path): Takes what it prints.
     """
 
-    def __init__(self, name: str, target: Callable, args: tuple,
-                 threads: Optional[int], log: Path) -> None:
+    def __init__(
+        self, name: str, target: Callable, args: tuple, threads: int | None, log: Path
+    ) -> None:
         context = multiprocessing.get_context('spawn')
         self._name, self._log = name, log
         self._pipe, pipe = context.Pipe()
-        self._process = context.Process(
-            target=_run, args=(pipe, log, threads, target, args))
+        self._process = context.Process(target=_run, args=(pipe, log, threads, target, args))
         self._process.start()
         pipe.close()
         self._receive()
@@ -136,8 +138,9 @@ class Worker:
             reply = self._pipe.recv()
         except EOFError:
             self._process.join()
-            reply = RuntimeError(''.join(
-                self._log.read_text(errors='replace').splitlines(True)[-15:]))
+            reply = RuntimeError(
+                ''.join(self._log.read_text(errors='replace').splitlines(True)[-15:])
+            )
         if isinstance(reply, Exception):
             raise type(reply)(f'{self._name}: {reply}')
         return reply
@@ -151,8 +154,7 @@ class Worker:
         self._process.terminate()
 
 
-def _run(pipe: Connection, log: Path, threads: Optional[int], target: Callable,
-         args: tuple) -> None:
+def _run(pipe: Connection, log: Path, threads: int | None, target: Callable, args: tuple) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -168,8 +170,7 @@ def _run(pipe: Connection, log: Path, threads: Optional[int], target: Callable,
         pipe.send(RuntimeError(traceback.format_exc()))
 
 
-def take_turns(turns: Dict[Hashable, Callable[[], Any]],
-               rounds: int) -> Dict[Hashable, list]:
+def take_turns(turns: dict[Hashable, Callable[[], Any]], rounds: int) -> dict[Hashable, list]:
     """Measure A B C, A B C, ...: what disturbs one round disturbs all.
 
     Args:
@@ -181,27 +182,23 @@ def take_turns(turns: Dict[Hashable, Callable[[], Any]],
     """
     results = {key: [] for key in turns}
     order = [key for _ in range(rounds) for key in turns]
-    for key in track(
-            order, 'measuring', console=Console(stderr=True), transient=True):
+    for key in track(order, 'measuring', console=Console(stderr=True), transient=True):
         results[key].append(turns[key]())
     return results
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
     """Median, smallest and largest: ``207 (201 to 212)``."""
-    texts = [
-        f'{value:,.{digits}f}'
-        for value in (median(values), min(values), max(values))
-    ]
+    texts = [f'{value:,.{digits}f}' for value in (median(values), min(values), max(values))]
     return '{} ({} to {})'.format(*texts) if len(values) > 1 else texts[0]
 
 
-def rates(turns: Sequence[dict]) -> List[float]:
+def rates(turns: Sequence[dict]) -> list[float]:
     """Images per second of each turn."""
     return [turn['images'] / turn['seconds'] for turn in turns]
 
 
-def ratios(values: Sequence[float], others: Sequence[float]) -> List[float]:
+def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
     """Ratio round by round, free of what changes between rounds, such as the
     clock of the processor."""
     return [a / b for a, b in zip(values, others)]
@@ -210,8 +207,7 @@ def ratios(values: Sequence[float], others: Sequence[float]) -> List[float]:
 # --------------------------------------------------- arguments and results
 
 
-def make_parser(description: str, example: str,
-                seconds: float) -> argparse.ArgumentParser:
+def make_parser(description: str, example: str, seconds: float) -> argparse.ArgumentParser:
     """Make a parser with the arguments that all benchmarks share.
 
     Args:
@@ -222,37 +218,38 @@ def make_parser(description: str, example: str,
     parser = argparse.ArgumentParser(
         description=description,
         epilog=f'example:\n  {example}',
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('config', help='the config file')
     parser.add_argument(
         '--rounds',
         type=positive,
         default=5,
         metavar='N',
-        help='how often each is measured (default: 5)')
+        help='how often each is measured (default: 5)',
+    )
     parser.add_argument(
         '--seconds',
         type=float,
         default=seconds,
         metavar='S',
-        help=f'how long each time (default: {seconds:g})')
+        help=f'how long each time (default: {seconds:g})',
+    )
     parser.add_argument(
         '--device',
         choices=['cpu', 'cuda'],
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='default: cuda where there is a GPU')
+        help='default: cuda where there is a GPU',
+    )
     parser.add_argument(
-        '--threads',
-        type=positive,
-        metavar='N',
-        help="threads on the CPU (default: PyTorch's)")
+        '--threads', type=positive, metavar='N', help="threads on the CPU (default: PyTorch's)"
+    )
     parser.add_argument(
         '--official',
         metavar='PATH',
-        help='measure a clone of github.com/frank-xwang/'
-        'RIDE-LongTailRecognition as well')
-    parser.add_argument(
-        '--json', metavar='FILE', help='write every timing to a new file')
+        help='measure a clone of github.com/frank-xwang/RIDE-LongTailRecognition as well',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write every timing to a new file')
     add_cfg_options(parser, 'override settings of the config', default={})
     return parser
 
@@ -269,19 +266,20 @@ def check_arguments(args: argparse.Namespace) -> None:
         # MMEngine takes a GPU wherever it sees one.
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     if args.json and os.path.exists(args.json):
-        raise UserError(f'--json {args.json} exists and is not overwritten: '
-                        'name another file or remove it')
+        raise UserError(
+            f'--json {args.json} exists and is not overwritten: name another file or remove it'
+        )
 
 
-def print_table(title: str, columns: Sequence[str],
-                rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; in a pipe or file as Markdown, for the docs."""
     is_terminal = sys.stdout.isatty()
     table = Table(
         *columns,
         title=title,
         title_justify='left',
-        box=box.ROUNDED if is_terminal else box.MARKDOWN)
+        box=box.ROUNDED if is_terminal else box.MARKDOWN,
+    )
     for row in rows:
         table.add_row(*row)
     Console(width=None if is_terminal else 1000).print(table)
@@ -294,12 +292,15 @@ def finish(args: argparse.Namespace, **findings: Any) -> None:
         processor=_processor(),
         cores=os.cpu_count(),
         threads=args.threads or torch.get_num_threads(),
-        instructions=torch.backends.cpu.get_cpu_capability())
+        instructions=torch.backends.cpu.get_cpu_capability(),
+    )
     for key in ('numpy_random_seed', 'PyTorch compiling details'):
         machine.pop(key, None)
-    print(f"{machine.get('GPU 0', machine['processor'])}, "
-          f"{machine['threads']} threads, {machine['instructions']}, "
-          f'torch {torch.__version__}')
+    print(
+        f'{machine.get("GPU 0", machine["processor"])}, '
+        f'{machine["threads"]} threads, {machine["instructions"]}, '
+        f'torch {torch.__version__}'
+    )
     if args.json:
         found = dict(machine=machine, options=vars(args), **findings)
         write_file(args.json, json.dumps(found, indent=1) + '\n')
@@ -307,6 +308,5 @@ def finish(args: argparse.Namespace, **findings: Any) -> None:
 
 def _processor() -> str:
     path = Path('/proc/cpuinfo')
-    found = path.exists() and re.search('model name\\s*: (.*)',
-                                        path.read_text())
+    found = path.exists() and re.search('model name\\s*: (.*)', path.read_text())
     return found[1] if found else 'unknown processor'

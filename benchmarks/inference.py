@@ -10,13 +10,14 @@ is sent on (--usage), at the cost of a real decision. The authors' model sends
 on the same share as ours. Time over that of all experts stands beside the
 ratio of their multiply-accumulates, which it cannot fall below by much.
 """
+
 import argparse
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from itertools import cycle
 from pathlib import Path
 from statistics import median
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import harness
 import mmcv.cnn
@@ -35,11 +36,13 @@ from ride_mm.engine.config import positive
 from ride_mm.models.macs import macs_by_part, relative_compute
 from ride_mm.utils.errors import UserError, run_tool
 
-EXAMPLE = ('python benchmarks/inference.py configs/ride_r32_cifar100_lt.py '
-           'work_dirs/ride_r32_cifar100_lt/epoch_205.pth')
+EXAMPLE = (
+    'python benchmarks/inference.py configs/ride_r32_cifar100_lt.py '
+    'work_dirs/ride_r32_cifar100_lt/epoch_205.pth'
+)
 # Images that took 1, 2 and 3 experts on CIFAR-100-LT, in the paper (%).
 _USAGE = (40.99, 9.47, 49.54)
-_GOLDEN_RATIO = (5**.5 - 1) / 2
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class PlannedRouter(nn.Module):
@@ -56,8 +59,7 @@ class PlannedRouter(nn.Module):
 
     trained = True
 
-    def __init__(self, router: Optional[nn.Module],
-                 usage: Sequence[float]) -> None:
+    def __init__(self, router: nn.Module | None, usage: Sequence[float]) -> None:
         super().__init__()
         self.router = router
         shares = torch.tensor(usage, dtype=torch.float64)
@@ -71,11 +73,9 @@ class PlannedRouter(nn.Module):
         """Infinite logits in the place of those of router ``index``, (N, );
         router 0 begins a new batch."""
         if index == 0:
-            images = self._images + torch.arange(
-                len(logits), dtype=torch.float64)
+            images = self._images + torch.arange(len(logits), dtype=torch.float64)
             self._images += len(logits)
-            self._used = 1 + torch.searchsorted(
-                self._ends, images * _GOLDEN_RATIO % 1, right=True)
+            self._used = 1 + torch.searchsorted(self._ends, images * _GOLDEN_RATIO % 1, right=True)
             self._used = self._used.to(logits.device)
         else:
             self._used = self._used[self._used > index]
@@ -99,8 +99,7 @@ def build(args: argparse.Namespace, name: str) -> nn.Module:
     return model
 
 
-def load_images(args: argparse.Namespace, model: nn.Module,
-                number: int) -> torch.Tensor:
+def load_images(args: argparse.Namespace, model: nn.Module, number: int) -> torch.Tensor:
     """Images in memory, (N, 3, H, W), ready for the network."""
     cfg = load(args.config, args.cfg_options)
     if args.checkpoint is None:
@@ -114,8 +113,7 @@ def load_images(args: argparse.Namespace, model: nn.Module,
     return model.data_preprocessor(batch)['inputs']
 
 
-def official_model(args: argparse.Namespace,
-                   usage: Sequence[float]) -> Tuple[nn.Module, Official]:
+def official_model(args: argparse.Namespace, usage: Sequence[float]) -> tuple[nn.Module, Official]:
     """The authors' routed model, which sends on the same share."""
     code = Official(args.official, args.device)
     model = code.routed_model(load(args.config, args.cfg_options))
@@ -124,8 +122,9 @@ def official_model(args: argparse.Namespace,
 
 
 @torch.no_grad()
-def compute_of(models: Dict[str, nn.Module],
-               images: torch.Tensor) -> Tuple[Dict[str, float], List[float]]:
+def compute_of(
+    models: dict[str, nn.Module], images: torch.Tensor
+) -> tuple[dict[str, float], list[float]]:
     """Multiply-accumulates beside those of all experts, and the shares of
     images that use 1, 2, ... E experts."""
     shape = tuple(images.shape[1:])
@@ -137,18 +136,16 @@ def compute_of(models: Dict[str, nn.Module],
     routed = models['routed']
     costs = relative_compute(macs_by_part(routed, shape), routed=True)
     used = routed.infer(images)[1]
-    usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] /
-             len(used)).tolist()
+    usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] / len(used)).tolist()
     share = sum(part * cost for part, cost in zip(usage, costs))
     return dict(
-        ensemble=1.,
-        routed=share,
-        official=share,
-        single=macs('single') / macs('ensemble')), usage
+        ensemble=1.0, routed=share, official=share, single=macs('single') / macs('ensemble')
+    ), usage
 
 
-def rows_of(size: int, times: Dict[tuple, List[float]],
-            compute: Dict[str, float]) -> List[List[str]]:
+def rows_of(
+    size: int, times: dict[tuple, list[float]], compute: dict[str, float]
+) -> list[list[str]]:
     """A row of the table for each model.
 
     Args:
@@ -166,47 +163,44 @@ def rows_of(size: int, times: Dict[tuple, List[float]],
             str(size),
             harness.spread([size / value for value in seconds]),
             f'{1e3 * median(seconds):.2f}',
-            harness.spread(ratio, 2), f'{compute[name]:.2f}',
-            harness.spread([value / compute[name] for value in ratio], 2)
+            harness.spread(ratio, 2),
+            f'{compute[name]:.2f}',
+            harness.spread([value / compute[name] for value in ratio], 2),
         ]
         whole = times.get((name, 'predict'))
         row.append(f'{size / median(whole):,.0f}' if whole else '-')
         if ('official', part) in times:
-            row.append(
-                harness.spread(
-                    harness.ratios(times['official', part], seconds), 2))
+            row.append(harness.spread(harness.ratios(times['official', part], seconds), 2))
         rows.append(row)
     return rows
 
 
-def parse_usage(text: str) -> List[float]:
+def parse_usage(text: str) -> list[float]:
     try:
         usage = [float(share) for share in text.split(',')]
     except ValueError:
         usage = []
     if not usage or min(usage) < 0 or sum(usage) == 0:
-        raise argparse.ArgumentTypeError(
-            f'expected shares such as 41,9,50, found {text!r}')
+        raise argparse.ArgumentTypeError(f'expected shares such as 41,9,50, found {text!r}')
     return usage
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.make_parser(__doc__, EXAMPLE, seconds=2)
     parser.add_argument(
-        'checkpoint',
-        nargs='?',
-        help='its router is trained (default: random weights)')
+        'checkpoint', nargs='?', help='its router is trained (default: random weights)'
+    )
     parser.add_argument(
         '--batch-sizes',
         nargs='+',
         type=positive,
         default=[1, 32, 512],
         metavar='N',
-        help='images of a batch (default: 1 32 512)')
+        help='images of a batch (default: 1 32 512)',
+    )
     parser.add_argument(
-        '--fuse-conv-bn',
-        action='store_true',
-        help='of our models, as tools/test.py does')
+        '--fuse-conv-bn', action='store_true', help='of our models, as tools/test.py does'
+    )
     parser.add_argument(
         '--usage',
         type=parse_usage,
@@ -214,7 +208,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar='SHARES',
         help='without a checkpoint, the shares of images that '
         'use 1, 2, ... experts (default: '
-        f'{",".join(map(str, _USAGE))}, of the paper)')
+        f'{",".join(map(str, _USAGE))}, of the paper)',
+    )
     return parser.parse_args(argv)
 
 
@@ -227,20 +222,18 @@ def check(args: argparse.Namespace) -> None:
     if args.checkpoint is not None:
         launch.check_checkpoint_path(args.checkpoint)
     elif len(args.usage) != cfg.model.num_experts:
-        raise UserError(f'--usage gives {len(args.usage)} shares, the model '
-                        f'has {cfg.model.num_experts} experts')
+        raise UserError(
+            f'--usage gives {len(args.usage)} shares, the model has {cfg.model.num_experts} experts'
+        )
     if args.official:
         check_clone(args.official)
         config_name(cfg, router=True)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check(args)
-    models = {
-        name: build(args, name)
-        for name in ('ensemble', 'routed', 'single')
-    }
+    models = {name: build(args, name) for name in ('ensemble', 'routed', 'single')}
     images = load_images(args, models['ensemble'], 2 * max(args.batch_sizes))
     compute, usage = compute_of(models, images)
     calls = {}
@@ -253,39 +246,46 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         patches = code.patches
     rows, found = [], []
     for size in args.batch_sizes:
-        batches = cycle(images.split(size)[:len(images) // size])
+        batches = cycle(images.split(size)[: len(images) // size])
 
         def timed(call):
             timer = Timer(
                 'call(next(batches))',
                 globals=dict(call=call, batches=batches),
-                num_threads=args.threads or torch.get_num_threads())
-            return lambda: timer.blocked_autorange(min_run_time=args.seconds
-                                                   ).median
+                num_threads=args.threads or torch.get_num_threads(),
+            )
+            return lambda: timer.blocked_autorange(min_run_time=args.seconds).median
 
         # The authors' model prints what it does.
         with torch.no_grad(), redirect_stdout(io.StringIO()):
             times = harness.take_turns(
-                {
-                    key: timed(call)
-                    for key, call in calls.items()
-                }, args.rounds)
+                {key: timed(call) for key, call in calls.items()}, args.rounds
+            )
         rows += rows_of(size, times, compute)
         found += [
             dict(model=name, part=part, batch_size=size, seconds=seconds)
             for (name, part), seconds in times.items()
         ]
     harness.print_table(
-        f'Inference, {Path(args.config).stem}: median (smallest to largest '
-        'round)', [
-            'model', 'batch', 'images/s', 'ms', 'time / all experts',
-            'compute / all experts', 'time / compute', 'images/s of predict',
-            *['x official'] * bool(args.official)
-        ], rows)
-    print('images that use 1, 2, ... experts: ' +
-          ' / '.join(f'{100 * share:.1f} %' for share in usage))
-    harness.finish(
-        args, turns=found, usage=usage, compute=compute, patches=patches)
+        f'Inference, {Path(args.config).stem}: median (smallest to largest round)',
+        [
+            'model',
+            'batch',
+            'images/s',
+            'ms',
+            'time / all experts',
+            'compute / all experts',
+            'time / compute',
+            'images/s of predict',
+            *['x official'] * bool(args.official),
+        ],
+        rows,
+    )
+    print(
+        'images that use 1, 2, ... experts: '
+        + ' / '.join(f'{100 * share:.1f} %' for share in usage)
+    )
+    harness.finish(args, turns=found, usage=usage, compute=compute, patches=patches)
 
 
 if __name__ == '__main__':

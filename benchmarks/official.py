@@ -3,14 +3,16 @@
 Nothing of it is copied. What its authors' libraries had and today's lack is
 patched in the process that imports it, and every patch is listed.
 """
+
 import importlib
 import json
 import os
 import sys
 import types
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -20,8 +22,15 @@ from torch.utils.data import DataLoader
 from ride_mm.engine.config import type_name
 from ride_mm.utils.errors import UserError
 
-_NEEDED = ('train.py', 'parse_config.py', 'model/model.py', 'model/loss.py',
-           'trainer/trainer.py', 'data_loader/data_loaders.py', 'configs')
+_NEEDED = (
+    'train.py',
+    'parse_config.py',
+    'model/model.py',
+    'model/loss.py',
+    'trainer/trainer.py',
+    'data_loader/data_loaders.py',
+    'configs',
+)
 # Their configs, by our network.
 _CONFIGS = {
     'CIFARResNet-32': 'imbalance_cifar100',
@@ -50,7 +59,8 @@ def check_clone(path: str) -> None:
             raise UserError(
                 f'--official {path}: this is no clone of '
                 'github.com/frank-xwang/RIDE-LongTailRecognition, it has no '
-                f'{name}.')
+                f'{name}.'
+            )
 
 
 def config_name(cfg: Config, router: bool = False) -> str:
@@ -69,17 +79,17 @@ def config_name(cfg: Config, router: bool = False) -> str:
     if 'depth' in backbone:
         network += f'-{backbone.depth}'
     if network not in _CONFIGS:
-        raise UserError(f'--official: the official code has no {network}, '
-                        f'expected one of {sorted(_CONFIGS)}.')
+        raise UserError(
+            f'--official: the official code has no {network}, expected one of {sorted(_CONFIGS)}.'
+        )
     return f'config_{_CONFIGS[network]}_ride{"_ea" if router else ""}.json'
 
 
-def full_width(cfg: Config) -> Tuple[int, ...]:
+def full_width(cfg: Config) -> tuple[int, ...]:
     """Channels of an expert's stages that are not reduced: each stage of a
     ResNet has twice those of the one before."""
     expert = cfg.model.neck.expert
-    return tuple(expert.in_channels * 2**(i + 1)
-                 for i in range(len(expert.out_channels)))
+    return tuple(expert.in_channels * 2 ** (i + 1) for i in range(len(expert.out_channels)))
 
 
 class Official:
@@ -92,7 +102,7 @@ class Official:
 
     def __init__(self, path: str, device: str) -> None:
         self.device = device
-        self.patches: Dict[str, str] = {}
+        self.patches: dict[str, str] = {}
         self._patch_cuda()
         self._patch_where()
         self._patch_pandas()
@@ -120,23 +130,29 @@ class Official:
     def _patch_cuda(self) -> None:
         if self.device == 'cpu':
             self._patch(
-                torch.Tensor, 'cuda', lambda tensor: tensor,
-                'its loss asks for a GPU, whether there is one or not')
+                torch.Tensor,
+                'cuda',
+                lambda tensor: tensor,
+                'its loss asks for a GPU, whether there is one or not',
+            )
 
     def _patch_where(self) -> None:
         where = torch.where
         mask = torch.ones(1, dtype=torch.uint8)
         try:
-            where(mask, 1., 0.)
+            where(mask, 1.0, 0.0)
         except RuntimeError:
             self._patch(
-                torch, 'where',
+                torch,
+                'where',
                 lambda mask, *values: where(mask.bool(), *values),
-                'its loss chooses by a uint8 mask, PyTorch wants bool')
+                'its loss chooses by a uint8 mask, PyTorch wants bool',
+            )
 
     def _patch_pandas(self) -> None:
         try:
             import pandas
+
             if int(pandas.__version__.split('.')[0]) < 3:
                 return
             why = 'its running means write into copies since pandas 3'
@@ -148,9 +164,13 @@ class Official:
 
     def _patch_integrity(self) -> None:
         from torchvision.datasets import cifar
-        self._patch(cifar, 'check_integrity',
-                    lambda path, md5: os.path.isfile(path),
-                    'check_integrity=False in our config: a re-packed copy')
+
+        self._patch(
+            cifar,
+            'check_integrity',
+            lambda path, md5: os.path.isfile(path),
+            'check_integrity=False in our config: a re-packed copy',
+        )
 
     # ------------------------------------------------------------- settings
 
@@ -163,9 +183,9 @@ class Official:
         settings['arch']['args'].update(
             num_classes=head.num_classes,
             num_experts=cfg.model.num_experts,
-            reduce_dimension=tuple(cfg.model.neck.expert.out_channels)
-            != full_width(cfg),
-            use_norm=type_name(head.classifier) == 'CosineClassifier')
+            reduce_dimension=tuple(cfg.model.neck.expert.out_channels) != full_width(cfg),
+            use_norm=type_name(head.classifier) == 'CosineClassifier',
+        )
         if router:
             settings['arch']['args']['top_choices_num'] = head.router.topk
         return settings
@@ -185,8 +205,7 @@ class Official:
         """
         dataset = cfg.train_dataloader.dataset
         if type_name(dataset) not in _LOADERS:
-            raise UserError('--official: the official code has no loader of '
-                            f'{type_name(dataset)}')
+            raise UserError(f'--official: the official code has no loader of {type_name(dataset)}')
         if dataset.get('check_integrity') is False:
             self._patch_integrity()
         name, keys = _LOADERS[type_name(dataset)]
@@ -194,9 +213,8 @@ class Official:
         data_root = os.path.abspath(dataset.get('data_root', ''))
         with self._in_clone():
             return getattr(self._train.module_data, name)(
-                data_root,
-                batch_size=cfg.train_dataloader.batch_size,
-                **options)
+                data_root, batch_size=cfg.train_dataloader.batch_size, **options
+            )
 
     # ---------------------------------------------------------------- model
 
@@ -207,8 +225,8 @@ class Official:
         return model.to(self.device).eval()
 
     def plan_routing(
-            self, model: nn.Module, decide: Callable[[int, torch.Tensor],
-                                                     torch.Tensor]) -> None:
+        self, model: nn.Module, decide: Callable[[int, torch.Tensor], torch.Tensor]
+    ) -> None:
         """Replace the decisions of a routed model, not what they cost.
 
         Args:
@@ -222,14 +240,23 @@ class Official:
             logits = predict(inputs, index)
             return decide(index, logits.view(-1)).view_as(logits)
 
-        self._patch(model.backbone, 'pred_expert_help', pred_expert_help,
-                    'sends the same share of images on as ours does')
+        self._patch(
+            model.backbone,
+            'pred_expert_help',
+            pred_expert_help,
+            'sends the same share of images on as ours does',
+        )
 
     # ------------------------------------------------------------- training
 
-    def train(self, cfg: Config, variant: str, work_dir: str,
-              before: Callable[[nn.Module],
-                               None], step: Callable[[int], None]) -> None:
+    def train(
+        self,
+        cfg: Config,
+        variant: str,
+        work_dir: str,
+        before: Callable[[nn.Module], None],
+        step: Callable[[int], None],
+    ) -> None:
         """Run their training, which has no end.
 
         Args:
@@ -253,15 +280,12 @@ class Official:
             return model
 
         self._train.module_arch.BenchmarkModel = build_model
-        self._train.module_data.BenchmarkLoader = (
-            lambda: _PacedLoader(loader, step))
+        self._train.module_data.BenchmarkLoader = lambda: _PacedLoader(loader, step)
         settings['arch']['type'] = 'BenchmarkModel'
         settings['data_loader'] = dict(type='BenchmarkLoader', args={})
         settings['trainer'].update(
-            epochs=_NEVER,
-            save_period=_NEVER,
-            monitor='off',
-            save_dir=work_dir)
+            epochs=_NEVER, save_period=_NEVER, monitor='off', save_dir=work_dir
+        )
         if precision == 'amp':
             self._enable_amp()
         with self._in_clone():
@@ -270,9 +294,12 @@ class Official:
     def _enable_amp(self) -> None:
         trainer = importlib.import_module('trainer.trainer')
         dtype = torch.float16 if self.device == 'cuda' else torch.bfloat16
-        self._patch(trainer, 'autocast',
-                    lambda: torch.autocast(self.device, dtype),
-                    'mixed precision was asked for')
+        self._patch(
+            trainer,
+            'autocast',
+            lambda: torch.autocast(self.device, dtype),
+            'mixed precision was asked for',
+        )
         # It scales the loss where this is set.
         trainer.use_fp16 = self.device == 'cuda'
 
@@ -316,9 +343,8 @@ class _DataFrame:
 
 
 class _Column(dict):
-
     def __setitem__(self, key, value) -> None:
-        for name in self if isinstance(key, slice) else (key, ):
+        for name in self if isinstance(key, slice) else (key,):
             super().__setitem__(name, value)
 
     @property

@@ -13,11 +13,12 @@
 Each (but bare) is a process of its own. They are warmed up, compiling
 included, and measured in turn; ratios are taken within a round.
 """
+
 import argparse
 import tempfile
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
 
 import harness
 import torch
@@ -31,11 +32,18 @@ from ride_mm.engine.config import find_hook, is_ride
 from ride_mm.engine.schedule import load_training
 from ride_mm.utils.errors import UserError, run_tool
 
-EXAMPLE = ('python benchmarks/train_step.py configs/ride_r32_cifar100_lt.py '
-           '--variant fp32 amp-compiled')
+EXAMPLE = (
+    'python benchmarks/train_step.py configs/ride_r32_cifar100_lt.py --variant fp32 amp-compiled'
+)
 VARIANTS = ('fp32', 'fp32-compiled', 'amp', 'amp-compiled')
-CONTENDERS = ('official', 'ours', 'bare', 'single', 'cached',
-              *(f'official-{variant}' for variant in VARIANTS[1:]))
+CONTENDERS = (
+    'official',
+    'ours',
+    'bare',
+    'single',
+    'cached',
+    *(f'official-{variant}' for variant in VARIANTS[1:]),
+)
 _ENDLESS = 10**6  # epochs
 
 
@@ -45,11 +53,9 @@ def load(path: str, options: dict, stage: str = 'experts') -> Config:
     Raises:
         UserError: If the model is another one, or has no such stage.
     """
-    cfg = load_training(
-        path, options, stage='router' if stage == 'router' else None)
+    cfg = load_training(path, options, stage='router' if stage == 'router' else None)
     if not is_ride(cfg):
-        raise UserError(f'{path}: the benchmarks are for '
-                        'model.type="RIDEClassifier"')
+        raise UserError(f'{path}: the benchmarks are for model.type="RIDEClassifier"')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
 
@@ -103,15 +109,15 @@ class BareLoop:
         self._device = next(self._model.parameters()).device.type
         self._amp = hasattr(self._wrapper, 'loss_scaler')
         self._scaler = torch.amp.GradScaler(
-            self._device, enabled=self._amp and self._device == 'cuda')
-        self._batches: List[dict] = []
+            self._device, enabled=self._amp and self._device == 'cuda'
+        )
+        self._batches: list[dict] = []
         self._endless = cycle(self._batches)
 
     def keep(self, batch: dict) -> None:
         """Keep the first batches, to go round in them."""
         if len(self._batches) < harness.WARM_UP:
-            self._batches.append(
-                self._model.data_preprocessor(batch, training=True))
+            self._batches.append(self._model.data_preprocessor(batch, training=True))
 
     def step(self) -> int:
         """Take a step.
@@ -120,10 +126,7 @@ class BareLoop:
             int: How many images it had.
         """
         batch, wrapper = next(self._endless), self._wrapper
-        with torch.autocast(
-                self._device,
-                getattr(wrapper, 'cast_dtype', None),
-                enabled=self._amp):
+        with torch.autocast(self._device, getattr(wrapper, 'cast_dtype', None), enabled=self._amp):
             loss = sum(self._model(**batch, mode='loss').values())
         self._scaler.scale(loss).backward()
         self._scaler.step(wrapper.optimizer)
@@ -132,8 +135,7 @@ class BareLoop:
         return len(batch['data_samples'])
 
 
-def run_ours(pipe, contender: str, variant: str, args: argparse.Namespace,
-             work_dir: str) -> None:
+def run_ours(pipe, contender: str, variant: str, args: argparse.Namespace, work_dir: str) -> None:
     """Train in the runner, and take the turns of the bare loop as well."""
     cfg = load(args.config, args.cfg_options, args.stage)
     if contender == 'single':
@@ -165,8 +167,7 @@ def run_ours(pipe, contender: str, variant: str, args: argparse.Namespace,
     runner.train()
 
 
-def run_official(pipe, variant: str, args: argparse.Namespace,
-                 work_dir: str) -> None:
+def run_official(pipe, variant: str, args: argparse.Namespace, work_dir: str) -> None:
     """Train with the authors' trainer."""
     cfg = load(args.config, args.cfg_options)
     code = Official(args.official, args.device)
@@ -184,52 +185,59 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def pairs(contenders: Sequence[str], variants: Sequence[str]) -> List[tuple]:
+def pairs(contenders: Sequence[str], variants: Sequence[str]) -> list[tuple]:
     """Contenders with the variants that they have."""
     found = []
     for name in CONTENDERS:
         if name in contenders:
             name, _, own = name.partition('-')
-            found += [(name, variant) for variant in (
-                [own or 'fp32'] if name == 'official' else variants)]
+            found += [
+                (name, variant) for variant in ([own or 'fp32'] if name == 'official' else variants)
+            ]
     return found
 
 
-def rows_of(turns: Dict[tuple, List[dict]]) -> List[List[str]]:
+def rows_of(turns: dict[tuple, list[dict]]) -> list[list[str]]:
     """A row of the table for each contender and variant; the ratios are to
     the first."""
     rates = {key: harness.rates(value) for key, value in turns.items()}
     reference = next(iter(rates.values()))
-    return [[
-        *key,
-        harness.spread(rate),
-        harness.spread(harness.ratios(rate, reference), 2),
-        f"{max(turn['memory_bytes'] for turn in turns[key]) / 2**20:,.0f}",
-        f"{turns[key][0]['parameters']:,}"
-    ] for key, rate in rates.items()]
+    return [
+        [
+            *key,
+            harness.spread(rate),
+            harness.spread(harness.ratios(rate, reference), 2),
+            f'{max(turn["memory_bytes"] for turn in turns[key]) / 2**20:,.0f}',
+            f'{turns[key][0]["parameters"]:,}',
+        ]
+        for key, rate in rates.items()
+    ]
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.make_parser(__doc__, EXAMPLE, seconds=5)
     parser.add_argument(
         '--stage',
         choices=['experts', 'router'],
         default='experts',
-        help='which stage (default: experts)')
+        help='which stage (default: experts)',
+    )
     parser.add_argument(
         '--contenders',
         nargs='+',
         choices=CONTENDERS,
         metavar='NAME',
         help='whom to measure (default: ours, bare, single and, with '
-        '--official, official; for the router ours and cached)')
+        '--official, official; for the router ours and cached)',
+    )
     parser.add_argument(
         '--variant',
         nargs='+',
         choices=VARIANTS,
         default=['fp32'],
         metavar='NAME',
-        help=f'among {", ".join(VARIANTS)} (default: fp32)')
+        help=f'among {", ".join(VARIANTS)} (default: fp32)',
+    )
     return parser.parse_args(argv)
 
 
@@ -238,24 +246,24 @@ def check(args: argparse.Namespace) -> None:
     harness.check_arguments(args)
     cfg = load(args.config, args.cfg_options, args.stage)
     if args.contenders is None:
-        args.contenders = (['ours', 'cached'] if args.stage == 'router' else
-                           ['ours', 'bare', 'single'])
+        args.contenders = (
+            ['ours', 'cached'] if args.stage == 'router' else ['ours', 'bare', 'single']
+        )
         args.contenders += ['official'] * bool(args.official)
     if any(name.startswith('official') for name in args.contenders):
         if args.official is None or args.stage == 'router':
-            raise UserError('--contenders official needs --official PATH and '
-                            '--stage experts')
+            raise UserError('--contenders official needs --official PATH and --stage experts')
         check_clone(args.official)
         config_name(cfg)
     if args.stage == 'router' and {'bare', 'single'} & {*args.contenders}:
         raise UserError('--stage router has the contenders ours and cached')
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check(args)
     keys = pairs(args.contenders, args.variant)
-    workers: Dict[tuple, Worker] = {}
+    workers: dict[tuple, Worker] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, variant in keys:
@@ -266,35 +274,45 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 target = run_official if own == 'official' else run_ours
                 options = (variant, args, f'{folder}/{own}-{variant}')
                 workers[own, variant] = Worker(
-                    f'{own} {variant}', target,
+                    f'{own} {variant}',
+                    target,
                     options if own == 'official' else (own, *options),
-                    args.threads, Path(folder, f'{len(workers)}.log'))
+                    args.threads,
+                    Path(folder, f'{len(workers)}.log'),
+                )
 
             def turn(name: str, variant: str):
                 worker = workers['ours' if name == 'bare' else name, variant]
                 return lambda: worker.ask(name, args.seconds)
 
-            turns = harness.take_turns({key: turn(*key)
-                                        for key in keys}, args.rounds)
+            turns = harness.take_turns({key: turn(*key) for key in keys}, args.rounds)
         finally:
             for worker in workers.values():
                 worker.close()
     harness.print_table(
         f'Training step, {Path(args.config).stem}, stage of the {args.stage}: '
-        'median (smallest to largest round)', [
-            'contender', 'variant', 'images/s', f'x {" ".join(keys[0])}',
-            'peak memory (MiB)', 'parameters'
-        ], rows_of(turns))
+        'median (smallest to largest round)',
+        [
+            'contender',
+            'variant',
+            'images/s',
+            f'x {" ".join(keys[0])}',
+            'peak memory (MiB)',
+            'parameters',
+        ],
+        rows_of(turns),
+    )
     harness.finish(
         args,
         patches=turns[keys[0]][0].get('patches', {}),
         turns={
-            ' '.join(key): [{
-                name: turn[name]
-                for name in ('seconds', 'images', 'memory_bytes', 'parameters')
-            } for turn in value]
+            ' '.join(key): [
+                {name: turn[name] for name in ('seconds', 'images', 'memory_bytes', 'parameters')}
+                for turn in value
+            ]
             for key, value in turns.items()
-        })
+        },
+    )
 
 
 if __name__ == '__main__':

@@ -3,18 +3,16 @@
 _base_ = ['./ride_r32_cifar100_lt.py', './_base_/schedules/classifier.py']
 
 model = dict(
-    stage='classifier',
-    head=dict(
-        loss=dict(_delete_=True, type='CrossEntropyLoss'), diversity=None))
+    stage='classifier', head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss'), diversity=None)
+)
 load_from = 'work_dirs/ride_r32_cifar100_lt/epoch_200.pth'
 
 train_dataloader = dict(sampler=_base_.classifier_stage.sampler)
 optim_wrapper = dict(
-    optimizer=dict(
-        _delete_=True, **_base_.classifier_stage.optim_wrapper.optimizer))
+    optimizer=dict(_delete_=True, **_base_.classifier_stage.optim_wrapper.optimizer)
+)
 param_scheduler = _base_.classifier_stage.param_scheduler
 train_cfg = _base_.classifier_stage.train_cfg
 default_hooks = dict(
-    reweighting=None,
-    two_stage=None,
-    new_classifiers=dict(type='NewClassifiersHook'))
+    reweighting=None, two_stage=None, new_classifiers=dict(type='NewClassifiersHook')
+)

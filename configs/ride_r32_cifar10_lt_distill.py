@@ -7,7 +7,9 @@ model = dict(
         config='ride_mm::ride_r32_cifar10_lt_teacher.py',
         checkpoint='work_dirs/ride_r32_cifar10_lt_teacher/epoch_200.pth',
         loss=dict(type='DistillationLoss', temperature=1.5),
-        multiply_losses=True))
+        multiply_losses=True,
+    )
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 20, by_epoch=True, end=20),

@@ -11,8 +11,8 @@ model = dict(head=dict(num_classes=10, router=dict(topk=10)))
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(
-        type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True))
+    optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 5, by_epoch=True, end=5),
     dict(type='MultiStepLR', milestones=[32, 36], gamma=0.1, by_epoch=True),
@@ -31,5 +31,7 @@ default_hooks = dict(
         begin=40,
         **dict(
             _base_.router_stage,
-            train_dataloader=dict(
-                batch_size=64, sampler=dict(type='ClassBalancedSampler')))))
+            train_dataloader=dict(batch_size=64, sampler=dict(type='ClassBalancedSampler')),
+        ),
+    ),
+)

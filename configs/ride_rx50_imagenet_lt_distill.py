@@ -7,4 +7,6 @@ model = dict(
         config='ride_mm::ride_rx50_imagenet_lt_teacher.py',
         checkpoint='work_dirs/ride_rx50_imagenet_lt_teacher/epoch_100.pth',
         loss=dict(type='DistillationLoss', temperature=1.5),
-        multiply_losses=True))
+        multiply_losses=True,
+    )
+)

@@ -10,7 +10,9 @@ model = dict(
             dict(type='InverseSoftmaxLoss', tau=2),
         ],
         diversity=None,
-        router=None))
+        router=None,
+    )
+)
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 5, by_epoch=True, end=5),

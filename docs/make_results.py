@@ -1,10 +1,10 @@
 """Make docs/results.md from the files in results/; --check only compares."""
+
 import json
 import sys
 from pathlib import Path
 
-from ride_mm.analysis.comparison.seeds import (STAGES, mean_text, plot_seeds,
-                                               read_seeds)
+from ride_mm.analysis.comparison.seeds import STAGES, mean_text, plot_seeds, read_seeds
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.utils.errors import UserError, run_tool
@@ -34,7 +34,7 @@ epochs above all, has not happened, and runs differ by more than recipes do.
 # In the picture of the README.
 SHOWN = {
     'cross entropy': 'ce_r32_cifar100_lt_amp',
-    'RIDE, 3 experts, routed': 'ride_r32_cifar100_lt_amp'
+    'RIDE, 3 experts, routed': 'ride_r32_cifar100_lt_amp',
 }
 COLUMNS = ('run', 'seeds', 'epochs', 'all', *GROUPS, 'compute', 'source')
 
@@ -50,18 +50,26 @@ def make_page(root: Path) -> str:
     """
     runs, short = (
         read_seeds(
-            sorted((root / folder).glob('*_seed*.json'),
-                   key=lambda path: path.stem.rpartition('_seed')))
-        for folder in ('results', 'results/short'))
+            sorted(
+                (root / folder).glob('*_seed*.json'), key=lambda path: path.stem.rpartition('_seed')
+            )
+        )
+        for folder in ('results', 'results/short')
+    )
     path = root / 'results/quoted.json'
     quoted = json.loads(path.read_text())['quoted'] if path.exists() else []
     page = HEAD + '\n## CIFAR-100-LT, imbalance 100\n' + _table(runs, quoted)
     if short:
         page += SHORT + _table(short, [])
-    return page + '\n## Runs\n' + ''.join(
-        _describe(folder, results)
-        for folder, found in (('results', runs), ('results/short', short))
-        for results in found.values())
+    return (
+        page
+        + '\n## Runs\n'
+        + ''.join(
+            _describe(folder, results)
+            for folder, found in (('results', runs), ('results/short', short))
+            for results in found.values()
+        )
+    )
 
 
 def _table(runs: dict, quoted: list) -> str:
@@ -70,23 +78,32 @@ def _table(runs: dict, quoted: list) -> str:
         stages = results[0]['figures']
         for stage in stages:
             title = f', {STAGES[stage]}' if 'stage_1' in stages else ''
-            rows.append([
-                f'`{name}`{title}',
-                str(len(results)),
-                str(stages[stage]['epoch']),
-                *(mean_text(results, stage, f'long_tail/{key}')
-                  for key in ('overall', *GROUPS)),
-                mean_text(results, stage, 'experts/compute', 2) * bool(title),
-                f'[command](#{name})'
-            ])
-            rows += [[
-                f"*{quote['method']}*", '', '',
-                *(f'*{quote[key]:.1f}*' if key in quote else ''
-                  for key in ('all', *GROUPS)), '',
-                f"[{quote['source']}]({quote['link']})"
-            ] for quote in quoted if quote['name'] == name
-                     and quote.get('stage', 'final') == stage]
-    return '\n' + ''.join(f"| {' | '.join(row)} |\n" for row in rows)
+            rows.append(
+                [
+                    f'`{name}`{title}',
+                    str(len(results)),
+                    str(stages[stage]['epoch']),
+                    *(
+                        mean_text(results, stage, f'long_tail/{key}')
+                        for key in ('overall', *GROUPS)
+                    ),
+                    mean_text(results, stage, 'experts/compute', 2) * bool(title),
+                    f'[command](#{name})',
+                ]
+            )
+            rows += [
+                [
+                    f'*{quote["method"]}*',
+                    '',
+                    '',
+                    *(f'*{quote[key]:.1f}*' if key in quote else '' for key in ('all', *GROUPS)),
+                    '',
+                    f'[{quote["source"]}]({quote["link"]})',
+                ]
+                for quote in quoted
+                if quote['name'] == name and quote.get('stage', 'final') == stage
+            ]
+    return '\n' + ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
 def _describe(folder: str, results: list) -> str:
@@ -96,11 +113,14 @@ def _describe(folder: str, results: list) -> str:
     lines = [f'\n### {name}\n', f'```bash\n{commands}\n```\n']
     for result in results:
         seed, minutes = result['seed'], result['training_seconds'] / 60
-        machines = dict.fromkeys(f"{piece['machine']}, torch {piece['torch']}"
-                                 for piece in result['pieces'])
-        lines.append(f'- [seed {seed}](../{folder}/{name}_seed{seed}.json): '
-                     f"{minutes:.0f} min of training steps; "
-                     f"{'; then '.join(machines)}")
+        machines = dict.fromkeys(
+            f'{piece["machine"]}, torch {piece["torch"]}' for piece in result['pieces']
+        )
+        lines.append(
+            f'- [seed {seed}](../{folder}/{name}_seed{seed}.json): '
+            f'{minutes:.0f} min of training steps; '
+            f'{"; then ".join(machines)}'
+        )
     return '\n'.join([*lines, ''])
 
 
@@ -109,14 +129,12 @@ def main() -> None:
     if '--check' not in sys.argv:
         write_file(path, page)
         runs = {
-            label: read_seeds(
-                sorted((ROOT / 'results').glob(f'{name}_seed*.json')))[name]
+            label: read_seeds(sorted((ROOT / 'results').glob(f'{name}_seed*.json')))[name]
             for label, name in SHOWN.items()
         }
         plot_seeds(runs, ROOT / 'docs/accuracy.svg')
     elif path.read_text() != page:
-        raise UserError(f'{path} is not what results/ gives: run '
-                        'python docs/make_results.py')
+        raise UserError(f'{path} is not what results/ gives: run python docs/make_results.py')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """RIDE for MMPretrain: importing it registers every part."""
+
 import importlib
 import io
 import warnings
@@ -13,11 +14,14 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
     import mmpretrain
 
     from .version import __version__, check_versions
-    check_versions([
-        (mmengine, '0.10.6', '1.0.0'),
-        (mmcv, '2.0.1', '2.4.0'),
-        (mmpretrain, '1.2.0', '2.0.0'),
-    ])
+
+    check_versions(
+        [
+            (mmengine, '0.10.6', '1.0.0'),
+            (mmcv, '2.0.1', '2.4.0'),
+            (mmpretrain, '1.2.0', '2.0.0'),
+        ]
+    )
     for _part in ('datasets', 'models'):
         importlib.import_module(f'mmpretrain.{_part}')
 

@@ -1,6 +1,6 @@
 """What travels from data sets to models."""
-from collections.abc import Sequence
-from typing import Callable, Iterator, Optional, Tuple, Union
+
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ class BatchDataSample(Sequence):
             images, (N, K). Defaults to None.
     """
 
-    def __init__(self,
-                 gt_label: torch.Tensor,
-                 gt_score: Optional[torch.Tensor] = None) -> None:
+    def __init__(self, gt_label: torch.Tensor, gt_score: torch.Tensor | None = None) -> None:
         self.gt_label = gt_label
         self.gt_score = gt_score
 
@@ -35,20 +33,20 @@ class BatchDataSample(Sequence):
             sample.set_gt_score(self.gt_score[index])
         return sample
 
-    def __getstate__(self) -> Tuple[Optional[np.ndarray], ...]:
+    def __getstate__(self) -> tuple[np.ndarray | None, ...]:
         # A tensor would go through shared memory, at 1 ms for the few labels.
         return tuple(self._map(torch.Tensor.numpy))
 
-    def __setstate__(self, state: Tuple[Optional[np.ndarray], ...]) -> None:
-        self.gt_label, self.gt_score = (None if array is None else
-                                        torch.from_numpy(array)
-                                        for array in state)
+    def __setstate__(self, state: tuple[np.ndarray | None, ...]) -> None:
+        self.gt_label, self.gt_score = (
+            None if array is None else torch.from_numpy(array) for array in state
+        )
 
     def _map(self, function: Callable) -> Iterator:
         for tensor in (self.gt_label, self.gt_score):
             yield None if tensor is None else function(tensor)
 
-    def to(self, device: Union[str, torch.device]) -> 'BatchDataSample':
+    def to(self, device: str | torch.device) -> 'BatchDataSample':
         """Move the tensors to a device."""
         return BatchDataSample(*self._map(lambda tensor: tensor.to(device)))
 
@@ -57,17 +55,14 @@ class BatchDataSample(Sequence):
         return BatchDataSample(*self._map(torch.Tensor.pin_memory))
 
 
-def gather_labels(
-        data_samples: Union[Sequence, BatchDataSample]) -> torch.Tensor:
+def gather_labels(data_samples: Sequence | BatchDataSample) -> torch.Tensor:
     """Labels of a batch, (N, ), from data samples of either kind."""
     if isinstance(data_samples, BatchDataSample):
         return data_samples.gt_label
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
-def gather_scores(
-        data_samples: Union[Sequence,
-                            BatchDataSample]) -> Optional[torch.Tensor]:
+def gather_scores(data_samples: Sequence | BatchDataSample) -> torch.Tensor | None:
     """Shares of the classes, (N, K), of mixed images; None of others."""
     if isinstance(data_samples, BatchDataSample):
         return data_samples.gt_score

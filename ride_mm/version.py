@@ -1,13 +1,13 @@
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Iterable, Tuple
 
 from mmengine.utils import digit_version
 
 __version__ = '0.1.0'
 
 
-def check_versions(supported: Iterable[Tuple[ModuleType, str, str]]) -> None:
+def check_versions(supported: Iterable[tuple[ModuleType, str, str]]) -> None:
     """Check the packages that this one stands on.
 
     The maintained forks of OpenMMLab's packages (onedl-mmengine, onedl-mmcv
@@ -23,10 +23,12 @@ def check_versions(supported: Iterable[Tuple[ModuleType, str, str]]) -> None:
     """
     for module, minimum, limit in supported:
         name, found = module.__name__, digit_version(module.__version__)
-        if found < digit_version(minimum) or (found >= digit_version(limit)
-                                              and not _has_fork(name)):
-            raise ImportError(f'ride_mm needs {name}>={minimum}, <{limit}, '
-                              f'found {module.__version__}')
+        if found < digit_version(minimum) or (
+            found >= digit_version(limit) and not _has_fork(name)
+        ):
+            raise ImportError(
+                f'ride_mm needs {name}>={minimum}, <{limit}, found {module.__version__}'
+            )
 
 
 def _has_fork(name: str) -> bool:

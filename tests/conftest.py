@@ -17,16 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def load_tool(path):
     """The module of a script such as ``tools/train.py``."""
-    spec = importlib.util.spec_from_file_location(
-        path.replace('/', '_')[:-3], ROOT / path)
+    spec = importlib.util.spec_from_file_location(path.replace('/', '_')[:-3], ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        '--slow', action='store_true', help='run the tests marked slow too')
+    parser.addoption('--slow', action='store_true', help='run the tests marked slow too')
 
 
 def pytest_configure(config):
@@ -58,8 +56,7 @@ def start_method():
 def plain_configs():
     """Configs are dumped as they are: yapf takes half of a tiny training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine_config, 'FormatCode', lambda text, **_:
-                      (text, True))
+        patch.setattr(mmengine_config, 'FormatCode', lambda text, **_: (text, True))
         yield
 
 

@@ -1,6 +1,7 @@
 """Configs of MMEngine's new style: Python with classes instead of names."""
+
 from pathlib import Path
-from typing import Any, Set
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, Registry
@@ -21,7 +22,7 @@ def _class_of(name: str) -> type:
     raise KeyError(name)
 
 
-def _render(value: Any, imports: Set[str]) -> str:
+def _render(value: Any, imports: set[str]) -> str:
     if isinstance(value, dict):
         parts = []
         for key, item in value.items():
@@ -49,13 +50,10 @@ def write_new_style(cfg: Config, folder: Path) -> str:
     Returns:
         str: The child, which inherits by ``read_base`` and changes nothing.
     """
-    imports: Set[str] = set()
-    lines = [
-        f'{key} = {_render(value, imports)}'
-        for key, value in cfg.to_dict().items()
-    ]
+    imports: set[str] = set()
+    lines = [f'{key} = {_render(value, imports)}' for key, value in cfg.to_dict().items()]
     (folder / 'base.py').write_text(
-        _BASE.format(imports='\n'.join(sorted(imports)),
-                     body='\n'.join(lines)))
+        _BASE.format(imports='\n'.join(sorted(imports)), body='\n'.join(lines))
+    )
     (folder / 'child.py').write_text(_CHILD)
     return str(folder / 'child.py')

@@ -1,4 +1,5 @@
 """Every config builds, and what no other test trains runs on tiny data."""
+
 import json
 import math
 import os
@@ -12,8 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
-from mmpretrain.registry import (DATA_SAMPLERS, DATASETS, HOOKS, METRICS,
-                                 MODELS, TRANSFORMS)
+from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from PIL import Image
 
 from ride_mm.compat.config_names import config_file
@@ -22,8 +22,10 @@ from ride_mm.engine.config import HOOK_NAMES, load_config
 from ride_mm.engine.schedule import load_training
 
 CONFIGS = sorted(
-    str(path.relative_to(ROOT)) for folder in ('configs', 'configs/baselines')
-    for path in (ROOT / folder).glob('*.py'))
+    str(path.relative_to(ROOT))
+    for folder in ('configs', 'configs/baselines')
+    for path in (ROOT / folder).glob('*.py')
+)
 # The parameters that the model index states; a test of the packaging compares
 # its configs.
 INDEX = {
@@ -41,8 +43,7 @@ def test_config_builds(root, name, monkeypatch):
     model = MODELS.build(cfg.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert INDEX.get(name, parameters) == parameters
-    for loader in (cfg.train_dataloader, cfg.val_dataloader,
-                   cfg.test_dataloader):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         for transform in loader.dataset.pipeline:
             TRANSFORMS.build(transform)
         assert DATA_SAMPLERS.get(loader.sampler.type) is not None
@@ -79,21 +80,24 @@ def schedule(cfg):
     return rates
 
 
-@pytest.mark.parametrize('name, rate, steps, gamma, warm_up', [
-    ('ride_r32_cifar100_lt', 0.1, (160, 180), 0.01, 5),
-    ('ride_r32_cifar100_lt_distill', 0.1, (160, 180), 0.01, 20),
-    ('ride_r32_cifar10_lt', 0.1, (160, 180), 0.01, 5),
-    ('ride_r10_imagenet_lt', 0.1, (60, 80), 0.1, 5),
-    ('ride_r50_imagenet_lt', 0.1, (60, 80), 0.1, 5),
-    ('ride_rx50_imagenet_lt', 0.1, (60, 80), 0.1, 5),
-    ('ride_r50_inaturalist2018', 0.2, (60, 80), 0.1, 5),
-    ('sade_r32_cifar100_lt', 0.1, (160, 180), 0.1, 5),
-    ('ride_r152_places_lt', 0.01, (10, 20), 0.1, 0),
-])
+@pytest.mark.parametrize(
+    'name, rate, steps, gamma, warm_up',
+    [
+        ('ride_r32_cifar100_lt', 0.1, (160, 180), 0.01, 5),
+        ('ride_r32_cifar100_lt_distill', 0.1, (160, 180), 0.01, 20),
+        ('ride_r32_cifar10_lt', 0.1, (160, 180), 0.01, 5),
+        ('ride_r10_imagenet_lt', 0.1, (60, 80), 0.1, 5),
+        ('ride_r50_imagenet_lt', 0.1, (60, 80), 0.1, 5),
+        ('ride_rx50_imagenet_lt', 0.1, (60, 80), 0.1, 5),
+        ('ride_r50_inaturalist2018', 0.2, (60, 80), 0.1, 5),
+        ('sade_r32_cifar100_lt', 0.1, (160, 180), 0.1, 5),
+        ('ride_r152_places_lt', 0.01, (10, 20), 0.1, 0),
+    ],
+)
 def test_official_schedule(root, name, rate, steps, gamma, warm_up):
     rates = schedule(Config.fromfile(root / f'configs/{name}.py'))
     for epoch, found in enumerate(rates):
-        expected = rate * gamma**sum(epoch >= step for step in steps)
+        expected = rate * gamma ** sum(epoch >= step for step in steps)
         if epoch < warm_up:
             expected *= (epoch + 1) / warm_up
         assert found == pytest.approx(expected, rel=1e-12), epoch
@@ -106,8 +110,9 @@ def test_official_schedule_of_swin(root, name, steps=4):
     Against the formula of the official scheduler, ``steps`` steps an epoch.
     """
     cfg = Config.fromfile(root / f'configs/ride_{name}_imagenet_lt.py')
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))],
-                                lr=cfg.optim_wrapper.optimizer.lr)
+    optimizer = torch.optim.SGD(
+        [torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr
+    )
     schedulers = []
     for scheduler in cfg.param_scheduler:
         scheduler = dict(scheduler, optimizer=optimizer, epoch_length=steps)
@@ -130,18 +135,20 @@ def test_official_schedule_of_swin(root, name, steps=4):
             scheduler.step()
 
 
-@pytest.mark.parametrize('name, classes, batch, decay, begin, gamma, topk', [
-    ('ride_r32_cifar100_lt', 100, 128, 5e-4, 160, 0.05, 30),
-    ('ride_r10_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 30),
-    ('ride_r50_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 50),
-    ('ride_rx50_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 50),
-    ('ride_r50_inaturalist2018', 8142, 512, 2e-4, 80, 0.015, 50),
-    ('ride_r152_places_lt', 365, 128, 4e-4, 20, 0.02, 50),
-    ('ride_swin_t_imagenet_lt', 1000, 1024, 0.2, 241, 0.02, 50),
-    ('ride_swin_s_imagenet_lt', 1000, 1024, 0.3, 241, 0.02, 50),
-])
-def test_official_hyper_parameters(root, name, classes, batch, decay, begin,
-                                   gamma, topk):
+@pytest.mark.parametrize(
+    'name, classes, batch, decay, begin, gamma, topk',
+    [
+        ('ride_r32_cifar100_lt', 100, 128, 5e-4, 160, 0.05, 30),
+        ('ride_r10_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 30),
+        ('ride_r50_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 50),
+        ('ride_rx50_imagenet_lt', 1000, 256, 2e-4, 80, 0.02, 50),
+        ('ride_r50_inaturalist2018', 8142, 512, 2e-4, 80, 0.015, 50),
+        ('ride_r152_places_lt', 365, 128, 4e-4, 20, 0.02, 50),
+        ('ride_swin_t_imagenet_lt', 1000, 1024, 0.2, 241, 0.02, 50),
+        ('ride_swin_s_imagenet_lt', 1000, 1024, 0.3, 241, 0.02, 50),
+    ],
+)
+def test_official_hyper_parameters(root, name, classes, batch, decay, begin, gamma, topk):
     cfg = Config.fromfile(root / f'configs/{name}.py')
     head = cfg.model.head
     assert head.num_classes == classes
@@ -183,10 +190,7 @@ def test_what_swin_does_not_decay(root):
     """Norms, biases and the tables of relative positions."""
     cfg = Config.fromfile(root / 'configs/ride_swin_t_imagenet_lt.py')
     groups = groups_of(cfg)
-    shapes = {
-        key: value.dim()
-        for key, value in MODELS.build(cfg.model).named_parameters()
-    }
+    shapes = {key: value.dim() for key, value in MODELS.build(cfg.model).named_parameters()}
     for name, (_, decay) in groups.items():
         if not name.startswith('head.router'):
             free = shapes[name] == 1 or name.endswith('bias_table')
@@ -200,13 +204,15 @@ def test_swin_starts_as_published(root):
     model = MODELS.build(cfg.model)
     model.init_weights()
     for weight in (
-            model.backbone.stages[1].downsample.reduction.weight,
-            model.neck.experts[2].stages['3'].blocks[0].ffn.layers[1].weight,
-            model.head.classifiers[1].weight):
+        model.backbone.stages[1].downsample.reduction.weight,
+        model.neck.experts[2].stages['3'].blocks[0].ffn.layers[1].weight,
+        model.head.classifiers[1].weight,
+    ):
         assert weight.std().item() == pytest.approx(0.02, rel=0.02)
     # Stochastic depth grows through trunk and experts as through the whole.
     rates = [
-        module.drop_prob for part in (model.backbone, model.neck.experts[0])
+        module.drop_prob
+        for part in (model.backbone, model.neck.experts[0])
         for name, module in part.named_modules()
         if name.endswith('ffn.dropout_layer')
     ]
@@ -215,14 +221,13 @@ def test_swin_starts_as_published(root):
 
 def test_number_of_experts_and_imbalance_are_one_option(root, tmp_path):
     path = tmp_path / 'six.py'
-    path.write_text(f"_base_ = '{root}/configs/ride_r32_cifar100_lt.py'\n"
-                    'model = dict(num_experts=6)\n')
+    path.write_text(
+        f"_base_ = '{root}/configs/ride_r32_cifar100_lt.py'\nmodel = dict(num_experts=6)\n"
+    )
     assert MODELS.build(Config.fromfile(path).model).num_experts == 6
     cfg = load_config(
-        str(path), {
-            'model.num_experts': 2,
-            'train_dataloader.dataset.imb_factor': 0.1
-        })
+        str(path), {'model.num_experts': 2, 'train_dataloader.dataset.imb_factor': 0.1}
+    )
     assert MODELS.build(cfg.model).num_experts == 2
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.imb_factor == 0.1
@@ -230,12 +235,18 @@ def test_number_of_experts_and_imbalance_are_one_option(root, tmp_path):
 
 # How the lists name images: of a split and a label.
 LAYOUTS = dict(
-    ImageNet_LT=(1000, ('train', 'val', 'test'), lambda split, label:
-                 f'{"train" if split == "train" else "val"}/n{label:08d}'),
-    Places_LT=(365, ('train', 'val', 'test'), lambda split, label:
-               f'{"train" if split == "train" else "val"}/place_{label}'),
-    iNaturalist18=(8142, ('train', 'val'),
-                   lambda split, label: f'train_val2018/Plantae/{label}'))
+    ImageNet_LT=(
+        1000,
+        ('train', 'val', 'test'),
+        lambda split, label: f'{"train" if split == "train" else "val"}/n{label:08d}',
+    ),
+    Places_LT=(
+        365,
+        ('train', 'val', 'test'),
+        lambda split, label: f'{"train" if split == "train" else "val"}/place_{label}',
+    ),
+    iNaturalist18=(8142, ('train', 'val'), lambda split, label: f'train_val2018/Plantae/{label}'),
+)
 
 
 def write_images(folder, name):
@@ -266,14 +277,16 @@ def train_two_steps_a_stage(cfg, work_dir):
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.pipeline[1].scale = 72
         loader.dataset.pipeline[2].crop_size = 64
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir),
-        'train_cfg.max_epochs': 2,
-        'default_hooks.reweighting.begin': 0,
-        'default_hooks.two_stage.begin': 1,
-        'default_hooks.two_stage.train_dataloader.batch_size': 4,
-        'log_level': 'WARNING',
-    })
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'train_cfg.max_epochs': 2,
+            'default_hooks.reweighting.begin': 0,
+            'default_hooks.two_stage.begin': 1,
+            'default_hooks.two_stage.train_dataloader.batch_size': 4,
+            'log_level': 'WARNING',
+        }
+    )
     launch.set_dataloader_defaults(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -303,38 +316,39 @@ def check_both_stages(cfg, work_dir):
     return runner
 
 
-@pytest.mark.parametrize('name, images', [
-    ('ride_r10_imagenet_lt', 'ImageNet_LT'),
-    ('ride_r50_imagenet_lt', 'ImageNet_LT'),
-    ('ride_rx50_imagenet_lt', 'ImageNet_LT'),
-    ('ride_r50_inaturalist2018', 'iNaturalist18'),
-])
+@pytest.mark.parametrize(
+    'name, images',
+    [
+        ('ride_r10_imagenet_lt', 'ImageNet_LT'),
+        ('ride_r50_imagenet_lt', 'ImageNet_LT'),
+        ('ride_rx50_imagenet_lt', 'ImageNet_LT'),
+        ('ride_r50_inaturalist2018', 'iNaturalist18'),
+    ],
+)
 def test_config_trains_both_stages(root, tmp_path, name, images):
     cfg = small_config(root, tmp_path, name, images)
     if images == 'iNaturalist18':
         # The network of ImageNet-LT, a quarter as wide for so many classes.
         narrow = dict(base_channels=16, stem_channels=16)
         cfg.model.backbone.update(narrow)
-        cfg.model.neck.expert.update(
-            narrow, in_channels=128, out_channels=(192, 384))
+        cfg.model.neck.expert.update(narrow, in_channels=128, out_channels=(192, 384))
         cfg.model.head.in_channels = 384
     runner = check_both_stages(cfg, tmp_path / 'work')
     assert 'val/long_tail/overall_top5' in runner.message_hub.log_scalars
 
 
-@pytest.mark.parametrize('name, depths', [('swin_t', [2, 2, 6, 2]),
-                                          ('swin_s', [2, 2, 18, 2])])
+@pytest.mark.parametrize('name, depths', [('swin_t', [2, 2, 6, 2]), ('swin_s', [2, 2, 18, 2])])
 def test_swin_config_trains_both_stages(root, tmp_path, name, depths):
     """With a quarter of the width: three experts take too long."""
-    cfg = small_config(root, tmp_path, f'ride_{name}_imagenet_lt',
-                       'ImageNet_LT')
+    cfg = small_config(root, tmp_path, f'ride_{name}_imagenet_lt', 'ImageNet_LT')
     model = cfg.model
     model.backbone.arch.embed_dims = 24
     model.backbone.stage_cfgs[1].downsample_cfg.out_channels = 72
     model.neck.expert.update(
         arch=dict(embed_dims=24, depths=depths, num_heads=[3, 6, 12, 24]),
         in_channels=72,
-        out_channels=(72, 144))
+        out_channels=(72, 144),
+    )
     model.neck.shared.norm3.channels = model.head.in_channels = 144
     # At 64 pixels the last feature maps are smaller than a window.
     model.backbone.pad_small_map = model.neck.expert.pad_small_map = True
@@ -348,10 +362,9 @@ def test_places_config_trains_both_stages(root, tmp_path):
     narrow = dict(depth=50, base_channels=16, stem_channels=16)
     whole = MODELS.build(dict(type='ResNet', **narrow))
     torch.save(
-        {
-            f'backbone.{key}': value
-            for key, value in whole.state_dict().items()
-        }, tmp_path / 'r50.pth')
+        {f'backbone.{key}': value for key, value in whole.state_dict().items()},
+        tmp_path / 'r50.pth',
+    )
     model = cfg.model
     model.init_cfg.checkpoint = str(tmp_path / 'r50.pth')
     model.backbone.update(narrow)
@@ -370,7 +383,7 @@ def shown_configs(path):
 
 def shown_config(path, part):
     """The config with this part that a page shows."""
-    block, = [b for b in shown_configs(path) if part in b]
+    (block,) = [b for b in shown_configs(path) if part in b]
     return block
 
 
@@ -393,12 +406,12 @@ def test_configs_of_the_recipes(root, tmp_path, block):
 def test_a_student_and_its_teacher(root, name):
     student = Config.fromfile(root / name)
     options = student.model.teacher
-    assert options.config == (
-        name.replace('configs/', 'ride_mm::').replace('_distill', '_teacher'))
+    assert options.config == (name.replace('configs/', 'ride_mm::').replace('_distill', '_teacher'))
     teacher = Config.fromfile(config_file(options.config))
     stem = name.split('/')[-1].replace('_distill.py', '')
     assert options.checkpoint == (
-        f'work_dirs/{stem}_teacher/epoch_{teacher.train_cfg.max_epochs}.pth')
+        f'work_dirs/{stem}_teacher/epoch_{teacher.train_cfg.max_epochs}.pth'
+    )
     assert teacher.data_preprocessor == student.data_preprocessor
     assert teacher.model.num_experts == 6
     two_stage = student.default_hooks.two_stage
@@ -410,7 +423,9 @@ def test_readme_config_of_the_router_cache(root, tmp_path):
     config = tmp_path / 'cached.py'
     config.write_text(
         shown_config(root / 'docs/train.md', 'RouterCacheHook').replace(
-            "'configs/", f"'{root}/configs/"))
+            "'configs/", f"'{root}/configs/"
+        )
+    )
     hooks = Config.fromfile(config).default_hooks
     assert hooks.router_cache.type == 'RouterCacheHook'
     assert hooks.class_counts.type == 'ClassCountsHook'
@@ -431,7 +446,9 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
     base = root / 'configs/ride_r50_imagenet_lt.py'
     config.write_text(
         shown_config(root / 'README.md', 'LongTailList').replace(
-            "'configs/ride_r50_imagenet_lt.py'", repr(str(base))))
+            "'configs/ride_r50_imagenet_lt.py'", repr(str(base))
+        )
+    )
     cfg = Config.fromfile(config)
     runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
     assert runner.model.head.class_counts == list(range(1, 13))

@@ -1,4 +1,5 @@
 """The figures of docs/differences.md, against code and configs."""
+
 import json
 
 import numpy as np
@@ -11,8 +12,7 @@ from torch import nn
 
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.models.losses.class_weights import effective_number_weights
-from ride_mm.models.losses.diversity_loss import (mean_divergence,
-                                                  pairwise_divergence)
+from ride_mm.models.losses.diversity_loss import mean_divergence, pairwise_divergence
 
 PAGE = (ROOT / 'docs/differences.md').read_text()
 # Not a part of the repository.
@@ -24,11 +24,9 @@ def test_size_of_the_pairwise_form(num_experts):
     """For small differences, to their second order."""
     common = torch.randn(4, 7, dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
-    logits = common + 1e-4 * torch.randn(
-        num_experts, 4, 7, dtype=torch.float64)
+    logits = common + 1e-4 * torch.randn(num_experts, 4, 7, dtype=torch.float64)
     ratio = pairwise_divergence(logits, one) / mean_divergence(logits, one)
-    assert ratio.item() == pytest.approx(
-        2 * num_experts / (num_experts - 1), rel=1e-3)
+    assert ratio.item() == pytest.approx(2 * num_experts / (num_experts - 1), rel=1e-3)
     assert '2E / (E - 1) times the official form' in PAGE
 
 
@@ -51,13 +49,19 @@ def test_schedules_and_batches():
     assert swin.test_dataloader.dataset.split == 'test'
     for cfg in (cifar, resnet10, distilled, swin):
         assert not cfg.default_hooks.checkpoint.get('save_best')
-    for text in ('160 and 180 |', '8 x 32: 256 as well', '| 8 x 32 |',
-                 'official weight, 0.45', '(`multiply_losses`)'):
+    for text in (
+        '160 and 180 |',
+        '8 x 32: 256 as well',
+        '| 8 x 32 |',
+        'official weight, 0.45',
+        '(`multiply_losses`)',
+    ):
         assert text in PAGE
 
 
-@pytest.mark.parametrize('name, zero', [('ride_r32_cifar100_lt', True),
-                                        ('ride_r10_imagenet_lt', False)])
+@pytest.mark.parametrize(
+    'name, zero', [('ride_r32_cifar100_lt', True), ('ride_r10_imagenet_lt', False)]
+)
 def test_a_new_router(name, zero):
     """Its biases, and which layer is shared."""
     head = MODELS.build(config(name).model).head
@@ -70,13 +74,11 @@ def test_a_new_router(name, zero):
     assert "in PyTorch's `Linear` | 0 |" in PAGE
 
 
-@pytest.mark.skipif(
-    not COUNTS.exists(), reason='needs the lists of ImageNet-LT')
+@pytest.mark.skipif(not COUNTS.exists(), reason='needs the lists of ImageNet-LT')
 def test_swin():
     counts = np.array(json.loads(COUNTS.read_text()))
     for thresholds in ('ride', 'ride-swin'):
-        sizes = [int(mask.sum())
-                 for mask in ClassGroups(counts, thresholds).masks.values()]
+        sizes = [int(mask.sum()) for mask in ClassGroups(counts, thresholds).masks.values()]
         assert ' / '.join(map(str, sizes)) in PAGE
     # Of the weights over the images; their mean over the classes is 1.
     weights = effective_number_weights(counts).numpy()

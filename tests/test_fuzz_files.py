@@ -1,4 +1,5 @@
 """A small sample of tests/stress/fuzz_files.py."""
+
 import pytest
 from fuzz_files import fuzz
 from outcomes import BAD, Outcome, Outcomes, refusal, try_input
@@ -16,16 +17,18 @@ def refuse(message):
     raise UserError(message)
 
 
-@pytest.mark.parametrize('call, wrong, name', [
-    (lambda: refuse('file.pkl: a message of one line'), None, 'refused'),
-    (lambda: refuse('file.pkl: a message of\ntwo lines'), None,
-     'unclear message'),
-    (lambda: refuse('no'), None, 'unclear message'),
-    (lambda: open('absent/file'), None, 'refused'),
-    (lambda: 1 / 0, None, 'trace'),
-    (lambda: 1, None, 'accepted'),
-    (lambda: 1, 'it is odd', 'wrongly accepted'),
-])
+@pytest.mark.parametrize(
+    'call, wrong, name',
+    [
+        (lambda: refuse('file.pkl: a message of one line'), None, 'refused'),
+        (lambda: refuse('file.pkl: a message of\ntwo lines'), None, 'unclear message'),
+        (lambda: refuse('no'), None, 'unclear message'),
+        (lambda: open('absent/file'), None, 'refused'),
+        (lambda: 1 / 0, None, 'trace'),
+        (lambda: 1, None, 'accepted'),
+        (lambda: 1, 'it is odd', 'wrongly accepted'),
+    ],
+)
 def test_outcomes(call, wrong, name):
     assert try_input(call, lambda _: wrong).name == name
 

@@ -1,4 +1,5 @@
 """A small sample of tests/stress/fuzz_options.py."""
+
 from fuzz_options import fuzz, inputs
 
 

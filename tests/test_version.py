@@ -1,4 +1,5 @@
 """The packages that this one stands on."""
+
 from types import SimpleNamespace
 
 import pytest

@@ -1,11 +1,13 @@
 """Show what is in the data of a training, and what is wrong with it."""
+
 import argparse
 import json
 import os.path as osp
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -32,17 +34,15 @@ to be fixed, 1 if something has, 2 if the data cannot be checked.
 SPLITS = ('train', 'val', 'test')
 NAMED = 5
 
-Builders = Dict[str, Callable[[], Any]]
+Builders = dict[str, Callable[[], Any]]
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('data', help='a config, or a folder of images')
-    parser.add_argument(
-        '--json', metavar='FILE', help='write all findings (.json)')
+    parser.add_argument('--json', metavar='FILE', help='write all findings (.json)')
     add_cfg_options(parser, 'override settings of the config')
     return parser.parse_args(argv)
 
@@ -60,25 +60,23 @@ def of_folder(root: str) -> Builders:
                 type='LongTailList',
                 data_root=root,
                 data_prefix=name,
-                class_counts=None if name == 'train' else 'train'))
+                class_counts=None if name == 'train' else 'train',
+            ),
+        )
         for name in names
     }
 
 
 def of_config(cfg: dict) -> Builders:
     """What builds the data sets of a config; equal ones once."""
-    found: Dict[str, dict] = {}
+    found: dict[str, dict] = {}
     for name in SPLITS:
         dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset')
         if dataset is not None and dataset not in found.values():
             found[name] = dataset
     if not found:
-        raise UserError('the config has no train_dataloader.dataset, nor one '
-                        'of val or test')
-    return {
-        name: partial(DATASETS.build, dataset)
-        for name, dataset in found.items()
-    }
+        raise UserError('the config has no train_dataloader.dataset, nor one of val or test')
+    return {name: partial(DATASETS.build, dataset) for name, dataset in found.items()}
 
 
 def find_thresholds(cfg: dict) -> Any:
@@ -91,15 +89,16 @@ def find_thresholds(cfg: dict) -> Any:
     return 'ride'
 
 
-def check_head(cfg: dict, splits: Sequence[Split]) -> List[Finding]:
+def check_head(cfg: dict, splits: Sequence[Split]) -> list[Finding]:
     """Compare the classes of the head with those that are trained on."""
     wanted = ((cfg.get('model') or {}).get('head') or {}).get('num_classes')
     return [
         Finding(
-            split.name, f'model.head.num_classes={wanted}, but the data has '
-            f'{len(split.counts)} classes',
-            f'set it to {len(split.counts)}, or give the data the list of all '
-            'by classes=[...]') for split in splits[:1]
+            split.name,
+            f'model.head.num_classes={wanted}, but the data has {len(split.counts)} classes',
+            f'set it to {len(split.counts)}, or give the data the list of all by classes=[...]',
+        )
+        for split in splits[:1]
         if wanted not in (None, len(split.counts))
     ]
 
@@ -115,51 +114,56 @@ def summarize(split: Split, thresholds: Any) -> dict:
         of_classes=len(counts),
         largest=max(counts),
         smallest=min(counts),
-        class_counts={
-            split.class_name(i): count
-            for i, count in enumerate(counts)
-        },
+        class_counts={split.class_name(i): count for i, count in enumerate(counts)},
         groups={
             name: dict(
-                classes=int(mask.sum()),
-                images=sum(n for n, inside in zip(counts, mask) if inside))
+                classes=int(mask.sum()), images=sum(n for n, inside in zip(counts, mask) if inside)
+            )
             for name, mask in groups.items()
-        })
+        },
+    )
 
 
 def show(found: dict, thresholds: Any) -> None:
     """Print tables of what is there and of what was found."""
     splits = found['splits']
     if splits:
-        rows = [[
-            split['split'], f"{split['images']:,}",
-            f"{split['classes']} of {split['of_classes']}",
-            f"{split['largest']:,}", f"{split['smallest']:,}"
-        ] for split in splits]
+        rows = [
+            [
+                split['split'],
+                f'{split["images"]:,}',
+                f'{split["classes"]} of {split["of_classes"]}',
+                f'{split["largest"]:,}',
+                f'{split["smallest"]:,}',
+            ]
+            for split in splits
+        ]
         columns = ['split', 'images', 'classes', 'largest', 'smallest']
         print(render_table(build_table('Images', columns, rows)))
         titles = group_titles(thresholds)
-        rows = [[
-            titles[name],
-            str(splits[0]['groups'][name]['classes']), *(
-                f"{split['groups'].get(name, {}).get('images', 0):,}"
-                for split in splits)
-        ] for name in splits[0]['groups']]
-        columns = ['training images', 'classes'
-                   ] + [f"images in {split['split']}" for split in splits]
+        rows = [
+            [
+                titles[name],
+                str(splits[0]['groups'][name]['classes']),
+                *(f'{split["groups"].get(name, {}).get("images", 0):,}' for split in splits),
+            ]
+            for name in splits[0]['groups']
+        ]
+        columns = ['training images', 'classes'] + [
+            f'images in {split["split"]}' for split in splits
+        ]
         print(render_table(build_table('Groups', columns, rows)))
     for finding in found['findings']:
         kind = 'ERROR' if finding['error'] else 'note'
-        print(f"{kind} ({finding['split']}): {finding['what']}")
+        print(f'{kind} ({finding["split"]}): {finding["what"]}')
         for place in finding['places'][:NAMED]:
             print(f'    {place}')
         if len(finding['places']) > NAMED:
-            print(f"    and {len(finding['places']) - NAMED} more")
-        print(f"  What to do: {finding['advice']}.")
+            print(f'    and {len(finding["places"]) - NAMED} more')
+        print(f'  What to do: {finding["advice"]}.')
     errors = sum(finding['error'] for finding in found['findings'])
     notes = len(found['findings']) - errors
-    print(f'{errors} to fix, {notes} to review' if errors or notes else
-          'Nothing to fix was found.')
+    print(f'{errors} to fix, {notes} to review' if errors or notes else 'Nothing to fix was found.')
 
 
 def show_progress(name: str) -> Callable[[Iterable, int], Iterable]:
@@ -174,17 +178,18 @@ def show_progress(name: str) -> Callable[[Iterable, int], Iterable]:
             progress.TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal)
+            disable=not console.is_terminal,
+        )
         with bar:
             yield from bar.track(results, total)
 
     return follow
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.json:
-        launch.check_output_file(args.json, ('.json', ), '--json')
+        launch.check_output_file(args.json, ('.json',), '--json')
     init_default_scope('mmpretrain')
     # What data sets warn of is among the findings.
     MMLogger.get_current_instance().setLevel('ERROR')
@@ -199,7 +204,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     findings += check_head(cfg, splits)
     found = dict(
         splits=[summarize(split, thresholds) for split in splits],
-        findings=[asdict(finding) for finding in findings])
+        findings=[asdict(finding) for finding in findings],
+    )
     show(found, thresholds)
     if args.json:
         write_file(args.json, json.dumps(found, indent=1) + '\n')

@@ -4,14 +4,15 @@ What `mim run mmpretrain NAME` does, without mim. ride_mm is imported first,
 and where a newer package has broken a tool, it is mended for this run.
 docs/mmpretrain_tools.md shows each tool.
 """
+
 import argparse
 import runpy
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Sequence
 from unittest.mock import patch
 
 import mmpretrain
@@ -30,20 +31,16 @@ EXAMPLE = """example:
 _LOADED = ('.pkl', '.pickle', '.yaml', '.yml')
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('name', help='the tool, such as analyze_logs')
-    parser.add_argument(
-        'args',
-        nargs=argparse.REMAINDER,
-        help='its arguments (--help lists them)')
+    parser.add_argument('args', nargs=argparse.REMAINDER, help='its arguments (--help lists them)')
     return parser.parse_args(argv)
 
 
-def find_tools() -> Dict[str, Path]:
+def find_tools() -> dict[str, Path]:
     """The tools that were installed with MMPretrain, by name."""
     folder = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
     return {path.stem: path for path in folder.rglob('*.py')}
@@ -58,33 +55,38 @@ def find_tool(name: str) -> Path:
     """
     tools = find_tools()
     if not tools:
-        raise UserError('mmpretrain was installed without its tools: install '
-                        'it from a wheel (`pip install mmpretrain`)')
+        raise UserError(
+            'mmpretrain was installed without its tools: install '
+            'it from a wheel (`pip install mmpretrain`)'
+        )
     if name not in tools:
-        raise UserError(f'mmpretrain has no tool {name!r}.'
-                        f'{nearest(name, tools)}')
+        raise UserError(f'mmpretrain has no tool {name!r}.{nearest(name, tools)}')
     return tools[name]
 
 
 def mend_adjust_bbox() -> AbstractContextManager:
     """matplotlib 3.11 asks for a renderer, which browse_dataset lacks."""
     from matplotlib import _tight_bbox
+
     adjust = _tight_bbox.adjust_bbox
     if 'renderer' not in signature(adjust).parameters:
         return nullcontext()
     return patch.object(
-        _tight_bbox, 'adjust_bbox', lambda figure, bbox: adjust(
-            figure, bbox, figure.canvas.get_renderer()))
+        _tight_bbox,
+        'adjust_bbox',
+        lambda figure, bbox: adjust(figure, bbox, figure.canvas.get_renderer()),
+    )
 
 
 def mend_tsne() -> AbstractContextManager:
     """scikit-learn 1.7 knows ``n_iter`` as ``max_iter`` alone."""
     from sklearn import manifold
+
     tsne = manifold.TSNE
     if 'max_iter' not in signature(tsne).parameters:
         return nullcontext()
 
-    def make(n_iter: Optional[int] = None, **options):
+    def make(n_iter: int | None = None, **options):
         if n_iter is not None:
             options['max_iter'] = n_iter
         return tsne(**options)
@@ -109,7 +111,8 @@ class PlainLoader(yaml.SafeLoader):
 
 PlainLoader.add_constructor(
     'tag:yaml.org,2002:python/tuple',
-    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
+)
 
 
 @contextmanager
@@ -129,8 +132,7 @@ def plain_files(args: Sequence[str]) -> Iterator[None]:
         except Exception as error:  # a wrong file can break it anyhow
             names = [arg for arg in args if arg.endswith(_LOADED)]
             words = ' '.join(str(error).split()) or type(error).__name__
-            raise UserError(f'{", ".join(names)}: cannot be read as plain '
-                            f'data: {words}') from error
+            raise UserError(f'{", ".join(names)}: cannot be read as plain data: {words}') from error
 
     def read_pickle(handler, file, **options):
         return read(load_plain_pickle, file)
@@ -138,23 +140,21 @@ def plain_files(args: Sequence[str]) -> Iterator[None]:
     def read_yaml(handler, file, **options):
         return read(partial(yaml.load, Loader=PlainLoader), file)
 
-    with patch.object(PickleHandler, 'load_from_fileobj', read_pickle), \
-            patch.object(YamlHandler, 'load_from_fileobj', read_yaml):
+    with (
+        patch.object(PickleHandler, 'load_from_fileobj', read_pickle),
+        patch.object(YamlHandler, 'load_from_fileobj', read_yaml),
+    ):
         yield
 
 
-MENDS = dict(
-    browse_dataset=mend_adjust_bbox,
-    vis_tsne=mend_tsne,
-    publish_model=mend_torch_load)
+MENDS = dict(browse_dataset=mend_adjust_bbox, vis_tsne=mend_tsne, publish_model=mend_torch_load)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     path = str(find_tool(args.name))
     mend = MENDS.get(args.name, nullcontext)
-    with mend(), plain_files(args.args), patch.object(
-            sys, 'argv', [path, *args.args]):
+    with mend(), plain_files(args.args), patch.object(sys, 'argv', [path, *args.args]):
         runpy.run_path(path, run_name='__main__')
 
 

@@ -4,6 +4,7 @@ A second call finds that all is there and returns at once. Only the standard
 library is used. With `--pinned` every version is that of
 requirements/constraints.txt. Without, what is installed and new enough stays.
 """
+
 import hashlib
 import importlib.util
 import re
@@ -13,7 +14,6 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Dict, List, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = Path(sys.prefix, 'ride_mm_environment.txt')
@@ -23,12 +23,12 @@ OPENMMLAB = ('mmcv-lite', 'mmengine', 'mmpretrain')
 # Installed by other names, with the same modules: never to be overwritten.
 SAME_MODULES = {
     'mmcv-lite': ('mmcv', 'onedl-mmcv'),
-    'mmengine': ('onedl-mmengine', ),
-    'mmpretrain': ('onedl-mmpretrain', ),
+    'mmengine': ('onedl-mmengine',),
+    'mmpretrain': ('onedl-mmpretrain',),
 }
 
 
-def read_lines(name: str) -> List[str]:
+def read_lines(name: str) -> list[str]:
     text = (ROOT / 'requirements' / name).read_text()
     return [line for line in text.splitlines() if line and line[0] != '#']
 
@@ -37,17 +37,13 @@ def name_of(requirement: str) -> str:
     return re.match(r'[\w.-]+', requirement)[0].lower().replace('_', '-')
 
 
-def requirements() -> List[str]:
+def requirements() -> list[str]:
     """What the two commands need; mmcv-lite is enough for classification."""
-    core = [
-        re.sub(r'^mmcv\b', 'mmcv-lite', line) for line in read_lines('mim.txt')
-    ]
-    return core + read_lines('runtime.txt') + read_lines('tests.txt') + [
-        SETUPTOOLS
-    ]
+    core = [re.sub(r'^mmcv\b', 'mmcv-lite', line) for line in read_lines('mim.txt')]
+    return core + read_lines('runtime.txt') + read_lines('tests.txt') + [SETUPTOOLS]
 
 
-def installed_version(name: str) -> Optional[str]:
+def installed_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -66,13 +62,13 @@ def fits(found: str, requirement: str) -> bool:
     return True
 
 
-def split_installed(needed: List[str]) -> tuple:
+def split_installed(needed: list[str]) -> tuple:
     """Split requirements into what stays as it is and what to install.
 
     Returns:
         tuple: The kept versions by name, and the other requirements.
     """
-    keep: Dict[str, str] = {}
+    keep: dict[str, str] = {}
     install = []
     for requirement in needed:
         name = name_of(requirement)
@@ -91,13 +87,15 @@ def split_installed(needed: List[str]) -> tuple:
             install.append(requirement)
         else:
             wanted = requirement.replace(name, alias, 1)
-            sys.exit(f'error: this environment ({sys.prefix}) has {alias} '
-                     f'{found_version}, but {wanted} is needed. Change it, or '
-                     'deactivate the environment to create a .venv instead.')
+            sys.exit(
+                f'error: this environment ({sys.prefix}) has {alias} '
+                f'{found_version}, but {wanted} is needed. Change it, or '
+                'deactivate the environment to create a .venv instead.'
+            )
     return keep, install
 
 
-def constraints_for(keep: Dict[str, str]) -> List[str]:
+def constraints_for(keep: dict[str, str]) -> list[str]:
     """The versions for an environment that keeps some of its own.
 
     One that has a torch has made its choices: of what is not there, only the
@@ -124,8 +122,9 @@ def pip(*args: str) -> None:
     command = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
     status = subprocess.run([*command, *args]).returncode
     if status:
-        sys.exit(f'error: `pip {" ".join(args)}` failed, see above. The next '
-                 'call continues from here.')
+        sys.exit(
+            f'error: `pip {" ".join(args)}` failed, see above. The next call continues from here.'
+        )
 
 
 def main() -> None:
@@ -143,16 +142,14 @@ def main() -> None:
         names = [name_of(requirement) for requirement in needed]
         print(f'[1/2] Installing {", ".join(names)} into {sys.prefix}')
         if 'torch' in names:
-            print('PyTorch is a download of several gigabytes: this can take '
-                  'some minutes')
+            print('PyTorch is a download of several gigabytes: this can take some minutes')
         sys.stdout.flush()
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder, 'constraints.txt')
             constraints.write_text('\n'.join(pins))
             pip('install', '-c', str(constraints), *needed)
     print('[2/2] Installing ride_mm itself', flush=True)
-    pip('install', '--quiet', '--no-deps', '--no-build-isolation',
-        '--editable', str(ROOT))
+    pip('install', '--quiet', '--no-deps', '--no-build-isolation', '--editable', str(ROOT))
     STAMP.write_text(current)
     print(f'The environment is ready after {time.time() - start:.0f} s.')
 

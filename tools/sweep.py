@@ -1,10 +1,11 @@
 """Train and test configs with several seeds, and show means over them."""
+
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Optional, Sequence
 
 from rich.console import Console
 
@@ -14,8 +15,7 @@ from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, positive, warn
 from ride_mm.engine.config_changes import DATA_ACCESS
 from ride_mm.engine.schedule import load_training
-from ride_mm.engine.sweep import (complete, make_here, make_on_cluster,
-                                  prepare_runs, shared_starts)
+from ride_mm.engine.sweep import complete, make_here, make_on_cluster, prepare_runs, shared_starts
 from ride_mm.utils.errors import UserError, run_tool
 
 TOOLS = Path(__file__).resolve().parent
@@ -30,79 +30,76 @@ figures to WORK_DIR/NAME_seed0.json.
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', nargs='+', help='the configs to train')
     parser.add_argument(
         '--seeds',
         type=positive,
         default=3,
         metavar='N',
-        help='runs of each config, with seeds 0 to N - 1 (default: 3)')
-    parser.add_argument(
-        '--epochs', type=positive, metavar='N', help='as in tools/train.py')
-    parser.add_argument(
-        '--stage', choices=['experts', 'router'], help='as in tools/train.py')
-    parser.add_argument(
-        '--amp', action='store_true', help='as in tools/train.py')
+        help='runs of each config, with seeds 0 to N - 1 (default: 3)',
+    )
+    parser.add_argument('--epochs', type=positive, metavar='N', help='as in tools/train.py')
+    parser.add_argument('--stage', choices=['experts', 'router'], help='as in tools/train.py')
+    parser.add_argument('--amp', action='store_true', help='as in tools/train.py')
     parser.add_argument(
         '--resample',
         action='store_true',
-        help='sample a separate training set for each run, for '
-        'tools/analysis/bias_variance.py')
+        help='sample a separate training set for each run, for tools/analysis/bias_variance.py',
+    )
     parser.add_argument(
         '--jobs',
         type=positive,
         metavar='N',
         help='parallel runs (default: one per GPU or, without GPUs, one per '
-        'core and 2 GiB of memory)')
+        'core and 2 GiB of memory)',
+    )
     parser.add_argument(
         '--slurm',
         nargs='+',
         metavar='KEY=VALUE',
         help='submit each run as a Slurm job, with these submitit parameters, '
-        'such as slurm_partition=gpu gpus_per_node=1 timeout_min=600')
+        'such as slurm_partition=gpu gpus_per_node=1 timeout_min=600',
+    )
     parser.add_argument(
         '--work-dir',
         default='work_dirs/sweep',
         metavar='DIR',
-        help='folder of all runs (default: %(default)s)')
+        help='folder of all runs (default: %(default)s)',
+    )
     add_cfg_options(parser, 'override settings of all configs')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     folder, runs, command = Path(args.work_dir), [], command_of(args)
     for path in args.config:
         name = Path(config_file(path)).stem
         if any(run.name == name for run in runs):
-            raise UserError(f'two configs are named {name} and would share a '
-                            'folder: rename one')
+            raise UserError(f'two configs are named {name} and would share a folder: rename one')
         cfg = load_training(path, args.cfg_options, args.epochs, args.stage)
         if args.amp:
             launch.enable_amp(cfg)
         if args.resample:
             for start in shared_starts(cfg):
-                warn(f'all runs of {path} share {start}: they are independent '
-                     'only if it was not trained on these images')
-        runs += prepare_runs(name, cfg, folder, range(args.seeds), command,
-                             TOOLS, args.resample)
+                warn(
+                    f'all runs of {path} share {start}: they are independent '
+                    'only if it was not trained on these images'
+                )
+        runs += prepare_runs(name, cfg, folder, range(args.seeds), command, TOOLS, args.resample)
     make = partial(make_here, jobs=args.jobs)
     if args.slurm:
-        make = partial(
-            make_on_cluster,
-            folder=folder / 'slurm',
-            parameters=_parameters(args.slurm))
+        make = partial(make_on_cluster, folder=folder / 'slurm', parameters=_parameters(args.slurm))
     console = Console(width=None if sys.stdout.isatty() else 1000)
     with console.status('') as status:
         status.update(_state(runs))
 
         def report(run, error) -> None:
-            console.print(f"{run.folder} {'failed' if error else 'is done'}")
+            console.print(f'{run.folder} {"failed" if error else "is done"}')
             status.update(_state(runs))
 
         complete(runs, make, report)
@@ -115,11 +112,10 @@ def command_of(args: argparse.Namespace) -> str:
     for name in ('seeds', 'epochs', 'stage'):
         value = getattr(args, name)
         words += [f'--{name}', str(value)] if value else []
-    words += [
-        f'--{name}' for name in ('amp', 'resample') if getattr(args, name)
-    ]
+    words += [f'--{name}' for name in ('amp', 'resample') if getattr(args, name)]
     options = [
-        f'{key}={value}' for key, value in (args.cfg_options or {}).items()
+        f'{key}={value}'
+        for key, value in (args.cfg_options or {}).items()
         if not DATA_ACCESS.fullmatch(key)
     ]
     words += ['--cfg-options', *options] if options else []

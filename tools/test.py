@@ -1,7 +1,8 @@
 """Test a checkpoint: `python tools/test.py CONFIG CHECKPOINT`."""
+
 import argparse
 import os
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
@@ -12,55 +13,54 @@ from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import run_tool
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Test a checkpoint', parents=[launch.common_arguments()])
+        description='Test a checkpoint', parents=[launch.common_arguments()]
+    )
     parser.add_argument('checkpoint', help='the checkpoint')
-    parser.add_argument(
-        '--out', metavar='FILE', help='write the results to a new file')
+    parser.add_argument('--out', metavar='FILE', help='write the results to a new file')
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
         help='what to write: the metrics (.json, .yaml, .pkl) or the '
-        'prediction for every image (.pkl; default)')
+        'prediction for every image (.pkl; default)',
+    )
     parser.add_argument(
         '--all-experts',
         action='store_true',
         help='run all experts on every image and keep the outputs of each '
-        'expert and router, for tools/analysis')
+        'expert and router, for tools/analysis',
+    )
     parser.add_argument(
         '--tta',
         action='store_true',
         help="test-time augmentation: the config's tta_model and "
-        'tta_pipeline, or by default the image and its mirror image')
+        'tta_pipeline, or by default the image and its mirror image',
+    )
     parser.add_argument(
         '--fuse-conv-bn',
         action='store_true',
-        help='fuse BatchNorm into the preceding convolutions: faster, equal '
-        'up to rounding')
+        help='fuse BatchNorm into the preceding convolutions: faster, equal up to rounding',
+    )
+    parser.add_argument('--show-dir', metavar='DIR', help='folder for images with predictions')
+    parser.add_argument('--show', action='store_true', help='show images with predictions')
     parser.add_argument(
-        '--show-dir', metavar='DIR', help='folder for images with predictions')
-    parser.add_argument(
-        '--show', action='store_true', help='show images with predictions')
-    parser.add_argument(
-        '--interval',
-        type=int,
-        default=1,
-        metavar='N',
-        help='show every N-th image (default: 1)')
+        '--interval', type=int, default=1, metavar='N', help='show every N-th image (default: 1)'
+    )
     parser.add_argument(
         '--wait-time',
         type=float,
         default=2,
         metavar='SECONDS',
-        help='how long to show an image (default: 2)')
+        help='how long to show an image (default: 2)',
+    )
     args = parser.parse_args(argv)
     if args.out_item and not args.out:
         parser.error('--out-item needs --out FILE')
     return args
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     dump_metrics = args.out_item == 'metrics'
@@ -70,10 +70,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     launch.check_checkpoint_path(args.checkpoint)
     cfg.resume, cfg.load_from = False, args.checkpoint
     if args.out:
-        suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.pkl', )
+        suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.pkl',)
         launch.check_output_file(args.out, suffixes)
-    launch.set_dataloader_defaults(
-        cfg, pin_memory=False if args.no_pin_memory else None)
+    launch.set_dataloader_defaults(cfg, pin_memory=False if args.no_pin_memory else None)
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
@@ -82,7 +81,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             show=args.show,
             out_dir=args.show_dir,
             interval=args.interval,
-            wait_time=args.wait_time)
+            wait_time=args.wait_time,
+        )
     if args.all_experts:
         launch.enable_all_experts(cfg)
     if args.tta:
@@ -93,8 +93,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.fuse_conv_bn:
         launch.fuse_conv_bn(runner)
     if args.out and not dump_metrics:
-        run = describe_run(runner, args.config, args.cfg_options,
-                           args.checkpoint)
+        run = describe_run(runner, args.config, args.cfg_options, args.checkpoint)
         runner.test_evaluator.metrics.append(DumpPredictions(args.out, run))
     metrics = runner.test()
     if args.out and dump_metrics and is_main_process():

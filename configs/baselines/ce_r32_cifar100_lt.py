@@ -4,5 +4,7 @@ _base_ = './ldam_drw_r32_cifar100_lt.py'
 model = dict(
     head=dict(
         classifier=dict(_delete_=True, type='LinearClassifier'),
-        loss=dict(_delete_=True, type='CrossEntropyLoss')))
+        loss=dict(_delete_=True, type='CrossEntropyLoss'),
+    )
+)
 default_hooks = dict(reweighting=None)

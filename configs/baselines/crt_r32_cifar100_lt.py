@@ -7,8 +7,8 @@ load_from = 'work_dirs/ce_r32_cifar100_lt/epoch_200.pth'
 
 train_dataloader = dict(sampler=_base_.classifier_stage.sampler)
 optim_wrapper = dict(
-    optimizer=dict(
-        _delete_=True, **_base_.classifier_stage.optim_wrapper.optimizer))
+    optimizer=dict(_delete_=True, **_base_.classifier_stage.optim_wrapper.optimizer)
+)
 param_scheduler = _base_.classifier_stage.param_scheduler
 train_cfg = _base_.classifier_stage.train_cfg
 default_hooks = dict(new_classifiers=dict(type='NewClassifiersHook'))

@@ -8,7 +8,8 @@ _base_ = [
 model = dict(
     num_experts=1,
     neck=dict(expert=dict(out_channels=(32, 64))),
-    head=dict(in_channels=64, diversity=None, router=None))
+    head=dict(in_channels=64, diversity=None, router=None),
+)
 
 optim_wrapper = dict(optimizer=dict(weight_decay=2e-4, nesterov=False))
 train_cfg = dict(max_epochs=200)

@@ -3,7 +3,8 @@
 Kang et al., "Decoupling Representation and Classifier for Long-Tailed
 Recognition", ICLR 2020.
 """
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,12 +32,12 @@ def tau_normalized(weight: torch.Tensor, tau: float) -> torch.Tensor:
     Returns:
         torch.Tensor: (K, D).
     """
-    return weight / weight.norm(dim=1, keepdim=True)**tau
+    return weight / weight.norm(dim=1, keepdim=True) ** tau
 
 
-def choose_tau(predict: Predictor, labels: np.ndarray,
-               class_counts: Sequence[int],
-               taus: Sequence[float]) -> Tuple[float, Dict[float, dict]]:
+def choose_tau(
+    predict: Predictor, labels: np.ndarray, class_counts: Sequence[int], taus: Sequence[float]
+) -> tuple[float, dict[float, dict]]:
     """Find the tau with the best mean accuracy of all classes.
 
     Args:
@@ -50,16 +51,13 @@ def choose_tau(predict: Predictor, labels: np.ndarray,
         what ``long_tail_accuracy`` says.
     """
     figures = {
-        tau: long_tail_accuracy(predict(tau).numpy() == labels, labels,
-                                class_counts)
+        tau: long_tail_accuracy(predict(tau).numpy() == labels, labels, class_counts)
         for tau in sorted(taus)
     }
     return max(figures, key=lambda tau: figures[tau]['balanced']), figures
 
 
-def tau_normalization(
-        model: RIDEClassifier,
-        loader: DataLoader) -> Tuple[Predictor, torch.Tensor]:
+def tau_normalization(model: RIDEClassifier, loader: DataLoader) -> tuple[Predictor, torch.Tensor]:
     """Prepare the search for tau-normalization's tau.
 
     Args:
@@ -75,24 +73,24 @@ def tau_normalization(
     if not isinstance(model.head.classifiers[0], LinearClassifier):
         raise UserError(
             'tau-normalization needs model.head.classifier.type='
-            '"LinearClassifier": a CosineClassifier has no norms to divide by')
+            '"LinearClassifier": a CosineClassifier has no norms to divide by'
+        )
     features, labels = zip(*run_batches(model, loader, model.extract_feat))
     features = [torch.cat(columns) for columns in zip(*features)]
-    weights = [
-        layer.weight.detach().cpu() for layer in model.head.classifiers
-    ]
+    weights = [layer.weight.detach().cpu() for layer in model.head.classifiers]
 
     def predict(tau: float) -> torch.Tensor:
-        logits = sum(feature @ tau_normalized(weight, tau).T
-                     for feature, weight in zip(features, weights))
+        logits = sum(
+            feature @ tau_normalized(weight, tau).T for feature, weight in zip(features, weights)
+        )
         return logits.argmax(1)
 
     return predict, torch.cat(labels)
 
 
 def logit_adjustment(
-        model: RIDEClassifier, loader: DataLoader,
-        class_counts: Sequence[int]) -> Tuple[Predictor, torch.Tensor]:
+    model: RIDEClassifier, loader: DataLoader, class_counts: Sequence[int]
+) -> tuple[Predictor, torch.Tensor]:
     """Prepare the search for post-hoc logit adjustment's tau.
 
     Args:
@@ -118,8 +116,9 @@ def tau_normalize_(model: RIDEClassifier, tau: float) -> None:
 
 
 @torch.no_grad()
-def run_batches(model: RIDEClassifier, loader: DataLoader,
-                function: Callable) -> Iterator[Tuple[list, torch.Tensor]]:
+def run_batches(
+    model: RIDEClassifier, loader: DataLoader, function: Callable
+) -> Iterator[tuple[list, torch.Tensor]]:
     """Run a function of images, batch by batch.
 
     Args:
@@ -137,12 +136,10 @@ def run_batches(model: RIDEClassifier, loader: DataLoader,
         batch = model.data_preprocessor(batch)
         outputs = function(batch['inputs'])
         labels = gather_labels(batch['data_samples'])
-        yield [out if out is None else out.cpu()
-               for out in outputs], labels.cpu()
+        yield [out if out is None else out.cpu() for out in outputs], labels.cpu()
 
 
-def nearest_class_means(model: RIDEClassifier,
-                        loader: DataLoader) -> List[torch.Tensor]:
+def nearest_class_means(model: RIDEClassifier, loader: DataLoader) -> list[torch.Tensor]:
     """Mean feature of every class, for each expert.
 
     Args:
@@ -159,19 +156,16 @@ def nearest_class_means(model: RIDEClassifier,
     if not isinstance(model.head.classifiers[0], CosineClassifier):
         raise UserError(
             'the nearest class mean needs model.head.classifier=dict(type='
-            '"CosineClassifier"), whose weights become the means')
+            '"CosineClassifier"), whose weights become the means'
+        )
     num_classes = model.head.num_classes
     images = torch.zeros(num_classes, dtype=torch.float64)
-    sums = [0.] * model.num_experts
+    sums = [0.0] * model.num_experts
     for features, labels in run_batches(model, loader, model.extract_feat):
         one_hot = F.one_hot(labels, num_classes).double()
         images += one_hot.sum(0)
-        sums = [
-            total + one_hot.T @ feature.double()
-            for total, feature in zip(sums, features)
-        ]
+        sums = [total + one_hot.T @ feature.double() for total, feature in zip(sums, features)]
     empty = (images == 0).nonzero().flatten().tolist()
     if empty:
-        raise UserError(f'{len(empty)} classes have no training image, the '
-                        f'first is {empty[0]}')
+        raise UserError(f'{len(empty)} classes have no training image, the first is {empty[0]}')
     return [total / images.unsqueeze(1) for total in sums]

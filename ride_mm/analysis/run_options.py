@@ -4,9 +4,10 @@ The file says with which ``--cfg-options`` the test was run. It may come from
 anyone, and an option can name what is built and called. So what is built from
 a config that the user has named takes plain values of the data alone.
 """
+
 import re
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 from ride_mm.engine.config_changes import HOUSEKEEPING
 from ride_mm.utils.errors import UserError
@@ -16,7 +17,8 @@ _DATA = re.compile(
     r'|split|class_counts|num_classes|imb_type|imb_factor|max_count'
     r'|subset_seed|check_integrity|to_bgr|indices|held_out|fraction|seed'
     r'|metainfo)'
-    r'(\.\w+)?')
+    r'(\.\w+)?'
+)
 # metrics are read here, and not built
 _GROUPS = re.compile(r'test_evaluator(\.\d+)?\.(thresholds|class_counts)')
 _TEST_SET = re.compile(r'test_dataloader(\.dataset(\..*)?)?')
@@ -24,10 +26,9 @@ _TEST_SET = re.compile(r'test_dataloader(\.dataset(\..*)?)?')
 _ROUTING = re.compile(r'model\.test_cfg\.(mode|threshold|expert_logits)')
 
 
-def options_of_test(file: Union[str, Path],
-                    run: dict,
-                    given: Optional[dict] = None,
-                    of_model: bool = False) -> dict:
+def options_of_test(
+    file: str | Path, run: dict, given: dict | None = None, of_model: bool = False
+) -> dict:
     """Options for a config that the user has named.
 
     Args:
@@ -52,17 +53,17 @@ def options_of_test(file: Union[str, Path],
     for key, value in run.get('options', {}).items():
         if key in given:
             continue
-        if (_DATA.fullmatch(key) or _GROUPS.fullmatch(key)) and _is_plain(
-                value):
+        if (_DATA.fullmatch(key) or _GROUPS.fullmatch(key)) and _is_plain(value):
             taken[key] = value
-        elif _TEST_SET.fullmatch(key) or (of_model
-                                          and not _ROUTING.fullmatch(key)
-                                          and not HOUSEKEEPING.fullmatch(key)):
+        elif _TEST_SET.fullmatch(key) or (
+            of_model and not _ROUTING.fullmatch(key) and not HOUSEKEEPING.fullmatch(key)
+        ):
             raise UserError(
                 f'{file} says that the test had the option '
                 f'{key}={value!r:.60}, which is not read from a file, since '
                 'it can choose what is built. If it is intended, repeat it: '
-                f'--cfg-options {key}=VALUE')
+                f'--cfg-options {key}=VALUE'
+            )
     return {**taken, **given}
 
 
@@ -70,5 +71,5 @@ def _is_plain(value: Any) -> bool:
     """Whether this is a value, or a list of them, on this machine."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return all(
-        isinstance(v, (bool, int, float, str, type(None)))
-        and '://' not in str(v) for v in values)
+        isinstance(v, (bool, int, float, str, type(None))) and '://' not in str(v) for v in values
+    )

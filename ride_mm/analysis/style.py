@@ -1,8 +1,9 @@
 """What all plots have in common."""
+
 import io
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence, Union
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
@@ -26,13 +27,14 @@ LEGEND = dict(
     bbox_to_anchor=(0, 1),
     frameon=False,
     handlelength=1,
-    handletextpad=.5,
+    handletextpad=0.5,
     columnspacing=1.5,
-    borderaxespad=.4,
-    borderpad=0)
+    borderaxespad=0.4,
+    borderpad=0,
+)
 FORMATS = ('.png', '.svg', '.pdf')
 DPI = 150
-_WIDTH = 10.  # inches
+_WIDTH = 10.0  # inches
 _TEXT_SIZE, _POINTS, _EDGE = 10, 72, 4
 # Text stays text, and the same figure gives the same file.
 _RC = {'svg.fonttype': 'none', 'svg.hashsalt': 'ride_mm'}
@@ -43,9 +45,7 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(_WIDTH, height), layout='constrained')
 
 
-def set_head(figure: Figure,
-             title: str,
-             handles: Optional[Sequence[Artist]] = None) -> None:
+def set_head(figure: Figure, title: str, handles: Sequence[Artist] | None = None) -> None:
     """Put a title and a legend on top of a figure, as broad as it allows.
 
     Args:
@@ -67,17 +67,16 @@ def set_head(figure: Figure,
         y=1 - _EDGE / height,
         ha=style.pop('loc'),
         va='top',
-        **style)
+        **style,
+    )
     used = _EDGE + 1.3 * len(lines) * style['fontsize'] + _EDGE
     if handles:
         columns = _legend_columns(handles, width)
         figure.legend(
             handles=handles,
             ncols=columns,
-            **dict(
-                LEGEND,
-                loc='upper left',
-                bbox_to_anchor=(0, 1 - used / height)))
+            **dict(LEGEND, loc='upper left', bbox_to_anchor=(0, 1 - used / height)),
+        )
         # The letters, and the space between two lines.
         used += 1.75 * _TEXT_SIZE * -(-len(handles) // columns) + _EDGE
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - used / height))
@@ -86,26 +85,23 @@ def set_head(figure: Figure,
 def _legend_columns(handles: Sequence[Artist], width: float) -> int:
     """As many as fit into a width in points, about alike in length."""
     longest = max(
-        TextPath((0, 0), handle.get_label(), _TEXT_SIZE).get_extents().width
-        for handle in handles)
+        TextPath((0, 0), handle.get_label(), _TEXT_SIZE).get_extents().width for handle in handles
+    )
     # The colored box, and the space before the next column.
     fitting = max(1, int(width // (longest + 3 * _TEXT_SIZE)))
     rows = -(-len(handles) // fitting)
     return -(-len(handles) // rows)
 
 
-def ink_on(color: Union[str, tuple]) -> str:
+def ink_on(color: str | tuple) -> str:
     """The color of text that is best legible on a colored area.
 
     It is chosen by the relative luminance and contrast of WCAG 2.1.
     """
-    linear = [
-        c / 12.92 if c <= .04045 else ((c + .055) / 1.055)**2.4
-        for c in to_rgb(color)
-    ]
-    luminance = .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     # Here the contrasts to both are alike.
-    return _ON_LIGHT if luminance > .21 else _ON_DARK
+    return _ON_LIGHT if luminance > 0.21 else _ON_DARK
 
 
 def clean(axes: Axes) -> None:
@@ -115,18 +111,17 @@ def clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def check_format(path: Union[str, Path]) -> None:
+def check_format(path: str | Path) -> None:
     """Check, before the work, that a picture can have this name.
 
     Raises:
         UserError: If it does not end in ``.png``, ``.svg`` or ``.pdf``.
     """
     if Path(path).suffix not in FORMATS:
-        raise UserError(f'{path}: the name of a plot must end in one of '
-                        f'{", ".join(FORMATS)}')
+        raise UserError(f'{path}: the name of a plot must end in one of {", ".join(FORMATS)}')
 
 
-def save(figure: Figure, path: Union[str, Path]) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure, in the format that the name ends in.
 
     Args:
@@ -148,10 +143,7 @@ def save(figure: Figure, path: Union[str, Path]) -> Path:
     content = io.BytesIO()
     with rc_context(_RC):
         figure.savefig(
-            content,
-            format=path.suffix[1:],
-            dpi=DPI,
-            facecolor='white',
-            metadata=metadata)
+            content, format=path.suffix[1:], dpi=DPI, facecolor='white', metadata=metadata
+        )
     write_file(path, content.getvalue())
     return path

@@ -4,19 +4,16 @@ Each file repairs one thing, and can be deleted with the first release that
 has it right. Their tests are in ``tests/test_compat`` and
 ``tests/test_inference.py``.
 """
+
 from .atomic_backend import AtomicLocalBackend, install_atomic_backend
-from .checkpoint_loading import (CheckpointError, install_checkpoint_loader,
-                                 load_checkpoint_file)
+from .checkpoint_loading import CheckpointError, install_checkpoint_loader, load_checkpoint_file
 from .config_names import install_config_names, register_models
 from .hook_removal import install_hook_removal
-from .inferencers import (install_class_names_check, install_image_skipping,
-                          install_plain_inference)
+from .inferencers import install_class_names_check, install_image_skipping, install_plain_inference
 from .picture_names import install_picture_names
 from .swin_windows import install_swin_windows
 
-__all__ = [
-    'AtomicLocalBackend', 'CheckpointError', 'install', 'load_checkpoint_file'
-]
+__all__ = ['AtomicLocalBackend', 'CheckpointError', 'install', 'load_checkpoint_file']
 
 
 def install() -> None:

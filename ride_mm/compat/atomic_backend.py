@@ -1,15 +1,14 @@
 """Write local files whole or not at all."""
+
 import glob
 import os
 import os.path as osp
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import List, Union
 
-from mmengine.fileio import LocalBackend
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.fileio import io as mmengine_io
-from mmengine.fileio import register_backend
 from mmengine.utils import mkdir_or_exist
 
 # Hidden, so that no listing takes it for a checkpoint, and unlike the names
@@ -25,7 +24,7 @@ class AtomicLocalBackend(LocalBackend):
     what was there before.
     """
 
-    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes.
 
         Args:
@@ -43,8 +42,7 @@ class AtomicLocalBackend(LocalBackend):
         folder, name = osp.split(path)
         mkdir_or_exist(folder)
         # a name may have 255 bytes
-        temp = osp.join(folder,
-                        f'.{name[:200]}.{uuid.uuid4().hex[:8]}{_TEMP_SUFFIX}')
+        temp = osp.join(folder, f'.{name[:200]}.{uuid.uuid4().hex[:8]}{_TEMP_SUFFIX}')
         try:
             with open(temp, 'xb') as file:
                 file.write(obj)
@@ -53,18 +51,14 @@ class AtomicLocalBackend(LocalBackend):
             os.replace(temp, path)
         except OSError as error:
             raise OSError(
-                error.errno,
-                f'{error.strerror}. The previous file is unchanged',
-                str(filepath)) from error
+                error.errno, f'{error.strerror}. The previous file is unchanged', str(filepath)
+            ) from error
         finally:
             if osp.exists(temp):
                 os.remove(temp)
         _sync_folder(folder)
 
-    def put_text(self,
-                 obj: str,
-                 filepath: Union[str, Path],
-                 encoding: str = 'utf-8') -> None:
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text.
 
         Args:
@@ -79,7 +73,7 @@ class AtomicLocalBackend(LocalBackend):
         self.put(obj.encode(encoding), filepath)
 
 
-def write_file(path: Union[str, Path], content: Union[str, bytes]) -> None:
+def write_file(path: str | Path, content: str | bytes) -> None:
     """Write a local file whole or not at all.
 
     Args:
@@ -107,7 +101,7 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: str) -> List[str]:
+def remove_leftovers(folder: str) -> list[str]:
     """Remove the temporary files of a process that was killed.
 
     Args:

@@ -18,6 +18,7 @@ Two places in MMEngine run a text *inside* a checkpoint as a Python config:
   since it says how the model was trained: do not build a model from the
   weights alone with an inferencer of another library, unless you trust them.
 """
+
 import functools
 import os
 import os.path as osp
@@ -25,7 +26,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from typing import Any, Callable, List, Optional, Tuple
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -35,6 +37,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import mkdir_or_exist
 
 from ride_mm.utils.errors import UserError, nearest
+
 from .stand_ins import load_with_stand_ins
 
 TRUST_VARIABLE = 'RIDE_MM_TRUST_CHECKPOINTS'
@@ -50,7 +53,7 @@ _RESUMED = {
     'message_hub.runtime_info': dict,
     'message_hub.resumed_keys': dict,
     'meta.epoch': int,
-    'meta.iter': int
+    'meta.iter': int,
 }
 _DAMAGE = re.compile('PytorchStreamReader|corrupt|unexpected EOF')
 
@@ -59,7 +62,7 @@ class CheckpointError(UserError):
     """A checkpoint is damaged, or asks for more than data."""
 
 
-def find_damage(path: str) -> Optional[str]:
+def find_damage(path: str) -> str | None:
     """Say what is wrong with a checkpoint file, without unpickling it.
 
     Reads the whole file once: the checksums of its zip archive, which
@@ -96,8 +99,7 @@ def find_damage(path: str) -> Optional[str]:
         return f'is damaged: the checksum of its part {damaged!r} is wrong'
     names = {part.filename for part in parts}
     # two of one name, and a folder, are read as another part, or as zeros
-    if len(names) < len(parts) or any(part.external_attr & _FOLDER
-                                      for part in parts):
+    if len(names) < len(parts) or any(part.external_attr & _FOLDER for part in parts):
         return 'is damaged: the directory of its zip archive is wrong'
     if not any(name.endswith('/data.pkl') for name in names):
         return 'is a zip archive but not a PyTorch checkpoint'
@@ -109,11 +111,10 @@ def find_damage(path: str) -> Optional[str]:
 
 
 def _unreadable(error: Exception) -> str:
-    return ('is truncated or damaged: its zip archive cannot be read '
-            f'({_one_line(error)})')
+    return f'is truncated or damaged: its zip archive cannot be read ({_one_line(error)})'
 
 
-def find_resume_problem(path: str, optimizer: bool = False) -> Optional[str]:
+def find_resume_problem(path: str, optimizer: bool = False) -> str | None:
     """Say why a training cannot be resumed from a checkpoint file.
 
     Args:
@@ -142,12 +143,11 @@ def find_resume_problem(path: str, optimizer: bool = False) -> Optional[str]:
             found = found.get(name) if isinstance(found, dict) else None
         is_count = type(found) is int and found >= 0
         if not (is_count if kind is int else isinstance(found, kind)):
-            return (f'cannot be resumed: it has no `{key}`')
+            return f'cannot be resumed: it has no `{key}`'
     return None
 
 
-def numbered_checkpoints(folder: str,
-                         filename_tmpl: str) -> List[Tuple[int, str]]:
+def numbered_checkpoints(folder: str, filename_tmpl: str) -> list[tuple[int, str]]:
     """List the checkpoints of a folder, the newest first.
 
     Args:
@@ -160,13 +160,11 @@ def numbered_checkpoints(folder: str,
     """
     if not osp.isdir(folder):
         return []
-    found = [(step_of(name, filename_tmpl), osp.join(folder, name))
-             for name in os.listdir(folder)]
-    return sorted([(step, path) for step, path in found if step is not None],
-                  reverse=True)
+    found = [(step_of(name, filename_tmpl), osp.join(folder, name)) for name in os.listdir(folder)]
+    return sorted([(step, path) for step, path in found if step is not None], reverse=True)
 
 
-def step_of(path: str, filename_tmpl: str) -> Optional[int]:
+def step_of(path: str, filename_tmpl: str) -> int | None:
     """Read the number of epochs or iterations from the name of a checkpoint.
 
     Args:
@@ -177,8 +175,7 @@ def step_of(path: str, filename_tmpl: str) -> Optional[int]:
         Optional[int]: The number, or None if the name has another form.
     """
     before, after = re.split(r'\{.*?\}', filename_tmpl, maxsplit=1)
-    match = re.fullmatch(
-        re.escape(before) + r'(\d+)' + re.escape(after), osp.basename(path))
+    match = re.fullmatch(re.escape(before) + r'(\d+)' + re.escape(after), osp.basename(path))
     return int(match.group(1)) if match else None
 
 
@@ -206,8 +203,7 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
         checkpoint = _load_as_data(path, map_location, _load_mmengine)
     except pickle.UnpicklingError as error:
         checkpoint = _load_if_trusted(path, map_location, error)
-    if isinstance(checkpoint, dict) and isinstance(
-            checkpoint.get('meta'), dict):
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
 
@@ -234,12 +230,13 @@ def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
     _check_damage(path)
     try:
         return _load_as_data(
-            path, map_location,
-            functools.partial(load_with_stand_ins, allow_unknown=True))
+            path, map_location, functools.partial(load_with_stand_ins, allow_unknown=True)
+        )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f'Refused to load {path}: it needs {_culprit(error)}, which no '
-            'checkpoint of a network needs.') from None
+            'checkpoint of a network needs.'
+        ) from None
 
 
 def _check_damage(path: str) -> None:
@@ -247,7 +244,8 @@ def _check_damage(path: str) -> None:
     if damage is not None:
         raise CheckpointError(
             f'Cannot load {path}: the file {damage}. Use another checkpoint, '
-            'or copy or download it again.')
+            'or copy or download it again.'
+        )
 
 
 def _load_mmengine(path: str, map_location: Any) -> Any:
@@ -266,7 +264,8 @@ def _load_as_data(path: str, map_location: Any, load: Callable) -> Any:
         raise CheckpointError(
             f'Cannot load {path}: its content is not a checkpoint '
             f'({type(error).__name__}: {_last_words(error)}). Use another '
-            'checkpoint, or create it again.') from None
+            'checkpoint, or create it again.'
+        ) from None
 
 
 def _may_load_otherwise(error: Exception) -> bool:
@@ -274,8 +273,7 @@ def _may_load_otherwise(error: Exception) -> bool:
     memory, or a missing device."""
     if _DAMAGE.search(str(error)) or isinstance(error, RecursionError):
         return False
-    return isinstance(
-        error, (pickle.UnpicklingError, MemoryError, OSError, RuntimeError))
+    return isinstance(error, (pickle.UnpicklingError, MemoryError, OSError, RuntimeError))
 
 
 def _is_trusted() -> bool:
@@ -283,20 +281,21 @@ def _is_trusted() -> bool:
 
 
 def _demand(error: pickle.UnpicklingError) -> str:
-    return (f'it needs {_culprit(error)}, which is not part of an MMEngine '
-            'checkpoint and could run code from the file. If you trust its '
-            f'author, set {TRUST_VARIABLE}=1 in the environment')
+    return (
+        f'it needs {_culprit(error)}, which is not part of an MMEngine '
+        'checkpoint and could run code from the file. If you trust its '
+        f'author, set {TRUST_VARIABLE}=1 in the environment'
+    )
 
 
-def _load_if_trusted(path: str, map_location: Any,
-                     error: pickle.UnpicklingError) -> Any:
+def _load_if_trusted(path: str, map_location: Any, error: pickle.UnpicklingError) -> Any:
     if not _is_trusted():
-        raise CheckpointError(
-            f'Refused to load {path}: {_demand(error)}.') from None
+        raise CheckpointError(f'Refused to load {path}: {_demand(error)}.') from None
     warnings.warn(
         f'{path} needs {_culprit(error)}. It is loaded, including any code in '
         f'it, because {TRUST_VARIABLE} is set.',
-        stacklevel=2)
+        stacklevel=2,
+    )
     return torch.load(path, map_location=map_location, weights_only=False)
 
 
@@ -343,10 +342,12 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if not osp.isfile(filename):
         folder, name = osp.split(filename)
         others = os.listdir(folder or '.') if osp.isdir(folder or '.') else []
-        found = 'it is a folder.' if osp.isdir(filename) else (
-            f'there is no such file.{nearest(name, others)}')
-        raise CheckpointError(
-            f'Cannot load the checkpoint {filename}: {found}')
+        found = (
+            'it is a folder.'
+            if osp.isdir(filename)
+            else (f'there is no such file.{nearest(name, others)}')
+        )
+        raise CheckpointError(f'Cannot load the checkpoint {filename}: {found}')
     return _load_weights(filename, map_location)
 
 
@@ -355,21 +356,22 @@ def _load_weights(path: str, map_location: Any) -> dict:
     weights = checkpoint
     if isinstance(checkpoint, dict):
         weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, dict) or not all(
-            isinstance(name, str) for name in weights):
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise CheckpointError(
             f'Cannot load {path}: it holds a {type(weights).__name__} instead '
-            'of a state dict. Use another checkpoint.')
+            'of a state dict. Use another checkpoint.'
+        )
     if not isinstance(checkpoint.get('meta', {}), dict):
-        raise CheckpointError(f'Cannot load {path}: its `meta` is no dict. '
-                              'Use another checkpoint.')
+        raise CheckpointError(f'Cannot load {path}: its `meta` is no dict. Use another checkpoint.')
     return checkpoint
 
 
-def load_from_http(filename: str,
-                   map_location: Any = None,
-                   model_dir: Optional[str] = None,
-                   progress: bool = os.isatty(0)) -> Any:
+def load_from_http(
+    filename: str,
+    map_location: Any = None,
+    model_dir: str | None = None,
+    progress: bool = os.isatty(0),
+) -> Any:
     """Download a checkpoint once and load it, for ``CheckpointLoader``.
 
     The file is kept where ``torch.hub`` keeps it, and rank 0 downloads it for
@@ -417,7 +419,8 @@ def _tell_misfit(resume: Callable) -> Callable:
             raise CheckpointError(
                 f'Cannot resume from {filename}: its content does not fit '
                 f'this run ({type(error).__name__}: {_last_words(error)}). Is '
-                'it a checkpoint of this config?') from error
+                'it a checkpoint of this config?'
+            ) from error
 
     return wrapper
 
@@ -426,10 +429,10 @@ def install_checkpoint_loader() -> None:
     """Make MMEngine load local and downloaded checkpoints through here."""
     if not hasattr(Runner.resume, '__wrapped__'):
         Runner.resume = _tell_misfit(Runner.resume)
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(
-        prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(
-        prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+        prefixes=('http://', 'https://'), loader=load_from_http, force=True
+    )
     # 'torchvision://', 'open-mmlab://' and 'mmcls://' look a URL up and call
     # this function by its name
     mmengine_checkpoint.load_from_http = load_from_http

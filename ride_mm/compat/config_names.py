@@ -1,8 +1,10 @@
 """This plugin's configs and models under the names that users of OpenMMLab
 try: ``_base_ = 'ride_mm::NAME.py'`` and ``get_model('NAME')``."""
+
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Tuple
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hub import hub
@@ -38,13 +40,10 @@ def config_file(name: str) -> str:
     if not name.startswith(_PREFIX):
         return name
     configs = _home() / 'configs'
-    path = configs / name[len(_PREFIX):]
+    path = configs / name[len(_PREFIX) :]
     path = path if path.suffix == '.py' else Path(f'{path}.py')
     if not path.is_file():
-        known = [
-            _PREFIX + file.relative_to(configs).as_posix()
-            for file in configs.rglob('*.py')
-        ]
+        known = [_PREFIX + file.relative_to(configs).as_posix() for file in configs.rglob('*.py')]
         raise UserError(
             f'{name}: there is no such config in {configs}.'
             f'{nearest(_PREFIX + path.relative_to(configs).as_posix(), known)}'
@@ -52,7 +51,7 @@ def config_file(name: str) -> str:
     return str(path)
 
 
-def _get_base(original: Callable, cfg_path: str, filename: str) -> Tuple:
+def _get_base(original: Callable, cfg_path: str, filename: str) -> tuple:
     """A base config and the scope of its variables."""
     if cfg_path.startswith(_PREFIX):
         # The parts of this plugin are in MMPretrain's scope, which its
@@ -67,7 +66,8 @@ _HUB_ANSWERS = dict(
     _get_package_and_cfg_path=lambda name: (_PACKAGE.name, config_file(name)),
     install_package=lambda package: None,
     get_installed_path=lambda package: str(_PACKAGE),
-    _get_cfg_metainfo=lambda folder, config: dict(Config=config))
+    _get_cfg_metainfo=lambda folder, config: dict(Config=config),
+)
 
 
 def _answer(original: Callable, answer: Callable, asked: str, *args) -> Any:
@@ -83,8 +83,7 @@ def install_config_names() -> None:
     By itself it knows a fixed list of packages, wants a folder in every name
     and finds packages by ``pkg_resources``, which setuptools 82 has dropped.
     """
-    Config._get_cfg_path = staticmethod(
-        partial(_get_base, Config._get_cfg_path))
+    Config._get_cfg_path = staticmethod(partial(_get_base, Config._get_cfg_path))
     for name, answer in _HUB_ANSWERS.items():
         setattr(hub, name, partial(_answer, getattr(hub, name), answer))
 

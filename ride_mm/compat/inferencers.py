@@ -1,10 +1,11 @@
 """MMPretrain's inferencers: an image that cannot be read is named and does
 not end a list of others, class names fit the model, and nothing is
 counted."""
+
 import logging
+from collections.abc import Iterator
 from functools import wraps
 from math import ceil
-from typing import Iterator, List, Optional
 
 from mmcv.image import imread
 from mmengine.dataset import default_collate
@@ -34,8 +35,9 @@ def describe_unreadable(path: str, error: Exception) -> str:
     return f'{path} cannot be decoded as an image'
 
 
-def _readable(inferencer: BaseInferencer, inputs: list,
-              problems: List[Optional[str]]) -> Iterator[dict]:
+def _readable(
+    inferencer: BaseInferencer, inputs: list, problems: list[str | None]
+) -> Iterator[dict]:
     """Prepare the images that can be read.
 
     Args:
@@ -60,19 +62,16 @@ def _readable(inferencer: BaseInferencer, inputs: list,
             if not isinstance(image, str):
                 raise
             problems.append(describe_unreadable(image, error))
-            print_log(f'{problems[-1]}. Its result is None.', 'current',
-                      logging.WARNING)
+            print_log(f'{problems[-1]}. Its result is None.', 'current', logging.WARNING)
         else:
             problems.append(None)
-            yield inferencer.pipeline(
-                dict(img=img, img_shape=shape, ori_shape=shape))
+            yield inferencer.pipeline(dict(img=img, img_shape=shape, ori_shape=shape))
     if inputs and all(problems):
         more = len(problems) - 1
-        raise UserError(problems[0] +
-                        (f', nor can {more} more images' if more else ''))
+        raise UserError(problems[0] + (f', nor can {more} more images' if more else ''))
 
 
-def _in_order(results: list, problems: List[Optional[str]]) -> list:
+def _in_order(results: list, problems: list[str | None]) -> list:
     """Put None in the place of each image that could not be read."""
     remaining = iter(results)
     return [None if problem else next(remaining) for problem in problems]
@@ -86,37 +85,33 @@ def install_image_skipping() -> None:
     and images keep their order. Where none can be read it is an error.
     """
 
-    def classify(self,
-                 inputs,
-                 return_datasamples: bool = False,
-                 batch_size: int = 1,
-                 **kwargs) -> list:
+    def classify(
+        self, inputs, return_datasamples: bool = False, batch_size: int = 1, **kwargs
+    ) -> list:
         _, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
         inputs = self._inputs_to_list(inputs)
-        problems: List[Optional[str]] = []
+        problems: list[str | None] = []
         preds = []
         for chunk in track(
-                self._get_chunk_data(
-                    _readable(self, inputs, problems), batch_size),
-                'Inference',
-                total=ceil(len(inputs) / batch_size)):
+            self._get_chunk_data(_readable(self, inputs, problems), batch_size),
+            'Inference',
+            total=ceil(len(inputs) / batch_size),
+        ):
             preds += self.forward(default_collate(chunk), **forward)
         read = [image for image, bad in zip(inputs, problems) if not bad]
         pictures = self.visualize(read, preds, **visualize)
-        results = self.postprocess(preds, pictures, return_datasamples,
-                                   **postprocess)
+        results = self.postprocess(preds, pictures, return_datasamples, **postprocess)
         return _in_order(results, problems)
 
     def extract(self, inputs, batch_size: int = 1, **kwargs) -> list:
-        problems: List[Optional[str]] = []
+        problems: list[str | None] = []
         images = _readable(self, self._inputs_to_list(inputs), problems)
         features = []
         for chunk in self._get_chunk_data(images, batch_size):
             features += self.forward(default_collate(chunk), **kwargs)
         return _in_order(features, problems)
 
-    for kind, call in ((ImageClassificationInferencer, classify),
-                       (FeatureExtractor, extract)):
+    for kind, call in ((ImageClassificationInferencer, classify), (FeatureExtractor, extract)):
         call.__doc__ = kind.__call__.__doc__
         kind.__call__ = call
 
@@ -128,18 +123,17 @@ def install_class_names_check() -> None:
     @wraps(original)
     def __init__(self, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
-        number = getattr(
-            getattr(self.model, 'head', None), 'num_classes', None)
+        number = getattr(getattr(self.model, 'head', None), 'num_classes', None)
         names = self.classes
         if names is None or number is None:
             return
         if isinstance(names, str) or len(names) != number:
-            found = (f'the text {names!r}'
-                     if isinstance(names, str) else f'{len(names)} names')
+            found = f'the text {names!r}' if isinstance(names, str) else f'{len(names)} names'
             raise UserError(
                 f'ImageClassificationInferencer: classes has {found}, but the '
                 f'model has {number} classes: give one name per class, in the '
-                'order of the labels')
+                'order of the labels'
+            )
 
     ImageClassificationInferencer.__init__ = __init__
 

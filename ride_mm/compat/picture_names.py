@@ -4,10 +4,11 @@ MMPretrain names pictures by the file name alone, which repeats from class
 folder to class folder, counts the images of the last, smaller batch wrongly,
 and draws those of the first process only.
 """
+
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Sequence
 from unittest.mock import patch
 
 from mmengine.dist import get_dist_info
@@ -20,8 +21,14 @@ from mmpretrain.visualization import UniversalVisualizer
 from torch.utils.data import DataLoader
 
 
-def _draw(hook: VisualizationHook, loader: DataLoader, batch_idx: int,
-          data_batch: dict, samples: Sequence[DataSample], step: int) -> None:
+def _draw(
+    hook: VisualizationHook,
+    loader: DataLoader,
+    batch_idx: int,
+    data_batch: dict,
+    samples: Sequence[DataSample],
+    step: int,
+) -> None:
     """Draw every ``interval``-th image of a loader that does not shuffle.
 
     Each picture is named by the image's place in the data set and by its
@@ -43,27 +50,31 @@ def _draw(hook: VisualizationHook, loader: DataLoader, batch_idx: int,
         if hook.out_dir is not None:
             options['out_file'] = join_path(hook.out_dir, f'{name}_{step}.png')
             # A visualizer of any other process does nothing.
-            drawing = patch.object(
-                dist_utils, 'is_main_process', lambda group=None: True)
+            drawing = patch.object(dist_utils, 'is_main_process', lambda group=None: True)
         image = data_batch['inputs'][i].permute(1, 2, 0).cpu().numpy()
         with drawing:
             hook._visualizer.visualize_cls(
-                image=image.astype('uint8'),
-                data_sample=sample,
-                step=step,
-                name=name,
-                **options)
+                image=image.astype('uint8'), data_sample=sample, step=step, name=name, **options
+            )
 
 
-def _after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
-                    outputs: Sequence[DataSample]) -> None:
+def _after_val_iter(
+    self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DataSample]
+) -> None:
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    _draw(self, runner.val_loop.dataloader, batch_idx, data_batch, outputs,
-          runner.epoch if by_epoch else runner.iter)
+    _draw(
+        self,
+        runner.val_loop.dataloader,
+        batch_idx,
+        data_batch,
+        outputs,
+        runner.epoch if by_epoch else runner.iter,
+    )
 
 
-def _after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
-                     outputs: Sequence[DataSample]) -> None:
+def _after_test_iter(
+    self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DataSample]
+) -> None:
     _draw(self, runner.test_loop.dataloader, batch_idx, data_batch, outputs, 0)
 
 
@@ -74,8 +85,7 @@ def _unused(visualizer: UniversalVisualizer, file: str) -> str:
     path, number = Path(file), 1
     while str(path) in drawn:
         number += 1
-        path = Path(file).with_name(
-            f'{Path(file).stem}_{number}{Path(file).suffix}')
+        path = Path(file).with_name(f'{Path(file).stem}_{number}{Path(file).suffix}')
     drawn.add(str(path))
     return str(path)
 

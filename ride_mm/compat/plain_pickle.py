@@ -5,6 +5,7 @@ answered by a stand-in of :mod:`ride_mm.compat.stand_ins`, which only notes
 what the file says, and what has no stand-in is refused. Arrays and tensors
 are built from the notes, once their sizes are those of their data.
 """
+
 import io
 import math
 import pickle
@@ -25,7 +26,8 @@ class _Buffer(StandIn):
         require(isinstance(data, (bytes, bytearray)), name)
         require(order in ('C', 'F') and _are_sizes(shape), name)
         self.array = STAND_INS['numpy.core.multiarray._reconstruct'](
-            STAND_INS['numpy.ndarray'], (0, ), b'b')
+            STAND_INS['numpy.ndarray'], (0,), b'b'
+        )
         self.array.__setstate__((1, shape, dtype, order == 'F', bytes(data)))
 
     def build(self, memo: dict) -> np.ndarray:
@@ -40,21 +42,21 @@ class _Storage(StandIn):
         self.content = content
 
     def build(self, memo: dict) -> Any:
-        storage = torch.load(
-            io.BytesIO(self.content), map_location='cpu', weights_only=True)
-        require(
-            isinstance(storage, torch.storage.TypedStorage),
-            'torch.storage._load_from_bytes')
+        storage = torch.load(io.BytesIO(self.content), map_location='cpu', weights_only=True)
+        require(isinstance(storage, torch.storage.TypedStorage), 'torch.storage._load_from_bytes')
         return storage
 
 
 class _Tensor(StandIn):
-
     def __init__(self, storage, offset, size, stride, *_) -> None:
         require(
-            isinstance(storage, _Storage) and _are_sizes((offset, ))
-            and _are_sizes(size) and _are_sizes(stride)
-            and len(size) == len(stride), 'torch._utils._rebuild_tensor_v2')
+            isinstance(storage, _Storage)
+            and _are_sizes((offset,))
+            and _are_sizes(size)
+            and _are_sizes(stride)
+            and len(size) == len(stride),
+            'torch._utils._rebuild_tensor_v2',
+        )
         self.storage = storage
         self.layout = offset, size, stride
 
@@ -65,17 +67,16 @@ class _Tensor(StandIn):
         end = offset + sum((n - 1) * step for n, step in zip(size, stride)) + 1
         numbers = max(end, math.prod(size)) if math.prod(size) else 0
         require(
-            numbers * storage._element_size() <=
-            storage._untyped_storage.nbytes(),
-            'torch._utils._rebuild_tensor_v2')
+            numbers * storage._element_size() <= storage._untyped_storage.nbytes(),
+            'torch._utils._rebuild_tensor_v2',
+        )
         return torch._utils._rebuild_tensor_v2(
-            storage, offset if numbers else 0, size, stride, False,
-            OrderedDict())
+            storage, offset if numbers else 0, size, stride, False, OrderedDict()
+        )
 
 
 def _are_sizes(numbers: Any) -> bool:
-    return type(numbers) is tuple and all(
-        type(n) is int and n >= 0 for n in numbers)
+    return type(numbers) is tuple and all(type(n) is int and n >= 0 for n in numbers)
 
 
 _KNOWN = {
@@ -87,21 +88,19 @@ _KNOWN = {
     'numpy._core.numeric._frombuffer': _Buffer,
     **{
         path: stand_in
-        for path, stand_in in STAND_INS.items() if path.startswith(
-            ('numpy.', '_codecs.'))
+        for path, stand_in in STAND_INS.items()
+        if path.startswith(('numpy.', '_codecs.'))
     },
     'builtins.bytes': STAND_INS['builtins.bytes'],
 }
 
 
 class _PlainUnpickler(pickle.Unpickler):
-
     def find_class(self, module: str, name: str) -> Any:
         # the name of `builtins` in pickle protocol 2 is Python 2's
         path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
         if path not in _KNOWN:
-            raise pickle.UnpicklingError(
-                f'it needs `{path}`, which is not plain data')
+            raise pickle.UnpicklingError(f'it needs `{path}`, which is not plain data')
         return _KNOWN[path]
 
     def persistent_load(self, pid: Any) -> Any:

@@ -17,6 +17,7 @@ Checkpoints of other programs pickle objects of classes that are not even
 there. Where only the tensors beside them are wanted, an :class:`Unknown` is
 put in the place of each: it holds what the file says and does nothing.
 """
+
 import inspect
 import math
 import pickle
@@ -25,8 +26,9 @@ import re
 import types
 import zipfile
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Dict, Iterator, Type
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -38,8 +40,8 @@ def require(condition: bool, name: str) -> None:
     """Refuse what a file says of a name, unless a condition holds."""
     if not condition:
         raise pickle.UnpicklingError(
-            f'Unsupported use of GLOBAL {name}: no checkpoint of MMEngine '
-            'uses it like this')
+            f'Unsupported use of GLOBAL {name}: no checkpoint of MMEngine uses it like this'
+        )
 
 
 class _Sealed(type):
@@ -86,17 +88,20 @@ class _Dtype(StandIn):
 
     def __init__(self, code, align=False, copy=False) -> None:
         require(
-            type(code) is str
-            and re.fullmatch(r'[biufc]\d{1,2}|[SU]\d{1,6}', code) is not None,
-            'numpy.dtype')
+            type(code) is str and re.fullmatch(r'[biufc]\d{1,2}|[SU]\d{1,6}', code) is not None,
+            'numpy.dtype',
+        )
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state) -> None:
         # (version, byte order, subarray, names, fields, itemsize, ...)
         require(
-            type(state) is tuple and len(state) >= 5
+            type(state) is tuple
+            and len(state) >= 5
             and state[1] in ('<', '>', '|', '=')
-            and state[2:5] == (None, None, None), 'numpy.dtype')
+            and state[2:5] == (None, None, None),
+            'numpy.dtype',
+        )
         self.dtype = self.dtype.newbyteorder(state[1])
 
     def build(self, memo: dict) -> np.dtype:
@@ -111,11 +116,11 @@ class _ArrayType(StandIn):
 
 
 class _Array(StandIn):
-
     def __init__(self, subtype, shape, code) -> None:
         require(
             isinstance(subtype, type) and issubclass(subtype, _ArrayType),
-            'numpy._core.multiarray._reconstruct')
+            'numpy._core.multiarray._reconstruct',
+        )
 
     def __setstate__(self, state) -> None:
         name = 'numpy.ndarray'
@@ -127,23 +132,23 @@ class _Array(StandIn):
         require(
             type(shape) is tuple
             and all(type(size) is int and size >= 0 for size in shape)
-            and len(data) == math.prod(shape) * dtype.dtype.itemsize, name)
+            and len(data) == math.prod(shape) * dtype.dtype.itemsize,
+            name,
+        )
         order = 'F' if is_fortran else 'C'
         # `.copy()` because an array over `bytes` cannot be written to
-        self.array = np.ndarray(
-            shape, dtype.dtype, data, order=order).copy(order)
+        self.array = np.ndarray(shape, dtype.dtype, data, order=order).copy(order)
 
     def build(self, memo: dict) -> np.ndarray:
         return self.array
 
 
 class _Scalar(StandIn):
-
     def __init__(self, dtype, data) -> None:
         require(
-            isinstance(dtype, _Dtype) and type(data) is bytes
-            and len(data) == dtype.dtype.itemsize,
-            'numpy._core.multiarray.scalar')
+            isinstance(dtype, _Dtype) and type(data) is bytes and len(data) == dtype.dtype.itemsize,
+            'numpy._core.multiarray.scalar',
+        )
         self.scalar = np.ndarray((), dtype.dtype, data)[()]
 
     def build(self, memo: dict) -> np.generic:
@@ -151,7 +156,6 @@ class _Scalar(StandIn):
 
 
 class _HistoryBuffer(StandIn):
-
     def __setstate__(self, state) -> None:
         # 'statistics_methods' is left out on purpose: `HistoryBuffer` would
         # put them in a dict shared by all buffers of the process
@@ -161,10 +165,14 @@ class _HistoryBuffer(StandIn):
         self.count = state.get('_count_history')
         self.max_length = state.get('max_length')
         require(
-            isinstance(self.log, _Array) and isinstance(self.count, _Array)
+            isinstance(self.log, _Array)
+            and isinstance(self.count, _Array)
             and self.log.array.ndim == self.count.array.ndim == 1
             and len(self.log.array) == len(self.count.array)
-            and type(self.max_length) is int and self.max_length > 0, name)
+            and type(self.max_length) is int
+            and self.max_length > 0,
+            name,
+        )
 
     def build(self, memo: dict) -> HistoryBuffer:
         return HistoryBuffer(self.log.array, self.count.array, self.max_length)
@@ -175,10 +183,13 @@ class _HistoryBufferMethod(StandIn):
 
     def __init__(self, owner, name) -> None:
         require(
-            isinstance(owner, type) and issubclass(owner, _HistoryBuffer)
-            and type(name) is str and not name.startswith('_')
+            isinstance(owner, type)
+            and issubclass(owner, _HistoryBuffer)
+            and type(name) is str
+            and not name.startswith('_')
             and inspect.isfunction(vars(HistoryBuffer).get(name)),
-            'builtins.getattr')
+            'builtins.getattr',
+        )
         self.name = name
 
     def build(self, memo: dict) -> Any:
@@ -214,28 +225,27 @@ def _named(stand_in: type, path: str) -> type:
     to say by which name an object is found.
     """
     module, _, name = path.rpartition('.')
-    return type(name, (stand_in, ), dict(__module__=module, __qualname__=name))
+    return type(name, (stand_in,), dict(__module__=module, __qualname__=name))
 
 
-STAND_INS: Dict[str, Type[StandIn]] = {
+STAND_INS: dict[str, type[StandIn]] = {
     path: _named(stand_in, path)
     for stand_in, paths in {
-        _HistoryBuffer: ('mmengine.logging.history_buffer.HistoryBuffer', ),
+        _HistoryBuffer: ('mmengine.logging.history_buffer.HistoryBuffer',),
         # the name of `builtins` in pickle protocol 2 is Python 2's
         _HistoryBufferMethod: ('builtins.getattr', '__builtin__.getattr'),
         _Bytes: ('builtins.bytes', '__builtin__.bytes'),
         # newer versions of torch allow it already
-        _Encode: ('_codecs.encode', ),
-        _ConfigDict: ('mmengine.config.config.ConfigDict', ),
-        _Dtype: ('numpy.dtype', ),
-        _ArrayType: ('numpy.ndarray', ),
+        _Encode: ('_codecs.encode',),
+        _ConfigDict: ('mmengine.config.config.ConfigDict',),
+        _Dtype: ('numpy.dtype',),
+        _ArrayType: ('numpy.ndarray',),
         # NumPy 1 and 2
-        _Array: ('numpy.core.multiarray._reconstruct',
-                 'numpy._core.multiarray._reconstruct'),
-        _Scalar: ('numpy.core.multiarray.scalar',
-                  'numpy._core.multiarray.scalar'),
-    }.items() for path in paths
-}  # yapf: disable
+        _Array: ('numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct'),
+        _Scalar: ('numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'),
+    }.items()
+    for path in paths
+}
 
 
 def unwrap(value: Any, memo: dict) -> Any:
@@ -258,8 +268,7 @@ def unwrap(value: Any, memo: dict) -> Any:
         memo[id(value)] = value
         # of the class: an unknown object may have an attribute of this name
         kind = type(value)
-        items = [(unwrap(k, memo), unwrap(v, memo))
-                 for k, v in kind.items(value)]
+        items = [(unwrap(k, memo), unwrap(v, memo)) for k, v in kind.items(value)]
         kind.clear(value)
         kind.update(value, dict(items))
     elif type(value) is list:
@@ -278,19 +287,18 @@ def unwrap(value: Any, memo: dict) -> Any:
 
 
 @contextmanager
-def _allowed(stand_ins: Dict[str, type]) -> Iterator[None]:
+def _allowed(stand_ins: dict[str, type]) -> Iterator[None]:
     """Allow stand-ins, and what the user has allowed, for a while."""
     serialization = torch.serialization
     by_user = serialization.get_safe_globals()
 
     def path(item):
-        return item[1] if isinstance(
-            item, tuple) else (f'{item.__module__}.{item.__qualname__}')
+        return item[1] if isinstance(item, tuple) else (f'{item.__module__}.{item.__qualname__}')
 
     serialization.clear_safe_globals()
     serialization.add_safe_globals(
-        [item for item in by_user if path(item) not in stand_ins] +
-        list(stand_ins.values()))
+        [item for item in by_user if path(item) not in stand_ins] + list(stand_ins.values())
+    )
     try:
         yield
     finally:
@@ -303,8 +311,9 @@ class _StrictUnpickler(pickle._Unpickler):
 
     Its own list of allowed globals cannot be extended.
     """
+
     dispatch = dict(pickle._Unpickler.dispatch)
-    stand_ins: Dict[str, type]
+    stand_ins: dict[str, type]
 
     def find_class(self, module: str, name: str) -> Any:
         path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
@@ -317,28 +326,27 @@ class _StrictUnpickler(pickle._Unpickler):
     def load_build(self) -> None:
         target = self.stack[-2]
         if not isinstance(target, StandIn) and type(target) not in (
-                OrderedDict, torch.Tensor, torch.nn.Parameter):
-            raise pickle.UnpicklingError(
-                f'Unsupported state for {type(target)}')
+            OrderedDict,
+            torch.Tensor,
+            torch.nn.Parameter,
+        ):
+            raise pickle.UnpicklingError(f'Unsupported state for {type(target)}')
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def _strict_pickle(stand_ins: Dict[str, type]) -> types.SimpleNamespace:
-    unpickler = type('Unpickler', (_StrictUnpickler, ),
-                     dict(stand_ins=stand_ins))
+def _strict_pickle(stand_ins: dict[str, type]) -> types.SimpleNamespace:
+    unpickler = type('Unpickler', (_StrictUnpickler,), dict(stand_ins=stand_ins))
     return types.SimpleNamespace(__name__='strict_pickle', Unpickler=unpickler)
 
 
-def _unknown_names(path: str) -> Dict[str, type]:
+def _unknown_names(path: str) -> dict[str, type]:
     """An :class:`Unknown` for every name in a file that is no stand-in's."""
     with open(path, 'rb') as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                name, = [
-                    n for n in archive.namelist() if n.endswith('/data.pkl')
-                ]
+                (name,) = [n for n in archive.namelist() if n.endswith('/data.pkl')]
                 with archive.open(name) as pickled:
                     names = _names_in_pickle(pickled)
         else:
@@ -346,10 +354,7 @@ def _unknown_names(path: str) -> Dict[str, type]:
             # description of the system, the checkpoint
             file.seek(0)
             names = [_names_in_pickle(file) for _ in range(4)][-1]
-    return {
-        name: _named(Unknown, name)
-        for name in names if name not in STAND_INS
-    }
+    return {name: _named(Unknown, name) for name in names if name not in STAND_INS}
 
 
 def _names_in_pickle(file: BinaryIO) -> set:
@@ -360,9 +365,7 @@ def _names_in_pickle(file: BinaryIO) -> set:
     }
 
 
-def load_with_stand_ins(path: str,
-                        map_location: Any = None,
-                        allow_unknown: bool = False) -> Any:
+def load_with_stand_ins(path: str, map_location: Any = None, allow_unknown: bool = False) -> Any:
     """Load a checkpoint of MMEngine without calling anything it names.
 
     Args:
@@ -383,14 +386,14 @@ def load_with_stand_ins(path: str,
         stand_ins.update(_unknown_names(path))
     if hasattr(torch.serialization, 'clear_safe_globals'):
         with _allowed(stand_ins):
-            loaded = torch.load(
-                path, map_location=map_location, weights_only=True)
+            loaded = torch.load(path, map_location=map_location, weights_only=True)
     elif zipfile.is_zipfile(path):
         loaded = torch.load(
             path,
             map_location=map_location,
             weights_only=False,
-            pickle_module=_strict_pickle(stand_ins))
+            pickle_module=_strict_pickle(stand_ins),
+        )
     else:
         # the format of torch < 1.6, which MMEngine never wrote, may be a tar
         # archive that `weights_only=False` would unpack

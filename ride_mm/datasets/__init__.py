@@ -11,8 +11,21 @@ from .wrappers import ConcatDataset, KFoldDataset, RepeatDataset
 install_folder_reading()
 
 __all__ = [
-    'CIFAR10LT', 'CIFAR100LT', 'ClassBalancedSampler', 'ConcatDataset',
-    'DigitsLT', 'DrawCropFlipRotate', 'INaturalist2018', 'ImageNetLT',
-    'KFoldDataset', 'LoadImageFromFile', 'LongTailList', 'PlacesLT',
-    'PowerSampler', 'RepeatDataset', 'bootstrap', 'collate_batch', 'hold_out'
+    'CIFAR10LT',
+    'CIFAR100LT',
+    'ClassBalancedSampler',
+    'ConcatDataset',
+    'DigitsLT',
+    'DrawCropFlipRotate',
+    'INaturalist2018',
+    'ImageNetLT',
+    'KFoldDataset',
+    'LoadImageFromFile',
+    'LongTailList',
+    'PlacesLT',
+    'PowerSampler',
+    'RepeatDataset',
+    'bootstrap',
+    'collate_batch',
+    'hold_out',
 ]

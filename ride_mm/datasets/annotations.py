@@ -1,19 +1,18 @@
 """Reading of "path label" lists."""
+
 import codecs
-from typing import List, Optional, Tuple
 
 from mmengine.fileio import exists, get_text, isdir
 
 from ride_mm.utils.errors import UserError
 
-Records = Tuple[List[str], List[int], List[int]]
+Records = tuple[list[str], list[int], list[int]]
 
 # Labels above both of these are a mistake: counts would fill the memory.
 _SMALL, _SPARSE = 100_000, 100
 
 
-def read_annotations(ann_file: str,
-                     num_classes: Optional[int] = None) -> Records:
+def read_annotations(ann_file: str, num_classes: int | None = None) -> Records:
     """Read a list with one image a line: its path, a space and its label.
 
     The label is what follows the last white space, so that paths may hold
@@ -51,15 +50,20 @@ def read_annotations(ann_file: str,
     if num_classes is None and largest > max(_SMALL, _SPARSE * len(labels)):
         line = numbers[labels.index(largest)]
         problems.append(
-            (line, f'label {largest} would mean {largest + 1} classes of '
-             f'{len(labels)} images. If this is intended, set num_classes'))
+            (
+                line,
+                f'label {largest} would mean {largest + 1} classes of '
+                f'{len(labels)} images. If this is intended, set num_classes',
+            )
+        )
     if problems:
         number, problem = problems[0]
         if problems[1:]:
             problem += f' (and {len(problems) - 1} more such lines)'
         raise UserError(
             f'{ann_file}, line {number}: {problem}',
-            [f'{ann_file}:{number}: {text}' for number, text in problems])
+            [f'{ann_file}:{number}: {text}' for number, text in problems],
+        )
     if not paths:
         raise UserError(f'{ann_file}: the list is empty')
     return paths, labels, numbers
@@ -69,33 +73,36 @@ def _read_text(ann_file: str) -> str:
     if not exists(ann_file):
         raise UserError(f'Annotation list not found: {ann_file}')
     if isdir(ann_file):
-        raise UserError(f'{ann_file} is a folder, expected a list with a line '
-                        '"path label" for each image. Give class folders as '
-                        'data_prefix')
+        raise UserError(
+            f'{ann_file} is a folder, expected a list with a line '
+            '"path label" for each image. Give class folders as '
+            'data_prefix'
+        )
     try:
         # Some editors begin a file with a byte order mark: not part of a path.
         return get_text(ann_file, encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        line = error.object[:error.start].count(b'\n') + 1
+        line = error.object[: error.start].count(b'\n') + 1
         encoding = 'LATIN1'
         if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             encoding = 'UTF-16'
-        raise UserError(f'{ann_file}, line {line}: not UTF-8. Convert the '
-                        f'list with iconv -f {encoding} -t UTF-8') from error
+        raise UserError(
+            f'{ann_file}, line {line}: not UTF-8. Convert the '
+            f'list with iconv -f {encoding} -t UTF-8'
+        ) from error
 
 
-def _read_label(fields: List[str], num_classes: Optional[int]) -> int:
+def _read_label(fields: list[str], num_classes: int | None) -> int:
     """Read the label of a line that has been split."""
     if len(fields) != 2:
-        raise ValueError(
-            f'expected a path, a space and a label, found {fields[0]!r}')
+        raise ValueError(f'expected a path, a space and a label, found {fields[0]!r}')
     try:
         label = int(fields[1])
     except ValueError:
-        raise ValueError('expected an integer label after the last space, '
-                         f'found {fields[1]!r}') from None
+        raise ValueError(
+            f'expected an integer label after the last space, found {fields[1]!r}'
+        ) from None
     if label < 0 or num_classes is not None and label >= num_classes:
-        expected = ('at least 0' if num_classes is None else
-                    f'between 0 and {num_classes - 1}')
+        expected = 'at least 0' if num_classes is None else f'between 0 and {num_classes - 1}'
         raise ValueError(f'expected a label {expected}, found {label}')
     return label

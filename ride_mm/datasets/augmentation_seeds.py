@@ -6,8 +6,10 @@ first, and a resumed run sees others than an uninterrupted one. Here every
 draw, the n-th image of an epoch over all ranks, has a seed of its own made
 from (seed, epoch, n).
 """
+
 import random
-from typing import Any, Iterator, List
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +88,7 @@ class SeededBatchSampler:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[List[Draw]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         # Samplers hand the n-th image to rank n % world_size: drawing for
         # all ranks gives an image the same seed on any number of them.
         rank, world_size = get_dist_info()
@@ -94,10 +96,7 @@ class SeededBatchSampler:
         rng = np.random.default_rng((self.seed, self.epoch, 1))
         for batch in self.batch_sampler:
             seeds = rng.integers(2**32, size=(len(batch), world_size))
-            yield [
-                Draw(index, seed)
-                for index, seed in zip(batch, seeds[:, rank].tolist())
-            ]
+            yield [Draw(index, seed) for index, seed in zip(batch, seeds[:, rank].tolist())]
 
 
 def seed_draws(dataloader: DataLoader, seed: int) -> SeededBatchSampler:
@@ -116,5 +115,6 @@ def seed_draws(dataloader: DataLoader, seed: int) -> SeededBatchSampler:
         # only for workers that are running; there are none yet.
         vars(dataloader).update(
             dataset=SeededDataset(dataloader.dataset),
-            batch_sampler=SeededBatchSampler(dataloader.batch_sampler, seed))
+            batch_sampler=SeededBatchSampler(dataloader.batch_sampler, seed),
+        )
     return dataloader.batch_sampler

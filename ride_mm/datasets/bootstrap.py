@@ -1,5 +1,6 @@
 """Bootstrap replicates of a training set."""
-from typing import Sequence, Union
+
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -19,8 +20,7 @@ def bootstrap_indices(labels: Sequence[int], seed: int) -> np.ndarray:
     Returns:
         np.ndarray: Indices with the same labels, (N, ), int64.
     """
-    _, classes, counts = np.unique(
-        labels, return_inverse=True, return_counts=True)
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.argsort(classes, kind='stable')
     starts = np.cumsum(counts) - counts
     drawn = np.random.default_rng(seed).integers(counts[classes])
@@ -28,7 +28,7 @@ def bootstrap_indices(labels: Sequence[int], seed: int) -> np.ndarray:
 
 
 @DATASETS.register_module(name='Bootstrap')
-def bootstrap(dataset: Union[dict, BaseDataset], seed: int) -> BaseDataset:
+def bootstrap(dataset: dict | BaseDataset, seed: int) -> BaseDataset:
     """Draw a training set from a training set: ``type='Bootstrap'``.
 
     Each class keeps its number of images, so that the long tail and the class

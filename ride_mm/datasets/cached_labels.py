@@ -1,4 +1,4 @@
-from typing import List, Optional, Sequence, Union
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.dataset import force_full_init
@@ -14,7 +14,7 @@ class CachedLabels:
 
     _gt_labels: np.ndarray
     # The counts before ``indices`` were taken of a training set.
-    whole_class_counts: Optional[List[int]] = None
+    whole_class_counts: list[int] | None = None
 
     def full_init(self) -> None:
         """Load the data and keep the labels of ``indices``, if given.
@@ -30,10 +30,12 @@ class CachedLabels:
             self._gt_labels = _take(whole, self._indices)
             stated = self._metainfo.get('class_counts')
             if stated is not None and np.array_equal(
-                    stated, np.bincount(whole, minlength=len(stated))):
+                stated, np.bincount(whole, minlength=len(stated))
+            ):
                 self.whole_class_counts = stated
                 self._metainfo['class_counts'] = np.bincount(
-                    self._gt_labels, minlength=len(stated)).tolist()
+                    self._gt_labels, minlength=len(stated)
+                ).tolist()
 
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:
@@ -45,7 +47,7 @@ class CachedLabels:
         return self._gt_labels.copy()
 
     @force_full_init
-    def get_cat_ids(self, idx: int) -> List[int]:
+    def get_cat_ids(self, idx: int) -> list[int]:
         """Get the label of one image.
 
         Args:
@@ -56,7 +58,7 @@ class CachedLabels:
         """
         return [int(self._gt_labels[idx])]
 
-    def get_subset_(self, indices: Union[Sequence[int], int]) -> None:
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
         """Keep a part of the dataset, in place.
 
         Args:
@@ -66,7 +68,7 @@ class CachedLabels:
         super().get_subset_(indices)
         self._gt_labels = _take(self._gt_labels, indices)
 
-    def get_subset(self, indices: Union[Sequence[int], int]):
+    def get_subset(self, indices: Sequence[int] | int):
         """Get a part of the dataset.
 
         Args:
@@ -81,8 +83,7 @@ class CachedLabels:
         return subset
 
 
-def _take(labels: np.ndarray, indices: Union[Sequence[int],
-                                             int]) -> np.ndarray:
+def _take(labels: np.ndarray, indices: Sequence[int] | int) -> np.ndarray:
     """Index as mmengine's datasets do: an int means so many images."""
     if isinstance(indices, int):
         return labels[:indices] if indices >= 0 else labels[indices:]

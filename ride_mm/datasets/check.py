@@ -1,13 +1,17 @@
 """What is wrong with the images and labels of the data sets of a training."""
+
 import hashlib
 import io
 import os
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import (Any, Callable, Dict, Hashable, Iterable, Iterator, List,
-                    NamedTuple, Optional, Sequence, Tuple)
+from typing import (
+    Any,
+    NamedTuple,
+)
 
 import mmcv
 import numpy as np
@@ -18,9 +22,9 @@ from PIL import Image
 
 from ride_mm.compat.inferencers import describe_unreadable
 from ride_mm.utils.errors import UserError, find_places, user_message
+
 from .annotations import read_annotations
-from .class_counts import (count_labels, get_class_counts, get_labels,
-                           stated_counts)
+from .class_counts import count_labels, get_class_counts, get_labels, stated_counts
 from .folders import read_folder
 
 # What Pillow reads to the end: others it may not know as OpenCV does.
@@ -43,10 +47,11 @@ class Finding:
         places (list[str]): Files, with their lines where they are in a list.
         error (bool): Whether it should be mended before training.
     """
+
     split: str
     what: str
     advice: str
-    places: List[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
     error: bool = True
 
 
@@ -59,10 +64,11 @@ class Record(NamedTuple):
         label (int): Its label.
         path (str, optional): Its file; None for images in memory.
     """
+
     dataset: Any
     index: int
     label: int
-    path: Optional[str]
+    path: str | None
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
@@ -85,7 +91,7 @@ def leaves(dataset: Any) -> Iterator[Any]:
         yield dataset
 
 
-def _path_of(dataset: Any, index: int) -> Optional[str]:
+def _path_of(dataset: Any, index: int) -> str | None:
     get_info = getattr(dataset, 'get_data_info', None)
     return None if get_info is None else get_info(index).get('img_path')
 
@@ -104,18 +110,18 @@ class Split:
         self.dataset = dataset
         self.leaves = list(leaves(dataset))
         self.records = [
-            Record(leaf, i, label, _path_of(leaf, i)) for leaf in self.leaves
+            Record(leaf, i, label, _path_of(leaf, i))
+            for leaf in self.leaves
             for i, label in enumerate(get_labels(leaf).tolist())
         ]
         self.training_counts = get_class_counts(dataset)
         self.classes = getattr(dataset, 'metainfo', {}).get('classes')
-        self._lines: Optional[Dict[tuple, int]] = None
+        self._lines: dict[tuple, int] | None = None
 
     @property
-    def counts(self) -> List[int]:
+    def counts(self) -> list[int]:
         """list[int]: Images of this split in each class."""
-        return count_labels([record.label for record in self.records],
-                            len(self.training_counts))
+        return count_labels([record.label for record in self.records], len(self.training_counts))
 
     def class_name(self, label: int) -> str:
         """Name a class, by its number where it has no name."""
@@ -150,12 +156,11 @@ class Split:
     def place(self, record: Record) -> str:
         """Say where an image is: its file, its class and, of a list, the
         line."""
-        image = record.path or (
-            f'image {record.index} of {type(record.dataset).__name__}')
+        image = record.path or (f'image {record.index} of {type(record.dataset).__name__}')
         return f'{self.line(record)}{image}, {self.class_name(record.label)}'
 
 
-def check_folders(split: Split) -> List[Finding]:
+def check_folders(split: Split) -> list[Finding]:
     """Tell what data sets of class folders leave out.
 
     Args:
@@ -175,13 +180,14 @@ def check_folders(split: Split) -> List[Finding]:
             sentence,
             'move or convert them if they should be read, or remove them',
             paths,
-            error=False) for root, is_image in roots.items()
+            error=False,
+        )
+        for root, is_image in roots.items()
         for sentence, paths in read_folder(root, is_image).left_out().items()
     ]
 
 
-def check_same_images(split: Split, images: Dict[Hashable, List[Record]],
-                      by: str) -> List[Finding]:
+def check_same_images(split: Split, images: dict[Hashable, list[Record]], by: str) -> list[Finding]:
     """Find images that a split holds more than once.
 
     Args:
@@ -194,30 +200,42 @@ def check_same_images(split: Split, images: Dict[Hashable, List[Record]],
         others.
     """
     several = [same for same in images.values() if len(same) > 1]
-    conflicts = [
-        same for same in several if len({image.label
-                                         for image in same}) > 1
-    ]
-    twice = [
-        same for same in several if len({image.label
-                                         for image in same}) == 1
-    ]
+    conflicts = [same for same in several if len({image.label for image in same}) > 1]
+    twice = [same for same in several if len({image.label for image in same}) == 1]
     found = [
-        (conflicts, 'images under several labels',
-         'keep each image under its correct label only', True),
-        (twice, 'images more than once under one label',
-         'keep one copy of each, unless the copies are intended', False),
+        (
+            conflicts,
+            'images under several labels',
+            'keep each image under its correct label only',
+            True,
+        ),
+        (
+            twice,
+            'images more than once under one label',
+            'keep one copy of each, unless the copies are intended',
+            False,
+        ),
     ]
     return [
-        Finding(split.name, f'{what}, by their {by}: {len(groups)}', advice,
-                [split.place(image) for same in groups for image in same],
-                error) for groups, what, advice, error in found if groups
+        Finding(
+            split.name,
+            f'{what}, by their {by}: {len(groups)}',
+            advice,
+            [split.place(image) for same in groups for image in same],
+            error,
+        )
+        for groups, what, advice, error in found
+        if groups
     ]
 
 
-def check_overlap(train: Split, train_images: Dict[Hashable, List[Record]],
-                  other: Split, images: Dict[Hashable, List[Record]],
-                  by: str) -> List[Finding]:
+def check_overlap(
+    train: Split,
+    train_images: dict[Hashable, list[Record]],
+    other: Split,
+    images: dict[Hashable, list[Record]],
+    by: str,
+) -> list[Finding]:
     """Find images that are trained on and tested with.
 
     Args:
@@ -234,7 +252,8 @@ def check_overlap(train: Split, train_images: Dict[Hashable, List[Record]],
     if not common:
         return []
     places = [
-        split.place(found[key][0]) for key in common
+        split.place(found[key][0])
+        for key in common
         for split, found in ((other, images), (train, train_images))
     ]
     return [
@@ -242,12 +261,13 @@ def check_overlap(train: Split, train_images: Dict[Hashable, List[Record]],
             f'{train.name}, {other.name}',
             f'images of {other.name} that are in {train.name} as well, by '
             f'their {by}: {len(common)}',
-            'remove them from one of the two sets: accuracy on them says '
-            'nothing about new images', places)
+            'remove them from one of the two sets: accuracy on them says nothing about new images',
+            places,
+        )
     ]
 
 
-def check_classes(train: Split, other: Split) -> List[Finding]:
+def check_classes(train: Split, other: Split) -> list[Finding]:
     """Compare the classes of a validation or test set with the training's.
 
     Args:
@@ -261,14 +281,18 @@ def check_classes(train: Split, other: Split) -> List[Finding]:
     split, findings = f'{train.name}, {other.name}', []
     names = [split.classes and list(split.classes) for split in (train, other)]
     if all(names) and names[0] != names[1]:
-        label = next((i for i, pair in enumerate(zip(*names))
-                      if pair[0] != pair[1]), min(map(len, names)))
+        label = next(
+            (i for i, pair in enumerate(zip(*names)) if pair[0] != pair[1]), min(map(len, names))
+        )
         findings.append(
             Finding(
-                split, f'the class names differ, first for label {label}: '
+                split,
+                f'the class names differ, first for label {label}: '
                 f'{train.class_name(label)!r} in {train.name}, '
                 f'{other.class_name(label)!r} in {other.name}',
-                'give both the same classes=[...]'))
+                'give both the same classes=[...]',
+            )
+        )
     stated = stated_counts(other.dataset)
     # A training tells its validation of `indices`.
     known = [train.training_counts] + [
@@ -277,28 +301,29 @@ def check_classes(train: Split, other: Split) -> List[Finding]:
     if stated is not None and list(stated) not in known:
         findings.append(
             Finding(
-                split, f'{other.name} states other numbers of training images '
+                split,
+                f'{other.name} states other numbers of training images '
                 f'per class than {train.name} has, {sum(stated)} in '
                 f'{len(stated)} classes against {sum(train.training_counts)} '
                 f'in {len(train.training_counts)}',
-                'give it class_counts=<the training list or folder>'))
-    empty = [
-        other.class_name(label) for label, count in enumerate(other.counts)
-        if not count
-    ]
+                'give it class_counts=<the training list or folder>',
+            )
+        )
+    empty = [other.class_name(label) for label, count in enumerate(other.counts) if not count]
     if empty:
         findings.append(
             Finding(
                 other.name,
                 f'classes without an image: {len(empty)}',
-                'means over classes leave them out; add images of these '
-                'classes if possible',
+                'means over classes leave them out; add images of these classes if possible',
                 empty,
-                error=False))
+                error=False,
+            )
+        )
     return findings
 
 
-def by_path(split: Split) -> Dict[str, List[Record]]:
+def by_path(split: Split) -> dict[str, list[Record]]:
     """Group the images of a split by their files."""
     images = defaultdict(list)
     for record in split.records:
@@ -307,7 +332,7 @@ def by_path(split: Split) -> Dict[str, List[Record]]:
     return images
 
 
-def check_paths(splits: Sequence[Split]) -> List[Finding]:
+def check_paths(splits: Sequence[Split]) -> list[Finding]:
     """Check data sets without reading an image.
 
     Args:
@@ -323,13 +348,12 @@ def check_paths(splits: Sequence[Split]) -> List[Finding]:
     for split in splits:
         findings += check_same_images(split, images[split.name], 'path')
     for other in others:
-        findings += check_overlap(train, images[train.name], other,
-                                  images[other.name], 'path')
+        findings += check_overlap(train, images[train.name], other, images[other.name], 'path')
         findings += check_classes(train, other)
     return findings
 
 
-def read_image(record: Record) -> Tuple[Optional[bytes], Optional[str]]:
+def read_image(record: Record) -> tuple[bytes | None, str | None]:
     """Read and decode an image.
 
     Args:
@@ -354,11 +378,10 @@ def read_image(record: Record) -> Tuple[Optional[bytes], Optional[str]]:
         raise
     except Exception as error:  # of OpenCV, of any storage
         return None, describe_unreadable(record.path, error)
-    return hashlib.sha256(content).digest(), _find_damage(
-        record.path, content)
+    return hashlib.sha256(content).digest(), _find_damage(record.path, content)
 
 
-def _find_damage(path: str, content: bytes) -> Optional[str]:
+def _find_damage(path: str, content: bytes) -> str | None:
     """Find what OpenCV passes over: it fills up an image that ends early."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of size, of odd metadata
@@ -376,7 +399,7 @@ def _find_damage(path: str, content: bytes) -> Optional[str]:
     return None
 
 
-def find_unreadable(dataset: Any, most: int = 20_000) -> Tuple[int, List[str]]:
+def find_unreadable(dataset: Any, most: int = 20_000) -> tuple[int, list[str]]:
     """Find files that a data set could not load, without decoding them.
 
     Each is opened and its header read by Pillow, several thousand a second.
@@ -397,7 +420,7 @@ def find_unreadable(dataset: Any, most: int = 20_000) -> Tuple[int, List[str]]:
         for index in range(len(leaf)):
             files[_path_of(leaf, index)] = leaf, index
     files.pop(None, None)
-    paths = list(files)[::max(1, -(-len(files) // most))]
+    paths = list(files)[:: max(1, -(-len(files) // most))]
     if not paths or not any(map(os.path.exists, paths[:_BATCH])):
         return 0, []
     problems = []
@@ -410,9 +433,7 @@ def find_unreadable(dataset: Any, most: int = 20_000) -> Tuple[int, List[str]]:
                 except UserError as error:
                     problems.append(user_message(error))
                 except Exception as error:  # of any transform
-                    problems.append(
-                        f'{path} cannot be loaded: {type(error).__name__}: '
-                        f'{error}')
+                    problems.append(f'{path} cannot be loaded: {type(error).__name__}: {error}')
     return len(paths), problems
 
 
@@ -426,8 +447,9 @@ def _has_header(path: str) -> bool:
             return False
 
 
-def check_images(split: Split, progress: Progress
-                 ) -> Tuple[Dict[bytes, List[Record]], List[Finding]]:
+def check_images(
+    split: Split, progress: Progress
+) -> tuple[dict[bytes, list[Record]], list[Finding]]:
     """Read all images of a split.
 
     Args:
@@ -442,8 +464,7 @@ def check_images(split: Split, progress: Progress
     files = [*by_path(split).values()]
     files += [[image] for image in split.records if image.path is None]
     images, unreadable, damaged = defaultdict(list), [], []
-    results = progress(split.name)(
-        _read_all([same[0] for same in files]), len(files))
+    results = progress(split.name)(_read_all([same[0] for same in files]), len(files))
     for same, (content, problem) in zip(files, results):
         if content is not None:
             images[content] += same
@@ -453,11 +474,18 @@ def check_images(split: Split, progress: Progress
     findings = [
         Finding(split.name, f'{what}: {len(places)}', advice, places)
         for places, what, advice in (
-            (unreadable, 'images that cannot be read',
-             'replace or remove them: training would stop there'),
-            (damaged, 'images that are damaged',
-             'replace or remove them: the missing part would be trained on as '
-             'grey')) if places
+            (
+                unreadable,
+                'images that cannot be read',
+                'replace or remove them: training would stop there',
+            ),
+            (
+                damaged,
+                'images that are damaged',
+                'replace or remove them: the missing part would be trained on as grey',
+            ),
+        )
+        if places
     ]
     return images, findings
 
@@ -467,11 +495,12 @@ def _read_all(records: Sequence[Record]) -> Iterator[tuple]:
     lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(records), _BATCH):
-            yield from pool.map(read_image, records[start:start + _BATCH])
+            yield from pool.map(read_image, records[start : start + _BATCH])
 
 
-def check_data(datasets: Dict[str, Callable[[], Any]], progress: Progress
-               ) -> Tuple[List[Split], List[Finding]]:
+def check_data(
+    datasets: dict[str, Callable[[], Any]], progress: Progress
+) -> tuple[list[Split], list[Finding]]:
     """Check the data sets of a training and read all their images.
 
     Args:
@@ -488,8 +517,13 @@ def check_data(datasets: Dict[str, Callable[[], Any]], progress: Progress
             findings += check_folders(splits[-1])
         except UserError as error:
             findings.append(
-                Finding(name, user_message(error), 'fix this first: the data '
-                        'set cannot be loaded', find_places(error)))
+                Finding(
+                    name,
+                    user_message(error),
+                    'fix this first: the data set cannot be loaded',
+                    find_places(error),
+                )
+            )
     images = {}
     for split in splits:
         images[split.name], found = check_images(split, progress)
@@ -498,7 +532,8 @@ def check_data(datasets: Dict[str, Callable[[], Any]], progress: Progress
     if splits:
         train, *others = splits
         for other in others:
-            findings += check_overlap(train, images[train.name], other,
-                                      images[other.name], 'content')
+            findings += check_overlap(
+                train, images[train.name], other, images[other.name], 'content'
+            )
             findings += check_classes(train, other)
     return splits, findings

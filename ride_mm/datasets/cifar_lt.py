@@ -1,16 +1,15 @@
 import io
-from typing import List, Optional, Tuple
 
 import mmengine.dist as dist
 import numpy as np
-from mmengine.fileio import (LocalBackend, exists, get, get_file_backend,
-                             join_path)
+from mmengine.fileio import LocalBackend, exists, get, get_file_backend, join_path
 from mmpretrain.datasets import CIFAR10, CIFAR100
 from mmpretrain.datasets.utils import download_and_extract_archive
 from mmpretrain.registry import DATASETS
 
 from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.utils.errors import UserError
+
 from .cached_labels import CachedLabels
 from .class_counts import name_some
 from .imbalance import largest_class, long_tail_profile, sample_subset
@@ -22,29 +21,32 @@ class _LongTailCIFAR(CachedLabels):
     num_classes: int
     max_count: int
 
-    def __init__(self,
-                 data_root: str = '',
-                 split: str = 'train',
-                 imb_type: str = 'exp',
-                 imb_factor: float = 0.01,
-                 max_count: Optional[int] = None,
-                 subset_seed: int = 0,
-                 check_integrity: bool = True,
-                 to_bgr: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        split: str = 'train',
+        imb_type: str = 'exp',
+        imb_factor: float = 0.01,
+        max_count: int | None = None,
+        subset_seed: int = 0,
+        check_integrity: bool = True,
+        to_bgr: bool = False,
+        **kwargs,
+    ) -> None:
         self.imb_type = imb_type
         self.imb_factor = imb_factor
         self.max_count = largest_class(max_count, self.max_count)
         self.subset_seed = subset_seed
         self.check_integrity = check_integrity
         self.to_bgr = to_bgr
-        self.class_counts = long_tail_profile(self.num_classes, self.max_count,
-                                              imb_type, imb_factor)
+        self.class_counts = long_tail_profile(
+            self.num_classes, self.max_count, imb_type, imb_factor
+        )
         super().__init__(data_root=data_root, split=split, **kwargs)
         # of a lazy dataset
         self._metainfo.setdefault('class_counts', list(self.class_counts))
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Load the images of the split.
 
         Returns:
@@ -66,11 +68,10 @@ class _LongTailCIFAR(CachedLabels):
         if self.to_bgr:
             images = np.ascontiguousarray(images[..., ::-1])
         return [
-            dict(img=img, gt_label=label)
-            for img, label in zip(images, self._gt_labels.tolist())
+            dict(img=img, gt_label=label) for img, label in zip(images, self._gt_labels.tolist())
         ]
 
-    def _read_batch(self, name: str) -> Tuple[np.ndarray, np.ndarray]:
+    def _read_batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         path = join_path(self._folder, name)
         try:
             batch = load_plain_pickle(io.BytesIO(get(path)), 'latin1')
@@ -80,26 +81,24 @@ class _LongTailCIFAR(CachedLabels):
             raise _no_batch(path, error or type(error).__name__) from error
         if labels.ndim != 1 or labels.dtype.kind not in 'iu':
             raise _no_batch(path, 'its labels are not a list of whole numbers')
-        if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
-                or pixels.shape != (len(labels), 3 * 32 * 32)):
-            raise _no_batch(path, 'expected `data` of shape '
-                            f'({len(labels)}, 3072), uint8')
+        if (
+            not isinstance(pixels, np.ndarray)
+            or pixels.dtype != np.uint8
+            or pixels.shape != (len(labels), 3 * 32 * 32)
+        ):
+            raise _no_batch(path, f'expected `data` of shape ({len(labels)}, 3072), uint8')
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if len(wrong):
-            raise _no_batch(path, f'label {wrong[0]} is outside [0, '
-                            f'{self.num_classes})')
+            raise _no_batch(path, f'label {wrong[0]} is outside [0, {self.num_classes})')
         return pixels, labels.astype(np.int64)
 
     @property
     def _folder(self) -> str:
         return join_path(self.data_prefix['root'], self.base_folder)
 
-    def _missing_files(self) -> List[str]:
+    def _missing_files(self) -> list[str]:
         names = [name for name, _ in self.train_list + self.test_list]
-        return [
-            name for name in names
-            if not exists(join_path(self._folder, name))
-        ]
+        return [name for name in names if not exists(join_path(self._folder, name))]
 
     def _find_data(self) -> None:
         """Download what is missing and check what is there."""
@@ -112,7 +111,8 @@ class _LongTailCIFAR(CachedLabels):
                     f'The files in {self._folder} are not those of the '
                     'official release: their MD5 sums differ. Delete the '
                     'folder to have them downloaded again or, if this is a '
-                    're-packed copy, set `check_integrity=False`.')
+                    're-packed copy, set `check_integrity=False`.'
+                )
         dist.barrier()
         missing = self._missing_files()
         if missing:
@@ -126,8 +126,7 @@ class _LongTailCIFAR(CachedLabels):
         if not isinstance(backend, LocalBackend):
             raise self._not_found('downloads work with local folders only')
         try:
-            download_and_extract_archive(
-                self.url, root, filename=self.filename, md5=self.tgz_md5)
+            download_and_extract_archive(self.url, root, filename=self.filename, md5=self.tgz_md5)
         except (OSError, RuntimeError) as error:
             raise self._not_found(f'the download failed: {error}') from error
 
@@ -136,12 +135,12 @@ class _LongTailCIFAR(CachedLabels):
             f'{type(self).__name__}: no data in {self._folder} ({reason}). '
             f'Set `data_root` to the folder that holds {self.base_folder}/, '
             f'set `download=True`, or get the data by hand: unpack {self.url} '
-            f'into {self.data_prefix["root"]}.')
+            f'into {self.data_prefix["root"]}.'
+        )
 
-    def extra_repr(self) -> List[str]:
+    def extra_repr(self) -> list[str]:
         """The profile, besides where the data is."""
-        profile = (f'{self.imb_type}, imb_factor={self.imb_factor}, '
-                   f'max_count={self.max_count}')
+        profile = f'{self.imb_type}, imb_factor={self.imb_factor}, max_count={self.max_count}'
         return super().extra_repr() + [f'Long-tailed profile: \t{profile}']
 
 
@@ -150,7 +149,7 @@ def _no_batch(path: str, found: object) -> UserError:
     return UserError(f'{path} is not a CIFAR file: {words}')
 
 
-def _gather(batches: List[np.ndarray], chosen: np.ndarray) -> np.ndarray:
+def _gather(batches: list[np.ndarray], chosen: np.ndarray) -> np.ndarray:
     """Copy the chosen rows of several arrays as if they were one.
 
     Args:

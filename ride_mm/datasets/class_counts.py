@@ -1,19 +1,23 @@
 """Training images per class: counted, read from files, and checked."""
-from typing import List, Optional, Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.fileio import exists, load
 
 from ride_mm.utils.errors import UserError
+
 from .annotations import read_annotations
 from .augmentation_seeds import SeededDataset
 
-_NOT_ONE_LABEL = ('{}: expected one label, a whole number, for each image. '
-                  'Data with several labels or no label cannot be used here')
+_NOT_ONE_LABEL = (
+    '{}: expected one label, a whole number, for each image. '
+    'Data with several labels or no label cannot be used here'
+)
 
 
-def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
+def count_labels(labels: Sequence[int], num_classes: int) -> list[int]:
     """Count the images of each class.
 
     Args:
@@ -34,14 +38,14 @@ def count_labels(labels: Sequence[int], num_classes: int) -> List[int]:
     if labels.size == 0:
         return [0] * num_classes
     if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(
-            f'Labels must be integers, found the type {labels.dtype}')
+        raise UserError(f'Labels must be integers, found the type {labels.dtype}')
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         raise UserError(
             f'{wrong.size} of {labels.size} labels are outside '
             f'[0, {num_classes}): the first is {labels[wrong[0]]}, at '
-            f'position {wrong[0]}')
+            f'position {wrong[0]}'
+        )
     return np.bincount(labels, minlength=num_classes).tolist()
 
 
@@ -57,13 +61,16 @@ def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:
             if a class has no image.
     """
     if len(class_counts) != num_classes:
-        raise UserError(f'class_counts has {len(class_counts)} entries, but '
-                        f'there are {num_classes} classes: check num_classes '
-                        'of the head and the training data')
+        raise UserError(
+            f'class_counts has {len(class_counts)} entries, but '
+            f'there are {num_classes} classes: check num_classes '
+            'of the head and the training data'
+        )
     empty = [i for i, count in enumerate(class_counts) if count <= 0]
     if empty:
-        raise UserError(f'{len(empty)} of {num_classes} classes have no '
-                        f'training image: {name_some(empty)}')
+        raise UserError(
+            f'{len(empty)} of {num_classes} classes have no training image: {name_some(empty)}'
+        )
 
 
 def name_some(names: Sequence, most: int = 10) -> str:
@@ -81,8 +88,7 @@ def name_some(names: Sequence, most: int = 10) -> str:
     return text if more <= 0 else f'{text} and {more} more'
 
 
-def read_class_counts(path: str,
-                      num_classes: Optional[int] = None) -> List[int]:
+def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:
     """Read the training images per class from a file.
 
     Args:
@@ -114,14 +120,17 @@ def read_class_counts(path: str,
     if isinstance(counts, dict):
         counts = counts.get('class_counts', counts.get('counts'))
     # bool is a subclass of int, and no count
-    if (not isinstance(counts, list) or not counts
-            or any(type(n) is not int or n < 0 for n in counts)):
+    if (
+        not isinstance(counts, list)
+        or not counts
+        or any(type(n) is not int or n < 0 for n in counts)
+    ):
         raise UserError(
             f'{path}: expected a list of counts (integers of at least 0), or '
-            'a dict that has one under "class_counts" or "counts"')
+            'a dict that has one under "class_counts" or "counts"'
+        )
     if num_classes is not None and len(counts) != num_classes:
-        raise UserError(f'{path}: expected counts of {num_classes} classes, '
-                        f'found {len(counts)}')
+        raise UserError(f'{path}: expected counts of {num_classes} classes, found {len(counts)}')
     return counts
 
 
@@ -155,27 +164,30 @@ def get_labels(dataset) -> np.ndarray:
         try:
             labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(_NOT_ONE_LABEL.format(
-                type(dataset).__name__)) from error
+            raise UserError(_NOT_ONE_LABEL.format(type(dataset).__name__)) from error
         if labels.ndim != 1:
             raise UserError(_NOT_ONE_LABEL.format(type(dataset).__name__))
-        return labels[:len(dataset)]
+        return labels[: len(dataset)]
     if hasattr(dataset, 'get_cat_ids'):
         return _single_labels(dataset)
-    raise TypeError(f'{type(dataset).__name__} has neither get_gt_labels() '
-                    'nor get_cat_ids() to read its labels from')
+    raise TypeError(
+        f'{type(dataset).__name__} has neither get_gt_labels() '
+        'nor get_cat_ids() to read its labels from'
+    )
 
 
 def _single_labels(dataset) -> np.ndarray:
     labels = [dataset.get_cat_ids(i) for i in range(len(dataset))]
     for i, image_labels in enumerate(labels):
         if len(image_labels) != 1:
-            raise UserError(f'Image {i} of {type(dataset).__name__} has '
-                            f'{len(image_labels)} labels, expected one')
+            raise UserError(
+                f'Image {i} of {type(dataset).__name__} has '
+                f'{len(image_labels)} labels, expected one'
+            )
     return np.array(labels, dtype=np.int64).reshape(-1)
 
 
-def get_class_counts(dataset) -> List[int]:
+def get_class_counts(dataset) -> list[int]:
     """Get the training images per class that belong to a dataset.
 
     Args:
@@ -194,7 +206,7 @@ def get_class_counts(dataset) -> List[int]:
     return count_labels(labels, len(classes or ()) or int(labels.max()) + 1)
 
 
-def stated_counts(dataset) -> Optional[Sequence[int]]:
+def stated_counts(dataset) -> Sequence[int] | None:
     """Get what a dataset says of the training images per class.
 
     Args:

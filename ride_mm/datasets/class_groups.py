@@ -1,7 +1,9 @@
 """The many-, medium- and few-shot groups of classes and of test images."""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Union
 
 import numpy as np
 
@@ -12,10 +14,10 @@ GROUPS = ('many', 'medium', 'few')
 # that of RIDE-Swin have them.
 NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
 THIRDS = 'thirds'
-Thresholds = Union[str, Sequence[int]]
+Thresholds = str | Sequence[int]
 
 
-def resolve_thresholds(thresholds: Thresholds) -> Union[str, Tuple[int, int]]:
+def resolve_thresholds(thresholds: Thresholds) -> str | tuple[int, int]:
     """Check a definition of the groups, and look up its name.
 
     Args:
@@ -33,15 +35,18 @@ def resolve_thresholds(thresholds: Thresholds) -> Union[str, Tuple[int, int]]:
     if isinstance(thresholds, str):
         names = (*NAMED_THRESHOLDS, THIRDS)
         if thresholds not in names:
-            raise UserError(f'thresholds="{thresholds}" is unknown, expected '
-                            f'one of {", ".join(names)}, or two class sizes.'
-                            f'{nearest(thresholds, names)}')
+            raise UserError(
+                f'thresholds="{thresholds}" is unknown, expected '
+                f'one of {", ".join(names)}, or two class sizes.'
+                f'{nearest(thresholds, names)}'
+            )
         return NAMED_THRESHOLDS.get(thresholds, thresholds)
     if len(thresholds) != 2 or not 0 <= thresholds[0] <= thresholds[1]:
         raise UserError(
             f'thresholds must be two class sizes (low, high) with '
             f'0 <= low <= high, for example (20, 100), or a name, but got '
-            f'{thresholds}.')
+            f'{thresholds}.'
+        )
     return tuple(thresholds)
 
 
@@ -75,8 +80,7 @@ class ClassGroups:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'counts', np.asarray(self.counts))
-        object.__setattr__(self, 'thresholds',
-                           resolve_thresholds(self.thresholds))
+        object.__setattr__(self, 'thresholds', resolve_thresholds(self.thresholds))
 
     @classmethod
     def of(cls, groups: Union['ClassGroups', Sequence[int]]) -> 'ClassGroups':
@@ -88,7 +92,7 @@ class ClassGroups:
         return len(self.counts)
 
     @cached_property
-    def masks(self) -> Dict[str, np.ndarray]:
+    def masks(self) -> dict[str, np.ndarray]:
         """dict[str, np.ndarray]: A bool mask of the classes, (K, ), for each
         group, in the order of ``GROUPS``. A group without classes is left
         out."""
@@ -97,11 +101,10 @@ class ClassGroups:
             masks = _thirds(counts)
         else:
             low, high = self.thresholds
-            masks = (counts > high, (counts >= low) & (counts <= high),
-                     counts < low)
+            masks = (counts > high, (counts >= low) & (counts <= high), counts < low)
         return {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
 
-    def of_images(self, gt_label: np.ndarray) -> Dict[str, np.ndarray]:
+    def of_images(self, gt_label: np.ndarray) -> dict[str, np.ndarray]:
         """Say which images belong to which group.
 
         Args:
@@ -118,36 +121,30 @@ class ClassGroups:
         return {name: mask for name, mask in images.items() if mask.any()}
 
     @property
-    def titles(self) -> Dict[str, str]:
+    def titles(self) -> dict[str, str]:
         """dict[str, str]: See :func:`group_titles`."""
         return group_titles(self.thresholds)
 
 
-GroupsLike = Union[ClassGroups, Sequence[int]]
+GroupsLike = ClassGroups | Sequence[int]
 
 
-def _thirds(counts: np.ndarray) -> List[np.ndarray]:
+def _thirds(counts: np.ndarray) -> list[np.ndarray]:
     largest_first = np.argsort(-counts, kind='stable')
     return [
-        np.isin(np.arange(len(counts)), part)
-        for part in np.array_split(largest_first, len(GROUPS))
+        np.isin(np.arange(len(counts)), part) for part in np.array_split(largest_first, len(GROUPS))
     ]
 
 
-def group_titles(thresholds: Thresholds) -> Dict[str, str]:
+def group_titles(thresholds: Thresholds) -> dict[str, str]:
     """Name the groups with their class sizes, for tables and plots."""
     thresholds = resolve_thresholds(thresholds)
     if thresholds == THIRDS:
-        sizes = dict(
-            many='largest third', medium='middle third', few='smallest third')
+        sizes = dict(many='largest third', medium='middle third', few='smallest third')
     else:
         low, high = thresholds
-        sizes = dict(
-            many=f'> {high}', medium=f'{low} to {high}', few=f'< {low}')
-    return dict(
-        overall='overall',
-        **{name: f'{name} ({size})'
-           for name, size in sizes.items()})
+        sizes = dict(many=f'> {high}', medium=f'{low} to {high}', few=f'< {low}')
+    return dict(overall='overall', **{name: f'{name} ({size})' for name, size in sizes.items()})
 
 
 def key_prefix(group: str) -> str:

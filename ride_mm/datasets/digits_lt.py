@@ -1,10 +1,9 @@
-from typing import List, Optional
-
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
+
 from .cached_labels import CachedLabels
 from .imbalance import largest_class, long_tail_profile, sample_subset
 
@@ -48,29 +47,31 @@ class DigitsLT(CachedLabels, BaseDataset):
     max_count = 130
     test_count = 44
 
-    def __init__(self,
-                 split: str = 'train',
-                 imb_type: str = 'exp',
-                 imb_factor: float = 0.05,
-                 max_count: Optional[int] = None,
-                 subset_seed: int = 0,
-                 metainfo: Optional[dict] = None,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        split: str = 'train',
+        imb_type: str = 'exp',
+        imb_factor: float = 0.05,
+        max_count: int | None = None,
+        subset_seed: int = 0,
+        metainfo: dict | None = None,
+        **kwargs,
+    ) -> None:
         if split not in ('train', 'test'):
-            raise UserError(
-                f"DigitsLT: split must be 'train' or 'test', found {split!r}")
+            raise UserError(f"DigitsLT: split must be 'train' or 'test', found {split!r}")
         self.split = split
         self.imb_type = imb_type
         self.imb_factor = imb_factor
         self.max_count = largest_class(max_count, self.max_count)
         self.subset_seed = subset_seed
-        self.class_counts = long_tail_profile(self.num_classes, self.max_count,
-                                              imb_type, imb_factor)
+        self.class_counts = long_tail_profile(
+            self.num_classes, self.max_count, imb_type, imb_factor
+        )
         super().__init__(ann_file='', metainfo=metainfo, **kwargs)
         # of a lazy dataset
         self._metainfo.setdefault('class_counts', list(self.class_counts))
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Load the images of the split.
 
         Returns:
@@ -85,25 +86,21 @@ class DigitsLT(CachedLabels, BaseDataset):
         self._gt_labels = labels[chosen]
         self._metainfo['class_counts'] = list(self.class_counts)
         return [
-            dict(img=img, gt_label=label)
-            for img, label in zip(images, self._gt_labels.tolist())
+            dict(img=img, gt_label=label) for img, label in zip(images, self._gt_labels.tolist())
         ]
 
     def _choose(self, labels: np.ndarray) -> np.ndarray:
-        test = np.concatenate([
-            np.flatnonzero(labels == c)[-self.test_count:]
-            for c in range(self.num_classes)
-        ])
+        test = np.concatenate(
+            [np.flatnonzero(labels == c)[-self.test_count :] for c in range(self.num_classes)]
+        )
         if self.split == 'test':
             return test
         others = np.setdiff1d(np.arange(len(labels)), test)
-        return others[sample_subset(labels[others], self.class_counts,
-                                    self.subset_seed)]
+        return others[sample_subset(labels[others], self.class_counts, self.subset_seed)]
 
-    def extra_repr(self) -> List[str]:
+    def extra_repr(self) -> list[str]:
         """The split and the profile."""
-        profile = (f'{self.imb_type}, imb_factor={self.imb_factor}, '
-                   f'max_count={self.max_count}')
+        profile = f'{self.imb_type}, imb_factor={self.imb_factor}, max_count={self.max_count}'
         return [f'Split: \t{self.split}', f'Long-tailed profile: \t{profile}']
 
 
@@ -111,7 +108,6 @@ def _load_digits():
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise UserError('DigitsLT needs scikit-learn: '
-                        '`pip install scikit-learn`') from error
+        raise UserError('DigitsLT needs scikit-learn: `pip install scikit-learn`') from error
     digits = load_digits()
     return digits.images, digits.target.astype(np.int64)

@@ -1,22 +1,40 @@
 """What a folder with one sub-folder per class holds."""
+
 import logging
 import os
 import os.path as osp
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.fileio import LocalBackend, get_file_backend, isdir
 from mmengine.logging import print_log
 
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.rank import is_main_process
+
 from .class_counts import name_some
 
 # What Pillow and OpenCV both read.
-EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.ppm', '.pgm', '.pbm',
-              '.pnm', '.bmp', '.dib', '.tif', '.tiff', '.webp', '.gif',
-              '.avif', '.jp2')
+EXTENSIONS = (
+    '.jpg',
+    '.jpeg',
+    '.jpe',
+    '.jfif',
+    '.png',
+    '.ppm',
+    '.pgm',
+    '.pbm',
+    '.pnm',
+    '.bmp',
+    '.dib',
+    '.tif',
+    '.tiff',
+    '.webp',
+    '.gif',
+    '.avif',
+    '.jp2',
+)
 _NAMED = 3
 
 
@@ -35,27 +53,27 @@ class Folder:
         hidden (list[str]): Folders whose names begin with a dot.
         hidden_images (list[str]): Images whose names begin with a dot.
     """
-    root: str
-    classes: List[str] = field(default_factory=list)
-    samples: List[Tuple[str, str]] = field(default_factory=list)
-    skipped: List[str] = field(default_factory=list)
-    loose: List[str] = field(default_factory=list)
-    broken: List[str] = field(default_factory=list)
-    hidden: List[str] = field(default_factory=list)
-    hidden_images: List[str] = field(default_factory=list)
 
-    def left_out(self) -> Dict[str, List[str]]:
+    root: str
+    classes: list[str] = field(default_factory=list)
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    hidden_images: list[str] = field(default_factory=list)
+
+    def left_out(self) -> dict[str, list[str]]:
         """Tell what is left out.
 
         Returns:
             dict[str, list[str]]: A sentence for each kind and all of its
             files, which it names the first of; empty if nothing is.
         """
-        kinds = Counter(osp.splitext(path)[1].lower() or 'no extension'
-                        for path in self.skipped)  # yapf: disable
+        kinds = Counter(osp.splitext(path)[1].lower() or 'no extension' for path in self.skipped)
         by_kind = ', '.join(
-            f'{n} {kind}' for kind, n in sorted(
-                kinds.items(), key=lambda item: (-item[1], item[0])))
+            f'{n} {kind}' for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        )
         found = [
             (self.skipped, 'file', f' without an image extension ({by_kind})'),
             (self.loose, 'file', ' outside the class folders'),
@@ -67,7 +85,8 @@ class Folder:
             f'{self.root} leaves out {len(paths)} {noun}'
             f'{"s" * (len(paths) > 1)}{text}: {", ".join(paths[:_NAMED])}'
             f'{", ..." * (len(paths) > _NAMED)}': paths
-            for paths, noun, text in found if paths
+            for paths, noun, text in found
+            if paths
         }
 
 
@@ -98,21 +117,24 @@ def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
     if not folder.classes:
         raise UserError(f'{root} has no sub-folder: expected one per class')
     if not folder.samples:
-        raise UserError(' '.join([
-            f'{root}: none of its {len(folder.classes)} sub-folders holds an '
-            'image.', *folder.left_out()
-        ]))
+        raise UserError(
+            ' '.join(
+                [
+                    f'{root}: none of its {len(folder.classes)} sub-folders holds an image.',
+                    *folder.left_out(),
+                ]
+            )
+        )
     return folder
 
 
-def _walk(folder: Folder,
-          is_image: Callable[[str], bool],
-          inner: str = '',
-          above: Tuple[tuple, ...] = ()) -> None:
+def _walk(
+    folder: Folder, is_image: Callable[[str], bool], inner: str = '', above: tuple[tuple, ...] = ()
+) -> None:
     """Go through a folder on a disk, without a look at each file."""
     path = osp.join(folder.root, inner)
     here = os.stat(path)
-    above += ((here.st_dev, here.st_ino), )
+    above += ((here.st_dev, here.st_ino),)
     with os.scandir(path) as entries:
         entries = sorted(entries, key=lambda entry: entry.name)
     for entry in entries:
@@ -120,8 +142,7 @@ def _walk(folder: Folder,
         if entry.is_dir():
             if entry.name.startswith('.'):
                 folder.hidden.append(name)
-            elif entry.is_symlink() and (entry.stat().st_dev,
-                                         entry.stat().st_ino) in above:
+            elif entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
                 folder.broken.append(name)
             else:
                 if not inner:
@@ -141,8 +162,7 @@ def _add(folder: Folder, path: str, is_image: Callable[[str], bool]) -> None:
     name, _, inner = path.partition('/')
     if inner and any(part.startswith('.') for part in path.split('/')[:-1]):
         folder.hidden.append(path)
-    elif not inner and not osp.splitext(path)[1] and isdir(
-            osp.join(folder.root, path)):
+    elif not inner and not osp.splitext(path)[1] and isdir(osp.join(folder.root, path)):
         folder.classes.append(path)
     elif not inner:
         folder.loose.append(path)
@@ -152,8 +172,7 @@ def _add(folder: Folder, path: str, is_image: Callable[[str], bool]) -> None:
         folder.skipped.append(path)
 
 
-def number_classes(folder: Folder,
-                   classes: Optional[Sequence[str]]) -> List[str]:
+def number_classes(folder: Folder, classes: Sequence[str] | None) -> list[str]:
     """Say which class has which number.
 
     Args:
@@ -175,8 +194,10 @@ def number_classes(folder: Folder,
     if len(extra) == len(folder.classes) == len(classes):
         return folder.classes
     if extra:
-        raise UserError(f'{folder.root} has {len(extra)} class folders that '
-                        f'are not in the list of classes: {name_some(extra)}')
+        raise UserError(
+            f'{folder.root} has {len(extra)} class folders that '
+            f'are not in the list of classes: {name_some(extra)}'
+        )
     return list(classes)
 
 

@@ -1,17 +1,18 @@
 """A part of the training set to choose hyper-parameters on."""
-from typing import Sequence, Union
+
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
+
 from .class_counts import count_labels, get_class_counts, get_labels
 from .wrappers import build_dividable
 
 
-def held_out_indices(labels: Sequence[int], fraction: float,
-                     seed: int) -> np.ndarray:
+def held_out_indices(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
     """Choose images of every class to hold out.
 
     Args:
@@ -34,10 +35,9 @@ def held_out_indices(labels: Sequence[int], fraction: float,
 
 
 @DATASETS.register_module(name='HoldOut')
-def hold_out(dataset: Union[dict, BaseDataset],
-             held_out: bool,
-             fraction: float = 0.1,
-             seed: int = 0) -> BaseDataset:
+def hold_out(
+    dataset: dict | BaseDataset, held_out: bool, fraction: float = 0.1, seed: int = 0
+) -> BaseDataset:
     """Split a training set: ``type='HoldOut'`` in a config.
 
     Where there is no validation list, train on the one part and choose on
@@ -57,8 +57,7 @@ def hold_out(dataset: Union[dict, BaseDataset],
             cannot be reduced to some of its images.
     """
     if not 0 < fraction < 1:
-        raise UserError(f'HoldOut: fraction={fraction} must be between 0 and '
-                        '1')
+        raise UserError(f'HoldOut: fraction={fraction} must be between 0 and 1')
     dataset = build_dividable(dataset, 'HoldOut')
     labels = get_labels(dataset)
     chosen = held_out_indices(labels, fraction, seed)

@@ -1,5 +1,6 @@
 """How a balanced dataset is made long-tailed."""
-from typing import List, Optional, Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,8 +9,9 @@ from ride_mm.utils.errors import UserError, nearest
 IMB_TYPES = ('exp', 'step')
 
 
-def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
-                      imb_factor: float) -> List[int]:
+def long_tail_profile(
+    num_classes: int, max_count: int, imb_type: str, imb_factor: float
+) -> list[int]:
     """Compute how many training images each class of a subset gets.
 
     With ``'exp'``, class c of K gets
@@ -38,17 +40,19 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
         [100, 46, 21, 10]
     """
     if imb_type not in IMB_TYPES:
-        raise UserError("imb_type must be 'exp' or 'step', found "
-                        f'{imb_type!r}.{nearest(str(imb_type), IMB_TYPES)}')
+        raise UserError(
+            "imb_type must be 'exp' or 'step', found "
+            f'{imb_type!r}.{nearest(str(imb_type), IMB_TYPES)}'
+        )
     if not 0 < imb_factor <= 1:
         raise UserError(
             'imb_factor is the size of the smallest class divided by that of '
-            f'the largest: it must be in (0, 1], found {imb_factor}')
+            f'the largest: it must be in (0, 1], found {imb_factor}'
+        )
 
     if imb_type == 'exp':
         counts = [
-            int(max_count * imb_factor**(c / (num_classes - 1)))
-            for c in range(num_classes)
+            int(max_count * imb_factor ** (c / (num_classes - 1))) for c in range(num_classes)
         ]
     else:
         half = num_classes // 2
@@ -58,11 +62,12 @@ def long_tail_profile(num_classes: int, max_count: int, imb_type: str,
         raise UserError(
             f'imb_factor={imb_factor} leaves {counts.count(0)} of '
             f'{num_classes} classes without images: with {max_count} images '
-            f'in the largest class it must be at least {1 / max_count:g}')
+            f'in the largest class it must be at least {1 / max_count:g}'
+        )
     return counts
 
 
-def largest_class(max_count: Optional[int], available: int) -> int:
+def largest_class(max_count: int | None, available: int) -> int:
     """Check how many images the largest class of a subset gets.
 
     Args:
@@ -79,13 +84,14 @@ def largest_class(max_count: Optional[int], available: int) -> int:
     if max_count is None:
         return available
     if not 1 <= max_count <= available:
-        raise UserError('max_count is the size of the largest class: it must '
-                        f'be from 1 to {available}, found {max_count}')
+        raise UserError(
+            'max_count is the size of the largest class: it must '
+            f'be from 1 to {available}, found {max_count}'
+        )
     return max_count
 
 
-def sample_subset(labels: Sequence[int], class_counts: Sequence[int],
-                  seed: int) -> np.ndarray:
+def sample_subset(labels: Sequence[int], class_counts: Sequence[int], seed: int) -> np.ndarray:
     """Choose the images of a long-tailed subset.
 
     One ``RandomState`` shuffles the images of each class, in class order,
@@ -110,8 +116,10 @@ def sample_subset(labels: Sequence[int], class_counts: Sequence[int],
     for c, count in enumerate(class_counts):
         indices = np.flatnonzero(labels == c)
         if len(indices) < count:
-            raise UserError(f'Class {c} has {len(indices)} images, but '
-                            f'{count} are needed: is the data complete?')
+            raise UserError(
+                f'Class {c} has {len(indices)} images, but '
+                f'{count} are needed: is the data complete?'
+            )
         rng.shuffle(indices)
         chosen.append(indices[:count])
     return np.concatenate(chosen)

@@ -1,20 +1,19 @@
 import os
 from collections import Counter, defaultdict
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import numpy as np
-from mmengine.fileio import (LocalBackend, exists, get_file_backend, isdir,
-                             join_path)
+from mmengine.fileio import LocalBackend, exists, get_file_backend, isdir, join_path
 from mmengine.utils import is_abs
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError, nearest
+
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
-from .class_counts import (check_class_counts, count_labels, name_some,
-                           read_class_counts)
+from .class_counts import check_class_counts, count_labels, name_some, read_class_counts
 from .folders import EXTENSIONS, number_classes, read_folder, warn_of
 
 
@@ -56,14 +55,16 @@ class LongTailList(CachedLabels, CustomDataset):
         UserError: If a list or the number of classes is wrong.
     """
 
-    def __init__(self,
-                 data_root: str = '',
-                 data_prefix: Union[str, dict] = '',
-                 ann_file: str = '',
-                 num_classes: Optional[int] = None,
-                 class_counts: Union[Sequence[int], str, None] = None,
-                 extensions: Sequence[str] = EXTENSIONS,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        ann_file: str = '',
+        num_classes: int | None = None,
+        class_counts: Sequence[int] | str | None = None,
+        extensions: Sequence[str] = EXTENSIONS,
+        **kwargs,
+    ) -> None:
         if isinstance(class_counts, str) and not is_abs(class_counts):
             class_counts = join_path(data_root, class_counts)
         self.num_classes = num_classes
@@ -74,9 +75,10 @@ class LongTailList(CachedLabels, CustomDataset):
             ann_file=ann_file,
             with_label=True,
             extensions=extensions,
-            **kwargs)
+            **kwargs,
+        )
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Load the paths, the labels and the training images per class.
 
         Returns:
@@ -88,12 +90,11 @@ class LongTailList(CachedLabels, CustomDataset):
         self._metainfo['class_counts'] = class_counts
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         return [
-            dict(
-                img_path=backend.join_path(self.img_prefix, path),
-                gt_label=label) for path, label in zip(paths, labels)
+            dict(img_path=backend.join_path(self.img_prefix, path), gt_label=label)
+            for path, label in zip(paths, labels)
         ]
 
-    def _load_list(self) -> Tuple[List[str], List[int], List[int]]:
+    def _load_list(self) -> tuple[list[str], list[int], list[int]]:
         num_classes = self._known_num_classes()
         counts, _ = self._read_training_counts(num_classes)
         if counts is not None:
@@ -105,7 +106,7 @@ class LongTailList(CachedLabels, CustomDataset):
         self._check_images(paths, lines)
         return paths, labels, counts
 
-    def _load_folder(self) -> Tuple[List[str], List[int], List[int]]:
+    def _load_folder(self) -> tuple[list[str], list[int], list[int]]:
         folder = read_folder(self.img_prefix, self.is_valid_file)
         warn_of(folder)
         classes = number_classes(folder, self.CLASSES)
@@ -113,11 +114,11 @@ class LongTailList(CachedLabels, CustomDataset):
         if num_classes not in (None, len(classes)):
             raise UserError(
                 f'{self.img_prefix} has {len(classes)} class folders, but '
-                f'there are {num_classes} classes')
+                f'there are {num_classes} classes'
+            )
         counts, train_classes = self._read_training_counts(len(classes))
         if train_classes not in (None, classes):
-            raise UserError(
-                self._describe_class_difference(classes, train_classes))
+            raise UserError(self._describe_class_difference(classes, train_classes))
         numbers = {name: number for number, name in enumerate(classes)}
         labels = [numbers[name] for _, name in folder.samples]
         if counts is None:
@@ -126,18 +127,18 @@ class LongTailList(CachedLabels, CustomDataset):
         self._metainfo.setdefault('classes', tuple(classes))
         return [path for path, _ in folder.samples], labels, counts
 
-    def _known_num_classes(self) -> Optional[int]:
+    def _known_num_classes(self) -> int | None:
         if self.CLASSES is None or self.num_classes is None:
             return self.num_classes or len(self.CLASSES or ()) or None
         if len(self.CLASSES) != self.num_classes:
             raise UserError(
-                f'num_classes={self.num_classes}, but `metainfo` names '
-                f'{len(self.CLASSES)} classes')
+                f'num_classes={self.num_classes}, but `metainfo` names {len(self.CLASSES)} classes'
+            )
         return self.num_classes
 
     def _read_training_counts(
-        self, num_classes: Optional[int]
-    ) -> Tuple[Optional[List[int]], Optional[List[str]]]:
+        self, num_classes: int | None
+    ) -> tuple[list[int] | None, list[str] | None]:
         """Get the training images per class and, from a folder, its classes;
         ``None`` where they are to be counted, or have no names."""
         if self.class_counts is None:
@@ -151,35 +152,36 @@ class LongTailList(CachedLabels, CustomDataset):
         counts = Counter(name for _, name in folder.samples)
         return [counts[name] for name in classes], classes
 
-    def _check_counts(self,
-                      counts: Sequence[int],
-                      num_classes: int,
-                      names: Optional[Sequence[str]] = None) -> None:
+    def _check_counts(
+        self, counts: Sequence[int], num_classes: int, names: Sequence[str] | None = None
+    ) -> None:
         """Add to an error where the counts come from."""
         try:
             check_class_counts(counts, num_classes)
         except ValueError as error:
-            raise UserError(self._describe_counts(str(error), counts,
-                                                  names)) from None
+            raise UserError(self._describe_counts(str(error), counts, names)) from None
 
-    def _describe_counts(self, error: str, counts: Sequence[int],
-                         names: Optional[Sequence[str]]) -> str:
+    def _describe_counts(
+        self, error: str, counts: Sequence[int], names: Sequence[str] | None
+    ) -> str:
         empty = [i for i, count in enumerate(counts) if count <= 0]
         names = names or self.CLASSES
         if empty and names is not None and len(names) == len(counts):
             error += f' ({name_some([names[i] for i in empty])})'
         if self.class_counts is None:
-            return (f'{self.ann_file or self.img_prefix}: {error}. If this is '
-                    'not the training set, say where to count the training '
-                    'images: `class_counts`=<training list, folder or JSON>')
+            return (
+                f'{self.ann_file or self.img_prefix}: {error}. If this is '
+                'not the training set, say where to count the training '
+                'images: `class_counts`=<training list, folder or JSON>'
+            )
         if isinstance(self.class_counts, str):
             return f'{self.class_counts}: {error}'
         return error
 
-    def _describe_class_difference(self, classes: Sequence[str],
-                                   train_classes: Sequence[str]) -> str:
-        text = (f'The class folders of {self.img_prefix} are not those of '
-                f'{self.class_counts}:')
+    def _describe_class_difference(
+        self, classes: Sequence[str], train_classes: Sequence[str]
+    ) -> str:
+        text = f'The class folders of {self.img_prefix} are not those of {self.class_counts}:'
         missing = sorted(set(train_classes) - set(classes))
         extra = sorted(set(classes) - set(train_classes))
         if missing:
@@ -190,8 +192,7 @@ class LongTailList(CachedLabels, CustomDataset):
             text += ' with a complete list in `classes`, some may be missing;'
         return text.rstrip(';')
 
-    def _check_images(self, paths: Sequence[str],
-                      lines: Sequence[int]) -> None:
+    def _check_images(self, paths: Sequence[str], lines: Sequence[int]) -> None:
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         if not isinstance(backend, LocalBackend):
             return
@@ -202,12 +203,12 @@ class LongTailList(CachedLabels, CustomDataset):
                 f'{self.ann_file}: {len(missing)} of {len(paths)} images are '
                 f'not in {self.img_prefix or os.curdir}. The first is that of '
                 f'line {lines[first]}: {paths[first]}. Check `data_root` and '
-                '`data_prefix`.', [
-                    f'{self.ann_file}:{lines[i]}: {paths[i]}' for i in missing
-                ])
+                '`data_prefix`.',
+                [f'{self.ann_file}:{lines[i]}: {paths[i]}' for i in missing],
+            )
 
 
-def find_missing(root: str, paths: Sequence[str]) -> List[int]:
+def find_missing(root: str, paths: Sequence[str]) -> list[int]:
     """Find which files do not exist, or are folders or links to nowhere.
 
     Reads each folder once: a long list has far fewer folders than files, and
@@ -220,7 +221,7 @@ def find_missing(root: str, paths: Sequence[str]) -> List[int]:
     Returns:
         list[int]: Positions of the missing files in ``paths``, ascending.
     """
-    by_folder: Dict[str, List[Tuple[int, str]]] = defaultdict(list)
+    by_folder: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for i, path in enumerate(paths):
         folder, _, name = path.rpartition('/')
         by_folder[folder].append((i, name))
@@ -230,10 +231,7 @@ def find_missing(root: str, paths: Sequence[str]) -> List[int]:
         try:
             path = os.path.join(root, folder) or os.curdir
             with os.scandir(path) as entries:
-                present = {
-                    entry.name
-                    for entry in entries if entry.is_file()
-                }
+                present = {entry.name for entry in entries if entry.is_file()}
         except (FileNotFoundError, NotADirectoryError, ValueError):
             present = set()
         missing += [i for i, name in files if name not in present]
@@ -244,28 +242,32 @@ class _BenchmarkList(LongTailList):
     """A benchmark with one list per split and a fixed number of classes."""
 
     name: str
-    splits: Tuple[str, ...]
+    splits: tuple[str, ...]
     benchmark_classes: int
 
-    def __init__(self,
-                 data_root: str = '',
-                 split: str = 'train',
-                 ann_file: str = '',
-                 class_counts: Union[Sequence[int], str, None] = None,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        split: str = 'train',
+        ann_file: str = '',
+        class_counts: Sequence[int] | str | None = None,
+        **kwargs,
+    ) -> None:
         if split not in self.splits:
             hint = nearest(str(split), self.splits)
-            raise UserError(f'{type(self).__name__}: split must be one of '
-                            f'{self.splits}, found {split!r}.{hint}')
+            raise UserError(
+                f'{type(self).__name__}: split must be one of {self.splits}, found {split!r}.{hint}'
+            )
         self.split = split
         super().__init__(
             data_root=data_root,
             ann_file=ann_file or f'{self.name}_{split}.txt',
             num_classes=self.benchmark_classes,
             class_counts=class_counts,
-            **kwargs)
+            **kwargs,
+        )
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Load the list, and find the training one when it is another.
 
         Returns:
@@ -285,7 +287,8 @@ class _BenchmarkList(LongTailList):
         raise UserError(
             f'{type(self).__name__}: the training images per class are '
             f'counted in {names[0]} or given by {names[1]}, but neither is in '
-            f'{folder or os.curdir}. Put one there, or set `class_counts`.')
+            f'{folder or os.curdir}. Put one there, or set `class_counts`.'
+        )
 
 
 @DATASETS.register_module()

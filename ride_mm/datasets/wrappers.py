@@ -1,18 +1,19 @@
-from typing import Any, List, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.dataset import ConcatDataset as _ConcatDataset
 from mmengine.dataset import RepeatDataset as _RepeatDataset
-from mmengine.dataset import force_full_init
 from mmpretrain.datasets import KFoldDataset as _KFoldDataset
 from mmpretrain.registry import DATASETS
 
 from ride_mm.utils.errors import UserError
+
 from .class_counts import count_labels, get_class_counts, get_labels
 
 
-def _build(dataset: Union[BaseDataset, dict]) -> Any:
+def _build(dataset: BaseDataset | dict) -> Any:
     """Build a data set; of a fold, the images that are in it."""
     if isinstance(dataset, dict):
         dataset = DATASETS.build(dataset)
@@ -22,8 +23,7 @@ def _build(dataset: Union[BaseDataset, dict]) -> Any:
     return dataset
 
 
-def build_dividable(dataset: Union[BaseDataset, dict],
-                    wrapper: str) -> BaseDataset:
+def build_dividable(dataset: BaseDataset | dict, wrapper: str) -> BaseDataset:
     """Build a data set that can be reduced to some of its images.
 
     Args:
@@ -41,7 +41,8 @@ def build_dividable(dataset: Union[BaseDataset, dict],
         raise UserError(
             f'{wrapper}: images cannot be drawn from a '
             f'{type(dataset).__name__}, which wraps data sets: put {wrapper} '
-            'inside it, around each data set that holds images')
+            'inside it, around each data set that holds images'
+        )
     dataset.full_init()
     return dataset
 
@@ -61,26 +62,25 @@ class ConcatDataset(_ConcatDataset):
             or their numbers of classes differ.
     """
 
-    def __init__(self, datasets: Sequence[Union[BaseDataset, dict]],
-                 **kwargs: Any) -> None:
-        datasets = [
-            part for dataset in datasets for part in self._parts(dataset)
-        ]
+    def __init__(self, datasets: Sequence[BaseDataset | dict], **kwargs: Any) -> None:
+        datasets = [part for dataset in datasets for part in self._parts(dataset)]
         ignored = kwargs.pop('ignore_keys', None) or []
         ignored = [ignored] if isinstance(ignored, str) else list(ignored)
         try:
-            super().__init__(
-                datasets, ignore_keys=['class_counts', *ignored], **kwargs)
+            super().__init__(datasets, ignore_keys=['class_counts', *ignored], **kwargs)
         except UserError:
             raise
         except ValueError as error:
             names = [dataset.metainfo.get('classes') for dataset in datasets]
-            hint = ('' if all(name == names[0] for name in names) else
-                    ' Their classes differ: give each the same classes=[...]')
+            hint = (
+                ''
+                if all(name == names[0] for name in names)
+                else ' Their classes differ: give each the same classes=[...]'
+            )
             raise UserError(f'ConcatDataset: {error}.{hint}') from error
 
     @staticmethod
-    def _parts(dataset: Union[BaseDataset, dict]) -> List[BaseDataset]:
+    def _parts(dataset: BaseDataset | dict) -> list[BaseDataset]:
         """The data sets of a part that hold images themselves."""
         dataset = _build(dataset)
         if isinstance(dataset, ConcatDataset):
@@ -89,7 +89,8 @@ class ConcatDataset(_ConcatDataset):
             raise UserError(
                 f'ConcatDataset: found a {type(dataset).__name__} among its '
                 'data sets. Put the wrapper around ConcatDataset: class '
-                'counts would be wrong if one of its sets were repeated')
+                'counts would be wrong if one of its sets were repeated'
+            )
         return [dataset]
 
     def full_init(self) -> None:
@@ -103,22 +104,23 @@ class ConcatDataset(_ConcatDataset):
             raise UserError(
                 'ConcatDataset: its data sets have '
                 f'{" and ".join(map(str, sizes))} classes. Give each the '
-                'same num_classes or classes')
+                'same num_classes or classes'
+            )
         # several test sets tell the counts of one training set
         tell = any(
-            not np.array_equal(part, count_labels(get_labels(dataset),
-                                                  len(part)))
-            for part, dataset in zip(counts, self.datasets))
+            not np.array_equal(part, count_labels(get_labels(dataset), len(part)))
+            for part, dataset in zip(counts, self.datasets)
+        )
         same = all(part == counts[0] for part in counts)
         # but what is left of several training sets tells the rest of each
-        left = all(
-            getattr(dataset, 'is_part', False) for dataset in self.datasets)
-        self.class_counts = (counts[0] if tell and same and not left else
-                             np.sum(counts, axis=0).tolist())
+        left = all(getattr(dataset, 'is_part', False) for dataset in self.datasets)
+        self.class_counts = (
+            counts[0] if tell and same and not left else np.sum(counts, axis=0).tolist()
+        )
         self._metainfo['class_counts'] = self.class_counts
 
     @force_full_init
-    def get_cat_ids(self, idx: int) -> List[int]:
+    def get_cat_ids(self, idx: int) -> list[int]:
         """Get the labels of one image, for ``ClassBalancedDataset``.
 
         Args:
@@ -151,16 +153,19 @@ class KFoldDataset(_KFoldDataset):
             which cannot be reduced to some of its images.
     """
 
-    def __init__(self,
-                 dataset: Union[BaseDataset, dict],
-                 fold: int = 0,
-                 num_splits: int = 5,
-                 test_mode: bool = False,
-                 seed: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        dataset: BaseDataset | dict,
+        fold: int = 0,
+        num_splits: int = 5,
+        test_mode: bool = False,
+        seed: int | None = None,
+    ) -> None:
         if num_splits < 2 or not 0 <= fold < num_splits:
             raise UserError(
                 f'KFoldDataset: fold={fold} of num_splits={num_splits}, '
-                'expected at least 2 splits and a fold counted from 0')
+                'expected at least 2 splits and a fold counted from 0'
+            )
         # MMPretrain's takes a config alone, whatever it says
         self.dataset = build_dividable(dataset, 'KFoldDataset')
         self._metainfo = self.dataset.metainfo
@@ -176,7 +181,7 @@ class KFoldDataset(_KFoldDataset):
         labels = get_labels(self.dataset)
         num_classes = len(get_class_counts(self.dataset))
         super().full_init()
-        trained: List[int] = self._ori_indices
+        trained: list[int] = self._ori_indices
         if self.test_mode:
             trained = np.setdiff1d(np.arange(len(labels)), trained)
         counts = count_labels(labels[trained], num_classes)
@@ -191,7 +196,7 @@ class RepeatDataset(_RepeatDataset):
     around. See :class:`mmengine.dataset.RepeatDataset`."""
 
     @force_full_init
-    def get_cat_ids(self, idx: int) -> List[int]:
+    def get_cat_ids(self, idx: int) -> list[int]:
         """Get the labels of one image.
 
         Args:

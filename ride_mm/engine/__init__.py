@@ -1,10 +1,21 @@
-from .hooks import (CheckpointHook, ClassCountsHook, DeferredReweightingHook,
-                    DistSamplerSeedHook, RouterCacheHook, TotalBatchHook,
-                    TwoStageHook)
+from .hooks import (
+    CheckpointHook,
+    ClassCountsHook,
+    DeferredReweightingHook,
+    DistSamplerSeedHook,
+    RouterCacheHook,
+    TotalBatchHook,
+    TwoStageHook,
+)
 from .optim_wrappers import AmpOptimWrapper
 
 __all__ = [
-    'AmpOptimWrapper', 'CheckpointHook', 'ClassCountsHook',
-    'DeferredReweightingHook', 'DistSamplerSeedHook', 'RouterCacheHook',
-    'TotalBatchHook', 'TwoStageHook'
+    'AmpOptimWrapper',
+    'CheckpointHook',
+    'ClassCountsHook',
+    'DeferredReweightingHook',
+    'DistSamplerSeedHook',
+    'RouterCacheHook',
+    'TotalBatchHook',
+    'TwoStageHook',
 ]

@@ -1,5 +1,4 @@
 """Averaged weights (mmengine's ``EMAHook``) in a run of two stages."""
-from typing import List
 
 import torch
 from mmengine.hooks import EMAHook
@@ -8,7 +7,7 @@ from mmengine.runner import Runner
 from ride_mm.utils.errors import UserError
 
 
-def averaging_hooks(runner: Runner) -> List[EMAHook]:
+def averaging_hooks(runner: Runner) -> list[EMAHook]:
     """The hooks of a run that average weights: EMA, SWA."""
     return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
 
@@ -31,7 +30,8 @@ def check_averaging(runner: Runner, begin: int) -> None:
                 raise UserError(
                     f'{type(hook).__name__}.{name}={value}: weights are '
                     f'averaged in stage 1 only, which ends with {name[6:]} '
-                    f'{limit}; choose a smaller one')
+                    f'{limit}; choose a smaller one'
+                )
 
 
 @torch.no_grad()
@@ -54,7 +54,8 @@ def finish_averaging(runner: Runner) -> None:
         hook._ema_started = _never
         runner.logger.info(
             f'{type(hook).__name__}: the experts keep their averaged '
-            'weights; the router is not averaged.')
+            'weights; the router is not averaged.'
+        )
 
 
 def _never(runner: Runner) -> bool:

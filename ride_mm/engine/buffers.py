@@ -1,5 +1,4 @@
 """The same running statistics in every process."""
-from typing import List
 
 import mmengine.dist as dist
 import torch
@@ -26,12 +25,10 @@ def synchronize_buffers(runner: Runner) -> None:
     if world_size == 1:
         return
     modules = [runner.model] + [
-        hook.ema_model for hook in averaging_hooks(runner)
-        if hasattr(hook, 'ema_model')
+        hook.ema_model for hook in averaging_hooks(runner) if hasattr(hook, 'ema_model')
     ]
-    buffers: List[torch.Tensor] = [
-        buffer for module in modules for buffer in module.buffers()
-        if buffer.is_floating_point()
+    buffers: list[torch.Tensor] = [
+        buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()
     ]
     if not buffers:
         return

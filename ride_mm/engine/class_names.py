@@ -1,5 +1,6 @@
 """The classes of a checkpoint against those of the data."""
-from typing import Optional, Sequence
+
+from collections.abc import Sequence
 
 from mmengine.runner import BaseLoop, Runner
 
@@ -33,12 +34,10 @@ def check_class_names(runner: Runner, checkpoint: dict) -> None:
     found = getattr(loader.dataset, 'metainfo', {}).get('classes')
     problem = difference(trained, found)
     if problem:
-        raise UserError(f'{key}.dataset does not have the classes of the '
-                        f'checkpoint: {problem}')
+        raise UserError(f'{key}.dataset does not have the classes of the checkpoint: {problem}')
 
 
-def difference(trained: Optional[Sequence[str]],
-               found: Optional[Sequence[str]]) -> Optional[str]:
+def difference(trained: Sequence[str] | None, found: Sequence[str] | None) -> str | None:
     """Describe how the classes of some data differ from a model's.
 
     Args:
@@ -54,8 +53,7 @@ def difference(trained: Optional[Sequence[str]],
     if not trained or not found or trained == found:
         return None
     if sorted(trained) == sorted(found):
-        return ('their order differs. If it reads class folders, set '
-                f'classes={trained!r}')
+        return f'their order differs. If it reads class folders, set classes={trained!r}'
     extra = [name for name in found if name not in set(trained)]
     missing = [name for name in trained if name not in set(found)]
     parts = []
@@ -64,6 +62,8 @@ def difference(trained: Optional[Sequence[str]],
     if missing:
         parts.append(f'{name_some(missing)} missing')
     if missing and not extra:
-        parts.append('with classes=[...], all class names of the model in '
-                     'their order, class folders may be missing')
+        parts.append(
+            'with classes=[...], all class names of the model in '
+            'their order, class folders may be missing'
+        )
     return '; '.join(parts or ['names are repeated'])

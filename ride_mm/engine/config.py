@@ -1,10 +1,12 @@
 """Reading a config together with the options of the command line."""
+
 import argparse
 import os
 import os.path as osp
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
@@ -12,6 +14,7 @@ from mmpretrain import registry
 
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import is_main_process
+
 from .config_check import TOP_LEVEL, check_config
 
 # How the training images of a data set are chosen.
@@ -26,12 +29,11 @@ HOOK_NAMES = dict(
     DeferredReweightingHook='reweighting',
     TwoStageHook='two_stage',
     RouterCacheHook='router_cache',
-    NewClassifiersHook='new_classifiers')
+    NewClassifiersHook='new_classifiers',
+)
 
 
-def load_config(path: str,
-                options: Optional[dict] = None,
-                is_built: bool = True) -> Config:
+def load_config(path: str, options: dict | None = None, is_built: bool = True) -> Config:
     """Read a config and merge the options of the command line into it.
 
     Args:
@@ -55,16 +57,16 @@ def load_config(path: str,
     try:
         cfg = Config.fromfile(path)
     except (OSError, SyntaxError) as error:
-        raise UserError(f'{path} cannot be read as a config: '
-                        f'{error}') from error
+        raise UserError(f'{path} cannot be read as a config: {error}') from error
     except ModuleNotFoundError as error:
         if error.name != 'pkg_resources':
             raise
         raise UserError(
-            f"{path}: MMEngine finds the configs of other packages, as in "
+            f'{path}: MMEngine finds the configs of other packages, as in '
             "_base_='mmpretrain::...', with pkg_resources, which setuptools "
-            "82 removed. Install setuptools below 82: pip install "
-            "'setuptools<82'") from error
+            '82 removed. Install setuptools below 82: pip install '
+            "'setuptools<82'"
+        ) from error
     except (AttributeError, KeyError) as error:
         raise _old_config_error(path, error) or error  # noqa: B904
     hints = []
@@ -96,13 +98,13 @@ def merge_options(cfg: Config, options: dict, path: str) -> None:
         for key in options:
             place = _place_of_values(cfg, key)
             if place:
-                raise UserError(f'--cfg-options {key}: {place} of {path} can '
-                                'only be set as a whole') from error
-        raise UserError(f'--cfg-options {options} does not fit {path}: '
-                        f'{error}') from error
+                raise UserError(
+                    f'--cfg-options {key}: {place} of {path} can only be set as a whole'
+                ) from error
+        raise UserError(f'--cfg-options {options} does not fit {path}: {error}') from error
 
 
-def _place_of_values(cfg: Config, key: str) -> Optional[str]:
+def _place_of_values(cfg: Config, key: str) -> str | None:
     """The setting that an option reaches into, though it is no dict and no
     list of dicts."""
     node, parts = cfg, key.split('.')
@@ -126,17 +128,18 @@ def warn(message: str) -> None:
         print(f'warning: {message}', file=sys.stderr, flush=True)
 
 
-def _old_config_error(path: str, error: Exception) -> Optional[UserError]:
+def _old_config_error(path: str, error: Exception) -> UserError | None:
     """What to change in a config for an earlier version of this plugin."""
     if 'custom_hooks' in str(error):
         return UserError(
             f'{path}: _base_.custom_hooks does not exist. The hooks of the '
             'base config have names: change them in default_hooks, as in '
-            'default_hooks=dict(two_stage=dict(begin=40), reweighting=None)')
+            'default_hooks=dict(two_stage=dict(begin=40), reweighting=None)'
+        )
     if 'Duplicate key' in str(error) and 'default_hooks' in str(error):
         return UserError(
-            f"{path}: remove '_base_/default_runtime.py' from _base_: the "
-            'schedule inherits from it')
+            f"{path}: remove '_base_/default_runtime.py' from _base_: the schedule inherits from it"
+        )
     return None
 
 
@@ -155,8 +158,7 @@ def check_config_path(path: str) -> None:
     hint = nearest(Path(path).stem, known)
     for stem, config in known.items():
         hint = hint.replace(repr(stem), config)
-    raise UserError(f'there is no config {path} (relative to '
-                    f'{os.getcwd()}).{hint}')
+    raise UserError(f'there is no config {path} (relative to {os.getcwd()}).{hint}')
 
 
 class _OptionAction(DictAction):
@@ -171,12 +173,13 @@ class _OptionAction(DictAction):
                     f'--cfg-options {value}: this value cannot be read. Lists '
                     'hold values and lists, as in "[a,b]", not dicts; an '
                     'option sets one key of a dict, as in '
-                    'KEY.0.type=NAME') from error
+                    'KEY.0.type=NAME'
+                ) from error
 
 
-def add_cfg_options(parser: argparse.ArgumentParser,
-                    text: str,
-                    default: Optional[dict] = None) -> None:
+def add_cfg_options(
+    parser: argparse.ArgumentParser, text: str, default: dict | None = None
+) -> None:
     """Let a tool take ``--cfg-options``, for :func:`load_config`.
 
     Args:
@@ -191,14 +194,14 @@ def add_cfg_options(parser: argparse.ArgumentParser,
         action=_OptionAction,
         default=default,
         metavar='KEY=VALUE',
-        help=text)
+        help=text,
+    )
 
 
 def positive(text: str) -> int:
     """Read a number of at least 1 for argparse."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f'expected a whole number of at least 1, found {text!r}')
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, found {text!r}')
     return int(text)
 
 
@@ -228,8 +231,7 @@ def check_top_level(cfg: Config, options: dict) -> None:
             hint = nearest(name, TOP_LEVEL)
             if places:
                 hint = f' Did you mean {" or ".join(places)}?'
-            raise UserError(f'--cfg-options {key}: nothing reads {name} at '
-                            f'the top level.{hint}')
+            raise UserError(f'--cfg-options {key}: nothing reads {name} at the top level.{hint}')
 
 
 def _places(node, name: str, prefix: str = '') -> Iterator[str]:
@@ -243,7 +245,7 @@ def _places(node, name: str, prefix: str = '') -> Iterator[str]:
         yield from _places(value, name, f'{prefix}{key}.')
 
 
-def typo_hints(cfg: Config, options: dict) -> List[str]:
+def typo_hints(cfg: Config, options: dict) -> list[str]:
     """Find options whose key is not in the config but close to one.
 
     New keys are legitimate (``model.backbone.frozen_stages=1``), so only
@@ -268,9 +270,10 @@ def typo_hints(cfg: Config, options: dict) -> List[str]:
                 known = node if isinstance(node, dict) else ()
                 hint = nearest(part, known, cutoff=_TYPO_RATIO)
                 if hint:
-                    where = '.'.join(parts[:i + 1])
-                    hints.append(f'--cfg-options {key}: {where} is not in the '
-                                 f'config and was added.{hint}')
+                    where = '.'.join(parts[: i + 1])
+                    hints.append(
+                        f'--cfg-options {key}: {where} is not in the config and was added.{hint}'
+                    )
                 break
     return hints
 
@@ -284,13 +287,16 @@ def check_hook_options(cfg: Config, options: dict) -> None:
     hooks = cfg.get('custom_hooks') or []
     for key in options:
         parts = key.split('.')
-        if (parts[0] == 'custom_hooks' and parts[1:]
-                and not (parts[1].isdigit() and int(parts[1]) < len(hooks))):
-            names = ', '.join(
-                f'default_hooks.{name}' for name in HOOK_NAMES.values())
+        if (
+            parts[0] == 'custom_hooks'
+            and parts[1:]
+            and not (parts[1].isdigit() and int(parts[1]) < len(hooks))
+        ):
+            names = ', '.join(f'default_hooks.{name}' for name in HOOK_NAMES.values())
             raise UserError(
                 f'--cfg-options {key}: custom_hooks of the config has '
-                f'{len(hooks)} hooks. Hooks of ride_mm have names: {names}')
+                f'{len(hooks)} hooks. Hooks of ride_mm have names: {names}'
+            )
 
 
 def name_types(cfg: Config) -> None:
@@ -308,8 +314,11 @@ def name_types(cfg: Config) -> None:
         if isinstance(node, dict):
             kind = node.get('type')
             if hasattr(kind, '__qualname__'):
-                node['type'] = (f'{scope}{kind.__name__}' if _registered(kind)
-                                else f'{kind.__module__}.{kind.__qualname__}')
+                node['type'] = (
+                    f'{scope}{kind.__name__}'
+                    if _registered(kind)
+                    else f'{kind.__module__}.{kind.__qualname__}'
+                )
             node = list(node.values())
         for item in node if isinstance(node, (list, tuple)) else ():
             name(item)
@@ -329,7 +338,7 @@ def _registered(kind: Any) -> bool:
     return False
 
 
-def type_name(part: Optional[dict]) -> str:
+def type_name(part: dict | None) -> str:
     """Name of the class that a part of a config is of, '' without one.
 
     All that compares types asks this: the config may have the name alone,
@@ -339,7 +348,7 @@ def type_name(part: Optional[dict]) -> str:
     return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
-def find_hook(cfg: Config, kind: str) -> Optional[dict]:
+def find_hook(cfg: Config, kind: str) -> dict | None:
     """Find the config of a hook.
 
     Args:
@@ -349,17 +358,17 @@ def find_hook(cfg: Config, kind: str) -> Optional[dict]:
     Returns:
         Optional[dict]: The hook's own config, or None if there is none.
     """
-    return next(
-        (hook for _, hook in hook_places(cfg) if type_name(hook) == kind),
-        None)
+    return next((hook for _, hook in hook_places(cfg) if type_name(hook) == kind), None)
 
 
-def hook_places(cfg: Config) -> Iterator[Tuple[str, dict]]:
+def hook_places(cfg: Config) -> Iterator[tuple[str, dict]]:
     """Dotted key and config of every hook that is not taken out."""
-    places = [(f'default_hooks.{name}', hook)
-              for name, hook in (cfg.get('default_hooks') or {}).items()]
-    places += [(f'custom_hooks.{index}', hook)
-               for index, hook in enumerate(cfg.get('custom_hooks') or [])]
+    places = [
+        (f'default_hooks.{name}', hook) for name, hook in (cfg.get('default_hooks') or {}).items()
+    ]
+    places += [
+        (f'custom_hooks.{index}', hook) for index, hook in enumerate(cfg.get('custom_hooks') or [])
+    ]
     for key, hook in places:
         if hook is not None:
             yield key, hook
@@ -381,19 +390,20 @@ def name_hooks(cfg: Config) -> None:
             raise UserError(
                 f'custom_hooks.{index} is a second {type_name(hook)}: change '
                 f'default_hooks.{name} instead, or set it to None to remove '
-                'it')
+                'it'
+            )
         named[name] = hook
     if not named:
         return
-    cfg.custom_hooks = [
-        hook for hook in cfg.custom_hooks if type_name(hook) not in HOOK_NAMES
-    ]
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if type_name(hook) not in HOOK_NAMES]
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, **named)
-    warn(f'{", ".join(named)} moved from custom_hooks to default_hooks, where '
-         'the config should define them under these names')
+    warn(
+        f'{", ".join(named)} moved from custom_hooks to default_hooks, where '
+        'the config should define them under these names'
+    )
 
 
-def as_list(schedulers: Union[List[dict], dict, None]) -> List[dict]:
+def as_list(schedulers: list[dict] | dict | None) -> list[dict]:
     """A list of ``param_scheduler``, which may be one scheduler or none."""
     if isinstance(schedulers, dict):
         return [schedulers]
@@ -415,7 +425,7 @@ def is_ride(cfg: Config) -> bool:
     return type_name(cfg.get('model')) == 'RIDEClassifier'
 
 
-def innermost_dataset(loader: Optional[dict]) -> dict:
+def innermost_dataset(loader: dict | None) -> dict:
     """Config of a data loader's data set, without its wrappers."""
     dataset = (loader or {}).get('dataset', {})
     while 'dataset' in dataset:

@@ -1,7 +1,9 @@
 """What two configs differ in, apart from what does not matter."""
+
 import json
 import re
-from typing import Any, Dict, Pattern
+from re import Pattern
+from typing import Any
 
 from mmengine.config import Config
 
@@ -9,17 +11,17 @@ from mmengine.config import Config
 # these do not change what is trained.
 DATA_ACCESS = re.compile(
     r'(.*\.)?(data_root|check_integrity|num_workers|pin_memory'
-    r'|persistent_workers)(\..*)?')
+    r'|persistent_workers)(\..*)?'
+)
 HOUSEKEEPING = re.compile(
     DATA_ACCESS.pattern + '|(work_dir|launcher|load_from|resume|log_level'
     r'|visualizer|vis_backends|env_cfg|model_wrapper_cfg|randomness\.seed'
     r'|default_hooks\.(checkpoint|data_check|logger|non_finite|schedule'
-    r'|stop_signal|validation_check|visualization))(\..*)?')
+    r'|stop_signal|validation_check|visualization))(\..*)?'
+)
 
 
-def config_changes(own: Config,
-                   cfg: Config,
-                   ignored: Pattern = HOUSEKEEPING) -> Dict[str, Any]:
+def config_changes(own: Config, cfg: Config, ignored: Pattern = HOUSEKEEPING) -> dict[str, Any]:
     """The options, by dotted key, that lead from one config to another.
 
     Args:
@@ -39,8 +41,7 @@ def config_changes(own: Config,
         if old is None and isinstance(new, dict):
             old = {}
         if isinstance(old, dict) and isinstance(new, dict):
-            parts = [(name, old.get(name), new.get(name))
-                     for name in dict(old, **new)]
+            parts = [(name, old.get(name), new.get(name)) for name in dict(old, **new)]
         elif _are_alike(old, new):
             parts = zip(range(len(new)), old, new)
         else:
@@ -55,9 +56,12 @@ def config_changes(own: Config,
 
 def _are_alike(old: Any, new: Any) -> bool:
     """Whether these are lists of as many dicts, to compare one by one."""
-    return (isinstance(old, list) and isinstance(new, list)
-            and len(old) == len(new)
-            and all(isinstance(part, dict) for part in old + new))
+    return (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and all(isinstance(part, dict) for part in old + new)
+    )
 
 
 def _plain(cfg: Config) -> dict:

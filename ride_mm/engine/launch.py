@@ -1,4 +1,5 @@
 """What tools/train.py and tools/test.py do to a config before they run it."""
+
 import argparse
 import copy
 import os
@@ -6,7 +7,6 @@ import os.path as osp
 import re
 import sys
 from pathlib import Path
-from typing import List, Optional, Type
 
 import mmcv.cnn
 import torch
@@ -20,6 +20,7 @@ from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
+
 from .config import add_cfg_options, find_hook, is_ride, type_name
 from .config_check import check_together
 from .hooks.stop_signal_hook import last_epoch_saved, signals_first
@@ -35,35 +36,29 @@ def common_arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument('config', help='the config file')
     parser.add_argument(
-        '--work-dir',
-        metavar='DIR',
-        help='output folder (default: work_dirs/<config name>)')
+        '--work-dir', metavar='DIR', help='output folder (default: work_dirs/<config name>)'
+    )
+    parser.add_argument('--amp', action='store_true', help='use mixed precision')
     parser.add_argument(
-        '--amp', action='store_true', help='use mixed precision')
-    parser.add_argument(
-        '--no-pin-memory',
-        action='store_true',
-        help='switch off pin_memory in the dataloaders')
+        '--no-pin-memory', action='store_true', help='switch off pin_memory in the dataloaders'
+    )
     add_cfg_options(
         parser,
         'override settings of the config, such as '
-        'train_dataloader.batch_size=64 or key="[a,b]" (no white space)')
+        'train_dataloader.batch_size=64 or key="[a,b]" (no white space)',
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='job launcher (default: none)')
+        help='job launcher (default: none)',
+    )
     # torch.distributed.launch passes it, torchrun sets LOCAL_RANK
-    parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
-        default=0,
-        help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
 
-def set_work_dir(cfg: Config, work_dir: Optional[str], config: str) -> None:
+def set_work_dir(cfg: Config, work_dir: str | None, config: str) -> None:
     """Set the work_dir: the argument, else the config's, else its name."""
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -71,9 +66,9 @@ def set_work_dir(cfg: Config, work_dir: Optional[str], config: str) -> None:
         cfg.work_dir = osp.join('work_dirs', Path(config).stem)
 
 
-def set_dataloader_defaults(cfg: Config,
-                            pin_memory: Optional[bool] = None,
-                            persistent_workers: Optional[bool] = None) -> None:
+def set_dataloader_defaults(
+    cfg: Config, pin_memory: bool | None = None, persistent_workers: bool | None = None
+) -> None:
     """Complete the three dataloaders, as mmpretrain's tools do.
 
     Args:
@@ -107,8 +102,10 @@ def enable_amp(cfg: Config) -> None:
     """
     kind = type_name(cfg.optim_wrapper)
     if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError("--amp can only replace optim_wrapper.type="
-                        f"'OptimWrapper', but the config has {kind!r}.")
+        raise UserError(
+            '--amp can only replace optim_wrapper.type='
+            f"'OptimWrapper', but the config has {kind!r}."
+        )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -123,7 +120,8 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(
             '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in '
-            'the config, the batch size that its learning rate is set for.')
+            'the config, the batch size that its learning rate is set for.'
+        )
     cfg.auto_scale_lr.enable = True
 
 
@@ -132,20 +130,21 @@ def disable_validation(cfg: Config) -> None:
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
-def find_checkpoints(folder: str) -> List[Path]:
+def find_checkpoints(folder: str) -> list[Path]:
     """List the checkpoints that training left in a folder, newest last."""
     paths = Path(folder).glob('*.pth')
-    return sorted((path for path in paths if _CHECKPOINT.fullmatch(path.name)),
-                  key=lambda path: path.stat().st_mtime)
+    return sorted(
+        (path for path in paths if _CHECKPOINT.fullmatch(path.name)),
+        key=lambda path: path.stat().st_mtime,
+    )
 
 
 def is_used(work_dir: str) -> bool:
     """Whether a run left checkpoints in a work_dir, or a pointer to one."""
-    return bool(find_checkpoints(work_dir)) or osp.exists(
-        osp.join(work_dir, 'last_checkpoint'))
+    return bool(find_checkpoints(work_dir)) or osp.exists(osp.join(work_dir, 'last_checkpoint'))
 
 
-def set_resume(cfg: Config, resume: Optional[str]) -> None:
+def set_resume(cfg: Config, resume: str | None) -> None:
     """Resume a run, or make sure that none is overwritten.
 
     Args:
@@ -168,24 +167,24 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
                 f'warning: --resume finds no checkpoint in {cfg.work_dir}: a '
                 f'new run begins.{_like(cfg.work_dir)}',
                 file=sys.stderr,
-                flush=True)
+                flush=True,
+            )
     elif resume is not None:
         cfg.resume, cfg.load_from = True, resume
     elif is_main_process() and not cfg.get('resume') and is_used(cfg.work_dir):
         raise UserError(
             f'{cfg.work_dir} already holds the checkpoints of a run. Pass '
-            '--resume to continue it, or --work-dir DIR for a new run.')
+            '--resume to continue it, or --work-dir DIR for a new run.'
+        )
     if cfg.get('load_from') is not None:
-        check_checkpoint_path(cfg.load_from,
-                              '--resume ' if resume else 'load_from=')
+        check_checkpoint_path(cfg.load_from, '--resume ' if resume else 'load_from=')
 
 
 def _like(work_dir: str) -> str:
     """A hint at a folder beside a work_dir that holds checkpoints."""
     path = Path(work_dir).absolute()
     used = [
-        folder.name for folder in path.parent.glob('*')
-        if folder.is_dir() and is_used(str(folder))
+        folder.name for folder in path.parent.glob('*') if folder.is_dir() and is_used(str(folder))
     ]
     return nearest(path.name, used)
 
@@ -206,8 +205,9 @@ def check_checkpoint_path(path: str, source: str = '') -> None:
         return
     folder = Path(path).expanduser().parent
     names = [checkpoint.name for checkpoint in find_checkpoints(folder)]
-    raise UserError(f'{source}{path}: there is no such checkpoint.'
-                    f'{nearest(Path(path).name, names)}')
+    raise UserError(
+        f'{source}{path}: there is no such checkpoint.{nearest(Path(path).name, names)}'
+    )
 
 
 def set_launcher(cfg: Config, launcher: str) -> None:
@@ -226,8 +226,10 @@ def set_launcher(cfg: Config, launcher: str) -> None:
     """
     cfg.launcher = launcher
     if launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch needs torchrun: start with '
-                        'tools/dist_train.sh or tools/dist_test.sh.')
+        raise UserError(
+            '--launcher pytorch needs torchrun: start with '
+            'tools/dist_train.sh or tools/dist_test.sh.'
+        )
     if launcher == 'none':
         return
     if launcher == 'pytorch':
@@ -235,18 +237,23 @@ def set_launcher(cfg: Config, launcher: str) -> None:
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
         if int(os.environ.get('LOCAL_RANK', 0)) >= gpus:
-            raise UserError(f'this machine has {gpus} GPUs, fewer than the '
-                            'processes started on it.')
+            raise UserError(
+                f'this machine has {gpus} GPUs, fewer than the processes started on it.'
+            )
         return
     if launcher != 'pytorch':
-        raise UserError(f'--launcher {launcher} needs GPUs, but this machine '
-                        'has none; --launcher pytorch works on the CPU.')
+        raise UserError(
+            f'--launcher {launcher} needs GPUs, but this machine '
+            'has none; --launcher pytorch works on the CPU.'
+        )
     cfg.model_wrapper_cfg = dict(
         dict(
             type='MMDistributedDataParallel',
             broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False)),
-        **(cfg.get('model_wrapper_cfg') or {}))
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+        **(cfg.get('model_wrapper_cfg') or {}),
+    )
     cfg.model_wrapper_cfg.device_ids = None
     dist.init_process_group('gloo')
 
@@ -258,10 +265,10 @@ def enable_all_experts(cfg: Config) -> None:
         UserError: If the model has no experts.
     """
     if not is_ride(cfg):
-        raise UserError('--all-experts needs model.type="RIDEClassifier", '
-                        f'found "{type_name(cfg.model)}"')
-    cfg.model.test_cfg = dict(
-        cfg.model.get('test_cfg') or {}, mode='ensemble', expert_logits=True)
+        raise UserError(
+            f'--all-experts needs model.type="RIDEClassifier", found "{type_name(cfg.model)}"'
+        )
+    cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, mode='ensemble', expert_logits=True)
 
 
 def enable_tta(cfg: Config) -> None:
@@ -274,9 +281,8 @@ def enable_tta(cfg: Config) -> None:
     pipeline = cfg.get('tta_pipeline')
     if pipeline is None:
         pipeline = copy.deepcopy(dataset.pipeline)
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)]
-        pipeline[-1] = dict(
-            type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
     dataset.pipeline = pipeline
     tta_model = cfg.get('tta_model') or dict(type='AverageClsScoreTTA')
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
@@ -290,17 +296,17 @@ def enable_visualization(cfg: Config, **settings) -> None:
     """
     hooks = cfg.get('default_hooks') or {}
     if 'visualization' not in hooks:
-        raise UserError('--show and --show-dir need default_hooks.'
-                        "visualization=dict(type='VisualizationHook') in the "
-                        'config.')
+        raise UserError(
+            '--show and --show-dir need default_hooks.'
+            "visualization=dict(type='VisualizationHook') in the "
+            'config.'
+        )
     hooks.visualization.update(enable=True, **settings)
     if cfg.get('visualizer') is None:
         cfg.visualizer = dict(type='UniversalVisualizer')
 
 
-def check_output_file(path: str,
-                      suffixes: tuple,
-                      option: str = '--out') -> None:
+def check_output_file(path: str, suffixes: tuple, option: str = '--out') -> None:
     """Check, before the work, that its results can be written.
 
     Args:
@@ -315,21 +321,22 @@ def check_output_file(path: str,
             it.
     """
     if not path.endswith(suffixes):
-        raise UserError(f'{option} {path}: the file name must end in '
-                        f'{" or ".join(suffixes)}.')
+        raise UserError(f'{option} {path}: the file name must end in {" or ".join(suffixes)}.')
     if is_main_process() and osp.exists(path):
-        raise UserError(f'{option} {path} exists and is not overwritten: '
-                        'choose another name or remove the file.')
+        raise UserError(
+            f'{option} {path} exists and is not overwritten: '
+            'choose another name or remove the file.'
+        )
     try:
         os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
     except OSError as error:
-        raise UserError(f'{option} {path} cannot be written: '
-                        f'{error.strerror}.') from error
+        raise UserError(f'{option} {path} cannot be written: {error.strerror}.') from error
 
 
 class TestRunner(Runner):
     """Keeps the config of a test with its log: in the work_dir lies that of
     the training, which routes where a test may run all experts."""
+
     __test__ = False  # nothing for pytest
 
     @master_only
@@ -339,7 +346,7 @@ class TestRunner(Runner):
         write_file(osp.join(self._log_dir, name), self.cfg.pretty_text)
 
 
-def build_runner(cfg: Config, runner_class: Type[Runner] = Runner) -> Runner:
+def build_runner(cfg: Config, runner_class: type[Runner] = Runner) -> Runner:
     """Build the runner that the config asks for.
 
     Args:

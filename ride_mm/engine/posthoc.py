@@ -1,7 +1,8 @@
 """What tools share that change a trained model without training it."""
+
 import argparse
 import os
-from typing import Callable, Hashable, List, Optional, Tuple
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from mmengine.config import Config
@@ -12,16 +13,19 @@ from torch import nn
 
 from ride_mm.utils.errors import UserError
 from ride_mm.version import __version__
+
 from . import launch
 from .config import load_config
 
 # Data sets hold some images twice: CIFAR in training and test set.
-_DUPLICATES = .1
+_DUPLICATES = 0.1
 
 
-def load_runner(args: argparse.Namespace,
-                check: Optional[Callable[[Config], None]] = None,
-                own_classifiers: bool = False) -> Runner:
+def load_runner(
+    args: argparse.Namespace,
+    check: Callable[[Config], None] | None = None,
+    own_classifiers: bool = False,
+) -> Runner:
     """Build the runner of a test and load the checkpoint.
 
     Args:
@@ -42,8 +46,7 @@ def load_runner(args: argparse.Namespace,
     cfg.resume, cfg.load_from = False, args.checkpoint
     if own_classifiers:
         hooks = dict(cfg.get('default_hooks') or {})
-        cfg.default_hooks = dict(
-            hooks, new_classifiers=dict(type='NewClassifiersHook'))
+        cfg.default_hooks = dict(hooks, new_classifiers=dict(type='NewClassifiersHook'))
     launch.set_dataloader_defaults(cfg)
     launch.set_launcher(cfg, args.launcher)
     runner = launch.build_runner(cfg, launch.TestRunner)
@@ -59,8 +62,7 @@ def check_val_set(cfg: Config) -> None:
             those, or there are no validation images.
     """
     if cfg.get('val_dataloader') is None:
-        raise UserError('the config has no val_dataloader, whose images are '
-                        'needed for this choice')
+        raise UserError('the config has no val_dataloader, whose images are needed for this choice')
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     images = _images(cfg.val_dataloader)
     for name in ('test', 'train'):
@@ -72,26 +74,23 @@ def check_val_set(cfg: Config) -> None:
                 f'val_dataloader are in the {name} set, which must not be '
                 'used for this choice: hold out some training images and set '
                 "val_dataloader.dataset=dict(type='HoldOut', held_out=True, "
-                'dataset=...), see docs/recipes.md')
+                'dataset=...), see docs/recipes.md'
+            )
 
 
-def _images(loader: Optional[dict]) -> List[Hashable]:
+def _images(loader: dict | None) -> list[Hashable]:
     """What tells the images of a data loader's data set from others."""
     if loader is None:
         return []
     dataset = DATASETS.build(loader['dataset'])
     infos = map(dataset.get_data_info, range(len(dataset)))
     return [
-        np.asarray(info['img']).tobytes()
-        if 'img' in info else os.path.realpath(info['img_path'])
+        np.asarray(info['img']).tobytes() if 'img' in info else os.path.realpath(info['img_path'])
         for info in infos
     ]
 
 
-def write_checkpoint(model: nn.Module,
-                     path: str,
-                     without: Tuple[str, ...] = (),
-                     **meta) -> None:
+def write_checkpoint(model: nn.Module, path: str, without: tuple[str, ...] = (), **meta) -> None:
     """Write a model.
 
     Args:
@@ -102,10 +101,7 @@ def write_checkpoint(model: nn.Module,
         **meta: What else is to be kept in the checkpoint's ``meta``.
     """
     state = {
-        key: value.cpu()
-        for key, value in model.state_dict().items()
-        if not key.startswith(without)
+        key: value.cpu() for key, value in model.state_dict().items() if not key.startswith(without)
     }
-    save_checkpoint(
-        dict(meta=dict(ride_mm=__version__, **meta), state_dict=state), path)
+    save_checkpoint(dict(meta=dict(ride_mm=__version__, **meta), state_dict=state), path)
     print(path)

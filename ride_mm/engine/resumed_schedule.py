@@ -3,20 +3,30 @@
 MMEngine loads optimizer and schedulers as they were saved, with learning
 rate, milestones and end: what the config says of them now would be ignored.
 """
+
 import copy
 import math
 from collections import Counter
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ride_mm.utils.errors import UserError
+
 from .schedule_check import play
 
 # What changes from step to step, and what follows from the rest.
-_STATE = ('last_step', '_global_step', '_last_value', 'base_values',
-          'total_iters', 'cumulative_periods', 'verbose')
+_STATE = (
+    'last_step',
+    '_global_step',
+    '_last_value',
+    'base_values',
+    'total_iters',
+    'cumulative_periods',
+    'verbose',
+)
 
 
 class Stage(NamedTuple):
@@ -29,6 +39,7 @@ class Stage(NamedTuple):
         first_step (int): Its first step, counted from 0.
         steps (int): The number of steps in an epoch.
     """
+
     schedulers: Any
     key: str
     begin: int
@@ -44,11 +55,12 @@ class Schedule(NamedTuple):
             scheduler.
         schedulers (list[dict]): Settings of each scheduler.
     """
-    groups: List[Dict[str, Any]]
-    schedulers: List[Dict[str, Any]]
+
+    groups: list[dict[str, Any]]
+    schedulers: list[dict[str, Any]]
 
 
-def read_schedule(runner: Runner) -> Optional[Schedule]:
+def read_schedule(runner: Runner) -> Schedule | None:
     """Read the settings of what a runner has built.
 
     Args:
@@ -59,31 +71,34 @@ def read_schedule(runner: Runner) -> Optional[Schedule]:
     """
     if isinstance(runner.optim_wrapper, OptimWrapperDict):
         return None
-    return Schedule(_settings_of_groups(runner), [
-        _settings(scheduler.state_dict())
-        for scheduler in runner.param_schedulers or []
-    ])
+    return Schedule(
+        _settings_of_groups(runner),
+        [_settings(scheduler.state_dict()) for scheduler in runner.param_schedulers or []],
+    )
 
 
-def _settings_of_groups(runner: Runner) -> List[Dict[str, Any]]:
-    return [{
-        key: group.get(f'initial_{key}', value)
-        for key, value in group.items()
-        if isinstance(value, (int, float, tuple, list)) and key != 'params'
-        and not key.startswith('initial_')
-    } for group in runner.optim_wrapper.param_groups]
+def _settings_of_groups(runner: Runner) -> list[dict[str, Any]]:
+    return [
+        {
+            key: group.get(f'initial_{key}', value)
+            for key, value in group.items()
+            if isinstance(value, (int, float, tuple, list))
+            and key != 'params'
+            and not key.startswith('initial_')
+        }
+        for group in runner.optim_wrapper.param_groups
+    ]
 
 
-def _settings(state: Dict[str, Any]) -> Dict[str, Any]:
+def _settings(state: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: sorted(value.elements()) if isinstance(value, Counter) else
-        copy.copy(value)
-        for key, value in state.items() if key not in _STATE
+        key: sorted(value.elements()) if isinstance(value, Counter) else copy.copy(value)
+        for key, value in state.items()
+        if key not in _STATE
     }
 
 
-def follow_config(runner: Runner, wanted: Schedule, saved: Optional[list],
-                  stage: Stage) -> List[str]:
+def follow_config(runner: Runner, wanted: Schedule, saved: list | None, stage: Stage) -> list[str]:
     """Let a resumed run have the learning rates of its config.
 
     Where the config has changed, the schedulers are built anew and taken
@@ -103,39 +118,40 @@ def follow_config(runner: Runner, wanted: Schedule, saved: Optional[list],
         UserError: If the rates do not follow from the config alone.
     """
     found = _settings_of_groups(runner)
-    kinds = [{frozenset(group) for group in groups}
-             for groups in (found, wanted.groups)]
+    kinds = [{frozenset(group) for group in groups} for groups in (found, wanted.groups)]
     if kinds[0] != kinds[1]:
-        raise UserError('--resume: the checkpoint has an optimizer of another '
-                        'type than optim_wrapper.optimizer; start a new run '
-                        'with load_from instead')
+        raise UserError(
+            '--resume: the checkpoint has an optimizer of another '
+            'type than optim_wrapper.optimizer; start a new run '
+            'with load_from instead'
+        )
     changes = list(_changed_groups(found, wanted.groups))
     if wanted.schedulers or saved:
-        changes += _changed_schedulers([_settings(s) for s in saved or []],
-                                       wanted.schedulers, stage.key)
+        changes += _changed_schedulers(
+            [_settings(s) for s in saved or []], wanted.schedulers, stage.key
+        )
     if not changes:
         return []
     if any(
-            getattr(scheduler, 'need_val_args', False)
-            for scheduler in runner.param_schedulers or []):
+        getattr(scheduler, 'need_val_args', False) for scheduler in runner.param_schedulers or []
+    ):
         raise UserError(
             f'--resume: {"; ".join(changes)}, but {stage.key} depends on the '
             'past validations of the run, which cannot be repeated: keep the '
-            'settings of the checkpoint')
-    for group, settings in zip(runner.optim_wrapper.param_groups,
-                               wanted.groups):
+            'settings of the checkpoint'
+        )
+    for group, settings in zip(runner.optim_wrapper.param_groups, wanted.groups):
         for key, value in settings.items():
             group[key] = value
             if f'initial_{key}' in group:
                 group[f'initial_{key}'] = value
     if stage.schedulers:
-        runner.param_schedulers = runner.build_param_scheduler(
-            copy.deepcopy(stage.schedulers))
+        runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(stage.schedulers))
         _catch_up(runner, stage)
     return changes
 
 
-def _changed_groups(old: List[dict], new: List[dict]) -> Iterator[str]:
+def _changed_groups(old: list[dict], new: list[dict]) -> Iterator[str]:
     seen = set()
     for before, after in zip(old, new):
         for key in before:
@@ -155,8 +171,7 @@ def _show(value: Any) -> str:
     return f'{value:g}' if isinstance(value, float) else f'{value}'
 
 
-def _changed_schedulers(old: List[dict], new: List[dict],
-                        key: str) -> Iterator[str]:
+def _changed_schedulers(old: list[dict], new: list[dict], key: str) -> Iterator[str]:
     if len(old) != len(new):
         yield f'{key}: {len(old)} schedulers -> {len(new)}'
         return
@@ -166,8 +181,7 @@ def _changed_schedulers(old: List[dict], new: List[dict],
             continue
         for name in before:
             if before[name] != after[name]:
-                yield (f'{key}.{i}.{name} {_show(before[name])} -> '
-                       f'{_show(after[name])}')
+                yield (f'{key}.{i}.{name} {_show(before[name])} -> {_show(after[name])}')
 
 
 def _catch_up(runner: Runner, stage: Stage) -> None:

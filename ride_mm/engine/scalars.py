@@ -1,10 +1,10 @@
 """What a training has logged, epoch by epoch."""
+
 import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Dict, List, Optional, Tuple, Union
 
 from ride_mm.utils.errors import UserError
 
@@ -21,27 +21,26 @@ class TrainingCurves:
             resumption, began.
         seconds (float): Time of all training steps, without validation.
     """
-    losses: Dict[int, Dict[str, float]]
-    metrics: Dict[int, Dict[str, float]]
+
+    losses: dict[int, dict[str, float]]
+    metrics: dict[int, dict[str, float]]
     config: Path
-    seconds: float = 0.
+    seconds: float = 0.0
 
     @property
-    def router_begin(self) -> Optional[int]:
+    def router_begin(self) -> int | None:
         """int, optional: The last epoch before the router's, 0 if it is all
         that was trained, None if it was not trained."""
-        epochs = [
-            e for e, loss in self.losses.items() if 'loss_router' in loss
-        ]
+        epochs = [e for e, loss in self.losses.items() if 'loss_router' in loss]
         return min(epochs) - 1 if epochs else None
 
 
-def scalar_files(work_dir: Union[str, Path]) -> List[Path]:
+def scalar_files(work_dir: str | Path) -> list[Path]:
     """What was logged, a file for each start or resumption, oldest first."""
     return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
 
 
-def read_scalars(path: Path) -> Tuple[Dict[int, List[dict]], Dict[int, dict]]:
+def read_scalars(path: Path) -> tuple[dict[int, list[dict]], dict[int, dict]]:
     """Read what was logged between a start, or resumption, and the next one.
 
     Args:
@@ -59,16 +58,13 @@ def read_scalars(path: Path) -> Tuple[Dict[int, List[dict]], Dict[int, dict]]:
     train, val = defaultdict(list), {}
     for record in _read_records(path):
         if 'iter' not in record:
-            val[record['step']] = {
-                key: value
-                for key, value in record.items() if '/' in key
-            }
+            val[record['step']] = {key: value for key, value in record.items() if '/' in key}
         elif 'epoch' in record:
             train[record['epoch']].append(record)
     return (dict(train), val) if train else ({}, {})
 
 
-def _read_records(path: Path) -> List[dict]:
+def _read_records(path: Path) -> list[dict]:
     lines = path.read_bytes().splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
@@ -80,8 +76,9 @@ def _read_records(path: Path) -> List[dict]:
                 raise UserError(f'{path}, line {number}: {e}') from e
             continue
         if not isinstance(record, dict) or not _is_record(record):
-            raise UserError(f'{path}, line {number}: expected named figures '
-                            f'and a step, found {line[:60]!r}')
+            raise UserError(
+                f'{path}, line {number}: expected named figures and a step, found {line[:60]!r}'
+            )
         records.append(record)
     return records
 
@@ -89,23 +86,25 @@ def _read_records(path: Path) -> List[dict]:
 def _is_record(record: dict) -> bool:
     """Whether all that is read of a record are numbers."""
     steps = [record[key] for key in ('epoch', 'iter', 'step') if key in record]
-    figures = [
-        value for key, value in record.items()
-        if '/' in key or key.startswith('loss')
-    ]
-    return ('iter' in record or 'step' in record) and all(
-        type(step) is int for step in steps) and all(
+    figures = [value for key, value in record.items() if '/' in key or key.startswith('loss')]
+    return (
+        ('iter' in record or 'step' in record)
+        and all(type(step) is int for step in steps)
+        and all(
             # a metric may give a list, by class
-            type(figure) in (int, float, list) for figure in figures)
+            type(figure) in (int, float, list)
+            for figure in figures
+        )
+    )
 
 
-def mean_losses(records: List[dict]) -> Dict[str, float]:
+def mean_losses(records: list[dict]) -> dict[str, float]:
     """The mean of each loss over the records of an epoch, by its name."""
     names = [key for key in records[0] if key.startswith('loss')]
     return {key: mean(record[key] for record in records) for key in names}
 
 
-def read_curves(work_dir: Union[str, Path]) -> Optional[TrainingCurves]:
+def read_curves(work_dir: str | Path) -> TrainingCurves | None:
     """Read the course of a training.
 
     A run that was interrupted has a file for each time it was resumed. They
@@ -123,20 +122,19 @@ def read_curves(work_dir: Union[str, Path]) -> Optional[TrainingCurves]:
         train, val = read_scalars(path)
         if not train:
             continue
-        losses.update(
-            (epoch, mean_losses(records)) for epoch, records in train.items())
+        losses.update((epoch, mean_losses(records)) for epoch, records in train.items())
         metrics.update(val)
         steps.update(
-            (epoch, (records[-1]['iter'],
-                     mean(record.get('time', 0.) for record in records)))
-            for epoch, records in train.items())
+            (epoch, (records[-1]['iter'], mean(record.get('time', 0.0) for record in records)))
+            for epoch, records in train.items()
+        )
         config = path.with_name('config.py')
     if config is None:
         return None
     ends = [0, *(last for _, (last, _) in sorted(steps.items()))]
     seconds = sum(
-        (last - before) * time
-        for before, (_, (last, time)) in zip(ends, sorted(steps.items())))
+        (last - before) * time for before, (_, (last, time)) in zip(ends, sorted(steps.items()))
+    )
     return TrainingCurves(
-        dict(sorted(losses.items())), dict(sorted(metrics.items())), config,
-        seconds)
+        dict(sorted(losses.items())), dict(sorted(metrics.items())), config, seconds
+    )

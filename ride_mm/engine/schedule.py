@@ -1,32 +1,32 @@
 """Schedules by epochs: over fewer or more of them, and checked."""
+
 import copy
 import itertools
 import math
 import os.path as osp
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
 from ride_mm.utils.errors import UserError
-from .config import (as_list, find_hook, load_config, merge_options, type_name,
-                     warn)
+
+from .config import as_list, find_hook, load_config, merge_options, type_name, warn
 from .hooks.two_stage_hook import merge_wrappers
 
 # What MMEngine's schedulers count, in epochs or steps, from their begin on.
 _LENGTHS = ('T_max', 'total_steps', 'step_size')
 # When a hook begins, in epochs.
-_HOOK_BEGINS = dict(
-    DeferredReweightingHook='begin', EMAHook='begin_epoch')
+_HOOK_BEGINS = dict(DeferredReweightingHook='begin', EMAHook='begin_epoch')
 # Options that say how long a training is.
 _TOTAL = 'train_cfg.max_epochs'
 _STAGE_2 = 'default_hooks.two_stage.begin'
 
 
-def load_training(path: str,
-                  options: Optional[dict] = None,
-                  epochs: Optional[int] = None,
-                  stage: Optional[str] = None) -> Config:
+def load_training(
+    path: str, options: dict | None = None, epochs: int | None = None, stage: str | None = None
+) -> Config:
     """Read the config of a training, of one stage alone or of another number
     of epochs if wanted.
 
@@ -66,8 +66,7 @@ def load_training(path: str,
             warn(f'--epochs {epochs} overrides --cfg-options {_TOTAL}={total}')
         held = _restore(cfg, options, path)
         if held:
-            warn(f'--cfg-options {held} overrides --epochs {epochs}, which '
-                 'would scale this value')
+            warn(f'--cfg-options {held} overrides --epochs {epochs}, which would scale this value')
     return cfg
 
 
@@ -82,8 +81,7 @@ def _restore(cfg: Config, options: dict, path: str) -> str:
             # of a hook, or of a scheduler, that the stage does not have
             del options[key]
             if not key.startswith('default_hooks.'):
-                warn(f'--cfg-options {key}={value} has no effect in this '
-                     'stage')
+                warn(f'--cfg-options {key}={value} has no effect in this stage')
             continue
         held[key] = value
     merge_options(cfg, held, path)
@@ -97,9 +95,7 @@ def _value_at(cfg: Config, key: str) -> Any:
     return node
 
 
-def select_stage(cfg: Config,
-                 stage: str,
-                 begin: Optional[int] = None) -> None:
+def select_stage(cfg: Config, stage: str, begin: int | None = None) -> None:
     """Make of a training of two stages one of a single stage.
 
     Args:
@@ -117,9 +113,11 @@ def select_stage(cfg: Config,
     """
     two_stage = find_hook(cfg, 'TwoStageHook')
     if two_stage is None:
-        raise UserError(f'--stage {stage}: the config has no '
-                        'default_hooks.two_stage, so it has no stages to '
-                        'choose from')
+        raise UserError(
+            f'--stage {stage}: the config has no '
+            'default_hooks.two_stage, so it has no stages to '
+            'choose from'
+        )
     first = two_stage['begin'] if begin is None else begin
     taken_out = {'TwoStageHook'}
     if stage == 'experts':
@@ -147,8 +145,7 @@ def _select_router(cfg: Config, two_stage: dict, first: int) -> None:
     two_stage = copy.deepcopy(two_stage)
     for key, value in (two_stage.get('train_dataloader') or {}).items():
         cfg.train_dataloader[key] = value
-    cfg.optim_wrapper = merge_wrappers(cfg.optim_wrapper,
-                                       two_stage['optim_wrapper'])
+    cfg.optim_wrapper = merge_wrappers(cfg.optim_wrapper, two_stage['optim_wrapper'])
     cfg.param_scheduler = two_stage['param_scheduler']
     scale = two_stage.get('auto_scale_lr')
     enabled = (cfg.get('auto_scale_lr') or {}).get('enable', False)
@@ -179,15 +176,14 @@ def first_stage_epochs(cfg: Config) -> int:
     """
     max_epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     if max_epochs is None:
-        raise UserError('train_cfg.max_epochs is missing: only epoch-based '
-                        'training can be shortened')
+        raise UserError(
+            'train_cfg.max_epochs is missing: only epoch-based training can be shortened'
+        )
     two_stage = find_hook(cfg, 'TwoStageHook')
     return max_epochs if two_stage is None else two_stage['begin']
 
 
-def split_epochs(cfg: Config,
-                 epochs: int,
-                 begin: Optional[int] = None) -> Tuple[int, int]:
+def split_epochs(cfg: Config, epochs: int, begin: int | None = None) -> tuple[int, int]:
     """Divide a number of epochs among the stages of a training.
 
     Args:
@@ -207,21 +203,21 @@ def split_epochs(cfg: Config,
     if find_hook(cfg, 'TwoStageHook') is None:
         return epochs, 0
     if epochs < 2:
-        raise UserError(f'--epochs {epochs}: the config has two stages, which '
-                        'need at least one epoch each')
+        raise UserError(
+            f'--epochs {epochs}: the config has two stages, which need at least one epoch each'
+        )
     if begin is None:
         total = cfg.train_cfg.max_epochs
         router = max(1, round(epochs * (total - first) / total))
         begin = epochs - min(router, epochs - 1)
     elif begin not in range(1, epochs):
-        raise UserError(f'--cfg-options {_STAGE_2}={begin} must lie between 0 '
-                        f'and --epochs {epochs}')
+        raise UserError(
+            f'--cfg-options {_STAGE_2}={begin} must lie between 0 and --epochs {epochs}'
+        )
     return begin, epochs - begin
 
 
-def scale_schedule(cfg: Config,
-                   epochs: int,
-                   router_epochs: Optional[int] = None) -> None:
+def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -> None:
     """Give the stages of a training another number of epochs.
 
     What is counted in epochs, or steps, moves in proportion with its stage,
@@ -257,9 +253,7 @@ def scale_schedule(cfg: Config,
     if two_stage is not None:
         two_stage['begin'] = epochs
         if router_epochs != old_router:
-            _scale_schedulers(
-                as_list(two_stage['param_scheduler']), router_epochs,
-                old_router)
+            _scale_schedulers(as_list(two_stage['param_scheduler']), router_epochs, old_router)
 
     def interval(value: int) -> int:
         wish = max(1, value * total / old_total)
@@ -270,15 +264,15 @@ def scale_schedule(cfg: Config,
     _scale_intervals(cfg, interval, total, old_total)
 
 
-def _scale_intervals(cfg: Config, interval: Callable[[int], int], new: int,
-                     old: int) -> None:
+def _scale_intervals(cfg: Config, interval: Callable[[int], int], new: int, old: int) -> None:
     """Scale what comes every few epochs of the whole training."""
     loop = cfg.train_cfg
     if 'val_interval' in loop:
         loop.val_interval = interval(loop.val_interval)
     if loop.get('dynamic_intervals'):
-        loop.dynamic_intervals = [(_moved(begin, new, old), interval(value))
-                                  for begin, value in loop.dynamic_intervals]
+        loop.dynamic_intervals = [
+            (_moved(begin, new, old), interval(value)) for begin, value in loop.dynamic_intervals
+        ]
     if 'val_begin' in loop:
         loop.val_begin = _moved(loop.val_begin, new, old)
     checkpoint = find_hook(cfg, 'CheckpointHook')
@@ -286,11 +280,10 @@ def _scale_intervals(cfg: Config, interval: Callable[[int], int], new: int,
         if checkpoint.get('interval', -1) > 0:
             checkpoint['interval'] = interval(checkpoint['interval'])
         if 'save_begin' in checkpoint:
-            checkpoint['save_begin'] = _moved(checkpoint['save_begin'], new,
-                                              old)
+            checkpoint['save_begin'] = _moved(checkpoint['save_begin'], new, old)
 
 
-def _scale_schedulers(schedulers: List[dict], new: int, old: int) -> None:
+def _scale_schedulers(schedulers: list[dict], new: int, old: int) -> None:
     """Scale what is counted from the beginning of a stage."""
     if new == old:
         return
@@ -330,8 +323,7 @@ def _scale_scheduler(scheduler: dict, begin: int, new: int, old: int) -> None:
     if 'periods' in scheduler:
         ends = [0, *itertools.accumulate(scheduler['periods'])]
         scheduler['periods'] = [
-            max(1, length(b) - (length(a) if a else 0))
-            for a, b in zip(ends, ends[1:])
+            max(1, length(b) - (length(a) if a else 0)) for a, b in zip(ends, ends[1:])
         ]
     if 'milestones' in scheduler:
         move = _moved if by_epoch else _scaled
@@ -362,14 +354,18 @@ def check_warm_up(cfg: Config) -> None:
                 f'param_scheduler.{i} is a LinearLR of a single epoch, which '
                 'leaves the learning rate at start_factor forever; with '
                 f'param_scheduler.{i}.end={schedule["end"] + 1} the first '
-                'epoch warms up and the second has the full learning rate')
+                'epoch warms up and the second has the full learning rate'
+            )
 
 
 def _is_stuck(schedule: dict) -> bool:
     epochs = schedule.get('end', math.inf) - schedule.get('begin', 0)
-    return (type_name(schedule) == 'LinearLR' and epochs == 1
-            and schedule.get('by_epoch', True)
-            and not schedule.get('convert_to_iter_based'))
+    return (
+        type_name(schedule) == 'LinearLR'
+        and epochs == 1
+        and schedule.get('by_epoch', True)
+        and not schedule.get('convert_to_iter_based')
+    )
 
 
 def _scaled(value: float, new: int, old: int) -> float:

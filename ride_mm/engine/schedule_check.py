@@ -1,8 +1,10 @@
 """What a run will train, before its first step: refused, warned of, shown."""
+
 import copy
 import random
 import warnings
-from typing import Dict, Iterator, List, NamedTuple, Tuple, Union
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +16,13 @@ from torch.utils.data import DataLoader
 
 from ride_mm.evaluation.tables import build_table, render_table
 from ride_mm.utils.errors import UserError
+
 from .config import as_list, hook_places, type_name
 from .hooks.class_counts_hook import unwrapped
 from .hooks.deferred_reweighting_hook import DeferredReweightingHook
 from .hooks.two_stage_hook import TwoStageHook
 
-STAGE_NAMES = dict(
-    experts='stage 1 (experts)',
-    router='stage 2 (router)',
-    classifier='classifiers')
+STAGE_NAMES = dict(experts='stage 1 (experts)', router='stage 2 (router)', classifier='classifiers')
 # Longer trainings are not played through for their learning rates.
 _MAX_STEPS = 500_000
 
@@ -41,6 +41,7 @@ class Stage(NamedTuple):
         schedulers (list[dict] | dict): Configs of its schedulers.
         schedule_key (str): Where they stand in the config.
     """
+
     name: str
     module: torch.nn.Module
     loader: DataLoader
@@ -48,7 +49,7 @@ class Stage(NamedTuple):
     begin: int
     epochs: int
     steps: int
-    schedulers: Union[List[dict], dict]
+    schedulers: list[dict] | dict
     schedule_key: str
 
 
@@ -58,7 +59,7 @@ def stage_name(runner: Runner) -> str:
     return STAGE_NAMES.get(stage, 'training')
 
 
-def find_stages(runner: Runner) -> List[Stage]:
+def find_stages(runner: Runner) -> list[Stage]:
     """Find the stages that a run will have.
 
     Args:
@@ -69,39 +70,47 @@ def find_stages(runner: Runner) -> List[Stage]:
     """
     loop, model = runner.train_loop, unwrapped(runner)
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    module = dict(
-        router=lambda: model.head.router,
-        classifier=lambda: model.head.classifiers).get(
-            getattr(model, 'stage', None), lambda: model)()
+    module = dict(router=lambda: model.head.router, classifier=lambda: model.head.classifiers).get(
+        getattr(model, 'stage', None), lambda: model
+    )()
     first = Stage(
-        stage_name(runner), module, loop.dataloader, 'train_dataloader', 0,
+        stage_name(runner),
+        module,
+        loop.dataloader,
+        'train_dataloader',
+        0,
         loop.max_epochs,
         len(loop.dataloader) if by_epoch else loop.max_iters,
-        runner.cfg.get('param_scheduler') or [], 'param_scheduler')
+        runner.cfg.get('param_scheduler') or [],
+        'param_scheduler',
+    )
     hooks = _hooks(runner)
     if 'TwoStageHook' not in hooks or not by_epoch:
         return [first]
     key, _ = hooks['TwoStageHook']
     two_stage = _two_stage_hook(runner)
     loader = two_stage.build_dataloader(runner, first.loader.dataset)
-    second = Stage(STAGE_NAMES['router'], model.head.router, loader,
-                   f'{key}.train_dataloader', two_stage.begin,
-                   loop.max_epochs - two_stage.begin, len(loader),
-                   two_stage.param_scheduler, f'{key}.param_scheduler')
+    second = Stage(
+        STAGE_NAMES['router'],
+        model.head.router,
+        loader,
+        f'{key}.train_dataloader',
+        two_stage.begin,
+        loop.max_epochs - two_stage.begin,
+        len(loader),
+        two_stage.param_scheduler,
+        f'{key}.param_scheduler',
+    )
     return [first._replace(epochs=two_stage.begin), second]
 
 
-def _hooks(runner: Runner) -> Dict[str, Tuple[str, dict]]:
+def _hooks(runner: Runner) -> dict[str, tuple[str, dict]]:
     """Place and config of the run's hooks, by the names of their classes."""
-    return {
-        type_name(hook): (key, hook)
-        for key, hook in hook_places(runner.cfg)
-    }
+    return {type_name(hook): (key, hook) for key, hook in hook_places(runner.cfg)}
 
 
 def _two_stage_hook(runner: Runner) -> TwoStageHook:
-    return next(hook for hook in runner.hooks
-                if isinstance(hook, TwoStageHook))
+    return next(hook for hook in runner.hooks if isinstance(hook, TwoStageHook))
 
 
 def check_run(runner: Runner) -> None:
@@ -129,13 +138,13 @@ def _check_steps(stage: Stage) -> None:
         return
     images = len(loader.dataset)
     if images == 0:
-        raise UserError(f'{stage.name} has no step: the data set of '
-                        f'{stage.loader_key} is empty')
+        raise UserError(f'{stage.name} has no step: the data set of {stage.loader_key} is empty')
     raise UserError(
         f'{stage.name} has no step: {len(loader.sampler)} images for each '
         'process, fewer than '
         f'{stage.loader_key}.batch_size={loader.batch_size}, and '
-        'drop_last=True drops them')
+        'drop_last=True drops them'
+    )
 
 
 def _check_last_batch(runner: Runner, stage: Stage) -> None:
@@ -148,7 +157,8 @@ def _check_last_batch(runner: Runner, stage: Stage) -> None:
             f'{stage.name}: {images} images for each process at '
             f'{stage.loader_key}.batch_size={size} leave a batch of one, '
             'which BatchNorm cannot normalize: set drop_last=True or another '
-            'batch_size')
+            'batch_size'
+        )
 
 
 def _has_single_values(runner: Runner, stage: Stage) -> bool:
@@ -168,9 +178,9 @@ def _has_single_values(runner: Runner, stage: Stage) -> bool:
     model = unwrapped(runner)
     states = random.getstate(), np.random.get_state()
     with torch.no_grad(), torch.random.fork_rng():
-        batch, = DataLoader(
-            torch.utils.data.Subset(stage.loader.dataset, [0]),
-            collate_fn=stage.loader.collate_fn)
+        (batch,) = DataLoader(
+            torch.utils.data.Subset(stage.loader.dataset, [0]), collate_fn=stage.loader.collate_fn
+        )
         model.eval()
         batch = model.data_preprocessor(batch)
         model(batch['inputs'], mode='tensor')
@@ -181,7 +191,7 @@ def _has_single_values(runner: Runner, stage: Stage) -> bool:
     return any(found)
 
 
-def find_unreached(runner: Runner) -> List[str]:
+def find_unreached(runner: Runner) -> list[str]:
     """Find what a config asks for and the run never comes to.
 
     Args:
@@ -194,40 +204,48 @@ def find_unreached(runner: Runner) -> List[str]:
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     lines = []
     for stage in stages:
-        for key, cfg, scheduler in _build_schedulers(runner, stage, 1.):
+        for key, cfg, scheduler in _build_schedulers(runner, stage, 1.0):
             if scheduler.by_epoch and not by_epoch:
-                lines.append(f'{key} counts epochs, and '
-                             'train_cfg=dict(by_epoch=False) has none: it has '
-                             'no effect')
+                lines.append(
+                    f'{key} counts epochs, and '
+                    'train_cfg=dict(by_epoch=False) has none: it has '
+                    'no effect'
+                )
             else:
-                lines += [
-                    f'{key}.{line}'
-                    for line in _unreached_parts(cfg, scheduler, stage)
-                ]
-    whole = stages[0]._replace(
-        name='the run', epochs=sum(stage.epochs for stage in stages))
-    for kind, name, stage in (('DeferredReweightingHook', 'begin', stages[0]),
-                              ('EMAHook', 'begin_epoch', whole)):
+                lines += [f'{key}.{line}' for line in _unreached_parts(cfg, scheduler, stage)]
+    whole = stages[0]._replace(name='the run', epochs=sum(stage.epochs for stage in stages))
+    for kind, name, stage in (
+        ('DeferredReweightingHook', 'begin', stages[0]),
+        ('EMAHook', 'begin_epoch', whole),
+    ):
         key, hook = hooks.get(kind, ('', {}))
         if by_epoch and hook.get(name, 0) >= stage.epochs:
-            lines.append(f'{key}.{name}={hook[name]} is never reached: '
-                         f'{stage.name} has {stage.epochs} epochs')
-    if 'DeferredReweightingHook' in hooks and stages[0].name == STAGE_NAMES[
-            'router']:
-        lines.append(f'{hooks["DeferredReweightingHook"][0]} has no effect '
-                     'when only the router is trained')
+            lines.append(
+                f'{key}.{name}={hook[name]} is never reached: '
+                f'{stage.name} has {stage.epochs} epochs'
+            )
+    if 'DeferredReweightingHook' in hooks and stages[0].name == STAGE_NAMES['router']:
+        lines.append(
+            f'{hooks["DeferredReweightingHook"][0]} has no effect when only the router is trained'
+        )
     if len(stages) == 2 and 'EarlyStoppingHook' in hooks:
-        lines.append(f'{hooks["EarlyStoppingHook"][0]} stops the whole run: '
-                     'if it stops in stage 1, there is no stage 2')
+        lines.append(
+            f'{hooks["EarlyStoppingHook"][0]} stops the whole run: '
+            'if it stops in stage 1, there is no stage 2'
+        )
     loop = runner.train_loop
     length = loop.max_epochs if by_epoch else loop.max_iters
     if runner.val_loop is not None and loop.val_begin > length:
-        lines.append(f'train_cfg.val_begin={loop.val_begin} is never reached: '
-                     f'the run has {length} and is never validated')
+        lines.append(
+            f'train_cfg.val_begin={loop.val_begin} is never reached: '
+            f'the run has {length} and is never validated'
+        )
     key, hook = hooks.get('CheckpointHook', ('', {}))
     if not by_epoch and hook.get('by_epoch', True) and hook:
-        lines.append(f'{key} counts epochs, and train_cfg=dict('
-                     'by_epoch=False) has none: set its by_epoch=False')
+        lines.append(
+            f'{key} counts epochs, and train_cfg=dict('
+            'by_epoch=False) has none: set its by_epoch=False'
+        )
     return lines
 
 
@@ -252,7 +270,8 @@ def _unreached_parts(cfg: dict, scheduler, stage: Stage) -> Iterator[str]:
         T_max=getattr(scheduler, 'T_max', None),
         total_steps=getattr(scheduler, 'total_steps', None),
         periods=getattr(scheduler, 'cumulative_periods', [None])[-1],
-        step_size=getattr(scheduler, 'step_size', None))
+        step_size=getattr(scheduler, 'step_size', None),
+    )
     if hasattr(scheduler, 'total_iters'):
         ends['end'] = scheduler.total_iters + 1
     for name, value in ends.items():
@@ -260,33 +279,35 @@ def _unreached_parts(cfg: dict, scheduler, stage: Stage) -> Iterator[str]:
             shown = begin + value if name == 'end' else value
             yield f'{name}={shown // unit} is never reached: {has}'
     if ends['T_max'] and begin + ends['T_max'] < stop:
-        yield (f'T_max={ends["T_max"] // unit} ends before the schedule, so '
-               f'the learning rate rises again: {has}')
+        yield (
+            f'T_max={ends["T_max"] // unit} ends before the schedule, so '
+            f'the learning rate rises again: {has}'
+        )
 
 
-def _build_schedulers(runner: Runner, stage: Stage,
-                      rate: float) -> List[Tuple[str, dict, object]]:
+def _build_schedulers(runner: Runner, stage: Stage, rate: float) -> list[tuple[str, dict, object]]:
     """The schedulers of a stage on an optimizer that is for show, each with
     its place in the config and its config."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)],
-                                rate,
-                                momentum=.9)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], rate, momentum=0.9)
     built = []
     for i, cfg in enumerate(as_list(stage.schedulers)):
         by_epoch = cfg.get('by_epoch', True)
         loop = runner.train_loop
         settings = dict(
-            dict(end=loop.max_epochs if by_epoch else loop.max_iters),
-            **copy.deepcopy(cfg))
+            dict(end=loop.max_epochs if by_epoch else loop.max_iters), **copy.deepcopy(cfg)
+        )
         key = stage.schedule_key
         if not isinstance(stage.schedulers, dict):
             key += f'.{i}'
-        built.append((key, cfg,
-                      PARAM_SCHEDULERS.build(
-                          settings,
-                          default_args=dict(
-                              optimizer=optimizer,
-                              epoch_length=len(stage.loader)))))
+        built.append(
+            (
+                key,
+                cfg,
+                PARAM_SCHEDULERS.build(
+                    settings, default_args=dict(optimizer=optimizer, epoch_length=len(stage.loader))
+                ),
+            )
+        )
     return built
 
 
@@ -328,19 +349,33 @@ def describe_schedule(runner: Runner) -> str:
     rows = []
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     for stage in find_stages(runner):
-        rows.append([
-            stage.name,
-            _show_epochs(stage) if by_epoch else '-',
-            f'{stage.steps}', *_show_rates(runner, stage),
-            _show_reweighting(runner, stage), _show_validation(runner),
-            _show_checkpoints(runner)
-        ])  # yapf: disable
+        rows.append(
+            [
+                stage.name,
+                _show_epochs(stage) if by_epoch else '-',
+                f'{stage.steps}',
+                *_show_rates(runner, stage),
+                _show_reweighting(runner, stage),
+                _show_validation(runner),
+                _show_checkpoints(runner),
+            ]
+        )
     return render_table(
-        build_table('Schedule', [
-            'stage', 'epochs', 'steps of an epoch' if by_epoch else 'steps',
-            'learning rate', 'schedulers', 're-weighting', 'validation',
-            'checkpoints'
-        ], rows))
+        build_table(
+            'Schedule',
+            [
+                'stage',
+                'epochs',
+                'steps of an epoch' if by_epoch else 'steps',
+                'learning rate',
+                'schedulers',
+                're-weighting',
+                'validation',
+                'checkpoints',
+            ],
+            rows,
+        )
+    )
 
 
 def _show_epochs(stage: Stage) -> str:
@@ -348,29 +383,26 @@ def _show_epochs(stage: Stage) -> str:
     return f'{first}' if first == last else f'{first}-{last}'
 
 
-def _show_rates(runner: Runner, stage: Stage) -> Tuple[str, str]:
+def _show_rates(runner: Runner, stage: Stage) -> tuple[str, str]:
     """First, highest and last learning rate, and what changes it when."""
     built = _build_schedulers(runner, stage, _rate(runner, stage))
     schedulers = [scheduler for _, _, scheduler in built]
     rates = [_rate(runner, stage)]
     if schedulers and stage.epochs * stage.steps <= _MAX_STEPS:
         group = schedulers[0].optimizer.param_groups[0]
-        rates = [
-            group['lr']
-            for _ in play(schedulers, stage.epochs, stage.steps)
-        ]
+        rates = [group['lr'] for _ in play(schedulers, stage.epochs, stage.steps)]
     shown = [f'{rate:.3g}' for rate in (rates[0], max(rates), rates[-1])]
-    return (', '.join(dict.fromkeys(shown)), '; '.join(
-        _show_scheduler(cfg, scheduler, stage)
-        for _, cfg, scheduler in built) or '-')
+    return (
+        ', '.join(dict.fromkeys(shown)),
+        '; '.join(_show_scheduler(cfg, scheduler, stage) for _, cfg, scheduler in built) or '-',
+    )
 
 
 def _show_scheduler(cfg: dict, scheduler, stage: Stage) -> str:
     unit = stage.steps if cfg.get('convert_to_iter_based') else 1
     if hasattr(scheduler, 'milestones'):
         parts = sorted(scheduler.milestones.elements())
-        parts = ', '.join(
-            str((scheduler.begin + part) // unit) for part in parts)
+        parts = ', '.join(str((scheduler.begin + part) // unit) for part in parts)
         return f'{type_name(cfg)} at {parts}'
     if hasattr(scheduler, 'step_size'):
         return f'{type_name(cfg)} every {scheduler.step_size // unit}'
@@ -409,8 +441,7 @@ def _show_checkpoints(runner: Runner) -> str:
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             if hook.interval > 0:
-                shown.append(f'every {hook.interval}' +
-                             ('' if hook.by_epoch else ' steps'))
+                shown.append(f'every {hook.interval}' + ('' if hook.by_epoch else ' steps'))
             elif hook.save_last:
                 shown.append('the last')
     return ', '.join(shown) or '-'

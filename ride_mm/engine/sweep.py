@@ -1,14 +1,15 @@
 """Many trainings: every config with every seed, side by side."""
+
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -17,6 +18,7 @@ from mmpretrain.registry import DATASETS
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_counts import name_some
 from ride_mm.utils.errors import UserError
+
 from .config import find_hook, follow_training_set
 from .config_changes import DATA_ACCESS, config_changes
 from .dumped_config import read_dumped_config
@@ -42,11 +44,12 @@ class Run:
         command (str): The command of the sweep.
         tools (Path): The folder of ``train.py`` and ``test.py``.
     """
+
     name: str
     config: Path
     folder: Path
     seed: int
-    options: Tuple[str, ...]
+    options: tuple[str, ...]
     command: str
     tools: Path
 
@@ -71,13 +74,15 @@ class Run:
         return ''.join(f'\n    {line}' for line in lines[-5:])
 
 
-def prepare_runs(name: str,
-                 cfg: Config,
-                 folder: Path,
-                 seeds: Sequence[int],
-                 command: str,
-                 tools: Path,
-                 resample: bool = False) -> List[Run]:
+def prepare_runs(
+    name: str,
+    cfg: Config,
+    folder: Path,
+    seeds: Sequence[int],
+    command: str,
+    tools: Path,
+    resample: bool = False,
+) -> list[Run]:
     """Write the config of a sweep, and list its runs.
 
     Args:
@@ -100,27 +105,35 @@ def prepare_runs(name: str,
     """
     checkpoint = find_hook(cfg, 'CheckpointHook')
     if checkpoint is None:
-        raise UserError(f'{name}: default_hooks needs a CheckpointHook: its '
-                        'last checkpoint is tested')
+        raise UserError(
+            f'{name}: default_hooks needs a CheckpointHook: its last checkpoint is tested'
+        )
     checkpoint['max_keep_ckpts'] = 1
     keys = ['randomness.seed']
     if resample:
         keys.append(sample_training_set(cfg))
     path = folder / name / 'config.py'
     if path.exists():
-        changes = config_changes(
-            read_dumped_config(path), cfg, ignored=_NO_MATTER)
+        changes = config_changes(read_dumped_config(path), cfg, ignored=_NO_MATTER)
         if changes:
             named = [f'{key}={value!r:.60}' for key, value in changes.items()]
             raise UserError(
                 f'{path.parent} holds runs with settings other than '
                 f'{name_some(named)}: repeat those settings, or choose '
-                'another --work-dir')
+                'another --work-dir'
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, cfg.pretty_text)
     return [
-        Run(name, path, path.parent / f'seed_{seed}', seed,
-            tuple(f'{key}={seed}' for key in keys), command, tools)
+        Run(
+            name,
+            path,
+            path.parent / f'seed_{seed}',
+            seed,
+            tuple(f'{key}={seed}' for key in keys),
+            command,
+            tools,
+        )
         for seed in seeds
     ]
 
@@ -146,8 +159,7 @@ def sample_training_set(cfg: Config) -> str:
         key, dataset = f'{key}.dataset', dataset.dataset
     available = getattr(DATASETS.get(dataset.type), 'max_count', None)
     if available is None:
-        cfg.train_dataloader.dataset = dict(
-            type='Bootstrap', dataset=whole, seed=0)
+        cfg.train_dataloader.dataset = dict(type='Bootstrap', dataset=whole, seed=0)
         return 'train_dataloader.dataset.seed'
     dataset.setdefault('max_count', available * 3 // 5)
     follow_training_set(cfg)
@@ -155,7 +167,7 @@ def sample_training_set(cfg: Config) -> str:
     return f'{key}.subset_seed'
 
 
-def shared_starts(cfg: Config) -> List[str]:
+def shared_starts(cfg: Config) -> list[str]:
     """Find checkpoints that all runs begin with or learn from.
 
     Runs that share one that was trained on another sample of the same data
@@ -170,7 +182,7 @@ def shared_starts(cfg: Config) -> List[str]:
     teacher = cfg.get('model', {}).get('teacher') or {}
     found = {
         'load_from': cfg.get('load_from'),
-        'model.teacher.checkpoint': teacher.get('checkpoint')
+        'model.teacher.checkpoint': teacher.get('checkpoint'),
     }
     return [f'{key}={value}' for key, value in found.items() if value]
 
@@ -178,7 +190,7 @@ def shared_starts(cfg: Config) -> List[str]:
 # ---------------------------------------------------------------- one after
 
 
-def make(run: Run, environment: Optional[Dict[str, str]] = None) -> None:
+def make(run: Run, environment: dict[str, str] | None = None) -> None:
     """Train and test, going on where an earlier call was interrupted.
 
     Args:
@@ -194,16 +206,14 @@ def make(run: Run, environment: Optional[Dict[str, str]] = None) -> None:
     with run.log.open('ab') as log:
 
         def call(tool: str, *arguments) -> None:
-            command = [
-                sys.executable, run.tools / tool, run.config, *arguments,
-                *common
-            ]
-            code = subprocess.run([*map(str, command)],
-                                  stdin=subprocess.DEVNULL,
-                                  stdout=log,
-                                  stderr=subprocess.STDOUT,
-                                  env=dict(os.environ, **(environment
-                                                          or {}))).returncode
+            command = [sys.executable, run.tools / tool, run.config, *arguments, *common]
+            code = subprocess.run(
+                [*map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(os.environ, **(environment or {})),
+            ).returncode
             if code:
                 raise UserError(f'{run.log} ends with:{run.last_words()}')
 
@@ -225,14 +235,13 @@ def result_of(run: Run) -> dict:
         UserError: If nothing was validated.
     """
     cfg, curves = read_dumped_config(run.config), read_curves(run.folder)
-    records = [
-        dict(epoch=epoch, **metrics)
-        for epoch, metrics in curves.metrics.items()
-    ]
+    records = [dict(epoch=epoch, **metrics) for epoch, metrics in curves.metrics.items()]
     if not records:
-        raise UserError(f'{run.folder}: there was no validation, whose '
-                        'metrics are the figures of a run: the config needs '
-                        'val_dataloader, val_cfg and val_evaluator')
+        raise UserError(
+            f'{run.folder}: there was no validation, whose '
+            'metrics are the figures of a run: the config needs '
+            'val_dataloader, val_cfg and val_evaluator'
+        )
     figures = dict(final=records[-1])
     begin = (find_hook(cfg, 'TwoStageHook') or {}).get('begin', 0)
     experts = [record for record in records if record['epoch'] <= begin]
@@ -247,11 +256,10 @@ def result_of(run: Run) -> dict:
         training_seconds=round(curves.seconds),
         figures=figures,
         log=dict(
-            train=[
-                dict(epoch=epoch, **losses)
-                for epoch, losses in curves.losses.items()
-            ],
-            val=records))
+            train=[dict(epoch=epoch, **losses) for epoch, losses in curves.losses.items()],
+            val=records,
+        ),
+    )
 
 
 def _machine() -> str:
@@ -263,7 +271,7 @@ def _machine() -> str:
 # -------------------------------------------------------------- side by side
 
 
-def share_machine(jobs: Optional[int], most: int) -> List[Dict[str, str]]:
+def share_machine(jobs: int | None, most: int) -> list[dict[str, str]]:
     """Divide GPUs and cores between runs.
 
     Args:
@@ -285,21 +293,18 @@ def share_machine(jobs: Optional[int], most: int) -> List[Dict[str, str]]:
     if not gpus:
         return [dict(OMP_NUM_THREADS=threads) for _ in range(jobs)]
     return [
-        dict(
-            OMP_NUM_THREADS=threads, CUDA_VISIBLE_DEVICES=gpus[i % len(gpus)])
-        for i in range(jobs)
+        dict(OMP_NUM_THREADS=threads, CUDA_VISIBLE_DEVICES=gpus[i % len(gpus)]) for i in range(jobs)
     ]
 
 
-def _visible_gpus() -> List[str]:
+def _visible_gpus() -> list[str]:
     """The GPUs, named as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get('CUDA_VISIBLE_DEVICES')
     names = named.split(',') if named else map(str, range(10**3))
     return [name for name, _ in zip(names, range(torch.cuda.device_count()))]
 
 
-def make_here(runs: Sequence[Run],
-              jobs: Optional[int] = None) -> Iterator[Tuple[Run, Future]]:
+def make_here(runs: Sequence[Run], jobs: int | None = None) -> Iterator[tuple[Run, Future]]:
     """Make runs on this machine.
 
     Args:
@@ -332,10 +337,9 @@ def make_here(runs: Sequence[Run],
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def make_on_cluster(runs: Sequence[Run],
-                    folder: Path,
-                    parameters: Dict[str, object],
-                    cluster: str = 'slurm') -> Iterator[Tuple[Run, object]]:
+def make_on_cluster(
+    runs: Sequence[Run], folder: Path, parameters: dict[str, object], cluster: str = 'slurm'
+) -> Iterator[tuple[Run, object]]:
     """Make runs as jobs of a cluster, by submitit.
 
     Args:
@@ -355,8 +359,7 @@ def make_on_cluster(runs: Sequence[Run],
     try:
         import submitit
     except ImportError:
-        raise UserError(
-            '--slurm needs submitit: pip install submitit') from None
+        raise UserError('--slurm needs submitit: pip install submitit') from None
     try:
         executor = submitit.AutoExecutor(str(folder), cluster=cluster)
         executor.update_parameters(**parameters)
@@ -367,9 +370,11 @@ def make_on_cluster(runs: Sequence[Run],
         yield jobs[job], job
 
 
-def complete(runs: Sequence[Run], make_runs: Callable[[Sequence[Run]],
-                                                      Iterator[tuple]],
-             report: Callable[[Run, Optional[str]], None]) -> None:
+def complete(
+    runs: Sequence[Run],
+    make_runs: Callable[[Sequence[Run]], Iterator[tuple]],
+    report: Callable[[Run, str | None], None],
+) -> None:
     """Make the runs that are missing.
 
     Args:
@@ -390,4 +395,5 @@ def complete(runs: Sequence[Run], make_runs: Callable[[Sequence[Run]],
     if failed:
         raise UserError(
             f'{len(failed)} of {len(runs)} runs failed; run the same command '
-            'again to retry them.\n' + '\n'.join(failed))
+            'again to retry them.\n' + '\n'.join(failed)
+        )

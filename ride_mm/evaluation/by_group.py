@@ -1,5 +1,6 @@
 """Checked labels and class counts, and means by group."""
-from typing import Dict, List, Optional, Sequence, Union
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,12 +25,13 @@ def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
         raise UserError(
             f'{name} {outside[0]} is not one of the {num_classes} classes (0 '
             f'to {num_classes - 1}) of the class counts. Do dataset and class '
-            'counts belong together?')
+            'counts belong together?'
+        )
 
 
-def resolve_class_counts(class_counts: Union[Sequence[int], str, None],
-                         dataset_meta: Optional[dict],
-                         owner: str) -> np.ndarray:
+def resolve_class_counts(
+    class_counts: Sequence[int] | str | None, dataset_meta: dict | None, owner: str
+) -> np.ndarray:
     """Find the training images per class.
 
     Args:
@@ -56,31 +58,33 @@ def resolve_class_counts(class_counts: Union[Sequence[int], str, None],
             "the evaluated dataset has no metainfo['class_counts']. Use a "
             'dataset of ride_mm, or add `metainfo=dict(class_counts=[...])` '
             f'to the dataset, or `class_counts=[...]` (a list or a file) to '
-            f'{owner}.')
+            f'{owner}.'
+        )
     counts = np.asarray(class_counts)
-    if counts.ndim != 1 or counts.dtype.kind not in 'iu' or not counts.size \
-            or counts.min() < 0:
+    if counts.ndim != 1 or counts.dtype.kind not in 'iu' or not counts.size or counts.min() < 0:
         raise UserError(
             f'{owner}: class_counts must be a list of whole numbers, one for '
-            f'each class, none below 0, but got {class_counts!r:.80}.')
+            f'each class, none below 0, but got {class_counts!r:.80}.'
+        )
     classes = meta.get('classes')
     if classes is not None and len(classes) != counts.size:
         raise UserError(
             f'{owner}: {counts.size} class counts do not fit the '
-            f'{len(classes)} classes of the evaluated dataset.')
+            f'{len(classes)} classes of the evaluated dataset.'
+        )
     return counts
 
 
-def _read_counts(path: str, owner: str) -> List[int]:
+def _read_counts(path: str, owner: str) -> list[int]:
     try:
         return read_class_counts(path)
     except (OSError, ValueError) as e:
         raise UserError(f'{owner}.class_counts: {e}') from e
 
 
-def mean_by_group(columns: Dict[str, np.ndarray],
-                  gt_label: np.ndarray,
-                  groups: GroupsLike) -> Dict[str, float]:
+def mean_by_group(
+    columns: dict[str, np.ndarray], gt_label: np.ndarray, groups: GroupsLike
+) -> dict[str, float]:
     """Average values of images, overall and by group.
 
     Args:

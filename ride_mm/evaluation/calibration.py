@@ -1,13 +1,14 @@
-from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ride_mm.datasets.class_groups import (ClassGroups, GroupsLike, Thresholds,
-                                           key_prefix)
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, Thresholds, key_prefix
 from ride_mm.utils.errors import UserError
+
 from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
 
@@ -34,8 +35,7 @@ class ScoreQuality(NamedTuple):
     brier: np.ndarray
 
 
-def score_quality(pred_score: torch.Tensor,
-                  gt_label: torch.Tensor) -> ScoreQuality:
+def score_quality(pred_score: torch.Tensor, gt_label: torch.Tensor) -> ScoreQuality:
     """Compare scores with the true classes, in float64.
 
     Scores are clipped to the smallest normal float32: a softmax may have
@@ -62,9 +62,7 @@ def score_quality(pred_score: torch.Tensor,
     return ScoreQuality(*(column.cpu().numpy() for column in columns))
 
 
-def calibration_error(confidence: np.ndarray,
-                      hits: np.ndarray,
-                      num_bins: int = NUM_BINS) -> float:
+def calibration_error(confidence: np.ndarray, hits: np.ndarray, num_bins: int = NUM_BINS) -> float:
     """Compute the expected calibration error (ECE).
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian
@@ -82,14 +80,14 @@ def calibration_error(confidence: np.ndarray,
     confidence = torch.from_numpy(_below_one(confidence))
     hits = torch.from_numpy(np.asarray(hits)).long()
     error = binary_calibration_error(confidence, hits, n_bins=num_bins)
-    return 100. * error.item()
+    return 100.0 * error.item()
 
 
 def _below_one(confidence: np.ndarray) -> np.ndarray:
     """Clip scores below 1: a softmax of one dominant class is 1 or slightly
     above, which would open another bin."""
     confidence = np.asarray(confidence, dtype=np.float64)
-    return np.minimum(confidence, np.nextafter(1., 0.))
+    return np.minimum(confidence, np.nextafter(1.0, 0.0))
 
 
 class ReliabilityBins(NamedTuple):
@@ -109,9 +107,9 @@ class ReliabilityBins(NamedTuple):
     accuracy: np.ndarray
 
 
-def reliability_bins(confidence: np.ndarray,
-                     hits: np.ndarray,
-                     num_bins: int = NUM_BINS) -> ReliabilityBins:
+def reliability_bins(
+    confidence: np.ndarray, hits: np.ndarray, num_bins: int = NUM_BINS
+) -> ReliabilityBins:
     """Sort images by their confidence, as :func:`calibration_error` does.
 
     Args:
@@ -124,22 +122,18 @@ def reliability_bins(confidence: np.ndarray,
         ReliabilityBins: The B = ``num_bins`` bins.
     """
     # Rounded as torchmetrics rounds them.
-    edges = torch.linspace(0., 1., num_bins + 1, dtype=torch.float64).numpy()
+    edges = torch.linspace(0.0, 1.0, num_bins + 1, dtype=torch.float64).numpy()
     confidence = _below_one(confidence)
     bins = np.searchsorted(edges, confidence, side='right') - 1
     images = np.bincount(bins, minlength=num_bins)
-    sums = (
-        np.bincount(bins, weights=values, minlength=num_bins)
-        for values in (confidence, hits))
+    sums = (np.bincount(bins, weights=values, minlength=num_bins) for values in (confidence, hits))
     with np.errstate(invalid='ignore'):
-        return ReliabilityBins(edges, images,
-                               *(total / images for total in sums))
+        return ReliabilityBins(edges, images, *(total / images for total in sums))
 
 
-def calibration(quality: ScoreQuality,
-                gt_label: np.ndarray,
-                groups: GroupsLike,
-                num_bins: int = NUM_BINS) -> Dict[str, float]:
+def calibration(
+    quality: ScoreQuality, gt_label: np.ndarray, groups: GroupsLike, num_bins: int = NUM_BINS
+) -> dict[str, float]:
     """Compute the calibration of the scores, overall and by class size.
 
     Args:
@@ -156,13 +150,13 @@ def calibration(quality: ScoreQuality,
         in front. A group without images is left out.
     """
     groups = ClassGroups.of(groups)
-    means = mean_by_group(
-        dict(nll=quality.nll, brier=quality.brier), gt_label, groups)
+    means = mean_by_group(dict(nll=quality.nll, brier=quality.brier), gt_label, groups)
     figures = {}
     for group, images in groups.of_images(gt_label).items():
         prefix = key_prefix(group)
         figures[f'{prefix}ece'] = calibration_error(
-            quality.confidence[images], quality.hits[images], num_bins)
+            quality.confidence[images], quality.hits[images], num_bins
+        )
         for name in ('nll', 'brier'):
             figures[prefix + name] = means[prefix + name]
     return figures
@@ -192,18 +186,20 @@ class CalibrationMetric(ClassGroupMetric):
         prefix (str, optional): Prefix of the metric names. Defaults to None,
             which means 'calibration'.
     """
-    default_prefix: Optional[str] = 'calibration'
 
-    def __init__(self,
-                 num_bins: int = NUM_BINS,
-                 thresholds: Thresholds = 'ride',
-                 class_counts: Union[Sequence[int], str, None] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    default_prefix: str | None = 'calibration'
+
+    def __init__(
+        self,
+        num_bins: int = NUM_BINS,
+        thresholds: Thresholds = 'ride',
+        class_counts: Sequence[int] | str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(thresholds, class_counts, collect_device, prefix)
         if num_bins < 1:
-            raise UserError('CalibrationMetric: num_bins must be 1 or more, '
-                            f'but got {num_bins}.')
+            raise UserError(f'CalibrationMetric: num_bins must be 1 or more, but got {num_bins}.')
         self.num_bins = num_bins
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -218,7 +214,7 @@ class CalibrationMetric(ClassGroupMetric):
         columns = (gt_label, *quality)
         self.results.extend(zip(*(column.tolist() for column in columns)))
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Compute the figures of the whole dataset and log them as a table.
 
         Args:
@@ -231,7 +227,6 @@ class CalibrationMetric(ClassGroupMetric):
         if not results:
             return {}
         gt_label, *quality = map(np.array, zip(*results))
-        figures = calibration(
-            ScoreQuality(*quality), gt_label, self.groups, self.num_bins)
+        figures = calibration(ScoreQuality(*quality), gt_label, self.groups, self.num_bins)
         self.log_by_group('Calibration', TITLES, figures, gt_label, digits=4)
         return figures

@@ -1,13 +1,13 @@
-from typing import Dict, List, Optional, Sequence, Union
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ride_mm.datasets.class_groups import (ClassGroups, Thresholds, key_prefix,
-                                           resolve_thresholds)
+from ride_mm.datasets.class_groups import ClassGroups, Thresholds, key_prefix, resolve_thresholds
 from ride_mm.utils.errors import UserError
+
 from .by_group import resolve_class_counts, validate_labels
 from .tables import build_table, render_table
 
@@ -15,7 +15,7 @@ from .tables import build_table, render_table
 def name_image(sample: dict) -> str:
     """Name the image of a data sample, for a message."""
     path = sample.get('img_path')
-    return path or f"image {sample.get('sample_idx', '(unnumbered)')}"
+    return path or f'image {sample.get("sample_idx", "(unnumbered)")}'
 
 
 class ClassGroupMetric(BaseMetric):
@@ -38,18 +38,20 @@ class ClassGroupMetric(BaseMetric):
             which means ``default_prefix``.
     """
 
-    def __init__(self,
-                 thresholds: Thresholds = 'ride',
-                 class_counts: Union[Sequence[int], str, None] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        thresholds: Thresholds = 'ride',
+        class_counts: Sequence[int] | str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.thresholds = resolve_thresholds(thresholds)
         self._class_counts = class_counts
-        self._resolved: Optional[np.ndarray] = None
+        self._resolved: np.ndarray | None = None
 
     @property
-    def dataset_meta(self) -> Optional[dict]:
+    def dataset_meta(self) -> dict | None:
         """dict, optional: Meta information of the evaluated dataset."""
         return self._dataset_meta
 
@@ -70,9 +72,8 @@ class ClassGroupMetric(BaseMetric):
         """ClassGroups: The groups of the evaluated dataset's classes."""
         return ClassGroups(self.class_counts, self.thresholds)
 
-    def _resolve(self, dataset_meta: Optional[dict]) -> np.ndarray:
-        return resolve_class_counts(self._class_counts, dataset_meta,
-                                    type(self).__name__)
+    def _resolve(self, dataset_meta: dict | None) -> np.ndarray:
+        return resolve_class_counts(self._class_counts, dataset_meta, type(self).__name__)
 
     def gt_labels(self, data_samples: Sequence[dict]) -> torch.Tensor:
         """Collect and check the true labels of a batch.
@@ -92,7 +93,8 @@ class ClassGroupMetric(BaseMetric):
             raise UserError(
                 f'{type(self).__name__} needs one true label per image: use '
                 'an annotated single-label dataset (`with_label=True`) and '
-                '`PackInputs` in its pipeline.')
+                '`PackInputs` in its pipeline.'
+            )
         labels = torch.cat([label.reshape(1) for label in labels]).cpu()
         validate_labels(labels.numpy(), len(self.class_counts), 'True label')
         return labels
@@ -111,14 +113,14 @@ class ClassGroupMetric(BaseMetric):
                 differs, or a score is not finite.
         """
         if any('pred_score' not in sample for sample in data_samples):
-            raise UserError(f'{type(self).__name__} needs `pred_score`, but '
-                            'these predictions have none.')
+            raise UserError(
+                f'{type(self).__name__} needs `pred_score`, but these predictions have none.'
+            )
         scores = torch.stack([s['pred_score'] for s in data_samples])
         self.check_scores(scores, data_samples)
         return scores
 
-    def check_scores(self, scores: torch.Tensor,
-                     data_samples: Sequence[dict]) -> None:
+    def check_scores(self, scores: torch.Tensor, data_samples: Sequence[dict]) -> None:
         """Check scores or logits of a batch.
 
         Args:
@@ -133,23 +135,30 @@ class ClassGroupMetric(BaseMetric):
             raise UserError(
                 f'{name}: {len(self.class_counts)} class counts do not fit a '
                 f'model of {scores.size(-1)} classes. Check `num_classes` of '
-                'the head and the class counts.')
+                'the head and the class counts.'
+            )
         wrong = ~scores.isfinite().flatten(1).all(dim=1)
         if wrong.any():
             sample = data_samples[int(wrong.nonzero()[0])]
-            raise UserError(f'{name}: the scores of {name_image(sample)} are '
-                            'not all finite numbers. Has the training '
-                            'diverged?')
+            raise UserError(
+                f'{name}: the scores of {name_image(sample)} are '
+                'not all finite numbers. Has the training '
+                'diverged?'
+            )
 
-    def log_table(self, title: str, columns: Sequence[str],
-                  rows: List[List[str]]) -> None:
+    def log_table(self, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
         """Write a table to the log of the run."""
         text = render_table(build_table(title, columns, rows))
         print_log('\n' + text, logger='current')
 
-    def log_by_group(self, title: str, columns: Dict[str, str],
-                     figures: Dict[str, float], gt_label: np.ndarray,
-                     digits: int) -> None:
+    def log_by_group(
+        self,
+        title: str,
+        columns: dict[str, str],
+        figures: dict[str, float],
+        gt_label: np.ndarray,
+        digits: int,
+    ) -> None:
         """Write a table with a row for each group to the log of the run.
 
         Args:
@@ -160,9 +169,12 @@ class ClassGroupMetric(BaseMetric):
             digits (int): Number of decimals.
         """
         titles, groups = self.groups.titles, self.groups.of_images(gt_label)
-        self.log_table(title, ['training images', 'images', *columns.values()],
-                       [[titles[group],
-                         str(np.count_nonzero(images))] + [
-                             f'{figures[key_prefix(group) + name]:.{digits}f}'
-                             for name in columns
-                         ] for group, images in groups.items()])
+        self.log_table(
+            title,
+            ['training images', 'images', *columns.values()],
+            [
+                [titles[group], str(np.count_nonzero(images))]
+                + [f'{figures[key_prefix(group) + name]:.{digits}f}' for name in columns]
+                for group, images in groups.items()
+            ],
+        )

@@ -1,12 +1,15 @@
 """Predictions as a file that records their origin."""
+
 import hashlib
 import os.path as osp
-from typing import Any, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
 from ride_mm.datasets.class_groups import NAMED_THRESHOLDS
+
 from .class_group_metric import ClassGroupMetric
 
 
@@ -35,12 +38,11 @@ class DumpPredictions(DumpResults):
         """
         super().process(data_batch, predictions)
         # One object for all images: a pickle writes it once.
-        for sample in self.results[-len(predictions):]:
+        for sample in self.results[-len(predictions) :]:
             sample['run'] = self.run
 
 
-def describe_run(runner: Runner, config: str, options: Optional[dict],
-                 checkpoint: str) -> dict:
+def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: str) -> dict:
     """Describe the origin of the predictions of a test.
 
     Args:
@@ -73,10 +75,11 @@ def describe_run(runner: Runner, config: str, options: Optional[dict],
         num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),
         class_counts=None if counts is None else [int(n) for n in counts],
-        thresholds=thresholds)
+        thresholds=thresholds,
+    )
 
 
-def fingerprint(path: str) -> Optional[str]:
+def fingerprint(path: str) -> str | None:
     """Identify the content of a file.
 
     Args:

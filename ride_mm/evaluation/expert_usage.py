@@ -1,4 +1,4 @@
-from typing import Dict, List, Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -6,6 +6,7 @@ from mmpretrain.registry import METRICS
 
 from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, key_prefix
 from ride_mm.utils.errors import UserError
+
 from .by_group import validate_labels
 from .class_group_metric import ClassGroupMetric
 
@@ -15,8 +16,8 @@ def expert_usage(
     relative_compute: np.ndarray,
     gt_label: np.ndarray,
     groups: GroupsLike,
-    num_experts: int = 1
-) -> Dict[str, float]:
+    num_experts: int = 1,
+) -> dict[str, float]:
     """Compute how many experts images use, overall and by class size.
 
     Args:
@@ -42,26 +43,29 @@ def expert_usage(
         UserError: If a label is not a class.
     """
     used, compute, gt_label = (
-        np.asarray(x) for x in (num_experts_used, relative_compute, gt_label))
+        np.asarray(x) for x in (num_experts_used, relative_compute, gt_label)
+    )
     if not used.shape == compute.shape == gt_label.shape or used.ndim != 1:
         raise UserError(
             'num_experts_used, relative_compute and gt_label must all have '
             f'shape (N, ), but got {used.shape}, {compute.shape} and '
-            f'{gt_label.shape}.')
+            f'{gt_label.shape}.'
+        )
     if not used.size:
         return {}
     groups = ClassGroups.of(groups)
     validate_labels(gt_label, len(groups), 'True label')
     if used.min() < 1:
-        raise UserError('num_experts_used must be 1 or more for every '
-                        f'image, but got {used.min()}.')
+        raise UserError(
+            f'num_experts_used must be 1 or more for every image, but got {used.min()}.'
+        )
 
     most = max(num_experts, used.max())
     figures = {}
     for name, images in groups.of_images(gt_label).items():
         prefix = key_prefix(name)
         shares = np.bincount(used[images], minlength=most + 1)[1:]
-        for num, share in enumerate(100. * shares / shares.sum(), start=1):
+        for num, share in enumerate(100.0 * shares / shares.sum(), start=1):
             figures[f'{prefix}used_{num}'] = float(share)
         figures[f'{prefix}mean'] = float(used[images].mean())
         figures[f'{prefix}compute'] = float(compute[images].mean())
@@ -98,7 +102,8 @@ class ExpertUsageMetric(ClassGroupMetric):
         ...     dict(type='LongTailMetric'),
         ...     dict(type='ExpertUsageMetric')]
     """
-    default_prefix: Optional[str] = 'experts'
+
+    default_prefix: str | None = 'experts'
     # Largest number of experts used so far; keeps the set of logged keys
     # stable across evaluations.
     _most = 1
@@ -116,14 +121,15 @@ class ExpertUsageMetric(ClassGroupMetric):
                     f'ExpertUsageMetric needs `{field}`, which only a '
                     '`RIDEClassifier` predicts. To evaluate another model, '
                     'remove ExpertUsageMetric from `val_evaluator` and '
-                    '`test_evaluator`.')
+                    '`test_evaluator`.'
+                )
         columns = [self.gt_labels(data_samples)] + [
             _stack([sample[field] for sample in data_samples])
             for field in ('num_experts_used', 'relative_compute')
         ]
         self.results.extend(zip(*(column.tolist() for column in columns)))
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Compute the figures of the whole dataset and log them as a table.
 
         Args:
@@ -135,8 +141,7 @@ class ExpertUsageMetric(ClassGroupMetric):
         """
         columns = np.array(results, dtype=np.float64).reshape(-1, 3).T
         gt_label, used = columns[:2].astype(np.int64)
-        figures = expert_usage(used, columns[2], gt_label, self.groups,
-                               self._most)
+        figures = expert_usage(used, columns[2], gt_label, self.groups, self._most)
         if results:
             self._most = most_experts(figures)
             self._log(figures, gt_label)
@@ -144,35 +149,35 @@ class ExpertUsageMetric(ClassGroupMetric):
 
     def _log(self, figures: dict, gt_label: np.ndarray) -> None:
         titles, groups = self.groups.titles, self.groups.of_images(gt_label)
-        rows = [[titles[name], str(np.count_nonzero(images))] +
-                usage_cells(figures, name) for name, images in groups.items()]
-        self.log_table('Experts used (% of the images)',
-                       ['training images', 'images'] + usage_columns(figures),
-                       rows)
+        rows = [
+            [titles[name], str(np.count_nonzero(images))] + usage_cells(figures, name)
+            for name, images in groups.items()
+        ]
+        self.log_table(
+            'Experts used (% of the images)',
+            ['training images', 'images'] + usage_columns(figures),
+            rows,
+        )
 
 
-def most_experts(figures: Dict[str, float]) -> int:
+def most_experts(figures: dict[str, float]) -> int:
     """The largest number of experts in :func:`expert_usage`'s figures."""
     return sum(key.startswith('used_') for key in figures)
 
 
-def usage_columns(figures: Dict[str, float]) -> List[str]:
+def usage_columns(figures: dict[str, float]) -> list[str]:
     """Name the table columns for :func:`expert_usage`'s figures."""
     counts = range(2, most_experts(figures) + 1)
     return ['1 expert', *(f'{n} experts' for n in counts), 'mean', 'compute']
 
 
-def usage_cells(figures: Dict[str, float], group: str) -> List[str]:
+def usage_cells(figures: dict[str, float], group: str) -> list[str]:
     """Format :func:`expert_usage`'s figures of one group for a table."""
     prefix = key_prefix(group)
     shares = [
-        f"{figures[f'{prefix}used_{num}']:.2f}"
-        for num in range(1,
-                         most_experts(figures) + 1)
+        f'{figures[f"{prefix}used_{num}"]:.2f}' for num in range(1, most_experts(figures) + 1)
     ]
-    return shares + [
-        f"{figures[f'{prefix}mean']:.2f}", f"{figures[f'{prefix}compute']:.3f}"
-    ]
+    return shares + [f'{figures[f"{prefix}mean"]:.2f}', f'{figures[f"{prefix}compute"]:.3f}']
 
 
 def _stack(values: Sequence) -> torch.Tensor:

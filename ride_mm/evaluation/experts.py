@@ -1,5 +1,5 @@
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -7,12 +7,12 @@ from mmpretrain.registry import METRICS
 
 from ride_mm.datasets.class_groups import GroupsLike
 from ride_mm.utils.errors import UserError
+
 from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
 
 
-def expert_columns(expert_logits: torch.Tensor,
-                   gt_label: torch.Tensor) -> Dict[str, np.ndarray]:
+def expert_columns(expert_logits: torch.Tensor, gt_label: torch.Tensor) -> dict[str, np.ndarray]:
     """Compare the experts with the true labels and with each other.
 
     Args:
@@ -40,27 +40,23 @@ def expert_columns(expert_logits: torch.Tensor,
     columns, disagree, kl = {}, {}, {}
     for name, predicted in (('alone', alone), ('first', first)):
         for k, classes in enumerate(predicted, start=1):
-            columns[f'{name}_{k}'] = 100. * (classes == labels).double()
+            columns[f'{name}_{k}'] = 100.0 * (classes == labels).double()
     for i, j in combinations(range(len(logits)), 2):
         pair = f'{i + 1}_{j + 1}'
         differ = (alone[i] != alone[j]).double()
-        disagree[f'disagree_{pair}'] = 100. * differ
+        disagree[f'disagree_{pair}'] = 100.0 * differ
         # KL(i || j) + KL(j || i)
-        kl[f'kl_{pair}'] = .5 * ((probs[i] - probs[j]) *
-                                 (log_probs[i] - log_probs[j])).sum(-1)
+        kl[f'kl_{pair}'] = 0.5 * ((probs[i] - probs[j]) * (log_probs[i] - log_probs[j])).sum(-1)
     for name, pairs in (('disagree', disagree), ('kl', kl)):
         if pairs:
             columns[name] = sum(pairs.values()) / len(pairs)
             columns.update(pairs)
-    return {
-        name: column.cpu().numpy()
-        for name, column in columns.items()
-    }
+    return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
-def expert_figures(expert_logits: torch.Tensor,
-                   gt_label: torch.Tensor,
-                   groups: GroupsLike) -> Dict[str, float]:
+def expert_figures(
+    expert_logits: torch.Tensor, gt_label: torch.Tensor, groups: GroupsLike
+) -> dict[str, float]:
     """Compute the accuracy of each expert and the diversity of the experts.
 
     Args:
@@ -105,7 +101,8 @@ class ExpertMetric(ClassGroupMetric):
         prefix (str, optional): Prefix of the metric names. Defaults to None,
             which means 'expert'.
     """
-    default_prefix: Optional[str] = 'expert'
+
+    default_prefix: str | None = 'expert'
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the label and the experts' figures of each image.
@@ -118,20 +115,20 @@ class ExpertMetric(ClassGroupMetric):
         columns = expert_columns(self._expert_logits(data_samples), gt_label)
         self._names = list(columns)
         rows = np.stack(list(columns.values()), axis=1).tolist()
-        self.results.extend(
-            (label, *row) for label, row in zip(gt_label.tolist(), rows))
+        self.results.extend((label, *row) for label, row in zip(gt_label.tolist(), rows))
 
     def _expert_logits(self, data_samples: Sequence[dict]) -> torch.Tensor:
         if any('expert_logits' not in sample for sample in data_samples):
             raise UserError(
                 'ExpertMetric needs `expert_logits`, which a `RIDEClassifier` '
                 'predicts with `--cfg-options model.test_cfg.mode=ensemble '
-                'model.test_cfg.expert_logits=True`.')
+                'model.test_cfg.expert_logits=True`.'
+            )
         logits = torch.stack([s['expert_logits'] for s in data_samples])
         self.check_scores(logits, data_samples)
         return logits.transpose(0, 1)
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Compute the figures of the whole dataset and log them as a table.
 
         Args:
@@ -144,18 +141,21 @@ class ExpertMetric(ClassGroupMetric):
             return {}
         table = np.array(results)
         gt_label = table[:, 0].astype(np.int64)
-        figures = mean_by_group(
-            dict(zip(self._names, table[:, 1:].T)), gt_label, self.groups)
+        figures = mean_by_group(dict(zip(self._names, table[:, 1:].T)), gt_label, self.groups)
         self._log(figures, gt_label)
         return figures
 
-    def _log(self, figures: Dict[str, float], gt_label: np.ndarray) -> None:
+    def _log(self, figures: dict[str, float], gt_label: np.ndarray) -> None:
         shown = [
-            name for name in self._names
-            if name.startswith(('alone', 'first')) or name in ('disagree',
-                                                               'kl')
+            name
+            for name in self._names
+            if name.startswith(('alone', 'first')) or name in ('disagree', 'kl')
         ]
         titles = {name: name.replace('_', ' ') for name in shown}
         self.log_by_group(
-            'Accuracy of the experts (%), disagreement of pairs (%), KL '
-            '(nats)', titles, figures, gt_label, digits=2)
+            'Accuracy of the experts (%), disagreement of pairs (%), KL (nats)',
+            titles,
+            figures,
+            gt_label,
+            digits=2,
+        )

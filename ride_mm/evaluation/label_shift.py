@@ -3,7 +3,8 @@
 Zhang et al., "Self-Supervised Aggregation of Diverse Experts for
 Test-Agnostic Long-Tailed Recognition", NeurIPS 2022.
 """
-from typing import Dict, Sequence
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ from ride_mm.utils.errors import UserError
 RATIOS = (50, 25, 10, 5, 2)
 
 
-def shifted_prior(class_counts: Sequence[int], ratio: float,
-                  backward: bool = False) -> np.ndarray:
+def shifted_prior(class_counts: Sequence[int], ratio: float, backward: bool = False) -> np.ndarray:
     """Make the class frequencies of a long-tailed test set.
 
     They decrease exponentially from the largest training class to the
@@ -37,13 +37,11 @@ def shifted_prior(class_counts: Sequence[int], ratio: float,
         UserError: If the ratio is below 1.
     """
     if ratio < 1:
-        raise UserError('the imbalance ratio of a test set must be at least '
-                        f'1, but got {ratio}.')
+        raise UserError(f'the imbalance ratio of a test set must be at least 1, but got {ratio}.')
     counts = np.asarray(class_counts)
-    falling = np.geomspace(ratio, 1., len(counts))
+    falling = np.geomspace(ratio, 1.0, len(counts))
     prior = np.empty(len(counts))
-    prior[np.argsort(-counts, kind='stable')] = (
-        falling[::-1] if backward else falling)
+    prior[np.argsort(-counts, kind='stable')] = falling[::-1] if backward else falling
     return prior / prior.sum()
 
 
@@ -62,9 +60,9 @@ def shifted_accuracy(by_class: np.ndarray, prior: np.ndarray) -> float:
     return float(np.average(by_class[tested], weights=prior[tested]))
 
 
-def shift_table(by_class: np.ndarray,
-                class_counts: Sequence[int],
-                ratios: Sequence[float] = RATIOS) -> Dict[str, float]:
+def shift_table(
+    by_class: np.ndarray, class_counts: Sequence[int], ratios: Sequence[float] = RATIOS
+) -> dict[str, float]:
     """Accuracy on forward, uniform and backward long-tailed test sets.
 
     Args:
@@ -78,31 +76,27 @@ def shift_table(by_class: np.ndarray,
         'backward_50', from the most forward to the most backward.
     """
     priors = shift_priors(class_counts, ratios)
-    return {
-        name: shifted_accuracy(by_class, prior)
-        for name, prior in priors.items()
-    }
+    return {name: shifted_accuracy(by_class, prior) for name, prior in priors.items()}
 
 
-def shift_priors(class_counts: Sequence[int],
-                 ratios: Sequence[float] = RATIOS) -> Dict[str, np.ndarray]:
+def shift_priors(
+    class_counts: Sequence[int], ratios: Sequence[float] = RATIOS
+) -> dict[str, np.ndarray]:
     """Class frequencies of the test sets of :func:`shift_table`, by name."""
     largest_first = sorted(ratios, reverse=True)
     return {
-        **{
-            f'forward_{ratio:g}': shifted_prior(class_counts, ratio)
-            for ratio in largest_first
-        }, 'uniform':
-        shifted_prior(class_counts, 1),
+        **{f'forward_{ratio:g}': shifted_prior(class_counts, ratio) for ratio in largest_first},
+        'uniform': shifted_prior(class_counts, 1),
         **{
             f'backward_{ratio:g}': shifted_prior(class_counts, ratio, True)
             for ratio in reversed(largest_first)
-        }
+        },
     }
 
 
-def correct_prior(pred_score: torch.Tensor, prior: np.ndarray,
-                  model_prior: np.ndarray) -> torch.Tensor:
+def correct_prior(
+    pred_score: torch.Tensor, prior: np.ndarray, model_prior: np.ndarray
+) -> torch.Tensor:
     """Correct scores for a test set whose class frequencies are known.
 
     Bayes' rule: scores are multiplied by the new frequencies over those that
@@ -124,9 +118,11 @@ def correct_prior(pred_score: torch.Tensor, prior: np.ndarray,
     """
     never = np.flatnonzero(np.asarray(model_prior) <= 0)
     if never.size:
-        raise UserError(f'the model assumes that class {name_some(never)} '
-                        'never occurs (no training images?): it has no scores '
-                        'to correct.')
+        raise UserError(
+            f'the model assumes that class {name_some(never)} '
+            'never occurs (no training images?): it has no scores '
+            'to correct.'
+        )
     weights = torch.from_numpy(np.asarray(prior) / np.asarray(model_prior))
     scores = pred_score.double() * weights.to(pred_score.device)
     return scores / scores.sum(dim=1, keepdim=True)

@@ -1,5 +1,5 @@
 import math
-from typing import Dict, List, Optional, Sequence, Union
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -7,13 +7,14 @@ from mmpretrain.registry import METRICS
 
 from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, Thresholds
 from ride_mm.utils.errors import UserError
+
 from .by_group import validate_labels
 from .class_group_metric import ClassGroupMetric
 
 
-def topk_hits(pred_score: torch.Tensor,
-              gt_label: torch.Tensor,
-              topk: Sequence[int] = (1, )) -> torch.Tensor:
+def topk_hits(
+    pred_score: torch.Tensor, gt_label: torch.Tensor, topk: Sequence[int] = (1,)
+) -> torch.Tensor:
     """Check whether the true class is among the top k, for several k.
 
     Args:
@@ -28,16 +29,17 @@ def topk_hits(pred_score: torch.Tensor,
         UserError: If a k is larger than the number of classes.
     """
     if max(topk) > pred_score.size(1):
-        raise UserError(f'top-{max(topk)} accuracy needs at least '
-                        f'{max(topk)} classes, but the model predicts '
-                        f'{pred_score.size(1)}. Lower `topk`.')
+        raise UserError(
+            f'top-{max(topk)} accuracy needs at least '
+            f'{max(topk)} classes, but the model predicts '
+            f'{pred_score.size(1)}. Lower `topk`.'
+        )
     best = pred_score.topk(max(topk), dim=1).indices
     found = best.eq(gt_label.to(best.device).unsqueeze(1))
     return torch.stack([found[:, :k].any(dim=1) for k in topk], dim=1)
 
 
-def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray,
-                      num_classes: int) -> np.ndarray:
+def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray, num_classes: int) -> np.ndarray:
     """Compute the accuracy (recall) of each class.
 
     Args:
@@ -51,10 +53,10 @@ def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray,
     images = np.bincount(gt_label, minlength=num_classes)
     right = np.bincount(gt_label, weights=hits, minlength=num_classes)
     accuracy = np.full(num_classes, np.nan)
-    return np.divide(100. * right, images, out=accuracy, where=images > 0)
+    return np.divide(100.0 * right, images, out=accuracy, where=images > 0)
 
 
-def recall_means(by_class: np.ndarray) -> Dict[str, float]:
+def recall_means(by_class: np.ndarray) -> dict[str, float]:
     """Summarize the accuracies of the classes, with equal weights.
 
     Args:
@@ -69,7 +71,7 @@ def recall_means(by_class: np.ndarray) -> Dict[str, float]:
     """
     recalls = np.sort(by_class[~np.isnan(by_class)])
     with np.errstate(divide='ignore'):
-        harmonic = 1. / np.mean(1. / recalls)
+        harmonic = 1.0 / np.mean(1.0 / recalls)
         geometric = np.exp(np.mean(np.log(recalls)))
     tenth = math.ceil(len(recalls) / 10)
     return dict(
@@ -77,12 +79,13 @@ def recall_means(by_class: np.ndarray) -> Dict[str, float]:
         harmonic=float(harmonic),
         geometric=float(geometric),
         worst_10=float(recalls[:tenth].mean()),
-        worst_class=float(recalls[0]))
+        worst_class=float(recalls[0]),
+    )
 
 
-def long_tail_accuracy(hits: np.ndarray,
-                       gt_label: np.ndarray,
-                       groups: GroupsLike) -> Dict[str, float]:
+def long_tail_accuracy(
+    hits: np.ndarray, gt_label: np.ndarray, groups: GroupsLike
+) -> dict[str, float]:
     """Compute the accuracy overall, over the classes and by class size.
 
     'overall', 'many', 'medium' and 'few' average over images, like the
@@ -113,8 +116,10 @@ def long_tail_accuracy(hits: np.ndarray,
     """
     hits, gt_label = np.asarray(hits), np.asarray(gt_label)
     if hits.shape != gt_label.shape or hits.ndim != 1:
-        raise ValueError('hits and gt_label must both have shape (N, ), but '
-                         f'got {hits.shape} and {gt_label.shape}.')
+        raise ValueError(
+            'hits and gt_label must both have shape (N, ), but '
+            f'got {hits.shape} and {gt_label.shape}.'
+        )
     if not hits.size:
         return {}
     groups = ClassGroups.of(groups)
@@ -122,7 +127,7 @@ def long_tail_accuracy(hits: np.ndarray,
 
     by_class = accuracy_by_class(hits, gt_label, len(groups))
     accuracy = {
-        name: 100. * float(np.mean(hits[images]))
+        name: 100.0 * float(np.mean(hits[images]))
         for name, images in groups.of_images(gt_label).items()
     }
     overall = accuracy.pop('overall')
@@ -134,7 +139,8 @@ MEAN_TITLES = dict(
     harmonic='harmonic mean of classes',
     geometric='geometric mean of classes',
     worst_10='worst 10% of classes',
-    worst_class='worst class')
+    worst_class='worst class',
+)
 
 
 @METRICS.register_module()
@@ -172,21 +178,25 @@ class LongTailMetric(ClassGroupMetric):
     Examples:
         >>> val_evaluator = [dict(type='LongTailMetric', topk=(1, 5))]
     """
-    default_prefix: Optional[str] = 'long_tail'
 
-    def __init__(self,
-                 topk: Union[int, Sequence[int]] = (1, ),
-                 by_class: bool = False,
-                 thresholds: Thresholds = 'ride',
-                 class_counts: Union[Sequence[int], str, None] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    default_prefix: str | None = 'long_tail'
+
+    def __init__(
+        self,
+        topk: int | Sequence[int] = (1,),
+        by_class: bool = False,
+        thresholds: Thresholds = 'ride',
+        class_counts: Sequence[int] | str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(thresholds, class_counts, collect_device, prefix)
         self.by_class = by_class
-        self.topk = (topk, ) if isinstance(topk, int) else tuple(topk)
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
-            raise UserError('LongTailMetric: topk must name at least one k, '
-                            f'each 1 or more, but got {topk}.')
+            raise UserError(
+                f'LongTailMetric: topk must name at least one k, each 1 or more, but got {topk}.'
+            )
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the label and the hits of each image of a batch.
@@ -201,20 +211,20 @@ class LongTailMetric(ClassGroupMetric):
         else:
             hits = self._hits_of_labels(data_samples, gt_label)
         self.results.extend(
-            (label, *flags)
-            for label, flags in zip(gt_label.tolist(), hits.tolist()))
+            (label, *flags) for label, flags in zip(gt_label.tolist(), hits.tolist())
+        )
 
     def _hits_of_labels(self, data_samples, gt_label) -> torch.Tensor:
-        if self.topk != (1, ):
+        if self.topk != (1,):
             raise UserError(
                 f'LongTailMetric: topk={self.topk} needs `pred_score`, but '
-                'these predictions hold `pred_label` only. Use topk=(1, ).')
+                'these predictions hold `pred_label` only. Use topk=(1, ).'
+            )
         labels = torch.cat([s['pred_label'] for s in data_samples]).cpu()
-        validate_labels(labels.numpy(), len(self.class_counts),
-                        'Predicted label')
+        validate_labels(labels.numpy(), len(self.class_counts), 'Predicted label')
         return labels.eq(gt_label).unsqueeze(1)
 
-    def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Compute the figures of the whole dataset and log them as a table.
 
         Args:
@@ -226,14 +236,12 @@ class LongTailMetric(ClassGroupMetric):
         if not results:
             return {}
         gt_label, *hits = np.array(results, dtype=np.int64).T
-        figures = {
-            k: self._figures(hit.astype(bool), gt_label)
-            for k, hit in zip(self.topk, hits)
-        }
+        figures = {k: self._figures(hit.astype(bool), gt_label) for k, hit in zip(self.topk, hits)}
         self._log(figures, gt_label)
         return {
             name if k == 1 else f'{name}_top{k}': value
-            for k, values in figures.items() for name, value in values.items()
+            for k, values in figures.items()
+            for name, value in values.items()
         }
 
     def _figures(self, hits: np.ndarray, gt_label: np.ndarray) -> dict:
@@ -241,25 +249,29 @@ class LongTailMetric(ClassGroupMetric):
         if self.by_class:
             recalls = accuracy_by_class(hits, gt_label, len(self.class_counts))
             figures['by_class'] = [
-                None if math.isnan(recall) else recall
-                for recall in recalls.tolist()
+                None if math.isnan(recall) else recall for recall in recalls.tolist()
             ]
         return figures
 
-    def _log(self, figures: Dict[int, dict], gt_label: np.ndarray) -> None:
+    def _log(self, figures: dict[int, dict], gt_label: np.ndarray) -> None:
         groups = self.groups.of_images(gt_label)
         sizes = {
-            name:
-            [str(np.unique(gt_label[images]).size),
-             str(np.count_nonzero(images))]
+            name: [str(np.unique(gt_label[images]).size), str(np.count_nonzero(images))]
             for name, images in groups.items()
         }
         titles = dict(self.groups.titles, **MEAN_TITLES)
         first = next(iter(figures.values()))
-        rows = [[
-            titles[name], *sizes.get(name, ('', '')),
-            *(f'{values[name]:.2f}' for values in figures.values())
-        ] for name in first if name in titles]
-        self.log_table('Accuracy (%)',
-                       ['training images', 'classes', 'images'] +
-                       [f'top-{k}' for k in figures], rows)
+        rows = [
+            [
+                titles[name],
+                *sizes.get(name, ('', '')),
+                *(f'{values[name]:.2f}' for values in figures.values()),
+            ]
+            for name in first
+            if name in titles
+        ]
+        self.log_table(
+            'Accuracy (%)',
+            ['training images', 'classes', 'images'] + [f'top-{k}' for k in figures],
+            rows,
+        )

@@ -1,14 +1,14 @@
 """Tables for logs and terminals."""
+
 import io
-from typing import Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 
-def build_table(title: str, columns: Sequence[str],
-                rows: Sequence[Sequence[str]]) -> Table:
+def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Build a table: first column left-aligned, numbers right-aligned.
 
     Args:
@@ -21,8 +21,7 @@ def build_table(title: str, columns: Sequence[str],
     """
     table = Table(title=title, box=box.ASCII, title_justify='left')
     for i, column in enumerate(columns):
-        table.add_column(
-            column, justify='right' if i else 'left', no_wrap=True)
+        table.add_column(column, justify='right' if i else 'left', no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -3,20 +3,53 @@ from .batch_augments import Remix
 from .classifiers import RIDEClassifier
 from .data_preprocessor import RIDEDataPreprocessor
 from .heads import CosineClassifier, ExpertRouter, LinearClassifier, RIDEHead
-from .losses import (BalancedSoftmaxLoss, ClassBalancedLoss, DistillationLoss,
-                     DiversityLoss, InverseSoftmaxLoss, LDAMLoss,
-                     LogitAdjustmentLoss, RoutingLoss, SoftmaxFocalLoss)
-from .necks import (CIFARResNetExpert, ConvNeXtExpert, MultiExpertNeck,
-                    NormPool, ResNetExpert, SwinExpert, SwinV2Expert,
-                    ViTExpert)
+from .losses import (
+    BalancedSoftmaxLoss,
+    ClassBalancedLoss,
+    DistillationLoss,
+    DiversityLoss,
+    InverseSoftmaxLoss,
+    LDAMLoss,
+    LogitAdjustmentLoss,
+    RoutingLoss,
+    SoftmaxFocalLoss,
+)
+from .necks import (
+    CIFARResNetExpert,
+    ConvNeXtExpert,
+    MultiExpertNeck,
+    NormPool,
+    ResNetExpert,
+    SwinExpert,
+    SwinV2Expert,
+    ViTExpert,
+)
 
 __all__ = [
-    'BalancedSoftmaxLoss', 'CIFARResNet', 'CIFARResNetExpert',
-    'ClassBalancedLoss', 'ConvNeXtExpert', 'CosineClassifier',
-    'DistillationLoss', 'DiversityLoss', 'ExpertRouter',
-    'InverseSoftmaxLoss', 'LDAMLoss', 'LinearClassifier',
-    'LogitAdjustmentLoss', 'MultiExpertNeck', 'NormPool', 'RIDEClassifier',
-    'RIDEDataPreprocessor', 'RIDEHead', 'Remix', 'ResNet10',
-    'ResNetExpert', 'RoutingLoss', 'SoftmaxFocalLoss', 'SwinExpert',
-    'SwinV2Expert', 'ViTExpert'
+    'BalancedSoftmaxLoss',
+    'CIFARResNet',
+    'CIFARResNetExpert',
+    'ClassBalancedLoss',
+    'ConvNeXtExpert',
+    'CosineClassifier',
+    'DistillationLoss',
+    'DiversityLoss',
+    'ExpertRouter',
+    'InverseSoftmaxLoss',
+    'LDAMLoss',
+    'LinearClassifier',
+    'LogitAdjustmentLoss',
+    'MultiExpertNeck',
+    'NormPool',
+    'RIDEClassifier',
+    'RIDEDataPreprocessor',
+    'RIDEHead',
+    'Remix',
+    'ResNet10',
+    'ResNetExpert',
+    'RoutingLoss',
+    'SoftmaxFocalLoss',
+    'SwinExpert',
+    'SwinV2Expert',
+    'ViTExpert',
 ]

@@ -4,6 +4,7 @@ from mmpretrain.registry import MODELS
 
 from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import UserError
+
 from .heads.expert_router import RouterInputs
 
 
@@ -33,7 +34,8 @@ class RIDEDataPreprocessor(ClsDataPreprocessor):
             raise UserError(
                 f'a batch has {sorted(data)} but no "inputs": end the '
                 "pipeline with dict(type='PackInputs'), or set "
-                "collate_fn=dict(type='collate_batch') in the dataloader")
+                "collate_fn=dict(type='collate_batch') in the dataloader"
+            )
         samples = data.get('data_samples')
         if isinstance(data['inputs'], RouterInputs):
             return dict(inputs=self.cast_data(data['inputs']))

@@ -1,7 +1,8 @@
 """Multiply-accumulates of a network and its parts."""
+
+from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Callable, Dict, List, Tuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,8 +15,13 @@ def _batch_norm_flops(input_shape: torch.Size, *args, **kwargs) -> int:
 # What a BatchNorm in evaluation mode is called by: it depends on torch's
 # version and on the device.
 _BATCH_NORM = dict.fromkeys(
-    (torch.ops.aten.native_batch_norm, torch.ops.aten.cudnn_batch_norm,
-     torch.ops.aten._native_batch_norm_legit_no_training), _batch_norm_flops)
+    (
+        torch.ops.aten.native_batch_norm,
+        torch.ops.aten.cudnn_batch_norm,
+        torch.ops.aten._native_batch_norm_legit_no_training,
+    ),
+    _batch_norm_flops,
+)
 
 
 @torch.no_grad()
@@ -35,8 +41,7 @@ def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
     Returns:
         int: Multiply-accumulates of this call.
     """
-    counter = FlopCounterMode(
-        display=False, custom_mapping=_BATCH_NORM if batch_norm else None)
+    counter = FlopCounterMode(display=False, custom_mapping=_BATCH_NORM if batch_norm else None)
     with counter:
         module(*inputs)
     # A multiply-accumulate is counted as two operations.
@@ -44,9 +49,9 @@ def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
 
 
 @torch.no_grad()
-def macs_by_part(model,
-                 image_shape: Tuple[int, ...],
-                 batch_norm: bool = False) -> Dict[str, List[int]]:
+def macs_by_part(
+    model, image_shape: tuple[int, ...], batch_norm: bool = False
+) -> dict[str, list[int]]:
     """Multiply-accumulates of the parts of a RIDEClassifier, for one image.
 
     Args:
@@ -63,8 +68,7 @@ def macs_by_part(model,
     count = partial(count_macs, batch_norm=batch_norm)
     training, head = model.training, model.head
     model.eval()
-    image = torch.zeros((1, *image_shape),
-                        device=next(model.parameters()).device)
+    image = torch.zeros((1, *image_shape), device=next(model.parameters()).device)
     trunk = model.backbone(image)[-1]
     feature = model.neck.run_expert(0, trunk)
     mean_logits = feature.new_zeros((1, head.num_classes))
@@ -77,15 +81,13 @@ def macs_by_part(model,
             for index, classifier in enumerate(classifiers)
         ],
         classifiers=classifiers,
-        routers=[
-            count(head.router, index, feature, mean_logits)
-            for index in range(routers)
-        ])
+        routers=[count(head.router, index, feature, mean_logits) for index in range(routers)],
+    )
     model.train(training)
     return macs
 
 
-def macs_by_experts(macs: Dict[str, List[int]], routed: bool) -> List[int]:
+def macs_by_experts(macs: dict[str, list[int]], routed: bool) -> list[int]:
     """Multiply-accumulates of an image by the number of experts it used.
 
     Args:
@@ -98,14 +100,10 @@ def macs_by_experts(macs: Dict[str, List[int]], routed: bool) -> List[int]:
     """
     trunk, experts = macs['trunk'][0], macs['experts']
     routers = macs['routers'] if routed else []
-    return [
-        trunk + sum(experts[:k]) + sum(routers[:k])
-        for k in range(1,
-                       len(experts) + 1)
-    ]
+    return [trunk + sum(experts[:k]) + sum(routers[:k]) for k in range(1, len(experts) + 1)]
 
 
-def relative_compute(macs: Dict[str, List[int]], routed: bool) -> List[float]:
+def relative_compute(macs: dict[str, list[int]], routed: bool) -> list[float]:
     """Compute of an image by the number of experts it used.
 
     Args:

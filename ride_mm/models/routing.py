@@ -3,16 +3,16 @@
 An image runs expert k + 1 if all routers 1..k choose to continue. The model,
 the simulation of other thresholds and exported parts share these functions.
 """
+
 import math
-from typing import Callable, List, Sequence, Tuple, Union
+from collections.abc import Callable, Sequence
 
 import torch
 
-Threshold = Union[float, Sequence[float]]
+Threshold = float | Sequence[float]
 
 
-def thresholds_by_router(threshold: Threshold,
-                         num_routers: int) -> List[float]:
+def thresholds_by_router(threshold: Threshold, num_routers: int) -> list[float]:
     """One threshold for each router.
 
     Args:
@@ -44,8 +44,7 @@ def router_bound(threshold: float) -> float:
     return math.log(threshold / (1 - threshold))
 
 
-def experts_used(router_logits: torch.Tensor,
-                 threshold: Threshold) -> torch.Tensor:
+def experts_used(router_logits: torch.Tensor, threshold: Threshold) -> torch.Tensor:
     """Compute how many experts each image runs.
 
     Args:
@@ -55,17 +54,20 @@ def experts_used(router_logits: torch.Tensor,
     Returns:
         torch.Tensor: 1..E with shape (N, ).
     """
-    bounds = router_logits.new_tensor([
-        router_bound(value)
-        for value in thresholds_by_router(threshold, len(router_logits))
-    ])
+    bounds = router_logits.new_tensor(
+        [router_bound(value) for value in thresholds_by_router(threshold, len(router_logits))]
+    )
     goes_on = router_logits > bounds[:, None]
     return 1 + goes_on.long().cumprod(0).sum(0)
 
 
-def route(trunk: torch.Tensor, run_expert: Callable, logits_of: Callable,
-          router: Callable,
-          thresholds: Sequence[float]) -> Tuple[torch.Tensor, torch.Tensor]:
+def route(
+    trunk: torch.Tensor,
+    run_expert: Callable,
+    logits_of: Callable,
+    router: Callable,
+    thresholds: Sequence[float],
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run each expert on the images that continue to it.
 
     Args:

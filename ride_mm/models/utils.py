@@ -1,5 +1,3 @@
-from typing import Union
-
 import torch
 
 
@@ -13,15 +11,15 @@ def full_precision(x: torch.Tensor) -> torch.autocast:
 
 def counting_augments(model: torch.nn.Module) -> list:
     """Batch augmentations of a classifier that follow the class counts."""
-    chosen = getattr(
-        getattr(model, 'data_preprocessor', None), 'batch_augments', None)
+    chosen = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
     return [
-        augment for augment in getattr(chosen, 'augments', ())
+        augment
+        for augment in getattr(chosen, 'augments', ())
         if hasattr(augment, 'set_class_counts')
     ]
 
 
-def compile_options(compile: Union[bool, dict]) -> dict:
+def compile_options(compile: bool | dict) -> dict:
     """Arguments of ``torch.compile`` for the option ``compile``."""
     options = dict(dynamic=False)
     options.update({} if compile is True else compile)

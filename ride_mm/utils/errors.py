@@ -1,12 +1,13 @@
 """A user's own mistake, told in one line instead of a stack trace."""
+
 import errno
 import os
 import re
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Callable, Iterable, List, Optional, Sequence
 
 # Long enough for torchrun to stop this rank when rank 0 failed as well.
 _RANK_DELAY = 5
@@ -75,7 +76,7 @@ def user_message(error: UserError) -> str:
     return _OF_REGISTRIES.sub('', message)
 
 
-def find_places(error: UserError) -> List[str]:
+def find_places(error: UserError) -> list[str]:
     """Get the places of a mistake, also of an error that was raised anew.
 
     Args:
@@ -84,7 +85,7 @@ def find_places(error: UserError) -> List[str]:
     Returns:
         list[str]: Its places, or those of what it was raised from.
     """
-    found: Optional[BaseException] = error
+    found: BaseException | None = error
     while found is not None:
         if getattr(found, 'places', None):
             return found.places

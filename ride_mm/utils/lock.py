@@ -1,10 +1,11 @@
 """One training at a time in a folder."""
+
 import errno
 import os
 import os.path as osp
 import socket
 import time
-from typing import IO, Dict
+from typing import IO
 
 from .errors import UserError
 
@@ -14,7 +15,7 @@ except ImportError:  # Windows
     fcntl = None
 
 # Open files of the folders that this process has locked.
-_LOCKED: Dict[str, IO] = {}
+_LOCKED: dict[str, IO] = {}
 
 
 def lock_work_dir(work_dir: str) -> None:
@@ -48,10 +49,13 @@ def lock_work_dir(work_dir: str) -> None:
             owner = file.read().strip()
         raise UserError(
             f'{work_dir} is in use by {owner}: two runs would overwrite each '
-            'other\'s checkpoints. Wait for it to end, or choose another '
-            'folder with --work-dir.') from error
+            "other's checkpoints. Wait for it to end, or choose another "
+            'folder with --work-dir.'
+        ) from error
     file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()} since '
-               f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n')
+    file.write(
+        f'process {os.getpid()} on {socket.gethostname()} since '
+        f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+    )
     file.flush()
     _LOCKED[osp.realpath(path)] = file

@@ -3,17 +3,25 @@
 A class says in its signature which options it takes and of which type. What a
 number may be is said once, in a table by the option's name.
 """
+
 import ast
 import collections.abc
 import inspect
 import math
 import textwrap
 import types
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from numbers import Number
-from typing import (Any, Callable, Dict, Iterator, Literal, NamedTuple,
-                    Optional, Sequence, Set, Tuple, TypeVar, Union, get_args,
-                    get_origin)
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from .errors import UserError, nearest
 
@@ -25,21 +33,22 @@ _WORDS = {
     dict: 'a dict',
     type(None): 'None',
 }
-_PLURALS = {
-    int: 'whole numbers',
-    float: 'numbers',
-    str: 'strings',
-    dict: 'dicts'
-}
+_PLURALS = {int: 'whole numbers', float: 'numbers', str: 'strings', dict: 'dicts'}
 _NUMBERS = (bool, int, float, Number)
 _MAX_SHOWN = 12
 # As alike are names that differ in a letter or two.
-_TYPO_RATIO = .8
+_TYPO_RATIO = 0.8
 # Whose annotations are exact. mmpretrain annotates one number where it takes
 # several, and the like; others may too.
 _EXACT = ('ride_mm', 'mmengine', 'mmcv', 'torch')
-_LISTS = (list, tuple, set, collections.abc.Sequence,
-          collections.abc.Iterable, collections.abc.Collection)
+_LISTS = (
+    list,
+    tuple,
+    set,
+    collections.abc.Sequence,
+    collections.abc.Iterable,
+    collections.abc.Collection,
+)
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
@@ -53,6 +62,7 @@ class Range(NamedTuple):
         below (bool): Whether ``high`` itself is excluded. Defaults to False.
         whole (bool): Whether it has to be a whole number. Defaults to False.
     """
+
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
@@ -60,23 +70,22 @@ class Range(NamedTuple):
     whole: bool = False
 
     def __contains__(self, value: float) -> bool:
-        return (self.low <= value <= self.high
-                and not (self.above and value == self.low)
-                and not (self.below and value == self.high)
-                and not (self.whole and not isinstance(value, int)))
+        return (
+            self.low <= value <= self.high
+            and not (self.above and value == self.low)
+            and not (self.below and value == self.high)
+            and not (self.whole and not isinstance(value, int))
+        )
 
     def __str__(self) -> str:
         if self.high - self.low < math.inf and not (self.above or self.below):
-            return (f'{"a whole number " * self.whole}between {self.low} and '
-                    f'{self.high}')
+            return f'{"a whole number " * self.whole}between {self.low} and {self.high}'
         parts = []
         if self.low > -math.inf:
             parts.append(f'{"above" if self.above else "at least"} {self.low}')
         if self.high < math.inf:
-            parts.append(
-                f'{"below" if self.below else "at most"} {self.high}')
-        return ' of '.join(['a whole number'] * self.whole +
-                           [' and '.join(parts)])
+            parts.append(f'{"below" if self.below else "at most"} {self.high}')
+        return ' of '.join(['a whole number'] * self.whole + [' and '.join(parts)])
 
 
 _COUNT = Range(1, whole=True)
@@ -155,12 +164,14 @@ _RANGES = dict(
     total_level=_NOT_NEGATIVE,
     val_begin=_FROM_0,
     val_interval=_COUNT,
-    weight_decay=_NOT_NEGATIVE)
+    weight_decay=_NOT_NEGATIVE,
+)
 
 # Strings that are one of a few, wherever they stand.
 _CHOICES = dict(
     launcher=('none', 'pytorch', 'slurm', 'mpi'),
-    log_level=('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'))
+    log_level=('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'),
+)
 
 # In this plugin's classes, where the name means the same everywhere, and in
 # transforms of torchvision, which annotates nothing.
@@ -192,7 +203,8 @@ _OWN_RANGES = dict(
     threshold=_SHARE,
     thresholds=_NOT_NEGATIVE,
     weight=_NOT_NEGATIVE,
-    window_size=_COUNT)
+    window_size=_COUNT,
+)
 
 
 class Parameters(NamedTuple):
@@ -204,18 +216,21 @@ class Parameters(NamedTuple):
         loose (set): Parameters whose annotations need not be exact.
         is_open (bool): Whether other names are taken too.
     """
-    annotations: Dict[str, Any]
-    defaults: Dict[str, Any]
-    loose: Set[str]
+
+    annotations: dict[str, Any]
+    defaults: dict[str, Any]
+    loose: set[str]
     is_open: bool
 
 
-def check_options(key: str,
-                  target: Callable,
-                  options: dict,
-                  also: Optional[Dict[str, Any]] = None,
-                  whole: bool = False,
-                  closed: bool = True) -> None:
+def check_options(
+    key: str,
+    target: Callable,
+    options: dict,
+    also: dict[str, Any] | None = None,
+    whole: bool = False,
+    closed: bool = True,
+) -> None:
     """Check options against the signature of what they are given to.
 
     Args:
@@ -247,22 +262,18 @@ def check_options(key: str,
         elif option in also:
             _check_type(place, value, also[option], fits)
         else:
-            hint = nearest(option, parameters.annotations,
-                           _TYPO_RATIO if is_open else .6)
+            hint = nearest(option, parameters.annotations, _TYPO_RATIO if is_open else 0.6)
             if is_open and not hint:
                 continue
             if not hint and len(parameters.annotations) <= _MAX_SHOWN:
                 hint = f' It takes {", ".join(parameters.annotations)}.'
             raise UserError(f'{place}: {name} has no option {option!r}.{hint}')
-    missing = (
-        parameters.annotations.keys() - parameters.defaults.keys() -
-        options.keys())
+    missing = parameters.annotations.keys() - parameters.defaults.keys() - options.keys()
     if whole and missing:
         raise UserError(f'{key}: {name} needs {", ".join(sorted(missing))}')
 
 
-def _check_value(place: str, option: str, value: Any,
-                 target: Callable) -> None:
+def _check_value(place: str, option: str, value: Any, target: Callable) -> None:
     """Check the value of a parameter of a class or function."""
     parameters = parameters_of(target)
     if option in parameters.defaults and parameters.defaults[option] is value:
@@ -272,26 +283,22 @@ def _check_value(place: str, option: str, value: Any,
         allowed = _OWN_RANGES.get(option, allowed)
     annotation = parameters.annotations[option]
     if annotation is Any and allowed is not None:
-        annotation = Union[float, Sequence[float], None]
+        annotation = float | Sequence[float] | None
     fit = might_fit if option in parameters.loose else fits
     _check_type(place, value, annotation, fit)
-    if value not in _CHOICES.get(option, (value, )):
-        raise UserError(f'{place}={show(value)} must be one of '
-                        f'{", ".join(_CHOICES[option])}')
+    if value not in _CHOICES.get(option, (value,)):
+        raise UserError(f'{place}={show(value)} must be one of {", ".join(_CHOICES[option])}')
     numbers = list(_numbers(value))
     if allowed is not None and not all(n in allowed for n in numbers):
         of_list = '' if isinstance(value, (int, float)) else ', each number'
         raise UserError(f'{place}={show(value)}{of_list} must be {allowed}')
     if option == 'class_counts' and numbers and not any(numbers):
-        raise UserError(f'{place}={show(value)}: at least one class must have '
-                        'images')
+        raise UserError(f'{place}={show(value)}: at least one class must have images')
 
 
-def _check_type(place: str, value: Any, annotation: Any,
-                fit: Callable[[Any, Any], bool]) -> None:
+def _check_type(place: str, value: Any, annotation: Any, fit: Callable[[Any, Any], bool]) -> None:
     if not fit(value, annotation):
-        raise UserError(f'{place}={show(value)} must be '
-                        f'{describe(annotation)}')
+        raise UserError(f'{place}={show(value)} must be {describe(annotation)}')
 
 
 def check_finite(place: str, value: Any) -> None:
@@ -301,8 +308,7 @@ def check_finite(place: str, value: Any) -> None:
         UserError: If it is infinite or NaN.
     """
     # the order of a norm, the largest entry, may be infinite
-    if (isinstance(value, float) and not math.isfinite(value)
-            and not place.endswith('norm_type')):
+    if isinstance(value, float) and not math.isfinite(value) and not place.endswith('norm_type'):
         raise UserError(f'{place}={value} must be finite')
 
 
@@ -367,8 +373,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if kind in _DICTS:
         if not isinstance(value, dict):
             return False
-        return all(fits(part, args[1])
-                   for part in value.values()) if args else True
+        return all(fits(part, args[1]) for part in value.values()) if args else True
     if inspect.isclass(annotation):
         # a dict is what such an object is built from
         return isinstance(value, (annotation, dict)) or not _is_plain(value)
@@ -397,8 +402,11 @@ def might_fit(value: Any, annotation: Any) -> bool:
     if isinstance(value, str):
         return str in kinds
     if isinstance(value, (int, float)):
-        return value in (0, 1) if kinds <= {bool, type(None)} else (
-            not kinds.isdisjoint((*_NUMBERS, *_LISTS)))
+        return (
+            value in (0, 1)
+            if kinds <= {bool, type(None)}
+            else (not kinds.isdisjoint((*_NUMBERS, *_LISTS)))
+        )
     return True
 
 
@@ -406,15 +414,14 @@ def _leaves(annotation: Any) -> Iterator[Any]:
     """Types of a union, and of the values in its lists."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType) or origin in _LISTS:
-        for arg in args or (origin, ):
+        for arg in args or (origin,):
             yield from _leaves(arg)
     elif annotation is not Ellipsis:
         yield origin or annotation
 
 
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(
-        value, (bool, int, float, str, list, tuple, dict))
+    return value is None or isinstance(value, (bool, int, float, str, list, tuple, dict))
 
 
 def describe(annotation: Any) -> str:
@@ -430,8 +437,7 @@ def describe(annotation: Any) -> str:
     if annotation in _WORDS:
         return _WORDS[annotation]
     if (origin or annotation) in _LISTS:
-        return f'a list of {_PLURALS[args[0]]}' if (
-            args and args[0] in _PLURALS) else 'a list'
+        return f'a list of {_PLURALS[args[0]]}' if (args and args[0] in _PLURALS) else 'a list'
     # an object is built from a dict
     return _WORDS[dict]
 
@@ -444,7 +450,7 @@ def _is_plain_type(annotation: Any) -> bool:
 # -------------------------------------------------------------- signatures
 
 
-@lru_cache(maxsize=None)
+@cache
 def parameters_of(target: Callable) -> Parameters:
     """Find what a class or function takes by name.
 
@@ -467,9 +473,10 @@ def parameters_of(target: Callable) -> Parameters:
             return Parameters(annotations, defaults, loose, True)
         hints = _hints(function)
         named = [
-            parameter for parameter in signature.parameters.values()
-            if parameter.name != 'self' and parameter.kind in (
-                parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.name != 'self'
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         ]
         # What the subclass passes itself cannot be given as well.
         hidden |= {parameter.name for parameter in named[:positions]}
@@ -484,7 +491,8 @@ def parameters_of(target: Callable) -> Parameters:
             if parameter.default is not parameter.empty:
                 defaults[name] = parameter.default
         rest = [
-            parameter.name for parameter in signature.parameters.values()
+            parameter.name
+            for parameter in signature.parameters.values()
             if parameter.kind is parameter.VAR_KEYWORD
         ]
         if not rest:
@@ -529,8 +537,7 @@ def _of_default(parameter: inspect.Parameter) -> Any:
     return kind if kind in (*_NUMBERS, list, tuple) else Any
 
 
-def _handed_on(function: Callable,
-               kwargs: str) -> Optional[Tuple[set, int]]:
+def _handed_on(function: Callable, kwargs: str) -> tuple[set, int] | None:
     """Find what a constructor passes to its base's beside its ``**kwargs``.
 
     Returns:
@@ -541,19 +548,24 @@ def _handed_on(function: Callable,
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return None
-    uses = sum(
-        isinstance(node, ast.Name) and node.id == kwargs
-        for node in ast.walk(tree))
+    uses = sum(isinstance(node, ast.Name) and node.id == kwargs for node in ast.walk(tree))
     calls = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Call) and any(
-            keyword.arg is None and isinstance(keyword.value, ast.Name)
-            and keyword.value.id == kwargs for keyword in node.keywords)
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and any(
+            keyword.arg is None
+            and isinstance(keyword.value, ast.Name)
+            and keyword.value.id == kwargs
+            for keyword in node.keywords
+        )
     ]
     if len(calls) != uses or uses != 1:
         return None
     call = calls[0]
-    if not ast.unparse(call.func).startswith('super(') or not ast.unparse(
-            call.func).endswith('.__init__'):
+    if not ast.unparse(call.func).startswith('super(') or not ast.unparse(call.func).endswith(
+        '.__init__'
+    ):
         return None
     # of `*args` a config gives none
     positional = sum(not isinstance(arg, ast.Starred) for arg in call.args)

@@ -1,13 +1,12 @@
 """Progress of what takes a while."""
-from typing import Iterable, Iterator, Optional
+
+from collections.abc import Iterable, Iterator
 
 from rich import progress
 from rich.console import Console
 
 
-def track(steps: Iterable,
-          description: str,
-          total: Optional[int] = None) -> Iterator:
+def track(steps: Iterable, description: str, total: int | None = None) -> Iterator:
     """Show a transient progress bar while iterating.
 
     The bar goes to stderr, and is disabled when that is not a terminal.
@@ -23,9 +22,5 @@ def track(steps: Iterable,
     """
     console = Console(stderr=True)
     return progress.track(
-        steps,
-        description,
-        total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal)
+        steps, description, total, console=console, transient=True, disable=not console.is_terminal
+    )

@@ -1,4 +1,5 @@
 """Which process this is, and whose."""
+
 import os
 import signal
 import threading

@@ -3,11 +3,13 @@
 The official code is not here to be run, only what it answered: whoever draws
 the same weights has to get the same answers.
 """
+
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +46,7 @@ def is_router(key: str) -> bool:
     return 'help_pred' in key
 
 
-def constant_name(key: str, shape: Sequence[int]) -> Optional[str]:
+def constant_name(key: str, shape: Sequence[int]) -> str | None:
     """Name of what a network saves though it is not learned."""
     name = key.split('.')[-1]
     if name in ('attn_mask', 'relative_position_index'):
@@ -52,8 +54,7 @@ def constant_name(key: str, shape: Sequence[int]) -> Optional[str]:
     return None
 
 
-def draw_state(shapes: Dict[str, Sequence[int]],
-               router_seed: int = 0) -> Dict[str, torch.Tensor]:
+def draw_state(shapes: dict[str, Sequence[int]], router_seed: int = 0) -> dict[str, torch.Tensor]:
     """Draw all weights of a network."""
     state = {}
     for key, shape in shapes.items():
@@ -67,9 +68,7 @@ def draw_state(shapes: Dict[str, Sequence[int]],
 
 def draw_images(number: int, size: int) -> torch.Tensor:
     """Draw images, (N, 3, H, W), of coarse patches: noise looks all alike."""
-    patches = torch.stack([
-        4 * draw(f'image {index}', (1, 3, 4, 4))[0] for index in range(number)
-    ])
+    patches = torch.stack([4 * draw(f'image {index}', (1, 3, 4, 4))[0] for index in range(number)])
     side = -(-size // 4)
     images = patches.repeat_interleave(side, 2).repeat_interleave(side, 3)
     return images[..., :size, :size].contiguous()
@@ -93,15 +92,15 @@ class Answers(NamedTuple):
     """
 
     arch: dict
-    shapes: Dict[str, Sequence[int]]
+    shapes: dict[str, Sequence[int]]
     router_seed: int
     size: int
     drawn: int
     logits: np.ndarray
     ensemble: np.ndarray
-    routed: Optional[np.ndarray] = None
-    num_experts: Optional[np.ndarray] = None
-    constants: Dict[str, np.ndarray] = {}
+    routed: np.ndarray | None = None
+    num_experts: np.ndarray | None = None
+    constants: dict[str, np.ndarray] = {}
 
     def save(self, name: str) -> None:
         """Write the answers to a small file."""
@@ -114,8 +113,7 @@ class Answers(NamedTuple):
             elif value is not None:
                 facts[field] = value
         text = json.dumps(facts, separators=(',', ':')).encode()
-        np.savez_compressed(
-            FOLDER / name, facts=np.frombuffer(text, np.uint8), **arrays)
+        np.savez_compressed(FOLDER / name, facts=np.frombuffer(text, np.uint8), **arrays)
 
     @classmethod
     def load(cls, name: str) -> 'Answers':
@@ -123,16 +121,14 @@ class Answers(NamedTuple):
         with np.load(FOLDER / f'{name}.npz') as file:
             arrays = dict(file)
         facts = json.loads(arrays.pop('facts').tobytes())
-        fields = {
-            field: arrays.pop(field)
-            for field in cls._fields if field in arrays
-        }
+        fields = {field: arrays.pop(field) for field in cls._fields if field in arrays}
         return cls(constants=arrays, **facts, **fields)
 
-    def draw(self) -> Dict[str, torch.Tensor]:
+    def draw(self) -> dict[str, torch.Tensor]:
         """Draw the weights, and check that they are the same again."""
         assert drawn(self.shapes, self.size) == self.drawn, (
-            'torch draws other numbers here: make the answers anew')
+            'torch draws other numbers here: make the answers anew'
+        )
         state = draw_state(self.shapes, self.router_seed)
         for key, shape in self.shapes.items():
             name = constant_name(key, shape)
@@ -145,10 +141,8 @@ class Answers(NamedTuple):
         return draw_images(len(self.ensemble), self.size)
 
 
-def drawn(shapes: Dict[str, Sequence[int]], size: int) -> int:
+def drawn(shapes: dict[str, Sequence[int]], size: int) -> int:
     """Check sum of a weight and an image."""
     key = next(iter(shapes))
-    numbers = torch.cat(
-        [draw(key, shapes[key]).flatten(),
-         draw_images(1, size).flatten()])
+    numbers = torch.cat([draw(key, shapes[key]).flatten(), draw_images(1, size).flatten()])
     return zlib.crc32(numbers.numpy().tobytes())

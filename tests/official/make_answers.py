@@ -8,14 +8,16 @@
 
 Without a GPU. What is patched in it to run today is printed.
 """
+
 import argparse
 import contextlib
 import importlib
 import io
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import draws
 import torch
@@ -43,12 +45,10 @@ CASES = [
     Case('r32_2_linear', 'ResNet32Model', dict(num_experts=2)),
     Case('r32_4', 'ResNet32Model', dict(_REDUCED, num_experts=4)),
     Case('r32_ea', 'ResNet32EAModel', _ROUTED, 8),
-    Case('r32_ea_linear', 'ResNet32EAModel',
-         dict(num_experts=2, top_choices_num=20), 8),
+    Case('r32_ea_linear', 'ResNet32EAModel', dict(num_experts=2, top_choices_num=20), 8),
     Case('r10', 'ResNet10Model', dict(use_norm=True)),
     Case('r10_3', 'ResNet10Model', dict(_REDUCED, num_experts=3)),
-    Case('r10_shared', 'ResNet10Model',
-         dict(num_experts=2, use_norm=True, share_layer3=True)),
+    Case('r10_shared', 'ResNet10Model', dict(num_experts=2, use_norm=True, share_layer3=True)),
     Case('r10_ea', 'ResNet10EAModel', _ROUTED, 4),
     Case('r50', 'ResNet50Model', dict()),
     Case('r50_2', 'ResNet50Model', dict(_REDUCED, num_experts=2)),
@@ -62,17 +62,15 @@ CASES = [
     Case('r152_2', 'ResNet152Model', dict(_REDUCED, num_experts=2)),
     Case('r152_ea', 'ResNet152EAModel', dict(_ROUTED, num_experts=2)),
     Case('rx152', 'ResNeXt152Model', dict()),
-    Case('rx152_2', 'ResNeXt152Model',
-         dict(num_experts=2, reduce_dimension=True)),
+    Case('rx152_2', 'ResNeXt152Model', dict(num_experts=2, reduce_dimension=True)),
 ]
-_SMALL = dict(
-    depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], use_normed_linear=True)
+_SMALL = dict(depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24], use_normed_linear=True)
 SWIN_CASES = [
     Case('swin_t', 'SwinTransformer', dict(use_normed_linear=True)),
-    Case('swin_t_2', 'SwinTransformer',
-         dict(num_experts=2, use_normed_linear=True)),
-    Case('swin_t_2_linear', 'SwinTransformer',
-         dict(num_experts=2, force_original_feature_dim=True)),
+    Case('swin_t_2', 'SwinTransformer', dict(num_experts=2, use_normed_linear=True)),
+    Case(
+        'swin_t_2_linear', 'SwinTransformer', dict(num_experts=2, force_original_feature_dim=True)
+    ),
     Case('swin_s_3', 'SwinTransformer', dict(_SMALL, num_experts=3)),
 ]
 
@@ -90,11 +88,11 @@ def import_official(path: str) -> None:
     """Make the official code importable; say what is patched in it."""
     sys.path.insert(0, str(TOOLS / 'benchmark'))
     from official import Official, Patch, check_clone
+
     check_clone(path)
     patches = Official(path, 'cpu').patches
     importlib.import_module('model.fb_resnets.EAResNet').torch = _BoolMasks()
-    patches.append(
-        Patch('EAResNet.torch.uint8', 'PyTorch takes no such masks any more'))
+    patches.append(Patch('EAResNet.torch.uint8', 'PyTorch takes no such masks any more'))
     for patch in patches:
         print(f'patched {patch.name}: {patch.why}')
 
@@ -154,12 +152,11 @@ class Asked:
         missing, extra = self.model.load_state_dict(drawn, strict=False)
         assert not extra and len(missing) + len(drawn) == len(self.shapes)
 
-    def logits(self) -> Tuple[torch.Tensor, torch.Tensor]:
+    def logits(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of every expert, (E, N, K), and of the ensemble, (N, K)."""
         found = []
         hooks = [
-            classifier.register_forward_hook(
-                lambda module, inputs, output: found.append(output))
+            classifier.register_forward_hook(lambda module, inputs, output: found.append(output))
             for classifier in self.classifiers
         ]
         ensemble = self._run()
@@ -174,14 +171,14 @@ class Asked:
         target = torch.zeros(len(self.images), dtype=torch.long)
         return self.model(self.images, target=target)[0]
 
-    def route(self) -> Tuple[torch.Tensor, torch.Tensor]:
+    def route(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The routed answer, (N, K), and experts used, (N, )."""
         routed, used = self.model(self.images)
         return routed, used.flatten()
 
     def choose_router(self) -> None:
         """Draw routers until images stop at every expert."""
-        asked: List[Tuple] = []
+        asked: list[tuple] = []
         predict = self.backbone.pred_expert_help
 
         def listen(inputs, index):
@@ -191,12 +188,10 @@ class Asked:
         self.backbone.pred_expert_help = listen
         self._run()
         del self.backbone.pred_expert_help
-        asked = [((feature.clone(), logits.clone()), index)
-                 for (feature, logits), index in asked]
+        asked = [((feature.clone(), logits.clone()), index) for (feature, logits), index in asked]
         for seed in range(1000):
             self._draw_router(seed)
-            decisions = torch.stack(
-                [predict(*arguments).flatten() for arguments in asked])
+            decisions = torch.stack([predict(*arguments).flatten() for arguments in asked])
             used = 1 + (decisions > 0).cumprod(0).sum(0)
             everywhere = len(used.unique()) == min(len(used), len(asked) + 1)
             if everywhere and decisions.abs().min() > MARGIN:
@@ -205,8 +200,7 @@ class Asked:
 
     def _draw_router(self, seed: int) -> None:
         shapes = {k: v for k, v in self.shapes.items() if draws.is_router(k)}
-        self.model.load_state_dict(
-            draws.draw_state(shapes, seed), strict=False)
+        self.model.load_state_dict(draws.draw_state(shapes, seed), strict=False)
 
 
 @torch.no_grad()
@@ -229,18 +223,17 @@ def ask(case: Case) -> draws.Answers:
         logits=logits.numpy(),
         ensemble=ensemble.numpy(),
         constants=network.constants,
-        **answers)
+        **answers,
+    )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--official', required=True, help='a clone of the official code')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--official', required=True, help='a clone of the official code')
     parser.add_argument('--swin', required=True, help='a clone of RIDE-Swin')
-    parser.add_argument(
-        '--only', nargs='+', help='names of the answers to make')
+    parser.add_argument('--only', nargs='+', help='names of the answers to make')
     args = parser.parse_args(argv)
 
     import_official(args.official)
@@ -251,8 +244,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             with contextlib.redirect_stdout(io.StringIO()):
                 answers = ask(case)
             answers.save(case.name)
-            print(f'{case.name}: experts used {answers.num_experts}, largest '
-                  f'logit {abs(answers.logits).max():.2f}')
+            print(
+                f'{case.name}: experts used {answers.num_experts}, largest '
+                f'logit {abs(answers.logits).max():.2f}'
+            )
 
 
 if __name__ == '__main__':

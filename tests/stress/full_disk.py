@@ -6,24 +6,22 @@ Mounts tmpfs, so that it needs root and Linux. Each run must end with one line
 that names the file, leave nothing half-written, and, with room and
 ``--resume``, end as a run on a large disk, to the last bit.
 """
+
 import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 from launches import Table, difference, final_state, train, write_config
 
 
 def mount(folder: Path, kib: int, *options: str) -> None:
     settings = ','.join([f'size={kib}k', *options])
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', settings, 'tmpfs', folder],
-                   check=True)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', settings, 'tmpfs', folder], check=True)
 
 
-def problem_of(config: Path, work_dir: Path, kib: int, folder: Path,
-               expected: dict) -> Optional[str]:
+def problem_of(config: Path, work_dir: Path, kib: int, folder: Path, expected: dict) -> str | None:
     """Fill one disk; what is wrong, or None."""
     launch = train(config, 1, work_dir, folder / 'full.log')
     if launch.process.returncode == 0:

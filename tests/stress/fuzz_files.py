@@ -9,6 +9,7 @@ checkpoint as it was saved, a resumed run from a whole checkpoint, predictions
 with fields that fit each other. No code that a file holds may run. The table
 counts what became of the inputs; the exit status is 1 if anything was bad.
 """
+
 import argparse
 import copy
 import logging
@@ -17,18 +18,24 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.runner import CheckpointLoader
 from outcomes import Outcomes, try_input
 
-from ride_mm.analysis import (RoutingSimulator, read_curves,
-                              read_own_predictions, read_predictions, route,
-                              summarize)
+from ride_mm.analysis import (
+    RoutingSimulator,
+    read_curves,
+    read_own_predictions,
+    read_predictions,
+    route,
+    summarize,
+)
 from ride_mm.analysis.accuracy.hardest import hardest_images
 from ride_mm.analysis.comparison.runs import read_runs
 from ride_mm.analysis.report import find, open_source
@@ -44,10 +51,11 @@ COUNTS = [500, 300, 200, 150, 90, 60, 40, 10, 8, 5]
 
 class Input(NamedTuple):
     """A file, what reads it, and what is wrong with a result."""
+
     kind: str
     name: str
     call: Callable[[], Any]
-    wrong: Callable[[Any], Optional[str]]
+    wrong: Callable[[Any], str | None]
 
 
 class Hostile:
@@ -74,28 +82,42 @@ class Fuzzer:
         self.trace = folder / 'trace'
         # what may stand in the place of anything else
         self.odd = [
-            None, True, -1, 0, 99, 10**9, 10**30, 1.5, -.5,
+            None,
+            True,
+            -1,
+            0,
+            99,
+            10**9,
+            10**30,
+            1.5,
+            -0.5,
             float('nan'),
-            float('inf'), '', 'text', 'os.system', 'a\nb', b'bytes', [], [1],
-            (), {}, {
-                'type': 'os.system'
-            },
-            np.float32(.5),
-            np.zeros((0, )),
+            float('inf'),
+            '',
+            'text',
+            'os.system',
+            'a\nb',
+            b'bytes',
+            [],
+            [1],
+            (),
+            {},
+            {'type': 'os.system'},
+            np.float32(0.5),
+            np.zeros((0,)),
             np.array(['a']),
             np.array([[np.nan]]),
             torch.tensor(3),
             torch.zeros(0),
             torch.ones(2, 2, 2),
-            torch.full((10, ), torch.nan)
+            torch.full((10,), torch.nan),
         ]
 
     # ------------------------------------------------------------- changes
 
-    def bytes_changed(self, content: bytes, tail: float = .5) -> tuple:
+    def bytes_changed(self, content: bytes, tail: float = 0.5) -> tuple:
         """Change bytes, near the end with a probability of ``tail``."""
-        data, kind = bytearray(content), self.rng.choice(
-            ['bit', 'bits', 'cut'])
+        data, kind = bytearray(content), self.rng.choice(['bit', 'bits', 'cut'])
         if kind == 'cut':
             place = self.rng.randrange(len(data))
             return f'cut at {place}', bytes(data[:place])
@@ -113,14 +135,11 @@ class Fuzzer:
         its place. ``content`` is changed."""
         path = []
         while True:
-            keys = list(content) if isinstance(content, dict) else list(
-                range(len(content)))
+            keys = list(content) if isinstance(content, dict) else list(range(len(content)))
             key = self.rng.choice(keys)
             path.append(key)
             inner = content[key]
-            if not isinstance(inner,
-                              (dict, list)) or not inner or (self.rng.random()
-                                                             < .35):
+            if not isinstance(inner, (dict, list)) or not inner or (self.rng.random() < 0.35):
                 break
             content = inner
         name = '.'.join(map(str, path))
@@ -129,35 +148,53 @@ class Fuzzer:
         if change == 'drop':
             del content[key]
         elif change == 'shape' and isinstance(value, torch.Tensor):
-            content[key] = self.rng.choice([
-                value.repeat(2, *[1] * (value.ndim - 1))
-                if value.ndim else value.repeat(2), value[None],
-                value.flatten()[1:],
-                value.reshape(-1, 1)
-            ])
+            content[key] = self.rng.choice(
+                [
+                    value.repeat(2, *[1] * (value.ndim - 1)) if value.ndim else value.repeat(2),
+                    value[None],
+                    value.flatten()[1:],
+                    value.reshape(-1, 1),
+                ]
+            )
         elif change == 'values' and isinstance(value, torch.Tensor):
-            content[key] = self.rng.choice([
-                -value, value * torch.nan, value * 1e30,
-                value.to(torch.int64),
-                value.to(torch.complex64),
-                value.half(),
-                value.to(torch.bool)
-            ])
+            content[key] = self.rng.choice(
+                [
+                    -value,
+                    value * torch.nan,
+                    value * 1e30,
+                    value.to(torch.int64),
+                    value.to(torch.complex64),
+                    value.half(),
+                    value.to(torch.bool),
+                ]
+            )
         else:
             change = 'odd'
             content[key] = copy.deepcopy(self.rng.choice(self.odd))
-        found = ' '.join(repr(
-            content[key]).split()) if change != 'drop' else ''
+        found = ' '.join(repr(content[key]).split()) if change != 'drop' else ''
         return f'{change} {name} {found:.60}'
 
     def other_file(self, path: Path) -> str:
         """Put another file, or a folder, in the place of one."""
         path.unlink(missing_ok=True)
-        kind = self.rng.choice([
-            'folder', 'empty', 'noise', 'text', 'zip', 'list', 'module',
-            'tensor', 'hostile pickle', 'hostile torch', 'plain pickle',
-            'legacy', 'npz', 'weights'
-        ])
+        kind = self.rng.choice(
+            [
+                'folder',
+                'empty',
+                'noise',
+                'text',
+                'zip',
+                'list',
+                'module',
+                'tensor',
+                'hostile pickle',
+                'hostile torch',
+                'plain pickle',
+                'legacy',
+                'npz',
+                'weights',
+            ]
+        )
         if kind == 'folder':
             path.mkdir()
         elif kind == 'empty':
@@ -167,32 +204,32 @@ class Fuzzer:
         elif kind == 'text':
             path.write_text('version https://git-lfs.github.com/spec/v1\n')
         elif kind == 'zip':
-            archive = shutil.make_archive(
-                str(self.folder / 'zip'), 'zip', ROOT / 'tests/stress')
+            archive = shutil.make_archive(str(self.folder / 'zip'), 'zip', ROOT / 'tests/stress')
             shutil.move(archive, path)
         elif kind == 'hostile pickle':
-            path.write_bytes(
-                pickle.dumps([Hostile(self.trace)], self.rng.randint(0, 5)))
+            path.write_bytes(pickle.dumps([Hostile(self.trace)], self.rng.randint(0, 5)))
         elif kind == 'plain pickle':
             path.write_bytes(
                 pickle.dumps(
-                    self.rng.choice([[], {}, [1], [{}], 'a', [[{}]]]),
-                    self.rng.randint(0, 5)))
+                    self.rng.choice([[], {}, [1], [{}], 'a', [[{}]]]), self.rng.randint(0, 5)
+                )
+            )
         elif kind == 'npz':
             with path.open('wb') as file:
                 np.savez(file, a=np.zeros(3))
         else:
-            content = dict(
-                list=[1],
-                module=torch.nn.Linear(1, 1),
-                tensor=torch.ones(3),
-                weights={'a.weight': torch.ones(2)},
-                legacy=dict(state_dict={
-                    'a': torch.ones(1)
-                }, meta={}))[kind] if kind != 'hostile torch' else dict(
-                    state_dict={}, meta=Hostile(self.trace))
-            torch.save(
-                content, path, _use_new_zipfile_serialization=kind != 'legacy')
+            content = (
+                dict(
+                    list=[1],
+                    module=torch.nn.Linear(1, 1),
+                    tensor=torch.ones(3),
+                    weights={'a.weight': torch.ones(2)},
+                    legacy=dict(state_dict={'a': torch.ones(1)}, meta={}),
+                )[kind]
+                if kind != 'hostile torch'
+                else dict(state_dict={}, meta=Hostile(self.trace))
+            )
+            torch.save(content, path, _use_new_zipfile_serialization=kind != 'legacy')
         return kind
 
     # --------------------------------------------------------- checkpoints
@@ -217,13 +254,12 @@ class Fuzzer:
             # what is changed within a whole file may be meant
             run.means(changed if change == 'field' else {})
             if change != 'field':
-                yield Input(f'checkpoint, {change}, loaded', name,
-                            partial(_load, newest), run.not_saved)
+                yield Input(
+                    f'checkpoint, {change}, loaded', name, partial(_load, newest), run.not_saved
+                )
             else:
-                yield Input('checkpoint, field, tested', name, run.test,
-                            run.not_meant)
-            yield Input(f'checkpoint, {change}, resumed', name, run.resume,
-                        run.not_resumed)
+                yield Input('checkpoint, field, tested', name, run.test, run.not_meant)
+            yield Input(f'checkpoint, {change}, resumed', name, run.resume, run.not_resumed)
 
     # --------------------------------------------------------- predictions
 
@@ -245,10 +281,8 @@ class Fuzzer:
             else:
                 changed = copy.deepcopy(samples)
                 name = self.sample_changed(changed)
-                file.write_bytes(
-                    pickle.dumps(changed, self.rng.choice([2, 5])))
-            yield Input(f'predictions, {change}', name,
-                        partial(_read, file, whole), _misfit)
+                file.write_bytes(pickle.dumps(changed, self.rng.choice([2, 5])))
+            yield Input(f'predictions, {change}', name, partial(_read, file, whole), _misfit)
 
     def sample_changed(self, samples: list) -> str:
         """Change a field of one image, or the same of all."""
@@ -258,7 +292,7 @@ class Fuzzer:
         if field == 'run' and field in samples[index]:
             for sample in samples:
                 sample['run'] = samples[index]['run']
-        elif self.rng.random() < .5:
+        elif self.rng.random() < 0.5:
             for sample in samples:
                 sample.pop(field, None)
                 if field in samples[index]:
@@ -273,8 +307,10 @@ class Fuzzer:
         whole = self.folder / 'run'
         config = min(whole.glob('*/vis_data/config.py'))
         log = config.with_name('scalars.json')
-        log.write_text('{"loss": 1.5, "epoch": 1, "iter": 3, "step": 3}\n'
-                       '{"long_tail/overall": 12.5, "step": 1}\n')
+        log.write_text(
+            '{"loss": 1.5, "epoch": 1, "iter": 3, "step": 3}\n'
+            '{"long_tail/overall": 12.5, "step": 1}\n'
+        )
         texts = {path: path.read_text() for path in (config, log)}
         code = f'open({str(self.trace)!r}, "w")'
         while True:
@@ -283,16 +319,12 @@ class Fuzzer:
             place = self.rng.randrange(len(lines))
             change = self.rng.choice(['code', 'drop', 'value', 'bytes'])
             if change == 'code':
-                lines.insert(
-                    place,
-                    self.rng.choice(
-                        [code, f'x = {code}', f'import os; {code}']))
+                lines.insert(place, self.rng.choice([code, f'x = {code}', f'import os; {code}']))
             elif change == 'drop':
                 del lines[place]
             elif change == 'value':
                 before, sign, _ = lines[place].partition('=')
-                odd = self.rng.choice(
-                    [code, 'None', '[1]', '"a"', '1e999', ''])
+                odd = self.rng.choice([code, 'None', '[1]', '"a"', '1e999', ''])
                 lines[place] = f'{before}{sign}{odd},'
             data = '\n'.join(lines).encode()
             name = f'{change} in line {place + 1} of {path.name}'
@@ -300,8 +332,7 @@ class Fuzzer:
                 name, data = self.bytes_changed(data, tail=0)
                 name = f'{path.name}: {name}'
             path.write_bytes(data)
-            yield Input('work_dir', name, partial(_describe, whole, config),
-                        lambda _: None)
+            yield Input('work_dir', name, partial(_describe, whole, config), lambda _: None)
             path.write_text(texts[path])
 
     # ---------------------------------------------------------------- CIFAR
@@ -310,9 +341,7 @@ class Fuzzer:
         """Read the files of CIFAR-10 without asking for their checksums."""
         folder = self.folder / 'cifar-10-batches-py'
         folder.mkdir()
-        batch = dict(
-            data=np.zeros((20, 3072), np.uint8),
-            labels=[i % 10 for i in range(20)])
+        batch = dict(data=np.zeros((20, 3072), np.uint8), labels=[i % 10 for i in range(20)])
         for name in ('test_batch', *(f'data_batch_{i}' for i in range(1, 6))):
             (folder / name).write_bytes(pickle.dumps(batch))
         file, content = folder / 'test_batch', pickle.dumps(batch, 2)
@@ -330,21 +359,15 @@ class Fuzzer:
                 name = self.field_changed(changed)
                 file.write_bytes(pickle.dumps(changed))
             yield Input(
-                f'CIFAR, {change}', name,
-                partial(
-                    CIFAR10LT,
-                    str(self.folder),
-                    split='test',
-                    check_integrity=False), _odd_images)
+                f'CIFAR, {change}',
+                name,
+                partial(CIFAR10LT, str(self.folder), split='test', check_integrity=False),
+                _odd_images,
+            )
 
     def inputs(self) -> Iterator[Input]:
         """Inputs of all kinds, more of what passes from hand to hand."""
-        sources = [
-            self.checkpoints(),
-            self.predictions(),
-            self.work_dirs(),
-            self.cifar()
-        ]
+        sources = [self.checkpoints(), self.predictions(), self.work_dirs(), self.cifar()]
         next(sources[0])  # trains the run, which others read as well
         while True:
             yield next(self.rng.choices(sources, [4, 4, 1, 1])[0])
@@ -356,6 +379,7 @@ class _Run:
     def __init__(self, folder: Path) -> None:
         sys.path.append(str(ROOT / 'tests' / 'test_engine'))
         import runs
+
         torch.manual_seed(0)
         cfg = runs.digits_config(ROOT, folder)
         cfg.train_dataloader.dataset.max_count = 20
@@ -365,22 +389,19 @@ class _Run:
         runs.build_runner(cfg).train()
         self.newest = folder / 'epoch_2.pth'
         self.saved = {
-            epoch:
-            torch.load(folder / f'epoch_{epoch}.pth', weights_only=False)
-            for epoch in (1, 2)
+            epoch: torch.load(folder / f'epoch_{epoch}.pth', weights_only=False) for epoch in (1, 2)
         }
         cfg.resume = True
         self.runner = runs.build_runner(cfg)
         self.runner.logger.setLevel(logging.CRITICAL)
-        self.runner._train_loop = self.runner.build_train_loop(
-            self.runner._train_loop)
-        self.runner.optim_wrapper = self.runner.build_optim_wrapper(
-            self.runner.optim_wrapper)
+        self.runner._train_loop = self.runner.build_train_loop(self.runner._train_loop)
+        self.runner.optim_wrapper = self.runner.build_optim_wrapper(self.runner.optim_wrapper)
         self.runner.param_schedulers = self.runner.build_param_scheduler(
-            self.runner.param_schedulers)
+            self.runner.param_schedulers
+        )
         self.hook = next(
-            hook for hook in self.runner.hooks
-            if type(hook).__name__ == 'CheckpointHook')
+            hook for hook in self.runner.hooks if type(hook).__name__ == 'CheckpointHook'
+        )
 
     def means(self, content: dict) -> None:
         """Set what the newest checkpoint holds, where it is a whole file."""
@@ -404,14 +425,14 @@ class _Run:
         runner.load_or_resume()
         return runner.epoch
 
-    def not_saved(self, loaded: dict) -> Optional[str]:
+    def not_saved(self, loaded: dict) -> str | None:
         """Whether something else was loaded than a whole checkpoint."""
-        if not _equal(loaded, self.saved[2]) and loaded.get(
-                'state_dict',
-                loaded).keys() == (self.saved[2]['state_dict'].keys()):
+        if not _equal(loaded, self.saved[2]) and loaded.get('state_dict', loaded).keys() == (
+            self.saved[2]['state_dict'].keys()
+        ):
             return 'it was loaded with other weights'
 
-    def not_meant(self, _: Any = None) -> Optional[str]:
+    def not_meant(self, _: Any = None) -> str | None:
         """Whether other weights were loaded than those of the file."""
         meant = self.meant.get('state_dict', self.meant)
         for key, value in self.runner.model.state_dict().items():
@@ -419,11 +440,13 @@ class _Run:
                 found = meant[key].to(value.dtype)
                 if not torch.equal(found.nan_to_num(7), value.nan_to_num(7)):
                     return f'{key} is not what the file holds'
-            elif key.startswith(('backbone.', 'neck.', 'head.classifiers.')
-                                ) and 'num_batches_tracked' not in key:
+            elif (
+                key.startswith(('backbone.', 'neck.', 'head.classifiers.'))
+                and 'num_batches_tracked' not in key
+            ):
                 return f'{key} is not in the file'
 
-    def not_resumed(self, epoch: int) -> Optional[str]:
+    def not_resumed(self, epoch: int) -> str | None:
         """Whether another state was resumed than that after an epoch."""
         if epoch == self.meant_epoch:
             return self.not_meant()
@@ -432,8 +455,7 @@ class _Run:
             return f'it was resumed at epoch {epoch}'
         if not _equal(self.runner.model.state_dict(), saved['state_dict']):
             return f'the weights are not those of epoch {epoch}'
-        if not _equal(self.runner.optim_wrapper.optimizer.state_dict(),
-                      saved['optimizer']):
+        if not _equal(self.runner.optim_wrapper.optimizer.state_dict(), saved['optimizer']):
             return f'the optimizer is not that of epoch {epoch}'
         if self.runner.iter != saved['meta']['iter']:
             return f'the iteration is {self.runner.iter}'
@@ -443,8 +465,11 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(
-            _equal(value, other[key]) for key, value in one.items())
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(_equal(value, other[key]) for key, value in one.items())
+        )
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
     if isinstance(one, (bool, int, float, str, type(None))):
@@ -467,8 +492,9 @@ def make_samples() -> list:
         num_experts=NUM_EXPERTS,
         classes=[f'class {i}' for i in range(NUM_CLASSES)],
         class_counts=COUNTS,
-        thresholds=(20, 100))
-    compute = torch.tensor([.6, .8, 1.01], dtype=torch.float64)
+        thresholds=(20, 100),
+    )
+    compute = torch.tensor([0.6, 0.8, 1.01], dtype=torch.float64)
     samples = []
     for index in range(NUM_IMAGES):
         logits = torch.randn(NUM_EXPERTS, NUM_CLASSES, generator=generator)
@@ -481,12 +507,13 @@ def make_samples() -> list:
                 pred_label=scores.argmax(0, keepdim=True),
                 pred_score=scores,
                 num_experts_used=NUM_EXPERTS,
-                relative_compute=1.,
+                relative_compute=1.0,
                 expert_logits=logits,
-                router_logits=torch.randn(
-                    NUM_EXPERTS - 1, generator=generator),
+                router_logits=torch.randn(NUM_EXPERTS - 1, generator=generator),
                 routed_compute=compute,
-                run=run))
+                run=run,
+            )
+        )
     return samples
 
 
@@ -499,24 +526,26 @@ def _read(file: Path, whole: Path):
         hardest_images(own, own.run['class_counts'], 12)
         read_runs([f'A={whole}', f'B={file}'])
     if predictions.router_logits is not None:
-        route(predictions, .5)
+        route(predictions, 0.5)
         RoutingSimulator(predictions, COUNTS).curve()
     summarize(predictions, COUNTS)
     return predictions
 
 
-def _misfit(predictions) -> Optional[str]:
+def _misfit(predictions) -> str | None:
     """What is wrong with predictions, found independently of the reader."""
     number = len(predictions.gt_label)
     classes = predictions.num_classes or NUM_CLASSES
-    for name, low, high in (('gt_label', 0, classes - 1), ('pred_label', 0,
-                                                           classes - 1),
-                            ('num_experts_used', 1,
-                             64), ('relative_compute', 1e-300,
-                                   2.), ('pred_score', 0.,
-                                         1.), ('routed_compute', 1e-300, 2.),
-                            ('expert_logits', -1e300, 1e300), ('router_logits',
-                                                               -1e300, 1e300)):
+    for name, low, high in (
+        ('gt_label', 0, classes - 1),
+        ('pred_label', 0, classes - 1),
+        ('num_experts_used', 1, 64),
+        ('relative_compute', 1e-300, 2.0),
+        ('pred_score', 0.0, 1.0),
+        ('routed_compute', 1e-300, 2.0),
+        ('expert_logits', -1e300, 1e300),
+        ('router_logits', -1e300, 1e300),
+    ):
         values = getattr(predictions, name)
         if values is None:
             continue
@@ -524,19 +553,22 @@ def _misfit(predictions) -> Optional[str]:
         if not ((values >= low) & (values <= high)).all():
             return f'{name} is not within {low} and {high}'
     shapes = dict(
-        gt_label=(number, ),
-        pred_label=(number, ),
+        gt_label=(number,),
+        pred_label=(number,),
         pred_score=(number, classes),
-        num_experts_used=(number, ),
-        relative_compute=(number, ))
+        num_experts_used=(number,),
+        relative_compute=(number,),
+    )
     if predictions.expert_logits is not None:
         experts = len(predictions.expert_logits)
         shapes.update(
             expert_logits=(experts, number, classes),
             router_logits=(experts - 1, number),
-            routed_compute=(experts, ))
+            routed_compute=(experts,),
+        )
         if predictions.num_experts_used is not None and (
-                predictions.num_experts_used.max() > experts):
+            predictions.num_experts_used.max() > experts
+        ):
             return f'an image used more than {experts} experts'
     for name, shape in shapes.items():
         values = getattr(predictions, name)
@@ -553,11 +585,10 @@ def _describe(work_dir: Path, config: Path) -> None:
     read_curves(work_dir)
 
 
-def _odd_images(dataset: CIFAR10LT) -> Optional[str]:
+def _odd_images(dataset: CIFAR10LT) -> str | None:
     for index in range(len(dataset)):
         item = dataset.get_data_info(index)
-        if item['img'].shape != (32, 32,
-                                 3) or not (0 <= item['gt_label'] < 10):
+        if item['img'].shape != (32, 32, 3) or not (0 <= item['gt_label'] < 10):
             return f'image {index} is odd'
 
 
@@ -577,19 +608,17 @@ def fuzz(folder: Path, seed: int, number: int) -> Outcomes:
         kind, name, call, wrong = source
 
         def judge(result):
-            return ('the file ran code'
-                    if fuzzer.trace.exists() else wrong(result))
+            return 'the file ran code' if fuzzer.trace.exists() else wrong(result)
 
         outcome = try_input(call, judge)
         if fuzzer.trace.exists():
-            outcome = outcome._replace(
-                name='wrongly accepted', detail='the file ran code')
+            outcome = outcome._replace(name='wrongly accepted', detail='the file ran code')
             fuzzer.trace.unlink()
         outcomes.add(kind, name, outcome)
     return outcomes
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--inputs', type=int, default=1000, metavar='N')

@@ -10,6 +10,7 @@ the digits take a step of training, other configs, whose images are elsewhere,
 are read and their networks of CIFAR's size are built. The table counts what
 became of the inputs; the exit status is 1 if anything was bad.
 """
+
 import argparse
 import itertools
 import logging
@@ -17,8 +18,9 @@ import random
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple
 from unittest import mock
 
 from mmengine.config import Config
@@ -33,26 +35,39 @@ from ride_mm.engine.schedule import load_training
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 'configs/ride_r32_digits_lt.py'
 CONFIGS = [
-    DIGITS, 'configs/ride_r32_cifar100_lt_distill.py',
+    DIGITS,
+    'configs/ride_r32_cifar100_lt_distill.py',
     'configs/sade_r32_cifar100_lt.py',
     'configs/baselines/ldam_drw_r32_cifar100_lt.py',
     'configs/baselines/crt_r32_cifar100_lt.py',
-    'configs/ride_r50_imagenet_lt.py', 'configs/ride_swin_t_imagenet_lt.py',
-    'configs/ride_r50_inaturalist2018.py'
+    'configs/ride_r50_imagenet_lt.py',
+    'configs/ride_swin_t_imagenet_lt.py',
+    'configs/ride_r50_inaturalist2018.py',
 ]
 # Quick to train: small images and a batch or two.
 FAST = [
-    'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
-    'train_dataloader.batch_size=8', 'val_dataloader.batch_size=8',
-    'val_dataloader.dataset.indices=8'
+    'train_dataloader.num_workers=0',
+    'val_dataloader.num_workers=0',
+    'train_dataloader.batch_size=8',
+    'val_dataloader.batch_size=8',
+    'val_dataloader.dataset.indices=8',
 ]
 
 # Settings that mean something below 0.
-_SIGNED = ('interval', 'max_keep_ckpts', 'out_indices', 'pad_val', 'mean',
-           'tau')
+_SIGNED = ('interval', 'max_keep_ckpts', 'out_indices', 'pad_val', 'mean', 'tau')
 # Dicts of which mmengine reads what the user puts there.
-_FREE = ('mp_cfg', 'dist_cfg', 'custom_imports', 'custom_keys', 'init_cfg',
-         'compile', 'options', 'arch', 'stage_cfgs', 'hparams')
+_FREE = (
+    'mp_cfg',
+    'dist_cfg',
+    'custom_imports',
+    'custom_keys',
+    'init_cfg',
+    'compile',
+    'options',
+    'arch',
+    'stage_cfgs',
+    'hparams',
+)
 # Networks of ImageNet's size are not built, which would check these.
 _OF_MODEL = (['test_cfg'], ['teacher'])
 
@@ -70,8 +85,10 @@ RIGHT = [
     ['model.test_cfg.threshold=[0.2,0.9]'],
     ['model.backbone.depth=20', 'model.neck.expert.depth=20'],
     ['model.data_preprocessor.batch_augments.augments.type=Remix'],
-    ['model.data_preprocessor.batch_augments.augments.type=Mixup',
-     'model.data_preprocessor.batch_augments.augments.alpha=0.2'],
+    [
+        'model.data_preprocessor.batch_augments.augments.type=Mixup',
+        'model.data_preprocessor.batch_augments.augments.alpha=0.2',
+    ],
     ['train_cfg.max_epochs=50'],
     ['train_cfg.val_interval=1', 'train_cfg.val_begin=2'],
     ['default_hooks.two_stage.begin=36'],
@@ -88,15 +105,15 @@ RIGHT = [
     ['optim_wrapper.optimizer.lr=1e-3'],
     ['optim_wrapper.optimizer.lr=1'],
     ['optim_wrapper.optimizer.nesterov=False'],
-    ['optim_wrapper.optimizer.momentum=0',
-     'optim_wrapper.optimizer.nesterov=False'],
-    ['optim_wrapper.optimizer._delete_=True',
-     'optim_wrapper.optimizer.type=AdamW', 'optim_wrapper.optimizer.lr=1e-3'],
+    ['optim_wrapper.optimizer.momentum=0', 'optim_wrapper.optimizer.nesterov=False'],
+    [
+        'optim_wrapper.optimizer._delete_=True',
+        'optim_wrapper.optimizer.type=AdamW',
+        'optim_wrapper.optimizer.lr=1e-3',
+    ],
     ['optim_wrapper.clip_grad.max_norm=5'],
-    ['optim_wrapper.clip_grad.max_norm=5',
-     'optim_wrapper.clip_grad.norm_type=inf'],
-    ['optim_wrapper.clip_grad.type=value',
-     'optim_wrapper.clip_grad.clip_value=1.'],
+    ['optim_wrapper.clip_grad.max_norm=5', 'optim_wrapper.clip_grad.norm_type=inf'],
+    ['optim_wrapper.clip_grad.type=value', 'optim_wrapper.clip_grad.clip_value=1.'],
     ['optim_wrapper.accumulative_counts=2'],
     ['optim_wrapper.paramwise_cfg.bias_lr_mult=2.'],
     ['optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult=0.1'],
@@ -106,8 +123,10 @@ RIGHT = [
     ['train_dataloader.batch_size=16'],
     ['train_dataloader.drop_last=True'],
     ['train_dataloader.num_batch_per_epoch=3'],
-    ['train_dataloader.sampler.type=ClassBalancedSampler',
-     'train_dataloader.sampler._delete_=True'],
+    [
+        'train_dataloader.sampler.type=ClassBalancedSampler',
+        'train_dataloader.sampler._delete_=True',
+    ],
     ['train_dataloader.dataset.imb_factor=0.1'],
     ['train_dataloader.dataset.imb_factor=1'],
     ['train_dataloader.dataset.imb_type=step'],
@@ -125,39 +144,75 @@ RIGHT = [
     ['env_cfg.cudnn_benchmark=False'],
     ['env_cfg.mp_cfg.opencv_num_threads=1'],
     ['auto_scale_lr.enable=True'],
-]  # yapf: disable
+]
 WRONG = [
-    'model.num_experts=[1,2', 'model.num_experts=(1', 'model..num_experts=2',
-    '=1', '.=1', 'model.=1', 'model=abc', 'model=[]', 'model=3',
+    'model.num_experts=[1,2',
+    'model.num_experts=(1',
+    'model..num_experts=2',
+    '=1',
+    '.=1',
+    'model.=1',
+    'model=abc',
+    'model=[]',
+    'model=3',
     "val_evaluator=[{'type':'LongTailMetric'},{'type':'ExpertUsageMetric'}]",
     "optim_wrapper={'type':'OptimWrapper'}",
-    'foo=1', 'foo.bar=1', 'resum=True', 'data.samples_per_gpu=4',
-    'default_hooks.two_stge.begin=4', 'default_hooks.more.type=TwoStageHook',
-    'custom_hooks.1.begin=3', 'model=None', 'train_cfg=None',
-    'train_dataloader=None', 'optim_wrapper=None', 'val_cfg=None',
-    'val_dataloader=None', 'train_dataloader.dataset=None',
-    'train_dataloader.sampler=None', 'model.backbone=None', 'model.neck=None',
-    'model.head=None', 'model.head.loss=None', 'model.head.classifier=None',
-    'optim_wrapper.optimizer=None', 'randomness=None', 'env_cfg=None',
+    'foo=1',
+    'foo.bar=1',
+    'resum=True',
+    'data.samples_per_gpu=4',
+    'default_hooks.two_stge.begin=4',
+    'default_hooks.more.type=TwoStageHook',
+    'custom_hooks.1.begin=3',
+    'model=None',
+    'train_cfg=None',
+    'train_dataloader=None',
+    'optim_wrapper=None',
+    'val_cfg=None',
+    'val_dataloader=None',
+    'train_dataloader.dataset=None',
+    'train_dataloader.sampler=None',
+    'model.backbone=None',
+    'model.neck=None',
+    'model.head=None',
+    'model.head.loss=None',
+    'model.head.classifier=None',
+    'optim_wrapper.optimizer=None',
+    'randomness=None',
+    'env_cfg=None',
     'model.head.class_counts=[0,0,0,0,0,0,0,0,0,0]',
-    'model.head.class_counts=[3,4]', 'model.head.class_counts=3',
-    'model.head.class_counts=[a,b]', 'model.stage=roter',
-    'model.test_cfg.mode=rout', 'model.test_cfg.threshold=1.5',
-    'model.test_cfg.threshold=[0.1]', 'model.test_cfg.threshold=abc',
-    'model.test_cfg.treshold=0.5', 'model.teacher.config=3',
-    'model.teacher.chekpoint=a', 'train_dataloader.dataset.split=test',
+    'model.head.class_counts=[3,4]',
+    'model.head.class_counts=3',
+    'model.head.class_counts=[a,b]',
+    'model.stage=roter',
+    'model.test_cfg.mode=rout',
+    'model.test_cfg.threshold=1.5',
+    'model.test_cfg.threshold=[0.1]',
+    'model.test_cfg.threshold=abc',
+    'model.test_cfg.treshold=0.5',
+    'model.teacher.config=3',
+    'model.teacher.chekpoint=a',
+    'train_dataloader.dataset.split=test',
     'train_dataloader.dataset.split=tset',
     'train_dataloader.dataset.imb_type=linear',
     'train_dataloader.sampler.type=ClassBalancedSampler',
-    'optim_wrapper.clip_grad.max_norm=0', 'optim_wrapper.clip_grad.norm=3',
+    'optim_wrapper.clip_grad.max_norm=0',
+    'optim_wrapper.clip_grad.norm=3',
     'optim_wrapper.paramwise_cfg.bias_lr_mul=2',
-    'optim_wrapper.optimizer.lr=[0.1]', 'load_from=nowhere.pth',
-    'log_level=LOUD', 'compile=abc', 'val_evaluator.0.topk=0',
-    'val_evaluator.0.topk=11', 'val_evaluator.0.thresholds=rid',
-    'val_evaluator.0.thresholds=[5]', 'default_hooks.two_stage.begin=99',
-    'default_hooks.two_stage.begin=0', 'default_hooks.checkpoint.save_best=3',
-    'default_hooks.checkpoint.save_best=acuracy', 'train_cfg.by_epoch=False'
-]  # yapf: disable
+    'optim_wrapper.optimizer.lr=[0.1]',
+    'load_from=nowhere.pth',
+    'log_level=LOUD',
+    'compile=abc',
+    'val_evaluator.0.topk=0',
+    'val_evaluator.0.topk=11',
+    'val_evaluator.0.thresholds=rid',
+    'val_evaluator.0.thresholds=[5]',
+    'default_hooks.two_stage.begin=99',
+    'default_hooks.two_stage.begin=0',
+    'default_hooks.checkpoint.save_best=3',
+    'default_hooks.checkpoint.save_best=acuracy',
+    'train_cfg.by_epoch=False',
+]
 
 
 class _Trained(BaseException):
@@ -174,6 +229,7 @@ class StopHook(Hook):
 
 class Input(NamedTuple):
     """Options for a config, and whether they are right."""
+
     kind: str
     config: str
     options: Sequence[str]
@@ -196,23 +252,25 @@ def leaves(node: Any, prefix: str = '') -> Iterator[tuple]:
 def mistyped(rng: random.Random, name: str) -> str:
     """A name with a letter left out, twice or exchanged with the next."""
     i = rng.randrange(1, len(name) - 1)
-    return rng.choice([
-        name[:i] + name[i + 1:], name[:i] + name[i] + name[i:],
-        name[:i] + name[i + 1] + name[i] + name[i + 2:]
-        if name[i] != name[i + 1] else name + name[-1]
-    ])
+    return rng.choice(
+        [
+            name[:i] + name[i + 1 :],
+            name[:i] + name[i] + name[i:],
+            name[:i] + name[i + 1] + name[i] + name[i + 2 :]
+            if name[i] != name[i + 1]
+            else name + name[-1],
+        ]
+    )
 
 
 def text(value: Any) -> str:
     """A value as it is given on the command line."""
     if isinstance(value, (list, tuple)):
-        return f'[{",".join(map(text, value))}]' if '{' not in str(
-            value) else '[]'
+        return f'[{",".join(map(text, value))}]' if '{' not in str(value) else '[]'
     return str(value)
 
 
-def mutations(rng: random.Random, config: str, key: str,
-              value: Any) -> Iterator[Input]:
+def mutations(rng: random.Random, config: str, key: str, value: Any) -> Iterator[Input]:
     """Inputs that change one setting."""
     *before, name = key.split('.')
     if name.isdigit() and not isinstance(value, dict):
@@ -232,10 +290,19 @@ def mutations(rng: random.Random, config: str, key: str,
         if name not in _SIGNED:
             yield wrong('range', rng.choice([-1, -3]))
         if isinstance(value, int) and name not in (
-                'weight', 'scale', 'loss_weight', 'alpha', 'pos_weight',
-                'end_factor', 'degrees', 'std', 'tau', 'magnitude_level',
-                'total_level'):
-            yield wrong('type', value + .5)
+            'weight',
+            'scale',
+            'loss_weight',
+            'alpha',
+            'pos_weight',
+            'end_factor',
+            'degrees',
+            'std',
+            'tau',
+            'magnitude_level',
+            'total_level',
+        ):
+            yield wrong('type', value + 0.5)
     elif isinstance(value, bool):
         yield wrong('type', rng.choice(['abc', 3]))
     elif isinstance(value, str):
@@ -268,11 +335,24 @@ def inputs(seed: int) -> Iterator[Input]:
         cfg = Config.fromfile(ROOT / config)
         read = {
             key: cfg[key]
-            for key in ('model', 'train_dataloader', 'val_dataloader',
-                        'test_dataloader', 'train_cfg', 'optim_wrapper',
-                        'param_scheduler', 'auto_scale_lr', 'default_hooks',
-                        'val_evaluator', 'randomness', 'visualizer',
-                        'load_from', 'resume', 'log_level', 'env_cfg')
+            for key in (
+                'model',
+                'train_dataloader',
+                'val_dataloader',
+                'test_dataloader',
+                'train_cfg',
+                'optim_wrapper',
+                'param_scheduler',
+                'auto_scale_lr',
+                'default_hooks',
+                'val_evaluator',
+                'randomness',
+                'visualizer',
+                'load_from',
+                'resume',
+                'log_level',
+                'env_cfg',
+            )
         }
         for key, value in leaves(read):
             if 'r32' not in config and key.split('.')[1:2] in _OF_MODEL:
@@ -288,12 +368,11 @@ def train(one: Input, folder: Path, number: int) -> None:
     fast = FAST if one.config == DIGITS else []
     given = [option.split('=')[0] for option in one.options]
     fast = [
-        option for option in fast if not any(
-            option.startswith(key) or key.startswith(option.split('=')[0])
-            for key in given)
+        option
+        for option in fast
+        if not any(option.startswith(key) or key.startswith(option.split('=')[0]) for key in given)
     ]
-    args = parser.parse_args(
-        [str(ROOT / one.config), '--cfg-options', *fast, *one.options])
+    args = parser.parse_args([str(ROOT / one.config), '--cfg-options', *fast, *one.options])
     cfg = load_training(args.config, args.cfg_options)
     if one.config != DIGITS:
         if 'r32' in one.config:
@@ -324,17 +403,15 @@ def fuzz(folder: Path, seed: int, number: int) -> Outcomes:
     outcomes = Outcomes()
     for count, one in enumerate(itertools.islice(inputs(seed), number)):
 
-        def judge(_) -> Optional[str]:
+        def judge(_) -> str | None:
             return None if one.is_right else 'nothing was said'
 
-        with mock.patch.object(Config, 'pretty_text', ''), \
-                warnings.catch_warnings():
+        with mock.patch.object(Config, 'pretty_text', ''), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             outcome = try_input(lambda: train(one, folder, count), judge)
         if outcome.name == 'refused':
             outcome = judge_refusal(one, outcome)
-        outcomes.add(one.kind, f'{one.config} {" ".join(one.options)}',
-                     outcome)
+        outcomes.add(one.kind, f'{one.config} {" ".join(one.options)}', outcome)
     return outcomes
 
 
@@ -348,7 +425,7 @@ def judge_refusal(one: Input, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--inputs', type=int, default=1000, metavar='N')

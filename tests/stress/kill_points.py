@@ -3,6 +3,7 @@
 ``KILL_POINT`` is a key of :data:`POINTS`, ``KILL_RANKS`` the ranks that die:
 'all', a number, or 'launcher'. Nothing happens without them.
 """
+
 import os
 import signal
 import time
@@ -26,7 +27,7 @@ POINTS = {
     'validation': 'in the validation after epoch 2',
     'last validation of stage 1': 'in the validation after epoch 3',
     'switch': 'between the stages, before the new optimizer',
-    'router cache': 'while the router\'s inputs are computed',
+    'router cache': "while the router's inputs are computed",
     'step of stage 2': 'after_train_iter at epoch 5, step 2',
     'checkpoint of stage 2': 'epoch_4.pth is written to its half',
     'last validation': 'in the validation after epoch 5',
@@ -84,39 +85,33 @@ class KillPointHook(Hook):
     def before_run(self, runner) -> None:
         removals = checkpoint_hook._RemovalsLast
         prepare = {
-            'half of a checkpoint':
-            lambda: _halve('epoch_2.pth'),
-            'checkpoint of stage 2':
-            lambda: _halve('epoch_4.pth'),
-            'half of a pointer':
-            lambda: _halve('last_checkpoint'),
-            'checkpoint unnamed':
-            lambda: _before(atomic_backend.os, 'replace',
-                            _named('epoch_2.pth')),
-            'no pointer':
-            lambda: _before(atomic_backend.os, 'replace', lambda source,
-                            target: (target.endswith('last_checkpoint') and
-                                     runner.epoch == 2)),
-            'old one not removed':
-            lambda: _before(removals, 'carry_out', lambda *args: runner.epoch
-                            == 2),
-            'switch':
-            lambda: _before(TwoStageHook, '_switch_optimizer'),
-            'router cache':
-            lambda: _before(RouterCacheHook, '_compute'),
+            'half of a checkpoint': lambda: _halve('epoch_2.pth'),
+            'checkpoint of stage 2': lambda: _halve('epoch_4.pth'),
+            'half of a pointer': lambda: _halve('last_checkpoint'),
+            'checkpoint unnamed': lambda: _before(
+                atomic_backend.os, 'replace', _named('epoch_2.pth')
+            ),
+            'no pointer': lambda: _before(
+                atomic_backend.os,
+                'replace',
+                lambda source, target: target.endswith('last_checkpoint') and runner.epoch == 2,
+            ),
+            'old one not removed': lambda: _before(
+                removals, 'carry_out', lambda *args: runner.epoch == 2
+            ),
+            'switch': lambda: _before(TwoStageHook, '_switch_optimizer'),
+            'router cache': lambda: _before(RouterCacheHook, '_compute'),
         }
         if self.point in prepare:
             prepare[self.point]()
 
     def after_train_iter(self, runner, batch_idx, **kwargs) -> None:
-        here = {(0, 0): 'first step', (1, 1): 'step of stage 1',
-                (4, 1): 'step of stage 2'}
+        here = {(0, 0): 'first step', (1, 1): 'step of stage 1', (4, 1): 'step of stage 2'}
         if self.point and here.get((runner.epoch, batch_idx)) == self.point:
             die()
 
     def after_val_iter(self, runner, batch_idx, **kwargs) -> None:
         # the epoch that is validated is counted as over
-        here = {2: 'validation', 3: 'last validation of stage 1',
-                5: 'last validation'}
+        here = {2: 'validation', 3: 'last validation of stage 1', 5: 'last validation'}
         if self.point and here.get(runner.epoch) == self.point:
             die()

@@ -7,27 +7,32 @@ resumed with ``--resume``, and must end with the weights, the optimizer and the
 schedules of a run that was not killed, to the last bit. With two ranks the
 victim is each in turn: both ranks, rank 1 alone, the launcher.
 """
+
 import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List, Optional
 
 from kill_points import POINTS
-from launches import (EPOCHS, Table, difference, final_state,
-                      seconds_until_idle, train, write_config)
+from launches import EPOCHS, Table, difference, final_state, seconds_until_idle, train, write_config
 
 VICTIMS = {1: ['all'], 2: ['all', '1', 'launcher']}
 # Only rank 0 writes files: rank 1 never comes by these points.
-OF_RANK_0 = ('half of a checkpoint', 'checkpoint unnamed', 'no pointer',
-             'half of a pointer', 'old one not removed',
-             'checkpoint of stage 2')
+OF_RANK_0 = (
+    'half of a checkpoint',
+    'checkpoint unnamed',
+    'no pointer',
+    'half of a pointer',
+    'old one not removed',
+    'checkpoint of stage 2',
+)
 # With RouterCacheHook, too, stage 2 is resumed.
 WITH_CACHE = ('switch', 'router cache', 'step of stage 2')
 
 
-def cases(ranks: int, cache: bool, points: List[str]) -> Iterator[tuple]:
+def cases(ranks: int, cache: bool, points: list[str]) -> Iterator[tuple]:
     """Every point and every victim that comes by it."""
     for point in points:
         if point not in WITH_CACHE if cache else point == 'router cache':
@@ -37,8 +42,7 @@ def cases(ranks: int, cache: bool, points: List[str]) -> Iterator[tuple]:
                 yield ranks, point, victim
 
 
-def problem_of(case: tuple, config: Path, folder: Path,
-               expected: dict) -> Optional[str]:
+def problem_of(case: tuple, config: Path, folder: Path, expected: dict) -> str | None:
     """Kill and resume one run; what is wrong with the end, or None."""
     ranks, point, victim = case
     work_dir = folder / 'run'
@@ -48,7 +52,8 @@ def problem_of(case: tuple, config: Path, folder: Path,
         ranks,
         work_dir,
         folder / 'killed.log',
-        environment=dict(KILL_POINT=point, KILL_RANKS=victim))
+        environment=dict(KILL_POINT=point, KILL_RANKS=victim),
+    )
     if killed.process.returncode == 0:
         return 'was not killed'
     if seconds_until_idle(work_dir) is None:
@@ -72,8 +77,7 @@ def problem_of(case: tuple, config: Path, folder: Path,
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--ranks', type=int, nargs='+', default=[1, 2])
-    parser.add_argument(
-        '--points', nargs='+', default=list(POINTS), choices=list(POINTS))
+    parser.add_argument('--points', nargs='+', default=list(POINTS), choices=list(POINTS))
     args = parser.parse_args()
     table = Table(5, 26, 8, 7)
     with tempfile.TemporaryDirectory() as name:
@@ -87,8 +91,7 @@ def main() -> int:
                 assert expected, (folder / 'whole.log').read_text()[-2000:]
                 for case in cases(ranks, cache, args.points):
                     problem = problem_of(case, config, folder, expected)
-                    table.add(
-                        *case, 'cached' if cache else '', problem=problem)
+                    table.add(*case, 'cached' if cache else '', problem=problem)
     return table.end()
 
 

@@ -1,4 +1,5 @@
 """Short trainings as a user starts them, for the scripts of this folder."""
+
 import os
 import random
 import re
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Optional
 
 import torch
 
@@ -16,7 +16,7 @@ EPOCHS = 5
 _LIMIT_S = 900
 
 # Three epochs of the experts, two of the router, on digits as scanned.
-_CONFIG = '''
+_CONFIG = """
 _base_ = {base!r}
 custom_imports = dict(
     imports=['ride_mm', 'kill_points'], allow_failed_imports=False)
@@ -35,7 +35,7 @@ default_hooks = dict(
     checkpoint=dict(interval=1, max_keep_ckpts=2),
     {cache})
 custom_hooks = [dict(type='KillPointHook')]
-'''
+"""
 
 
 def write_config(folder: Path, cache: bool = False) -> Path:
@@ -44,8 +44,9 @@ def write_config(folder: Path, cache: bool = False) -> Path:
     path.write_text(
         _CONFIG.format(
             base=str(ROOT / 'configs/ride_r32_digits_lt.py'),
-            cache='router_cache=dict(type="RouterCacheHook")' if cache else
-            ''))
+            cache='router_cache=dict(type="RouterCacheHook")' if cache else '',
+        )
+    )
     return path
 
 
@@ -71,11 +72,9 @@ class Launch:
         environment (dict, optional): More variables. Defaults to None.
     """
 
-    def __init__(self,
-                 script: str,
-                 args: list,
-                 log: Path,
-                 environment: Optional[Dict[str, str]] = None) -> None:
+    def __init__(
+        self, script: str, args: list, log: Path, environment: dict[str, str] | None = None
+    ) -> None:
         program = 'bash' if script.endswith('.sh') else sys.executable
         self.log = Path(log)
         paths = [str(ROOT), str(Path(__file__).parent)]
@@ -86,11 +85,13 @@ class Launch:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={
-                    **os.environ, 'PYTHONPATH': os.pathsep.join(paths),
+                    **os.environ,
+                    'PYTHONPATH': os.pathsep.join(paths),
                     'OMP_NUM_THREADS': '1',
                     'PORT': str(free_port()),
-                    **(environment or {})
-                })
+                    **(environment or {}),
+                },
+            )
 
     def wait(self) -> int:
         return self.process.wait(_LIMIT_S)
@@ -107,22 +108,21 @@ class Launch:
         return f'{self.process.returncode}, {(told or lines[-1:])[0]}'
 
 
-def run(script: str,
-        args: list,
-        log: Path,
-        environment: Optional[Dict[str, str]] = None) -> Launch:
+def run(script: str, args: list, log: Path, environment: dict[str, str] | None = None) -> Launch:
     """Run a command to its end."""
     launch = Launch(script, args, log, environment)
     launch.wait()
     return launch
 
 
-def train(config: Path,
-          ranks: int,
-          work_dir: Path,
-          log: Path,
-          *options: str,
-          environment: Optional[Dict[str, str]] = None) -> Launch:
+def train(
+    config: Path,
+    ranks: int,
+    work_dir: Path,
+    log: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+) -> Launch:
     """Train to the end: in this process alone, or with dist_train.sh."""
     options = ['--work-dir', work_dir, *options]
     if ranks == 1:
@@ -130,7 +130,7 @@ def train(config: Path,
     return run('dist_train.sh', [config, ranks, *options], log, environment)
 
 
-def processes_on(work_dir: Path) -> List[int]:
+def processes_on(work_dir: Path) -> list[int]:
     """Processes whose command names a work_dir."""
     found = []
     for path in Path('/proc').glob('[0-9]*/cmdline'):
@@ -143,7 +143,7 @@ def processes_on(work_dir: Path) -> List[int]:
     return found
 
 
-def seconds_until_idle(work_dir: Path, limit: float = 60) -> Optional[float]:
+def seconds_until_idle(work_dir: Path, limit: float = 60) -> float | None:
     """Wait for the processes of a run; None if they outlive the limit."""
     start = time.time()
     while processes_on(work_dir):
@@ -153,19 +153,16 @@ def seconds_until_idle(work_dir: Path, limit: float = 60) -> Optional[float]:
     return time.time() - start
 
 
-def final_state(work_dir: Path) -> Optional[dict]:
+def final_state(work_dir: Path) -> dict | None:
     """Weights, optimizer and schedules at the end, or None."""
     path = Path(work_dir) / f'epoch_{EPOCHS}.pth'
     if not path.is_file():
         return None
     checkpoint = torch.load(path, map_location='cpu', weights_only=False)
-    return {
-        key: checkpoint[key]
-        for key in ('state_dict', 'optimizer', 'param_schedulers')
-    }
+    return {key: checkpoint[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
 
 
-def difference(one, other, where: str = '') -> Optional[str]:
+def difference(one, other, where: str = '') -> str | None:
     """Where two nested states first differ by a bit, or None."""
     if isinstance(one, dict) and isinstance(other, dict):
         if one.keys() != other.keys():
@@ -194,17 +191,17 @@ class Table:
         self.rows = self.bad = 0
         self._start = time.time()
 
-    def add(self, *cells, problem: Optional[str] = None) -> None:
+    def add(self, *cells, problem: str | None = None) -> None:
         """Print a case: as it should be if there is no problem."""
         self.rows += 1
         self.bad += problem is not None
-        columns = '  '.join(
-            f'{str(cell):<{width}}'
-            for cell, width in zip(cells, self.widths))
+        columns = '  '.join(f'{str(cell):<{width}}' for cell, width in zip(cells, self.widths))
         print(f'{columns}  {problem or "ok"}', flush=True)
 
     def end(self) -> int:
         """Print the sum and return the exit code."""
-        print(f'{self.rows - self.bad} of {self.rows} as they should be, in '
-              f'{time.time() - self._start:.0f} s')
+        print(
+            f'{self.rows - self.bad} of {self.rows} as they should be, in '
+            f'{time.time() - self._start:.0f} s'
+        )
         return int(self.bad > 0)

@@ -1,17 +1,18 @@
 """What becomes of fuzzed inputs: a message of one line, or something bad."""
+
 import io
 import signal
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from ride_mm.utils.errors import UserError, user_message
 
 GOOD = ('refused', 'accepted')
-BAD = ('wrongly accepted', 'wrongly refused', 'unclear message', 'trace',
-       'too slow')
+BAD = ('wrongly accepted', 'wrongly refused', 'unclear message', 'trace', 'too slow')
 LIMIT = 100  # seconds
 
 
@@ -22,6 +23,7 @@ class Outcome(NamedTuple):
         name (str): One of ``GOOD`` or ``BAD``.
         detail (str): The message, what is wrong, or the trace.
     """
+
     name: str
     detail: str = ''
 
@@ -34,9 +36,9 @@ def _stop(*_) -> None:
     raise _TooSlow
 
 
-def try_input(call: Callable[[], Any],
-              wrong: Callable[[Any], Optional[str]] = lambda _: None,
-              limit: int = LIMIT) -> Outcome:
+def try_input(
+    call: Callable[[], Any], wrong: Callable[[Any], str | None] = lambda _: None, limit: int = LIMIT
+) -> Outcome:
     """Give an input to the product, in this process and its main thread.
 
     Args:
@@ -56,8 +58,7 @@ def try_input(call: Callable[[], Any],
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             result = call()
         problem = wrong(result)
-        return Outcome('wrongly accepted',
-                       problem) if problem else Outcome('accepted')
+        return Outcome('wrongly accepted', problem) if problem else Outcome('accepted')
     except _TooSlow:
         return Outcome('too slow', f'more than {limit} s')
     except UserError as error:
@@ -84,7 +85,7 @@ class Outcomes:
         self._counts: Counter = Counter()
         self._kinds: dict = {}
         self._start = time.monotonic()
-        self.bad: List[str] = []
+        self.bad: list[str] = []
 
     def add(self, kind: str, name: str, outcome: Outcome) -> None:
         """Count an input.
@@ -97,8 +98,7 @@ class Outcomes:
         self._kinds[kind] = None
         self._counts[kind, outcome.name] += 1
         if outcome.name in BAD:
-            self.bad.append(
-                f'{kind}: {name}: {outcome.name}: {outcome.detail}')
+            self.bad.append(f'{kind}: {name}: {outcome.name}: {outcome.detail}')
 
     def __len__(self) -> int:
         return sum(self._counts.values())
@@ -107,17 +107,13 @@ class Outcomes:
         """A row for each kind, and one for all, with the time it took."""
         names = [*GOOD, *BAD]
         width = max(map(len, [*self._kinds, 'all']))
-        rows = [[kind, *(self._counts[kind, name] for name in names)]
-                for kind in self._kinds]
-        rows.append([
-            'all',
-            *(sum(row[i + 1] for row in rows) for i in range(len(names)))
-        ])
+        rows = [[kind, *(self._counts[kind, name] for name in names)] for kind in self._kinds]
+        rows.append(['all', *(sum(row[i + 1] for row in rows) for i in range(len(names)))])
         lines = [' ' * width + ''.join(f'  {name}' for name in names)]
         lines += [
-            f'{row[0]:<{width}}' +
-            ''.join(f'  {number:>{len(name)}}'
-                    for name, number in zip(names, row[1:])) for row in rows
+            f'{row[0]:<{width}}'
+            + ''.join(f'  {number:>{len(name)}}' for name, number in zip(names, row[1:]))
+            for row in rows
         ]
         seconds = time.monotonic() - self._start
         return '\n'.join([*lines, f'{len(self)} inputs in {seconds:.0f} s'])

@@ -4,6 +4,7 @@
 
 Gloo processes on the CPU of this machine; two nodes are two launchers.
 """
+
 import argparse
 import os
 import re
@@ -12,17 +13,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Optional
 
-from launches import (ROOT, Launch, Table, difference, final_state, free_port,
-                      processes_on, run, seconds_until_idle, train,
-                      write_config)
+from launches import (
+    ROOT,
+    Launch,
+    Table,
+    difference,
+    final_state,
+    free_port,
+    processes_on,
+    run,
+    seconds_until_idle,
+    train,
+    write_config,
+)
 
 DIGITS = ROOT / 'configs/ride_r32_digits_lt.py'
 ACCURACY = re.compile(r'long_tail/overall: ([\d.]+)')
 
 
-def eight_processes(folder: Path) -> Optional[str]:
+def eight_processes(folder: Path) -> str | None:
     """The whole digits recipe, `bash tools/dist_train.sh CONFIG 8`."""
     launch = train(DIGITS, 8, folder / 'eight', folder / 'eight.log')
     if launch.process.returncode:
@@ -32,7 +42,7 @@ def eight_processes(folder: Path) -> Optional[str]:
     return None if accuracy > 50 else f'accuracy {accuracy}'
 
 
-def two_nodes(folder: Path) -> Optional[str]:
+def two_nodes(folder: Path) -> str | None:
     """Two nodes of two processes end as one node of four."""
     config = write_config(folder)
     train(config, 4, folder / 'one_node', folder / 'one_node.log')
@@ -42,20 +52,17 @@ def two_nodes(folder: Path) -> Optional[str]:
             'dist_train.sh',
             [config, 2, '--work-dir', folder / 'two_nodes'],
             folder / f'node_{rank}.log',
-            dict(
-                NNODES='2',
-                NODE_RANK=str(rank),
-                MASTER_ADDR='127.0.0.1',
-                PORT=port)) for rank in (0, 1)
+            dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='127.0.0.1', PORT=port),
+        )
+        for rank in (0, 1)
     ]
     for node in nodes:
         if node.wait():
             return node.error
-    return difference(
-        final_state(folder / 'one_node'), final_state(folder / 'two_nodes'))
+    return difference(final_state(folder / 'one_node'), final_state(folder / 'two_nodes'))
 
 
-def logged_accuracy(folder: Path) -> Optional[str]:
+def logged_accuracy(folder: Path) -> str | None:
     """The accuracy in the log is that of the file, with 1 and 2 ranks."""
     config, work_dir = write_config(folder), folder / 'logged'
     launch = train(config, 2, work_dir, folder / 'logged.log')
@@ -63,23 +70,23 @@ def logged_accuracy(folder: Path) -> Optional[str]:
     # stage 1's last and stage 2's last, which are kept
     for epoch in (4, 5):
         for ranks in (1, 2):
-            test = run('dist_test.sh', [
-                config, work_dir / f'epoch_{epoch}.pth', ranks, '--work-dir',
-                folder / 'test'
-            ], folder / 'test.log')
+            test = run(
+                'dist_test.sh',
+                [config, work_dir / f'epoch_{epoch}.pth', ranks, '--work-dir', folder / 'test'],
+                folder / 'test.log',
+            )
             tested = ACCURACY.findall(test.text)[-1:]
-            if tested != logged[epoch - 1:epoch]:
+            if tested != logged[epoch - 1 : epoch]:
                 return f'epoch {epoch}: {logged[epoch - 1]}, {tested}'
     return None
 
 
-def other_ranks(folder: Path) -> Optional[str]:
+def other_ranks(folder: Path) -> str | None:
     """Another number of ranks on resume is said, and the rate follows."""
     config, work_dir = write_config(folder), folder / 'other'
     kill = dict(KILL_POINT='validation', KILL_RANKS='all')
     train(config, 1, work_dir, folder / 'killed.log', environment=kill)
-    launch = train(config, 2, work_dir, folder / 'other.log', '--resume',
-                   '--auto-scale-lr')
+    launch = train(config, 2, work_dir, folder / 'other.log', '--resume', '--auto-scale-lr')
     if launch.process.returncode:
         return launch.error
     if '48' not in launch.text or '96' not in launch.text:
@@ -87,11 +94,10 @@ def other_ranks(folder: Path) -> Optional[str]:
     return None if final_state(work_dir) else 'did not end'
 
 
-def launcher_killed(folder: Path) -> Optional[str]:
+def launcher_killed(folder: Path) -> str | None:
     """The ranks end within seconds after their launcher is killed."""
     work_dir = folder / 'orphans'
-    launch = Launch('dist_train.sh', [DIGITS, 2, '--work-dir', work_dir],
-                    folder / 'orphans.log')
+    launch = Launch('dist_train.sh', [DIGITS, 2, '--work-dir', work_dir], folder / 'orphans.log')
     while 'Epoch(train)' not in launch.text:
         if launch.process.poll() is not None:
             return launch.error
@@ -114,8 +120,7 @@ CHECKS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--checks', nargs='+', default=list(CHECKS), choices=list(CHECKS))
+    parser.add_argument('--checks', nargs='+', default=list(CHECKS), choices=list(CHECKS))
     args = parser.parse_args()
     table = Table(24)
     with tempfile.TemporaryDirectory() as folder:

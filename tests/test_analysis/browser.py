@@ -1,4 +1,5 @@
 """A headless Chromium, over the pipe of its DevTools protocol."""
+
 import base64
 import fcntl
 import json
@@ -6,18 +7,26 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-OPTIONS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
-           '--no-first-run', '--disable-background-networking',
-           '--disable-component-update', '--disable-sync',
-           '--disable-dev-shm-usage', '--hide-scrollbars')
+OPTIONS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--disable-dev-shm-usage',
+    '--hide-scrollbars',
+)
 # Where the browser expects the two ends of its pipe.
 _READS, _WRITES = 3, 4
 
 
-def find_chromium() -> Optional[str]:
+def find_chromium() -> str | None:
     """The path of a Chromium, None if there is none."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
@@ -38,23 +47,28 @@ class Browser:
             os.dup2(inner_read, _READS)
             os.dup2(inner_write, _WRITES)
 
-        self._process = subprocess.Popen([
-            program, *OPTIONS, '--remote-debugging-pipe',
-            f'--user-data-dir={profile}', 'about:blank'
-        ],
-                                         preexec_fn=connect,
-                                         pass_fds=(_READS, _WRITES),
-                                         stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [
+                program,
+                *OPTIONS,
+                '--remote-debugging-pipe',
+                f'--user-data-dir={profile}',
+                'about:blank',
+            ],
+            preexec_fn=connect,
+            pass_fds=(_READS, _WRITES),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(inner_read)
         os.close(inner_write)
         self._buffer, self._number, self._session = b'', 0, None
         self.requests = []
         targets = self.call('Target.getTargets')['targetInfos']
-        target, = [t['targetId'] for t in targets if t['type'] == 'page']
-        self._session = self.call(
-            'Target.attachToTarget', targetId=target,
-            flatten=True)['sessionId']
+        (target,) = [t['targetId'] for t in targets if t['type'] == 'page']
+        self._session = self.call('Target.attachToTarget', targetId=target, flatten=True)[
+            'sessionId'
+        ]
         self.call('Page.enable')
         self.call('Network.enable')
 
@@ -89,10 +103,11 @@ class Browser:
             width=width,
             height=800,
             deviceScaleFactor=1,
-            mobile=False)
+            mobile=False,
+        )
         self.call(
-            'Emulation.setEmulatedMedia',
-            features=[dict(name='prefers-color-scheme', value=scheme)])
+            'Emulation.setEmulatedMedia', features=[dict(name='prefers-color-scheme', value=scheme)]
+        )
         self.requests = []
         self.call('Page.navigate', url=path.as_uri())
         while self._read().get('method') != 'Page.loadEventFired':
@@ -100,15 +115,13 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """What an expression of JavaScript is on the page."""
-        answer = self.call(
-            'Runtime.evaluate', expression=script, returnByValue=True)
+        answer = self.call('Runtime.evaluate', expression=script, returnByValue=True)
         assert 'exceptionDetails' not in answer, answer
         return answer['result'].get('value')
 
     def screenshot(self, path: Path) -> Path:
         """Write the whole page as a PNG file."""
-        picture = self.call(
-            'Page.captureScreenshot', captureBeyondViewport=True)
+        picture = self.call('Page.captureScreenshot', captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(picture['data']))
         return path
 

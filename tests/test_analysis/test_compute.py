@@ -1,4 +1,5 @@
 """Compute by part, and what is expected of it under routing."""
+
 import json
 import re
 
@@ -12,8 +13,14 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ride_mm.analysis import (Predictions, expected_macs, image_size,
-                              measure_compute, plot_compute, predicted_shares)
+from ride_mm.analysis import (
+    Predictions,
+    expected_macs,
+    image_size,
+    measure_compute,
+    plot_compute,
+    predicted_shares,
+)
 from ride_mm.models import CosineClassifier
 from ride_mm.models.macs import macs_by_part
 from ride_mm.utils.errors import UserError
@@ -24,7 +31,8 @@ PLAIN = dict(
     type='ImageClassifier',
     backbone=dict(type='ResNet', depth=18),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=7, in_channels=512))
+    head=dict(type='LinearClsHead', num_classes=7, in_channels=512),
+)
 
 
 def parameters(*modules):
@@ -44,15 +52,11 @@ def by_hooks(module, call, per_norm_output=0):
     def norm(layer, args, out):
         total.append(out.numel() * per_norm_output)
 
-    kinds = {
-        nn.Conv2d: conv,
-        nn.Linear: linear,
-        CosineClassifier: linear,
-        nn.BatchNorm2d: norm
-    }
+    kinds = {nn.Conv2d: conv, nn.Linear: linear, CosineClassifier: linear, nn.BatchNorm2d: norm}
     handles = [
         layer.register_forward_hook(kinds[type(layer)])
-        for layer in module.modules() if type(layer) in kinds
+        for layer in module.modules()
+        if type(layer) in kinds
     ]
     with torch.no_grad():
         out = call()
@@ -72,20 +76,20 @@ def test_parts_are_what_their_layers_do(r32, batch_norm):
     compute = measure_compute(r32, (3, 24, 32), batch_norm)
     per_output = 2 * batch_norm
     image = torch.randn(1, 3, 24, 32)
-    expected, (trunk, ) = by_hooks(r32, lambda: r32.backbone(image),
-                                   per_output)
+    expected, (trunk,) = by_hooks(r32, lambda: r32.backbone(image), per_output)
     expected, spent = [('trunk', expected, parameters(r32.backbone))], expected
     by_experts, routers = [], 0
     for k in range(3):
         tail, classifier = r32.neck.experts[k], r32.head.classifiers[k]
         macs, feature = by_hooks(tail, lambda: tail(trunk), per_output)
         last, logits = by_hooks(classifier, lambda: classifier(feature))
-        expected += [(f'expert {k + 1}: tail', macs, parameters(tail)),
-                     (f'expert {k + 1}: classifier', last, 48 * 100)]
+        expected += [
+            (f'expert {k + 1}: tail', macs, parameters(tail)),
+            (f'expert {k + 1}: classifier', last, 48 * 100),
+        ]
         spent += macs + last
         if k < 2:
-            macs, _ = by_hooks(r32.head.router,
-                               lambda: r32.head.router(k, feature, logits))
+            macs, _ = by_hooks(r32.head.router, lambda: r32.head.router(k, feature, logits))
             routers += macs
         by_experts.append(spent + routers)
     expected.append(('router', routers, 1615))
@@ -103,17 +107,22 @@ def test_the_figure_of_the_paper(r32):
     # By hand: experts on 100, 59.01 and 49.54 % of the images, routers of
     # 48 * 16 + 30 + 16 multiply-accumulates on 100 and 59.01 %.
     trunk = 9 * (3 * 16 + 10 * 16 * 16) * 32**2 + 2 * 11 * 16 * 32**2
-    tail = (9 * 24 * (16 + 9 * 24) * 16**2 + 9 * 48 * (24 + 9 * 48) * 8**2 +
-            2 * 10 * (24 * 16**2 + 48 * 8**2))
+    tail = (
+        9 * 24 * (16 + 9 * 24) * 16**2
+        + 9 * 48 * (24 + 9 * 48) * 8**2
+        + 2 * 10 * (24 * 16**2 + 48 * 8**2)
+    )
     experts = trunk + 2.0855 * (tail + 48 * 100)
     assert expected == pytest.approx(experts + 1.5901 * 814, rel=1e-12)
     assert f'{expected / 1e6:.2f}' == f'{experts / 1e6:.2f}' == '77.84'
 
     cfg = Config.fromfile(ROOT / 'configs/baselines/ce_r32_cifar100_lt.py')
-    single = measure_compute(
-        MODELS.build(cfg.model), (3, 32, 32), batch_norm=True)
-    assert [part.name for part in single.parts
-            ] == ['trunk', 'expert 1: tail', 'expert 1: classifier']
+    single = measure_compute(MODELS.build(cfg.model), (3, 32, 32), batch_norm=True)
+    assert [part.name for part in single.parts] == [
+        'trunk',
+        'expert 1: tail',
+        'expert 1: classifier',
+    ]
     assert single.by_experts == [single.macs] == [single.ensemble]
     assert f'{single.macs / 1e6:.2f}' == '69.47'
     assert f'{expected / single.macs:.2f}' == '1.12'
@@ -121,8 +130,7 @@ def test_the_figure_of_the_paper(r32):
 
 def test_every_parameter_is_counted_once(tiny_model):
     """Also what experts share after their tails, and learned scales."""
-    tiny_model.neck.shared = dict(
-        fc=dict(type='LinearClassifier', in_features=48, out_features=48))
+    tiny_model.neck.shared = dict(fc=dict(type='LinearClassifier', in_features=48, out_features=48))
     tiny_model.head.learn_scales = True
     model = MODELS.build(tiny_model)
     compute = measure_compute(model, (3, 16, 16))
@@ -140,11 +148,9 @@ def test_another_classifier(r32):
     compute = measure_compute(model, (3, 64, 64))
     assert model.training and model.backbone.training
     assert [p.name for p in compute.parts] == ['backbone', 'neck', 'head']
-    assert [p.params for p in compute.parts
-            ] == [parameters(model.backbone), 0, 7 * 512 + 7]
+    assert [p.params for p in compute.parts] == [parameters(model.backbone), 0, 7 * 512 + 7]
     image = torch.zeros(1, 3, 64, 64)
-    assert compute.macs == compute.ensemble == by_hooks(
-        model, lambda: model.eval()(image))[0]
+    assert compute.macs == compute.ensemble == by_hooks(model, lambda: model.eval()(image))[0]
     assert compute.parts[2].macs == 7 * 512
     assert compute.by_experts == []
     with pytest.raises(UserError, match='no experts'):
@@ -153,12 +159,15 @@ def test_another_classifier(r32):
         measure_compute(nn.Linear(1, 1), (3, 64, 64))
 
 
-@pytest.mark.parametrize('shares, message', [
-    ((50., 50.), '2 shares .* 1 to 3'),
-    ((50., 40., 5.), 'sum to 95'),
-    ((-10., 60., 50.), 'none below 0'),
-    ((float('nan'), 50., 50.), 'none below 0'),
-])
+@pytest.mark.parametrize(
+    'shares, message',
+    [
+        ((50.0, 50.0), '2 shares .* 1 to 3'),
+        ((50.0, 40.0, 5.0), 'sum to 95'),
+        ((-10.0, 60.0, 50.0), 'none below 0'),
+        ((float('nan'), 50.0, 50.0), 'none below 0'),
+    ],
+)
 def test_shares_must_be_shares(shares, message):
     with pytest.raises(UserError, match=message):
         expected_macs([1, 2, 3], shares)
@@ -174,7 +183,8 @@ def routed(tiny_model):
     tiny_model.test_cfg.mode = 'route'
     model = MODELS.build(tiny_model).eval()
     model.head.router.register_forward_hook(
-        lambda router, args, out: torch.linspace(-1, 1, len(out)))
+        lambda router, args, out: torch.linspace(-1, 1, len(out))
+    )
     return model, torch.randn(32, 3, 16, 16)
 
 
@@ -183,9 +193,13 @@ def predict(model, images):
         samples = model.predict(images)
     model.add_compute(samples, tuple(images.shape[1:]))
     labels = np.zeros(len(images), int)
-    return Predictions(labels, labels, 10,
-                       np.array([s.num_experts_used for s in samples]),
-                       np.array([s.relative_compute for s in samples]))
+    return Predictions(
+        labels,
+        labels,
+        10,
+        np.array([s.num_experts_used for s in samples]),
+        np.array([s.relative_compute for s in samples]),
+    )
 
 
 def test_shares_of_predictions(routed):
@@ -195,20 +209,16 @@ def test_shares_of_predictions(routed):
     macs = macs_by_part(model, (3, 16, 16))
     shares, by_router = predicted_shares(predictions, macs)
     assert by_router
-    assert shares == [
-        100 * np.mean(predictions.num_experts_used == num) for num in (1, 2, 3)
-    ]
+    assert shares == [100 * np.mean(predictions.num_experts_used == num) for num in (1, 2, 3)]
     compute = measure_compute(model, (3, 16, 16))
-    assert expected_macs(compute.by_experts,
-                         shares) / compute.ensemble == pytest.approx(
-                             predictions.relative_compute.mean(), rel=1e-12)
+    assert expected_macs(compute.by_experts, shares) / compute.ensemble == pytest.approx(
+        predictions.relative_compute.mean(), rel=1e-12
+    )
     # All experts, asked for by the router or not, are not the same.
     model.test_cfg.update(threshold=0)
-    assert predicted_shares(predict(model, images), macs) == ([0, 0,
-                                                               100], True)
+    assert predicted_shares(predict(model, images), macs) == ([0, 0, 100], True)
     model.test_cfg.update(mode='ensemble')
-    assert predicted_shares(predict(model, images), macs) == ([0, 0,
-                                                               100], False)
+    assert predicted_shares(predict(model, images), macs) == ([0, 0, 100], False)
 
 
 def test_predictions_of_something_else(routed):
@@ -219,8 +229,7 @@ def test_predictions_of_something_else(routed):
     # Where all experts ran, the two figures differ by the routers alone.
     model.test_cfg.update(threshold=0)
     with pytest.raises(UserError, match='config') as info:
-        predicted_shares(
-            predict(model, images), macs_by_part(model, (3, 32, 32)))
+        predicted_shares(predict(model, images), macs_by_part(model, (3, 32, 32)))
     first, second = re.findall(r'1\.0\d+', str(info.value))
     assert first > second
     macs = macs_by_part(model, (3, 16, 16))
@@ -236,16 +245,14 @@ def test_predictions_of_something_else(routed):
 def test_image_size_of_a_wrapped_data_set(root):
     cfg = Config.fromfile(root / 'configs/ride_r32_cifar100_lt.py')
     assert image_size(cfg) == (32, 32)
-    cfg.train_dataloader.dataset = dict(
-        type='HoldOut', dataset=cfg.train_dataloader.dataset)
+    cfg.train_dataloader.dataset = dict(type='HoldOut', dataset=cfg.train_dataloader.dataset)
     assert image_size(cfg) == (32, 32)
     cfg.pop('train_dataloader')
     with pytest.raises(UserError, match='how large images are'):
         image_size(cfg)
 
 
-@pytest.mark.parametrize('num_experts, shares', [(0, None), (1, None),
-                                                 (3, USAGE)])
+@pytest.mark.parametrize('num_experts, shares', [(0, None), (1, None), (3, USAGE)])
 def test_plot(tmp_path, num_experts, shares):
     pieces = dict(trunk=24_035_328)
     pieces.update((f'expert {k + 1}', 25_440_960) for k in range(num_experts))
@@ -277,17 +284,16 @@ CIFAR = ROOT / 'configs/ride_r32_cifar100_lt.py'
 
 def test_tool_with_shares(tool, tmp_path, capsys):
     file, plot = tmp_path / 'out' / 'flops.json', tmp_path / 'flops.png'
-    tool(CIFAR, '--usage', '40.99,9.47,49.54', '--batch-norm', '--json', file,
-         '--plot', plot)
+    tool(CIFAR, '--usage', '40.99,9.47,49.54', '--batch-norm', '--json', file, '--plot', plot)
     printed = capsys.readouterr().out
-    for text in ('3 x 32 x 32, BatchNorm counted', 'expert 3: classifier',
-                 '785,471', '77.839'):
+    for text in ('3 x 32 x 32, BatchNorm counted', 'expert 3: classifier', '785,471', '77.839'):
         assert text in printed
     figures = json.loads(file.read_text())
     assert figures['params'] == 783856 + 1615
     assert figures['macs'] == sum(p['macs'] for p in figures['parts'])
     assert figures['usage'] == dict(
-        shares=list(USAGE), macs=expected_macs(figures['by_experts'], USAGE))
+        shares=list(USAGE), macs=expected_macs(figures['by_experts'], USAGE)
+    )
     assert plot.read_bytes().startswith(b'\x89PNG')
 
 
@@ -295,15 +301,16 @@ def test_tool_with_predictions(tool, tmp_path, capsys, routed):
     model, images = routed
     file = str(tmp_path / 'pred.pkl')
     with torch.no_grad():
-        samples = model.predict(
-            images, [DataSample().set_gt_label(0) for _ in images])
+        samples = model.predict(images, [DataSample().set_gt_label(0) for _ in images])
     model.add_compute(samples, tuple(images.shape[1:]))
     mmengine.dump([sample.to_dict() for sample in samples], file)
     used = [sample.num_experts_used for sample in samples]
     options = [
-        '--cfg-options', 'model.backbone.depth=20',
-        'model.neck.expert.depth=20', 'model.head.num_classes=10',
-        'model.head.router.topk=5'
+        '--cfg-options',
+        'model.backbone.depth=20',
+        'model.neck.expert.depth=20',
+        'model.head.num_classes=10',
+        'model.head.router.topk=5',
     ]
     tool(CIFAR, '--shape', '16', '--predictions', file, *options)
     printed = capsys.readouterr().out
@@ -314,30 +321,43 @@ def test_tool_with_predictions(tool, tmp_path, capsys, routed):
         tool(CIFAR, '--predictions', file, *options)
 
 
-@pytest.mark.parametrize('test_cfg, shares', [
-    ('mode=route', [25, 25, 50]),
-    ('threshold=[0.9,0.5]', [75, 0, 25]),
-    ('mode=ensemble', [0, 0, 100]),
-])
-def test_all_experts_count_as_the_config_routes(tool, tmp_path, tiny_model,
-                                                test_cfg, shares):
+@pytest.mark.parametrize(
+    'test_cfg, shares',
+    [
+        ('mode=route', [25, 25, 50]),
+        ('threshold=[0.9,0.5]', [75, 0, 25]),
+        ('mode=ensemble', [0, 0, 100]),
+    ],
+)
+def test_all_experts_count_as_the_config_routes(tool, tmp_path, tiny_model, test_cfg, shares):
     tiny_model.test_cfg.update(mode='ensemble', expert_logits=True)
     model = MODELS.build(tiny_model).eval()
     model.head.router.num_updates.fill_(1)
     with torch.no_grad():
         samples = model.predict(
-            torch.randn(4, 3, 16, 16),
-            [DataSample().set_gt_label(0) for _ in range(4)])
+            torch.randn(4, 3, 16, 16), [DataSample().set_gt_label(0) for _ in range(4)]
+        )
     model.add_compute(samples, (3, 16, 16))
-    said = [[-1., 5.], [1., -1.], [1., 1.], [3., 1.]]
+    said = [[-1.0, 5.0], [1.0, -1.0], [1.0, 1.0], [3.0, 1.0]]
     for sample, logits in zip(samples, said):
         sample.router_logits = torch.tensor(logits)
     file, figures = str(tmp_path / 'pred.pkl'), tmp_path / 'figures.json'
     mmengine.dump([sample.to_dict() for sample in samples], file)
-    tool(CIFAR, '--shape', '16', '--predictions', file, '--json', figures,
-         '--cfg-options', 'model.backbone.depth=20',
-         'model.neck.expert.depth=20', 'model.head.num_classes=10',
-         'model.head.router.topk=5', f'model.test_cfg.{test_cfg}')
+    tool(
+        CIFAR,
+        '--shape',
+        '16',
+        '--predictions',
+        file,
+        '--json',
+        figures,
+        '--cfg-options',
+        'model.backbone.depth=20',
+        'model.neck.expert.depth=20',
+        'model.head.num_classes=10',
+        'model.head.router.topk=5',
+        f'model.test_cfg.{test_cfg}',
+    )
     assert mmengine.load(figures)['usage']['shares'] == shares
 
 
@@ -355,15 +375,20 @@ def test_tool_on_another_classifier(tool, tmp_path, capsys):
         tool(config)
     config.write_text(f'model = {dict(PLAIN, head=None, neck=None)}')
     tool(config, '--shape', '32')
-    config.write_text(
-        'model = dict(type="ImageClassifier", backbone=dict(type="LeNet5"))')
+    config.write_text('model = dict(type="ImageClassifier", backbone=dict(type="LeNet5"))')
     with pytest.raises(UserError, match='does not take images of 3 x 32 x 32'):
         tool(config, '--shape', '32')
 
 
-@pytest.mark.parametrize('args', [('--shape', '0'), ('--shape', '1 2 3'),
-                                  ('--usage', 'all'),
-                                  ('--usage', '100', '--predictions', 'x')])
+@pytest.mark.parametrize(
+    'args',
+    [
+        ('--shape', '0'),
+        ('--shape', '1 2 3'),
+        ('--usage', 'all'),
+        ('--usage', '100', '--predictions', 'x'),
+    ],
+)
 def test_tool_refuses(tool, args, capsys):
     with pytest.raises(SystemExit):
         tool(CIFAR, *' '.join(args).split())

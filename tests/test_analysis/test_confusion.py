@@ -22,11 +22,10 @@ def plain_confusion(predicted, true, groups=GROUPS, counts=COUNTS):
         right[name] = 100 * sum(p == t for p, t in pairs) / len(pairs)
         errors = [(p, t) for p, t in pairs if p != t]
         if errors:
-            larger[name] = 100 * sum(counts[p] > counts[t]
-                                     for p, t in errors) / len(errors)
-            chance[name] = sum(100 * sum(n > counts[t]
-                                         for n in counts) / (len(counts) - 1)
-                               for _, t in errors) / len(errors)
+            larger[name] = 100 * sum(counts[p] > counts[t] for p, t in errors) / len(errors)
+            chance[name] = sum(
+                100 * sum(n > counts[t] for n in counts) / (len(counts) - 1) for _, t in errors
+            ) / len(errors)
     return share, right, larger, chance
 
 
@@ -34,10 +33,9 @@ def plain_confusion(predicted, true, groups=GROUPS, counts=COUNTS):
 def test_against_plain_python(seed):
     rng = np.random.default_rng(seed)
     true = rng.integers(0, 8, 300)
-    predicted = np.where(rng.random(300) < .4, true, rng.integers(0, 8, 300))
+    predicted = np.where(rng.random(300) < 0.4, true, rng.integers(0, 8, 300))
     found = group_confusion(predicted, true, COUNTS)
-    share, right, larger, chance = plain_confusion(predicted.tolist(),
-                                                   true.tolist())
+    share, right, larger, chance = plain_confusion(predicted.tolist(), true.tolist())
     assert list(found.share) == list(GROUPS)
     for name in GROUPS:
         assert found.share[name] == pytest.approx(share[name], rel=1e-12)
@@ -51,16 +49,16 @@ def test_groups_without_images_classes_or_errors():
     true, predicted = np.array([0, 0, 6, 7]), np.array([0, 0, 3, 6])
     found = group_confusion(predicted, true, COUNTS)
     assert list(found.share) == ['many', 'few']
-    assert found.share['few'] == dict(many=0., medium=50., few=50.)
-    assert found.to_larger == dict(few=100.)
+    assert found.share['few'] == dict(many=0.0, medium=50.0, few=50.0)
+    assert found.to_larger == dict(few=100.0)
     assert found.by_chance['few'] == pytest.approx(100 * (6 + 7) / 2 / 7)
     # All classes are as large as each other: none is larger.
     found = group_confusion(np.array([1, 0]), np.array([0, 0]), [50, 50])
-    assert found.share == dict(medium=dict(medium=100.))
-    assert found.to_larger == found.by_chance == dict(medium=0.)
+    assert found.share == dict(medium=dict(medium=100.0))
+    assert found.to_larger == found.by_chance == dict(medium=0.0)
     # One class.
     found = group_confusion(np.array([0]), np.array([0]), [500])
-    assert found.right == dict(many=100.) and found.to_larger == {}
+    assert found.right == dict(many=100.0) and found.to_larger == {}
 
 
 def test_labels_must_be_classes():

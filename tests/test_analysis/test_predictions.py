@@ -17,9 +17,11 @@ def make_sample(gt_label=1, **fields):
         metainfo=dict(
             img_path='a.png',
             img_shape=(32, 32),
-            scale_factor=np.array([1., 2.], dtype=np.float32),
-            sample_idx=np.int64(3)))
-    sample.set_gt_label(gt_label).set_pred_score(torch.tensor([.2, .3, .5]))
+            scale_factor=np.array([1.0, 2.0], dtype=np.float32),
+            sample_idx=np.int64(3),
+        )
+    )
+    sample.set_gt_label(gt_label).set_pred_score(torch.tensor([0.2, 0.3, 0.5]))
     sample.set_pred_label(0)
     for name, value in fields.items():
         setattr(sample, name, value)
@@ -34,19 +36,21 @@ def make_run(**changes):
         weights='0123456789abcdef',
         classes=['a', 'b', 'c'],
         class_counts=[3, 2, 1],
-        thresholds=(20, 100))
+        thresholds=(20, 100),
+    )
     return dict(run, **changes)
 
 
 def test_reads_what_a_test_run_dumps(tmp_path):
     file = tmp_path / 'predictions.pkl'
     dump = DumpResults(str(file))
-    dump.process(None, [
-        make_sample(
-            num_experts_used=torch.tensor(2),
-            relative_compute=torch.tensor(.75)),
-        make_sample(2, num_experts_used=3, relative_compute=1.),
-    ])
+    dump.process(
+        None,
+        [
+            make_sample(num_experts_used=torch.tensor(2), relative_compute=torch.tensor(0.75)),
+            make_sample(2, num_experts_used=3, relative_compute=1.0),
+        ],
+    )
     dump.evaluate(2)
 
     predictions = read_predictions(file)
@@ -55,7 +59,7 @@ def test_reads_what_a_test_run_dumps(tmp_path):
     assert predictions.pred_label.tolist() == [2, 2]  # of the scores
     assert predictions.num_classes == 3
     assert predictions.num_experts_used.tolist() == [2, 3]
-    assert predictions.relative_compute.tolist() == [.75, 1.]
+    assert predictions.relative_compute.tolist() == [0.75, 1.0]
 
 
 def test_reads_what_made_them_and_what_experts_say(tmp_path):
@@ -64,20 +68,16 @@ def test_reads_what_made_them_and_what_experts_say(tmp_path):
     dump = DumpPredictions(str(file), run)
     torch.manual_seed(0)
     logits, routers = torch.rand(4, 2, 3), torch.rand(4, 1)
-    compute = torch.tensor([.6, 1.1], dtype=torch.float64)
+    compute = torch.tensor([0.6, 1.1], dtype=torch.float64)
     for experts, router in zip(logits, routers):
-        dump.process(None, [
-            make_sample(
-                expert_logits=experts,
-                router_logits=router,
-                routed_compute=compute)
-        ])
+        dump.process(
+            None, [make_sample(expert_logits=experts, router_logits=router, routed_compute=compute)]
+        )
     dump.evaluate(4)
 
     predictions = read_own_predictions(file, experts=True)
     assert predictions.run == run
-    assert torch.equal(
-        torch.from_numpy(predictions.expert_logits).transpose(0, 1), logits)
+    assert torch.equal(torch.from_numpy(predictions.expert_logits).transpose(0, 1), logits)
     assert (predictions.router_logits == routers.T.numpy()).all()
     assert predictions.routed_compute.tolist() == compute.tolist()
     assert predictions.hits.tolist() == [False] * 4
@@ -85,12 +85,15 @@ def test_reads_what_made_them_and_what_experts_say(tmp_path):
     assert file.read_bytes().count(b'e.pth') == 1
 
 
-@pytest.mark.parametrize('run, message', [
-    (None, 'does not say which run'),
-    (make_run(class_counts=None), 'c.py states the number of training'),
-    (make_run(class_counts=[1, 2]), '3 classes.*counts of 2'),
-    (make_run(), 'test.py c.py e.pth --all-experts'),
-])
+@pytest.mark.parametrize(
+    'run, message',
+    [
+        (None, 'does not say which run'),
+        (make_run(class_counts=None), 'c.py states the number of training'),
+        (make_run(class_counts=[1, 2]), '3 classes.*counts of 2'),
+        (make_run(), 'test.py c.py e.pth --all-experts'),
+    ],
+)
 def test_predictions_of_another_make(tmp_path, run, message):
     file = tmp_path / 'predictions.pkl'
     sample = make_sample() if run is None else dict(make_sample(), run=run)
@@ -114,7 +117,9 @@ def test_compute_that_differs(tmp_path):
         make_sample(
             expert_logits=torch.ones(2, 3),
             router_logits=torch.ones(1),
-            routed_compute=torch.tensor([c, 1.])) for c in (.5, .6)
+            routed_compute=torch.tensor([c, 1.0]),
+        )
+        for c in (0.5, 0.6)
     ]
     mmengine.dump(samples, str(file))
     with pytest.raises(UserError, match='these images differ in size'):
@@ -133,19 +138,23 @@ def test_model_without_experts_or_scores(tmp_path):
     assert predictions.relative_compute is None
 
 
-@pytest.mark.parametrize('content, message', [
-    ({'long_tail/overall': 50.}, 'a dict instead of a list'),
-    ([], 'an empty list'),
-    ([1, 2], 'entry 0 is a int'),
-    ([{'gt_label': torch.tensor([0])}], 'neither `pred_score`'),
-    ([{'pred_label': torch.tensor([0])}], 'gt_label'),
-    ([make_sample([0, 1])], 'exactly one true label'),
-    ([make_sample(num_experts_used=1)], 'only one of `num_experts_used`'),
-    ([make_sample(), make_sample(extra=1)], 'differ: only one has `extra`'),
-    ([make_sample(),
-      dict(make_sample(), pred_score=torch.ones(9))],
-     r'`pred_score` of a.png is .* of shape \(9,\).*expected .*\(3,\)'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ({'long_tail/overall': 50.0}, 'a dict instead of a list'),
+        ([], 'an empty list'),
+        ([1, 2], 'entry 0 is a int'),
+        ([{'gt_label': torch.tensor([0])}], 'neither `pred_score`'),
+        ([{'pred_label': torch.tensor([0])}], 'gt_label'),
+        ([make_sample([0, 1])], 'exactly one true label'),
+        ([make_sample(num_experts_used=1)], 'only one of `num_experts_used`'),
+        ([make_sample(), make_sample(extra=1)], 'differ: only one has `extra`'),
+        (
+            [make_sample(), dict(make_sample(), pred_score=torch.ones(9))],
+            r'`pred_score` of a.png is .* of shape \(9,\).*expected .*\(3,\)',
+        ),
+    ],
+)
 def test_wrong_content(tmp_path, content, message):
     file = tmp_path / 'predictions.pkl'
     mmengine.dump(content, str(file))
@@ -157,39 +166,43 @@ def of_experts(**changes):
     """A sample with all fields that a test of a RIDE model writes."""
     fields = dict(
         num_experts_used=2,
-        relative_compute=1.,
+        relative_compute=1.0,
         expert_logits=torch.ones(2, 3),
         router_logits=torch.ones(1),
-        routed_compute=torch.tensor([.6, 1.1], dtype=torch.float64),
-        run=make_run())
+        routed_compute=torch.tensor([0.6, 1.1], dtype=torch.float64),
+        run=make_run(),
+    )
     return dict(make_sample(), **dict(fields, **changes))
 
 
-@pytest.mark.parametrize('field, value, message', [
-    ('gt_label', 3, 'is 3, expected a whole number from 0 to 2'),
-    ('gt_label', torch.tensor([-1]), 'is -1, expected'),
-    ('gt_label', 1., 'is 1.0, expected a whole number'),
-    ('gt_label', 'cat', "is 'cat', expected a whole number"),
-    ('pred_score', 'high', "is 'high', expected a tensor"),
-    ('pred_score', torch.tensor([2, 0, 0]), 'int64, expected real numbers'),
-    ('pred_score', torch.tensor([1.2, -.2, 0]), 'probabilities, from 0 to 1'),
-    ('pred_score', torch.tensor([.2, .2, .2]), 'probabilities, whose sum'),
-    ('num_experts_used', 99, 'is 99, expected a whole number from 1 to 2'),
-    ('num_experts_used', 0, 'is 0, expected'),
-    ('num_experts_used', True, 'is True, expected a whole number'),
-    ('relative_compute', float('nan'), 'is nan, expected a number above 0'),
-    ('relative_compute', -.5, 'is -0.5, expected a number above 0'),
-    ('relative_compute', None, 'is None, expected a number'),
-    ('expert_logits', torch.ones(2, 4), r'shape \(2, 4\).*of 3 classes'),
-    ('expert_logits', torch.ones(3), 'expected real numbers in 2 dimensions'),
-    ('expert_logits', torch.full((2, 3), torch.inf), 'finite numbers'),
-    ('router_logits', torch.ones(2), 'expected 1 numbers, for 2 experts'),
-    ('router_logits', torch.tensor([torch.nan]), 'finite numbers'),
-    ('routed_compute', torch.tensor([.5]), 'expected 2 numbers, for 2'),
-    ('routed_compute', torch.tensor([.9, .5]), 'increasing numbers'),
-    ('routed_compute', torch.tensor([-.9, .5]), 'increasing numbers'),
-    ('run', [], 'is an empty list, expected a dict'),
-])
+@pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('gt_label', 3, 'is 3, expected a whole number from 0 to 2'),
+        ('gt_label', torch.tensor([-1]), 'is -1, expected'),
+        ('gt_label', 1.0, 'is 1.0, expected a whole number'),
+        ('gt_label', 'cat', "is 'cat', expected a whole number"),
+        ('pred_score', 'high', "is 'high', expected a tensor"),
+        ('pred_score', torch.tensor([2, 0, 0]), 'int64, expected real numbers'),
+        ('pred_score', torch.tensor([1.2, -0.2, 0]), 'probabilities, from 0 to 1'),
+        ('pred_score', torch.tensor([0.2, 0.2, 0.2]), 'probabilities, whose sum'),
+        ('num_experts_used', 99, 'is 99, expected a whole number from 1 to 2'),
+        ('num_experts_used', 0, 'is 0, expected'),
+        ('num_experts_used', True, 'is True, expected a whole number'),
+        ('relative_compute', float('nan'), 'is nan, expected a number above 0'),
+        ('relative_compute', -0.5, 'is -0.5, expected a number above 0'),
+        ('relative_compute', None, 'is None, expected a number'),
+        ('expert_logits', torch.ones(2, 4), r'shape \(2, 4\).*of 3 classes'),
+        ('expert_logits', torch.ones(3), 'expected real numbers in 2 dimensions'),
+        ('expert_logits', torch.full((2, 3), torch.inf), 'finite numbers'),
+        ('router_logits', torch.ones(2), 'expected 1 numbers, for 2 experts'),
+        ('router_logits', torch.tensor([torch.nan]), 'finite numbers'),
+        ('routed_compute', torch.tensor([0.5]), 'expected 2 numbers, for 2'),
+        ('routed_compute', torch.tensor([0.9, 0.5]), 'increasing numbers'),
+        ('routed_compute', torch.tensor([-0.9, 0.5]), 'increasing numbers'),
+        ('run', [], 'is an empty list, expected a dict'),
+    ],
+)
 def test_wrong_fields(tmp_path, field, value, message):
     """In whichever image it is, one line names it."""
     file = tmp_path / 'predictions.pkl'
@@ -197,28 +210,30 @@ def test_wrong_fields(tmp_path, field, value, message):
     assert read_predictions(file).num_experts_used.tolist() == [2]
     everywhere = ('expert_logits', 'router_logits', 'routed_compute')
     first = {field: value} if field in everywhere else {}
-    mmengine.dump([of_experts(**first),
-                   of_experts(**{field: value})], str(file))
+    mmengine.dump([of_experts(**first), of_experts(**{field: value})], str(file))
     with pytest.raises(UserError, match=f'`{field}`.*{message}') as info:
         read_predictions(file)
     assert '\n' not in str(info.value)
 
 
-@pytest.mark.parametrize('key, value, message', [
-    ('config', None, 'expected the path of a config'),
-    ('config', 'a\nb', 'expected the path of a config'),
-    ('options', {'a': torch.ones(1)}, 'expected a dict of plain values'),
-    ('options', {1: 2}, 'expected a dict of plain values'),
-    ('checkpoint', 3, 'expected the path of a checkpoint'),
-    ('weights', 3, 'expected a text or None'),
-    ('classes', 'abc', 'expected a list of names'),
-    ('class_counts', [1, -2, 3], 'expected a list of whole numbers'),
-    ('class_counts', [0, 0, 0], 'not all 0'),
-    ('class_counts', 7, 'expected a list of whole numbers'),
-    ('thresholds', (100, 20), 'expected two class sizes'),
-    ('thresholds', 'rides', 'expected two class sizes'),
-    ('num_experts', 99, 'expected a whole number from 1 to 64'),
-])
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        ('config', None, 'expected the path of a config'),
+        ('config', 'a\nb', 'expected the path of a config'),
+        ('options', {'a': torch.ones(1)}, 'expected a dict of plain values'),
+        ('options', {1: 2}, 'expected a dict of plain values'),
+        ('checkpoint', 3, 'expected the path of a checkpoint'),
+        ('weights', 3, 'expected a text or None'),
+        ('classes', 'abc', 'expected a list of names'),
+        ('class_counts', [1, -2, 3], 'expected a list of whole numbers'),
+        ('class_counts', [0, 0, 0], 'not all 0'),
+        ('class_counts', 7, 'expected a list of whole numbers'),
+        ('thresholds', (100, 20), 'expected two class sizes'),
+        ('thresholds', 'rides', 'expected two class sizes'),
+        ('num_experts', 99, 'expected a whole number from 1 to 64'),
+    ],
+)
 def test_wrong_run(tmp_path, key, value, message):
     file = tmp_path / 'predictions.pkl'
     run = make_run(**{key: value})
@@ -237,7 +252,7 @@ def test_wrong_run(tmp_path, key, value, message):
 def test_experts_without_their_logits(tmp_path):
     """The number of experts is what the run says, or not absurd."""
     file = tmp_path / 'predictions.pkl'
-    sample = make_sample(num_experts_used=5, relative_compute=1.)
+    sample = make_sample(num_experts_used=5, relative_compute=1.0)
     mmengine.dump([sample], str(file))
     assert read_predictions(file).num_experts_used.tolist() == [5]
     mmengine.dump([dict(sample, run=make_run(num_experts=3))], str(file))
@@ -294,9 +309,8 @@ def test_a_file_cannot_run_code(tmp_path):
 
         def __reduce__(self):
             inner = tmp_path / 'inner'
-            torch.save(
-                Attack(trace), inner, _use_new_zipfile_serialization=False)
-            return torch.storage._load_from_bytes, (inner.read_bytes(), )
+            torch.save(Attack(trace), inner, _use_new_zipfile_serialization=False)
+            return torch.storage._load_from_bytes, (inner.read_bytes(),)
 
     file.write_bytes(pickle.dumps([Storage()]))
     with pytest.raises(UserError, match='not a file of predictions'):

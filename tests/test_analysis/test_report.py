@@ -1,4 +1,5 @@
 """tools/analysis/report.py: one page that needs nothing else."""
+
 import base64
 import errno
 import io
@@ -29,11 +30,9 @@ from ride_mm.utils.errors import UserError, run_tool
 
 TOOL = 'tools/analysis/report.py'
 COUNTS = [200, 150, 60, 40, 9, 5]
-NAMES = [
-    '<script>alert(1)</script>', 'a $_ b$', '"5" & 6', 'dog', 'eel', 'fly'
-]
+NAMES = ['<script>alert(1)</script>', 'a $_ b$', '"5" & 6', 'dog', 'eel', 'fly']
 NUM = 60
-COMPUTE = [.55, .8, 1.01]
+COMPUTE = [0.55, 0.8, 1.01]
 CONFIG = """
 custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
@@ -64,7 +63,7 @@ WIDTHS = (390, 1280)
 class Run:
     """A work_dir of a training, with test images and predictions."""
 
-    def __init__(self, folder, threshold=.5):
+    def __init__(self, folder, threshold=0.5):
         self.path = folder / 'run'
         data = self.path / '20260101_000000' / 'vis_data'
         data.mkdir(parents=True)
@@ -84,10 +83,13 @@ class Run:
     def _write_log(self, path):
         records = []
         for epoch in (1, 2, 3):
-            losses = dict(loss_router=.5) if epoch == 3 else dict(
-                loss_cls=4. / epoch, loss_diversity=-.5)
+            losses = (
+                dict(loss_router=0.5)
+                if epoch == 3
+                else dict(loss_cls=4.0 / epoch, loss_diversity=-0.5)
+            )
             records.append(dict(**losses, epoch=epoch, iter=epoch))
-            records.append({'long_tail/overall': 10. * epoch, 'step': epoch})
+            records.append({'long_tail/overall': 10.0 * epoch, 'step': epoch})
         path.write_text('\n'.join(map(json.dumps, records)))
 
     def _write_images(self, folder):
@@ -109,21 +111,25 @@ class Run:
             weights=fingerprint(str(self.checkpoint)),
             classes=NAMES,
             class_counts=COUNTS,
-            thresholds=(20, 100))
+            thresholds=(20, 100),
+        )
         run.update(changes)
         samples = []
         for i, label in enumerate(self.labels):
             logits = torch.from_numpy(self.logits[:, i])
             score = logits.mean(0).softmax(0)
-            sample = DataSample().set_gt_label(
-                int(label)).set_pred_score(score).set_pred_label(
-                    int(score.argmax()))
+            sample = (
+                DataSample()
+                .set_gt_label(int(label))
+                .set_pred_score(score)
+                .set_pred_label(int(score.argmax()))
+            )
             if used is not None:
                 sample.num_experts_used = int(used[i])
                 sample.relative_compute = COMPUTE[int(used[i]) - 1]
             elif experts:
                 sample.num_experts_used = 3
-                sample.relative_compute = 1.
+                sample.relative_compute = 1.0
                 sample.expert_logits = logits
             if routers and experts:
                 sample.router_logits = torch.from_numpy(self.routers[:, i])
@@ -133,13 +139,12 @@ class Run:
         mmengine.dump(samples, str(file))
         return file
 
-    def routed(self, threshold=.5):
+    def routed(self, threshold=0.5):
         """Image by image: experts used, and their mean logits."""
         used, means = [], []
         for i in range(NUM):
             count = 1
-            while count < 3 and 1 / (
-                    1 + math.exp(-self.routers[count - 1, i])) > threshold:
+            while count < 3 and 1 / (1 + math.exp(-self.routers[count - 1, i])) > threshold:
                 count += 1
             used.append(count)
             means.append(self.logits[:count, i].mean(0))
@@ -153,6 +158,7 @@ def run(tmp_path):
 
 class Page(HTMLParser):
     """Checks that tags are balanced, and collects what they hold."""
+
     VOID = ('meta', 'img', 'br')
 
     def __init__(self, text):
@@ -206,21 +212,26 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp('whole')
     run = Run(folder)
     run.write()
-    load_tool(TOOL).main([
-        str(run.path), '-o',
-        str(folder / 'out' / 'report.html'), '--figures',
-        str(folder / 'figures'), '--json',
-        str(folder / 'report.json'), '--config',
-        str(run.config)
-    ])
+    load_tool(TOOL).main(
+        [
+            str(run.path),
+            '-o',
+            str(folder / 'out' / 'report.html'),
+            '--figures',
+            str(folder / 'figures'),
+            '--json',
+            str(folder / 'report.json'),
+            '--config',
+            str(run.config),
+        ]
+    )
     return run, folder
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """To draw them takes seconds; they are looked at in `whole`."""
-    monkeypatch.setattr(FigureMaker, 'draw',
-                        lambda *args, **options: Figure('wide', 'narrow'))
+    monkeypatch.setattr(FigureMaker, 'draw', lambda *args, **options: Figure('wide', 'narrow'))
 
 
 def test_the_whole_page(whole):
@@ -229,14 +240,12 @@ def test_the_whole_page(whole):
     page = Page(out.read_text())
 
     # it needs nothing else
-    assert not [
-        tag for tag, _ in page.tags
-        if tag in ('script', 'link', 'iframe', 'object')
-    ]
+    assert not [tag for tag, _ in page.tags if tag in ('script', 'link', 'iframe', 'object')]
     assert page.sources
     for source in page.sources:
-        assert source.startswith(('#', 'data:image/png;base64,',
-                                  'data:image/svg+xml;base64,')), source
+        assert source.startswith(('#', 'data:image/png;base64,', 'data:image/svg+xml;base64,')), (
+            source
+        )
     assert len(page.ids) == len(set(page.ids))
     links = [s[1:] for s in page.sources if s.startswith('#')]
     assert set(links) <= set(page.ids)
@@ -245,12 +254,22 @@ def test_the_whole_page(whole):
     used, means = run.routed()
     accuracy = 100 * np.mean(means.argmax(1) == run.labels)
     everyone = 100 * np.mean(run.logits.mean(0).argmax(1) == run.labels)
-    for text in ('tiny', 'RIDEClassifier, 3 experts', f'{accuracy:.1f}%',
-                 f'all experts {everyone:.1f}%', f'{accuracy:.2f}',
-                 f'{used.mean():.2f}', 'routed, threshold 0.5',
-                 '2 epochs of the experts, 1 of the router', 'seed 7',
-                 fingerprint(str(run.checkpoint)), 'stopped after expert 1',
-                 'went on to the last expert', '(not asked)', *NAMES):
+    for text in (
+        'tiny',
+        'RIDEClassifier, 3 experts',
+        f'{accuracy:.1f}%',
+        f'all experts {everyone:.1f}%',
+        f'{accuracy:.2f}',
+        f'{used.mean():.2f}',
+        'routed, threshold 0.5',
+        '2 epochs of the experts, 1 of the router',
+        'seed 7',
+        fingerprint(str(run.checkpoint)),
+        'stopped after expert 1',
+        'went on to the last expert',
+        '(not asked)',
+        *NAMES,
+    ):
         assert text in page.text, text
     drawn = [s for s in page.sources if s.startswith('data:image/svg')]
     assert len(drawn) == 7
@@ -258,15 +277,20 @@ def test_the_whole_page(whole):
 
     content = json.loads((folder / 'report.json').read_text())
     assert content['figures']['long_tail/overall'] == pytest.approx(accuracy)
-    assert content['all_experts']['long_tail/overall'] == pytest.approx(
-        everyone)
+    assert content['all_experts']['long_tail/overall'] == pytest.approx(everyone)
     assert content['figures']['experts/mean'] == pytest.approx(used.mean())
     names = {path.name for path in (folder / 'figures').iterdir()}
     assert names == {
         f'{name}.{suffix}'
-        for name in ('accuracy_by_class', 'confusion', 'reliability',
-                     'expert_usage', 'experts_by_class', 'tradeoff',
-                     'training')
+        for name in (
+            'accuracy_by_class',
+            'confusion',
+            'reliability',
+            'expert_usage',
+            'experts_by_class',
+            'tradeoff',
+            'training',
+        )
         for suffix in ('png', 'svg')
     }
 
@@ -289,11 +313,7 @@ def test_nothing_is_overwritten(run, tmp_path):
     with pytest.raises(UserError, match='the file name must end in .html'):
         main([str(run.path), '-o', str(tmp_path / 'report.pdf')])
     with pytest.raises(UserError, match='run is not empty'):
-        main([
-            str(run.path), '-o',
-            str(tmp_path / 'b.html'), '--figures',
-            str(run.path)
-        ])
+        main([str(run.path), '-o', str(tmp_path / 'b.html'), '--figures', str(run.path)])
 
 
 def test_full_disk_leaves_no_half_page(run, tmp_path, monkeypatch, capsys):
@@ -306,8 +326,11 @@ def test_full_disk_leaves_no_half_page(run, tmp_path, monkeypatch, capsys):
     main = load_tool(TOOL).main
     with pytest.raises(SystemExit):
         run_tool(lambda: main([str(file), '-o', str(out)]))
-    assert capsys.readouterr().err.splitlines()[-1].startswith(
-        f'error: {out}: No space left on device')
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(f'error: {out}: No space left on device')
+    )
     assert not list(tmp_path.glob('*a.html*'))
 
 
@@ -319,24 +342,23 @@ def test_help_has_an_example(capsys):
         load_tool(TOOL).parse_args(['run', '-o', 'a.html', '--images', '-1'])
 
 
-@pytest.mark.parametrize('options, changes, expected', [
-    (dict(), dict(), []),
-    (dict(routers=False), dict(), ['Experts used and trade-off']),
-    (dict(experts=False), dict(), ['the model has none']),
-    (dict(used=np.arange(NUM) % 3 + 1), dict(), ['--all-experts --out']),
-    (dict(used=np.full(NUM, 3)), dict(),
-     ['--all-experts --out', 'Experts used and trade-off']),
-    (dict(), dict(config='absent/x.py'),
-     ['The images are left out', 'Settings of the model']),
-])
-def test_what_predictions_alone_tell(run, tmp_path, options, changes,
-                                     expected):
+@pytest.mark.parametrize(
+    'options, changes, expected',
+    [
+        (dict(), dict(), []),
+        (dict(routers=False), dict(), ['Experts used and trade-off']),
+        (dict(experts=False), dict(), ['the model has none']),
+        (dict(used=np.arange(NUM) % 3 + 1), dict(), ['--all-experts --out']),
+        (dict(used=np.full(NUM, 3)), dict(), ['--all-experts --out', 'Experts used and trade-off']),
+        (dict(), dict(config='absent/x.py'), ['The images are left out', 'Settings of the model']),
+    ],
+)
+def test_what_predictions_alone_tell(run, tmp_path, options, changes, expected):
     """Whatever is not known is named in a line, the rest is there."""
     if options.get('used') is not None:
         options = dict(options, experts=False, routers=False)
     file = run.write(**options, **changes)
-    page, notes = make_page(
-        file, tmp_path / 'report.html', config=None if changes else run.config)
+    page, notes = make_page(file, tmp_path / 'report.html', config=None if changes else run.config)
     assert len(notes) == len(expected) + 1
     for text in (*expected, 'training curves are left out'):
         assert len([note for note in notes if text in note]) == 1
@@ -356,37 +378,36 @@ def test_without_images_no_data_is_needed(run, tmp_path):
 
 
 def test_threshold_and_mode_of_the_config(tmp_path):
-    run = Run(tmp_path, threshold=[.3, .7])
+    run = Run(tmp_path, threshold=[0.3, 0.7])
     run.write()
     numbers = tmp_path / 'a.json'
-    page, _ = make_page(
-        run.path, tmp_path / 'a.html', num_images=0, json_file=numbers)
+    page, _ = make_page(run.path, tmp_path / 'a.html', num_images=0, json_file=numbers)
     assert 'routed, threshold 0.3, 0.7' in page.text
-    assert json.loads(numbers.read_text())['routing'] == [.3, .7]
+    assert json.loads(numbers.read_text())['routing'] == [0.3, 0.7]
     # what --all-experts makes of it
-    dumped = run.config.read_text().replace(
-        "mode='auto'", "mode='ensemble', expert_logits=True")
+    dumped = run.config.read_text().replace("mode='auto'", "mode='ensemble', expert_logits=True")
     run.config.write_text(dumped)
     page, _ = make_page(run.path, tmp_path / 'b.html', num_images=0)
     assert 'routed, threshold 0.3, 0.7' in page.text
     # who wants all experts gets their figures
     run.config.write_text(dumped.replace(', expert_logits=True', ''))
-    page, _ = make_page(
-        run.path, tmp_path / 'c.html', num_images=0, json_file=numbers)
+    page, _ = make_page(run.path, tmp_path / 'c.html', num_images=0, json_file=numbers)
     assert 'all experts; routing is shown at threshold 0.3, 0.7' in page.text
     content = json.loads(numbers.read_text())
     assert content['all_experts'] is None
     assert content['figures']['long_tail/overall'] == pytest.approx(
-        100 * np.mean(run.logits.mean(0).argmax(1) == run.labels))
+        100 * np.mean(run.logits.mean(0).argmax(1) == run.labels)
+    )
     assert 'experts per image' not in page.text
 
 
 def test_work_dir_without_predictions(run):
     with pytest.raises(UserError) as info:
         write_report(run.path, 'report.html')
-    assert (f'python tools/test.py {run.config} {run.checkpoint} '
-            f'--all-experts --out {run.path}/predictions.pkl`') in str(
-                info.value)
+    assert (
+        f'python tools/test.py {run.config} {run.checkpoint} '
+        f'--all-experts --out {run.path}/predictions.pkl`'
+    ) in str(info.value)
     run.config.write_text("model = dict(type='ImageClassifier')")
     with pytest.raises(UserError, match=r'epoch_3.pth --out'):
         write_report(run.path, 'report.html')
@@ -408,9 +429,10 @@ def test_predictions_that_do_not_belong_there(run, tmp_path):
     assert f'report.py {file} -o' in message
     run.checkpoint.unlink()
     with pytest.raises(
-            UserError,
-            match='weights that are not in .*epoch_3.*'
-            'fingerprint.*Test .*epoch_4.pth with its own config'):
+        UserError,
+        match='weights that are not in .*epoch_3.*'
+        'fingerprint.*Test .*epoch_4.pth with its own config',
+    ):
         write_report(run.path, tmp_path / 'a.html')
     # made of the last ones, such as with a temperature, or the best ones
     (run.path / 'calibrated.pth').write_bytes(b'weights')
@@ -427,7 +449,9 @@ def test_no_config_is_run_that_is_not_named(run, tmp_path):
     file = run.write(config=str(program), options=options)
     page, notes = make_page(file, tmp_path / 'a.html')
     assert [note.split(' are')[0] for note in notes] == [
-        'Settings of the model', 'The images', 'The training curves'
+        'Settings of the model',
+        'The images',
+        'The training curves',
     ]
     assert f'--config {program}' in page.text
     with pytest.raises(UserError, match='dataset.type=.*os.system.*repeat it'):
@@ -463,8 +487,7 @@ def test_files_that_are_none(run, tmp_path):
 
 def test_predictions_of_other_images(run, tmp_path):
     run.labels = run.labels[::-1]
-    with pytest.raises(UserError, match='differs in its images or their '
-                                        'order'):
+    with pytest.raises(UserError, match='differs in its images or their order'):
         write_report(run.write(), tmp_path / 'a.html', config=run.config)
 
 
@@ -474,11 +497,8 @@ def test_hardest_images(run, number):
     shifted = np.exp(means - means.max(1, keepdims=True))
     scores = shifted / shifted.sum(1, keepdims=True)
     predictions = Predictions(
-        run.labels,
-        scores.argmax(1),
-        scores,
-        num_experts_used=used,
-        expert_logits=run.logits)
+        run.labels, scores.argmax(1), scores, num_experts_used=used, expert_logits=run.logits
+    )
     found = hardest_images(predictions, COUNTS, number)
     nll = {i: -math.log(scores[i, y]) for i, y in enumerate(run.labels)}
     groups = dict(many=(0, 1), medium=(2, 3), few=(4, 5))
@@ -489,15 +509,13 @@ def test_hardest_images(run, number):
         assert [image.index for image in found.get(name, [])] == hardest
         for image in found.get(name, []):
             assert image.nll == pytest.approx(nll[image.index])
-            assert image.true_score == pytest.approx(scores[image.index,
-                                                            image.gt_label])
+            assert image.true_score == pytest.approx(scores[image.index, image.gt_label])
             assert image.confidence == scores[image.index].max()
             assert image.used == used[image.index]
             for k, opinion in enumerate(image.opinions):
                 logits = run.logits[k, image.index].astype(float)
                 assert opinion.label == logits.argmax()
-                assert opinion.confidence == pytest.approx(
-                    1 / np.exp(logits - logits.max()).sum())
+                assert opinion.confidence == pytest.approx(1 / np.exp(logits - logits.max()).sum())
                 assert opinion.asked == (k < image.used)
 
 
@@ -507,20 +525,15 @@ def test_pictures_are_rgb(run):
     assert pictures[7].shape == (8, 8, 3)
     assert pictures[7][0, 0].tolist() == [200, 50, 28]
     config.data_preprocessor.to_rgb = False  # as they come
-    assert load_pictures(config, [7],
-                         run.labels)[7][0, 0].tolist() == [28, 50, 200]
+    assert load_pictures(config, [7], run.labels)[7][0, 0].tolist() == [28, 50, 200]
     config.test_dataloader.dataset.pipeline[0].color_type = 'grayscale'
     grey = load_pictures(config, [7], run.labels)[7]
     assert grey.shape == (8, 8, 3) and (grey == grey[0, 0, 0]).all()
 
 
 def test_pictures_on_the_page(run, tmp_path):
-    page, _ = make_page(
-        run.write(), tmp_path / 'a.html', num_images=3, config=run.config)
-    images = [
-        attrs for tag, attrs in page.tags
-        if tag == 'img' and attrs.get('class') == 'pixels'
-    ]
+    page, _ = make_page(run.write(), tmp_path / 'a.html', num_images=3, config=run.config)
+    images = [attrs for tag, attrs in page.tags if tag == 'img' and attrs.get('class') == 'pixels']
     assert len(images) == 3
     for attrs in images:
         content = base64.b64decode(attrs['src'].split(',')[1])
@@ -530,11 +543,15 @@ def test_pictures_on_the_page(run, tmp_path):
 
 
 def test_words():
-    assert mark_code('a `<b>` c `d`') == (
-        'a <code>&lt;b&gt;</code> c <code>d</code>')
+    assert mark_code('a `<b>` c `d`') == ('a <code>&lt;b&gt;</code> c <code>d</code>')
     assert mark_code('<i>') == '&lt;i&gt;'
-    assert [percent(x) for x in (0., .0004, .0123, .4321, 1.)
-            ] == ['below 0.1%', 'below 0.1%', '1.2%', '43%', '100%']
+    assert [percent(x) for x in (0.0, 0.0004, 0.0123, 0.4321, 1.0)] == [
+        'below 0.1%',
+        'below 0.1%',
+        '1.2%',
+        '43%',
+        '100%',
+    ]
 
 
 VISIBLE_TEXTS = """
@@ -553,8 +570,7 @@ VISIBLE_TEXTS = """
 """
 
 
-@pytest.mark.skipif(
-    find_chromium() is None, reason='there is no Chromium to look at it with')
+@pytest.mark.skipif(find_chromium() is None, reason='there is no Chromium to look at it with')
 def test_looks(whole, tmp_path):
     """In a real browser, on a telephone and on a desk, light and dark."""
     page = whole[1] / 'out' / 'report.html'
@@ -564,8 +580,7 @@ def test_looks(whole, tmp_path):
         for width in WIDTHS:
             for scheme in ('light', 'dark'):
                 browser.open(page, width, scheme)
-                check_looks(browser, page, width, scheme,
-                            tmp_path / f'{width}_{scheme}.png')
+                check_looks(browser, page, width, scheme, tmp_path / f'{width}_{scheme}.png')
     finally:
         browser.close()
 
@@ -574,19 +589,17 @@ def check_looks(browser, page, width, scheme, picture):
     assert browser.run('innerWidth') == width
     # nothing is wider than the screen, nothing comes from elsewhere
     assert browser.run('document.documentElement.scrollWidth') == width
-    assert {url
-            for url in browser.requests
-            if not url.startswith('data:')} == {page.as_uri()}
-    assert browser.run("getComputedStyle(document.querySelector('nav'))"
-                       ".display") == ('none' if width == 390 else 'block')
+    assert {url for url in browser.requests if not url.startswith('data:')} == {page.as_uri()}
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == (
+        'none' if width == 390 else 'block'
+    )
     texts = browser.run(VISIBLE_TEXTS)
     assert len(texts) > 100
     for text, size, inside in texts:
         assert size > 9, text
         assert inside > -3, text
 
-    pixels = np.array(
-        Image.open(browser.screenshot(picture)).convert('L'), dtype=float)
+    pixels = np.array(Image.open(browser.screenshot(picture)).convert('L'), dtype=float)
     assert pixels.shape[1] == width and pixels.shape[0] > 3000
     if scheme == 'light':
         assert pixels.mean() > 200

@@ -1,4 +1,5 @@
 """Figures of runs with several seeds, and the page that is made of them."""
+
 import importlib
 import json
 
@@ -11,10 +12,7 @@ from ride_mm.utils.errors import UserError
 
 def write(folder, name, seed, overall, **stages):
     figures = {
-        stage: {
-            'epoch': epoch,
-            'long_tail/overall': overall
-        }
+        stage: {'epoch': epoch, 'long_tail/overall': overall}
         for stage, epoch in dict(stages, final=5).items()
     }
     path = folder / f'{name}_seed{seed}.json'
@@ -27,14 +25,17 @@ def write(folder, name, seed, overall, **stages):
                 figures=figures,
                 command=f'run {name}',
                 training_seconds=120,
-                pieces=[dict(machine='a machine', torch='2.4')])))
+                pieces=[dict(machine='a machine', torch='2.4')],
+            )
+        )
+    )
     return path
 
 
 def test_means_over_seeds(tmp_path):
     paths = [
         write(tmp_path, 'ride', seed, value, stage_1=4)
-        for seed, value in enumerate((40., 42., 41.))
+        for seed, value in enumerate((40.0, 42.0, 41.0))
     ]
     results = read_seeds(paths)['ride']
     assert mean_text(results, 'final', 'long_tail/overall') == '41.0 ± 1.0'
@@ -53,19 +54,24 @@ def page(root, monkeypatch):
 
 def test_page(page, tmp_path):
     folder = tmp_path / 'results'
-    for seed, value in enumerate((40., 42.)):
+    for seed, value in enumerate((40.0, 42.0)):
         write(folder, 'ride_amp', seed, value, stage_1=4)
-    write(folder, 'ride', 0, 39.)
+    write(folder, 'ride', 0, 39.0)
     (folder / 'quoted.json').write_text(
         json.dumps(
-            dict(quoted=[
-                dict(
-                    name='ride_amp',
-                    method='RIDE',
-                    all=48.6,
-                    source='a paper',
-                    link='https://paper')
-            ])))
+            dict(
+                quoted=[
+                    dict(
+                        name='ride_amp',
+                        method='RIDE',
+                        all=48.6,
+                        source='a paper',
+                        link='https://paper',
+                    )
+                ]
+            )
+        )
+    )
     text = page.make_page(tmp_path)
     lines = [line for line in text.splitlines() if line.startswith('| `')]
     assert [line.split(' | ')[:4] for line in lines] == [

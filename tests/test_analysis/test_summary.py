@@ -9,10 +9,8 @@ import torch
 from conftest import ROOT, load_tool
 from mmpretrain.structures import DataSample
 
-from ride_mm.analysis import (Predictions, draw_summary, summarize,
-                              summarize_file, summary_tables)
-from ride_mm.evaluation import (CalibrationMetric, ExpertMetric,
-                                ExpertUsageMetric, LongTailMetric)
+from ride_mm.analysis import Predictions, draw_summary, summarize, summarize_file, summary_tables
+from ride_mm.evaluation import CalibrationMetric, ExpertMetric, ExpertUsageMetric, LongTailMetric
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 
@@ -45,19 +43,23 @@ def workspace(tmp_path):
         samples = []
         for label in gt_label:
             score = torch.from_numpy(rng.random(3)).softmax(0)
-            sample = DataSample().set_gt_label(int(label)).set_pred_score(
-                score).set_pred_label(int(score.argmax()))
+            sample = (
+                DataSample()
+                .set_gt_label(int(label))
+                .set_pred_score(score)
+                .set_pred_label(int(score.argmax()))
+            )
             if with_experts:
                 sample.num_experts_used = int(rng.integers(1, 4))
                 sample.relative_compute = float(rng.random())
                 sample.expert_logits = torch.from_numpy(rng.random((3, 3)))
             samples.append(sample.to_dict())
         mmengine.dump(samples, str(tmp_path / 'predictions.pkl'))
-        (tmp_path / 'test.txt').write_text(''.join(
-            f'{i}.png {label}\n' for i, label in enumerate(gt_label)))
+        (tmp_path / 'test.txt').write_text(
+            ''.join(f'{i}.png {label}\n' for i, label in enumerate(gt_label))
+        )
         config = tmp_path / 'config.py'
-        config.write_text(
-            CONFIG.format(root=tmp_path, counts=counts, metric=metric))
+        config.write_text(CONFIG.format(root=tmp_path, counts=counts, metric=metric))
         return config, tmp_path / 'predictions.pkl', samples
 
     return write
@@ -65,28 +67,27 @@ def workspace(tmp_path):
 
 def test_figures_are_those_of_the_metrics(workspace, tmp_path, capsys):
     config, file, samples = workspace()
-    load_tool(TOOL).main(
-        [str(config), str(file), '--json', str(tmp_path / 'out' / 's.json')])
+    load_tool(TOOL).main([str(config), str(file), '--json', str(tmp_path / 'out' / 's.json')])
 
     expected = {}
-    for metric in (LongTailMetric(class_counts=COUNTS),
-                   CalibrationMetric(class_counts=COUNTS),
-                   ExpertUsageMetric(class_counts=COUNTS),
-                   ExpertMetric(class_counts=COUNTS)):
+    for metric in (
+        LongTailMetric(class_counts=COUNTS),
+        CalibrationMetric(class_counts=COUNTS),
+        ExpertUsageMetric(class_counts=COUNTS),
+        ExpertMetric(class_counts=COUNTS),
+    ):
         metric.process(None, samples)
         expected.update(metric.evaluate(NUM_IMAGES))
     figures = json.loads((tmp_path / 'out' / 's.json').read_text())
     shifts = {key for key in figures if key.startswith('label_shift/')}
     assert len(shifts) == 11
-    assert {k: figures[k] for k in figures
-            if k not in shifts} == pytest.approx(expected)
+    assert {k: figures[k] for k in figures if k not in shifts} == pytest.approx(expected)
 
     printed = capsys.readouterr().out
     for name in ('accuracy_by_class.png', 'expert_usage.png'):
         assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
         assert str(tmp_path / name) in printed
-    for text in ('many (> 100)', '3 experts', 'compute',
-                 f"{expected['long_tail/few']:.2f}"):
+    for text in ('many (> 100)', '3 experts', 'compute', f'{expected["long_tail/few"]:.2f}'):
         assert text in printed
 
 
@@ -95,8 +96,7 @@ def test_model_without_experts(workspace, tmp_path, capsys):
     figures = summarize_file(config, file, out_dir=tmp_path / 'plots')
     assert not any(key.startswith('experts/') for key in figures)
     assert 'No plot of experts used' in capsys.readouterr().out
-    assert [p.name for p in (tmp_path / 'plots').iterdir()
-            ] == ['accuracy_by_class.png']
+    assert [p.name for p in (tmp_path / 'plots').iterdir()] == ['accuracy_by_class.png']
 
 
 def test_options_of_the_metric_hold(workspace):
@@ -116,43 +116,44 @@ def test_options_of_the_test_hold(workspace):
         weights=None,
         classes=None,
         class_counts=COUNTS,
-        thresholds=(20, 100))
+        thresholds=(20, 100),
+    )
     mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
     assert 'long_tail/few' in summarize_file(config, file)
     # What is asked for now is another matter, and not that test.
     with pytest.raises(UserError, match='other thresholds than'):
-        summarize_file(
-            config,
-            file,
-            cfg_options={'test_evaluator.1.thresholds': [5, 59]})
+        summarize_file(config, file, cfg_options={'test_evaluator.1.thresholds': [5, 59]})
     with pytest.raises(UserError, match='other class_counts.*config.py'):
         summarize_file(
             config,
             file,
-            cfg_options={'test_dataloader.dataset.metainfo.class_counts':
-                         [150, 60, 11]})
+            cfg_options={'test_dataloader.dataset.metainfo.class_counts': [150, 60, 11]},
+        )
     run['options'] = {'test_dataloader.dataset.check_integrity': False}
     mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
     with pytest.raises(UserError, match='check_integrity.*config of the tes'):
         summarize_file(config, file)
     run['options'] = {
         'test_evaluator.1.thresholds': [20, 100],
-        'model.head.loss.type': 'os.system'  # of no matter here
+        'model.head.loss.type': 'os.system',  # of no matter here
     }
     mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
     summarize_file(config, file)
 
 
-@pytest.mark.parametrize('key, value', [
-    ('test_dataloader.dataset.type', 'os.system'),
-    ('test_dataloader.dataset', dict(type='os.system', command='true')),
-    ('test_dataloader', dict(dataset=dict(type='os.system'))),
-    ('test_dataloader.dataset._scope_', 'os'),
-    ('test_dataloader.dataset.pipeline.0.type', 'os.system'),
-    ('test_dataloader.dataset.backend_args.sys_path', '/tmp'),
-    ('test_dataloader.dataset.data_root', dict(type='os.system')),
-    ('test_dataloader.dataset.ann_file', 'http://example.com/list'),
-])
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('test_dataloader.dataset.type', 'os.system'),
+        ('test_dataloader.dataset', dict(type='os.system', command='true')),
+        ('test_dataloader', dict(dataset=dict(type='os.system'))),
+        ('test_dataloader.dataset._scope_', 'os'),
+        ('test_dataloader.dataset.pipeline.0.type', 'os.system'),
+        ('test_dataloader.dataset.backend_args.sys_path', '/tmp'),
+        ('test_dataloader.dataset.data_root', dict(type='os.system')),
+        ('test_dataloader.dataset.ann_file', 'http://example.com/list'),
+    ],
+)
 def test_a_file_names_nothing_that_is_built(workspace, key, value):
     config, file, samples = workspace()
     run = dict(
@@ -162,7 +163,8 @@ def test_a_file_names_nothing_that_is_built(workspace, key, value):
         weights=None,
         classes=None,
         class_counts=COUNTS,
-        thresholds=(20, 100))
+        thresholds=(20, 100),
+    )
     mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
     with pytest.raises(UserError, match=f'{key}=.*repeat it: --cfg-options'):
         summarize_file(config, file)
@@ -177,22 +179,16 @@ def test_figures_are_json_whatever_the_file_is_called(workspace, tmp_path):
 def test_correction_for_a_known_shift():
     """By hand: a test set like the training set, and one the other way."""
     counts = [30, 10]
-    scores = np.array([[.6, .4], [.9, .1], [.4, .6], [.7, .3]])
-    predictions = Predictions(
-        np.array([0, 0, 1, 1]), scores.argmax(1), pred_score=scores)
+    scores = np.array([[0.6, 0.4], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
+    predictions = Predictions(np.array([0, 0, 1, 1]), scores.argmax(1), pred_score=scores)
     figures = summarize(predictions, counts, model_prior='training')
     # Scores x (1, 3): all but the second go to class 1, whatever is flatter.
-    assert figures['label_shift_corrected/uniform'] == pytest.approx(75.)
+    assert figures['label_shift_corrected/uniform'] == pytest.approx(75.0)
     # x (50/51 / 0.75, 1/51 / 0.25): all go to class 0.
-    assert figures['label_shift_corrected/forward_50'] == pytest.approx(
-        100 * 50 / 51)
-    assert figures['label_shift/forward_50'] == pytest.approx(
-        100 * (50 + .5) / 51)
+    assert figures['label_shift_corrected/forward_50'] == pytest.approx(100 * 50 / 51)
+    assert figures['label_shift/forward_50'] == pytest.approx(100 * (50 + 0.5) / 51)
     with pytest.raises(UserError, match='no scores'):
-        summarize(
-            Predictions(np.array([0]), np.array([0])),
-            counts,
-            model_prior='uniform')
+        summarize(Predictions(np.array([0]), np.array([0])), counts, model_prior='uniform')
 
 
 def test_config_without_counts(workspace):
@@ -215,12 +211,14 @@ def test_predictions_of_another_dataset(workspace):
         summarize_file(config, file)
 
 
-@pytest.mark.parametrize('predictions, message', [
-    (Predictions(np.array([0]), np.array([0]), np.ones((1, 5))),
-     '5 classes.*counts of 3'),
-    (Predictions(np.array([3]), np.array([0])), 'True label 3'),
-    (Predictions(np.array([0]), np.array([9])), 'Predicted label 9'),
-])
+@pytest.mark.parametrize(
+    'predictions, message',
+    [
+        (Predictions(np.array([0]), np.array([0]), np.ones((1, 5))), '5 classes.*counts of 3'),
+        (Predictions(np.array([3]), np.array([0])), 'True label 3'),
+        (Predictions(np.array([0]), np.array([9])), 'Predicted label 9'),
+    ],
+)
 def test_counts_must_fit_the_predictions(predictions, message):
     with pytest.raises(UserError, match=message):
         summarize(predictions, COUNTS)
@@ -228,8 +226,12 @@ def test_counts_must_fit_the_predictions(predictions, message):
 
 def test_table_and_plots_leave_out_an_empty_group(tmp_path):
     predictions = Predictions(
-        np.array([0, 2]), np.array([0, 0]), np.full((2, 3), 1 / 3),
-        np.array([1, 2]), np.array([.5, 1.]))
+        np.array([0, 2]),
+        np.array([0, 0]),
+        np.full((2, 3), 1 / 3),
+        np.array([1, 2]),
+        np.array([0.5, 1.0]),
+    )
     figures = summarize(predictions, COUNTS)
     text = render_table(summary_tables(figures, predictions, COUNTS)[0])
     assert 'many' in text and 'few' in text and 'medium' not in text
@@ -245,8 +247,7 @@ def test_tool_from_the_command_line(workspace, monkeypatch, capsys):
         runpy.run_path(TOOL, run_name='__main__')
     assert end.value.code == 2
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith(
-        'error: There is no predictions file absent.pkl')
+    assert err.splitlines()[-1].startswith('error: There is no predictions file absent.pkl')
     assert 'Traceback' not in err
 
 

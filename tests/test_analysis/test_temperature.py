@@ -8,14 +8,14 @@ from ride_mm.utils.errors import UserError
 
 
 def plain_nll(logits, labels, temperature):
-    total = 0.
+    total = 0.0
     for row, label in zip(logits, labels):
         exps = [math.exp(z / temperature) for z in row]
         total -= math.log(exps[label] / sum(exps))
     return total / len(labels)
 
 
-@pytest.mark.parametrize('scale', [.3, 1., 8.])
+@pytest.mark.parametrize('scale', [0.3, 1.0, 8.0])
 def test_least_negative_log_likelihood(scale):
     torch.manual_seed(0)
     probs = (2 * torch.randn(300, 4).double()).softmax(1)
@@ -23,10 +23,10 @@ def test_least_negative_log_likelihood(scale):
     logits = scale * probs.log()
     found = fit_temperature(logits, labels)
     # drawn from the softmax of logits / scale
-    assert found == pytest.approx(scale, rel=.2)
+    assert found == pytest.approx(scale, rel=0.2)
     args = logits.tolist(), labels.tolist()
     least = plain_nll(*args, found)
-    for factor in (.5, .9, .999, 1.001, 1.1, 2):
+    for factor in (0.5, 0.9, 0.999, 1.001, 1.1, 2):
         assert plain_nll(*args, factor * found) > least
 
 

@@ -5,8 +5,14 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from ride_mm.analysis import (OperatingPoint, Predictions, RoutingSimulator,
-                              choose_point, plot_tradeoff, route)
+from ride_mm.analysis import (
+    OperatingPoint,
+    Predictions,
+    RoutingSimulator,
+    choose_point,
+    plot_tradeoff,
+    route,
+)
 from ride_mm.utils.errors import UserError
 
 COUNTS = [150, 120, 60, 10]
@@ -21,13 +27,14 @@ def make_predictions(seed=0, num_experts=3, num=40, **changes):
         pred_label=np.zeros(num, int),
         expert_logits=rng.normal(size=(num_experts, num, 4)),
         router_logits=routers.astype(np.float32),
-        routed_compute=np.linspace(.6, 1.02, num_experts))
+        routed_compute=np.linspace(0.6, 1.02, num_experts),
+    )
     return Predictions(**dict(fields, **changes))
 
 
 def plain_point(predictions, thresholds):
     """Image by image, as routing is told in words."""
-    right, compute = {}, 0.
+    right, compute = {}, 0.0
     for n, label in enumerate(predictions.gt_label):
         used = 1
         for k, threshold in enumerate(thresholds):
@@ -41,8 +48,7 @@ def plain_point(predictions, thresholds):
             right.setdefault(name, []).append(mean.argmax() == label)
         compute += predictions.routed_compute[used - 1]
     return compute / len(predictions), {
-        name: 100 * sum(hits) / len(hits)
-        for name, hits in right.items()
+        name: 100 * sum(hits) / len(hits) for name, hits in right.items()
     }
 
 
@@ -71,11 +77,11 @@ def test_every_point_of_the_curve(num_experts):
 def test_thresholds_of_their_own():
     predictions = make_predictions()
     simulator = RoutingSimulator(predictions, COUNTS)
-    for thresholds in ([.3, .7], [.9, .1], [0., 1.]):
+    for thresholds in ([0.3, 0.7], [0.9, 0.1], [0.0, 1.0]):
         point = simulator.at(thresholds)
         assert point.threshold == thresholds
         assert_point(point, plain_point(predictions, thresholds))
-    ends = [[a, b] for a in (0., 1.) for b in (0., 1.)]
+    ends = [[a, b] for a in (0.0, 1.0) for b in (0.0, 1.0)]
     grid = simulator.grid()
     assert all(end in [point.threshold for point in grid] for end in ends)
     assert len(grid) == 70**2
@@ -83,12 +89,12 @@ def test_thresholds_of_their_own():
 
 def test_probabilities_that_round_to_one():
     """No point is promised that no threshold leads to."""
-    routers = np.array([[-1., 3., 50., 60.]], dtype=np.float32)
+    routers = np.array([[-1.0, 3.0, 50.0, 60.0]], dtype=np.float32)
     predictions = make_predictions(num=4, num_experts=2, router_logits=routers)
     curve = RoutingSimulator(predictions, COUNTS).curve()
-    assert curve.thresholds == pytest.approx([
-        0, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-26.5)), 1
-    ])
+    assert curve.thresholds == pytest.approx(
+        [0, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-26.5)), 1]
+    )
     for index in range(len(curve)):
         threshold = curve.thresholds[index]
         point = RoutingSimulator(predictions, COUNTS).at([threshold])
@@ -114,53 +120,69 @@ def test_the_model_does_what_was_simulated(tiny_model):
         labels.numpy(),
         expert_logits=fields['expert_logits'].swapaxes(0, 1),
         router_logits=fields['router_logits'].T,
-        routed_compute=fields['routed_compute'][0])
+        routed_compute=fields['routed_compute'][0],
+    )
     curve = RoutingSimulator(predictions, counts).curve()
     for point in (curve[len(curve) // 3], curve[len(curve) // 2]):
-        model.test_cfg.update(
-            mode='route', threshold=point.threshold, expert_logits=False)
+        model.test_cfg.update(mode='route', threshold=point.threshold, expert_logits=False)
         with torch.no_grad():
             routed = model.predict(x)
         model.add_compute(routed, (3, 16, 16))
         assert point.compute == pytest.approx(
-            np.mean([sample.relative_compute for sample in routed]))
+            np.mean([sample.relative_compute for sample in routed])
+        )
         hits = [s.pred_label.item() == y for s, y in zip(routed, labels)]
         assert point.accuracy['overall'] == pytest.approx(100 * np.mean(hits))
         simulated = route(predictions, [point.threshold] * 2)
         for name in ('num_experts_used', 'relative_compute', 'pred_label'):
             assert getattr(simulated, name) == pytest.approx(
-                [float(sample.get(name)) for sample in routed])
+                [float(sample.get(name)) for sample in routed]
+            )
         assert simulated.pred_score == pytest.approx(
-            torch.stack([s.pred_score for s in routed]).numpy(), abs=1e-6)
+            torch.stack([s.pred_score for s in routed]).numpy(), abs=1e-6
+        )
 
 
 def points():
     return [
         OperatingPoint(t, compute, dict(overall=overall, few=few))
-        for t, compute, overall, few in [(0., 1., 50., 30.), (
-            .2, .9, 52., 28.), (.5, .8, 52., 20.), (1., .6, 40., 10.)]
+        for t, compute, overall, few in [
+            (0.0, 1.0, 50.0, 30.0),
+            (0.2, 0.9, 52.0, 28.0),
+            (0.5, 0.8, 52.0, 20.0),
+            (1.0, 0.6, 40.0, 10.0),
+        ]
     ]
 
 
-@pytest.mark.parametrize('wanted, threshold', [
-    (dict(budget=1.), .5),
-    (dict(budget=.7), 1.),
-    (dict(budget=.95, group='few'), .2),
-    (dict(accuracy=50.), .5),
-    (dict(accuracy=25., group='few'), .2),
-    (dict(accuracy=0.), 1.),
-])
+@pytest.mark.parametrize(
+    'wanted, threshold',
+    [
+        (dict(budget=1.0), 0.5),
+        (dict(budget=0.7), 1.0),
+        (dict(budget=0.95, group='few'), 0.2),
+        (dict(accuracy=50.0), 0.5),
+        (dict(accuracy=25.0, group='few'), 0.2),
+        (dict(accuracy=0.0), 1.0),
+    ],
+)
 def test_choice(wanted, threshold):
     assert choose_point(points(), **wanted).threshold == threshold
 
 
-@pytest.mark.parametrize('wanted, message', [
-    (dict(budget=.5), 'below the minimum, one expert on every image: '
-     r'0.6000, with an accuracy of 40.00 % \(overall\)'),
-    (dict(budget=.5, group='few'), r'an accuracy of 10.00 % \(few\)'),
-    (dict(accuracy=60.), 'the best is 52.00 %'),
-    (dict(budget=1., group='many'), 'no accuracy of "many"'),
-])
+@pytest.mark.parametrize(
+    'wanted, message',
+    [
+        (
+            dict(budget=0.5),
+            'below the minimum, one expert on every image: '
+            r'0.6000, with an accuracy of 40.00 % \(overall\)',
+        ),
+        (dict(budget=0.5, group='few'), r'an accuracy of 10.00 % \(few\)'),
+        (dict(accuracy=60.0), 'the best is 52.00 %'),
+        (dict(budget=1.0, group='many'), 'no accuracy of "many"'),
+    ],
+)
 def test_what_cannot_be_had(wanted, message):
     with pytest.raises(UserError, match=message):
         choose_point(points(), **wanted)

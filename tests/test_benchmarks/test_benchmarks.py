@@ -1,4 +1,5 @@
 """The benchmarks from end to end, on tiny models and a stand-in clone."""
+
 import importlib
 import json
 import multiprocessing
@@ -17,8 +18,7 @@ from ride_mm.utils.errors import UserError
 
 # Asks, as the official code does, for a GPU and for pandas.
 CLONE = {
-    'train.py':
-    """
+    'train.py': """
 import data_loader.data_loaders as module_data
 import model.model as module_arch
 from parse_config import ConfigParser
@@ -35,16 +35,13 @@ def main(config):
     for _ in range(config['trainer']['epochs']):
         trainer.train_epoch()
 """,
-    'parse_config.py':
-    """
+    'parse_config.py': """
 class ConfigParser(dict):
     def __init__(self, config, run_id):
         super().__init__(config)
 """,
-    'trainer/__init__.py':
-    'from .trainer import *',
-    'trainer/trainer.py':
-    """
+    'trainer/__init__.py': 'from .trainer import *',
+    'trainer/trainer.py': """
 import contextlib
 import pandas
 import torch
@@ -69,8 +66,7 @@ class Trainer:
             self.optimizer.step()
             self.means.total['loss'] += loss.item()
 """,
-    'model/model.py':
-    """
+    'model/model.py': """
 import torch
 
 
@@ -106,10 +102,8 @@ class ResNet32EAModel(ResNet32Model):
             logits[active] += self.experts[index + 1](x[active])
         return logits
 """,
-    'model/loss.py':
-    '',
-    'data_loader/data_loaders.py':
-    """
+    'model/loss.py': '',
+    'data_loader/data_loaders.py': """
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -121,14 +115,12 @@ class ImbalanceCIFAR100DataLoader(DataLoader):
         self.init_kwargs = dict(batch_size=20, num_workers=num_workers)
         super().__init__(data, batch_size, num_workers=num_workers)
 """,
-    'configs/config_imbalance_cifar100_ride.json':
-    json.dumps(
-        dict(
-            arch=dict(type='ResNet32Model', args=dict(num_classes=100)),
-            trainer=dict(epochs=200))),
-    'configs/config_imbalance_cifar100_ride_ea.json':
-    json.dumps(
-        dict(arch=dict(type='ResNet32EAModel', args=dict(num_classes=100))))
+    'configs/config_imbalance_cifar100_ride.json': json.dumps(
+        dict(arch=dict(type='ResNet32Model', args=dict(num_classes=100)), trainer=dict(epochs=200))
+    ),
+    'configs/config_imbalance_cifar100_ride_ea.json': json.dumps(
+        dict(arch=dict(type='ResNet32EAModel', args=dict(num_classes=100)))
+    ),
 }
 
 
@@ -160,8 +152,7 @@ def clone(tmp_path, monkeypatch):
 def config(root, tmp_path):
     """The digits as scanned, on ResNet-32."""
     cfg = Config.fromfile(root / 'configs/ride_r32_digits_lt.py')
-    for loader in (cfg.train_dataloader, cfg.val_dataloader,
-                   cfg.test_dataloader):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.num_workers = 0
         loader.batch_size = 16
         loader.dataset.pipeline[0].scale = (8, 8)
@@ -178,11 +169,19 @@ def run(module, tmp_path, capsys, monkeypatch):
 
     def run_benchmark(name, *arguments):
         path = tmp_path / 'found.json'
-        module(name).main([
-            *arguments, '--rounds', '2', '--seconds', '.05', '--device', 'cpu',
-            '--json',
-            str(path)
-        ])
+        module(name).main(
+            [
+                *arguments,
+                '--rounds',
+                '2',
+                '--seconds',
+                '.05',
+                '--device',
+                'cpu',
+                '--json',
+                str(path),
+            ]
+        )
         return json.loads(path.read_text()), capsys.readouterr().out
 
     return run_benchmark
@@ -201,18 +200,23 @@ def test_train_step(run, config):
     for turns in found['turns'].values():
         assert len(turns) == 2
         for turn in turns:
-            assert turn['images'] >= 3 * 13 and turn['seconds'] >= .05
+            assert turn['images'] >= 3 * 13 and turn['seconds'] >= 0.05
             assert turn['memory_bytes'] > 2**20
-    ours, bare, single = (
-        turns[0]['parameters'] for turns in found['turns'].values())
+    ours, bare, single = (turns[0]['parameters'] for turns in found['turns'].values())
     assert ours == bare > single
     assert found['machine']['threads'] == 1
     assert '| ours      | fp32    |' in out
 
 
 def test_step_of_the_router(run, config):
-    found, _ = run('train_step', config, '--stage', 'router', '--cfg-options',
-                   'default_hooks.two_stage.train_dataloader.batch_size=32')
+    found, _ = run(
+        'train_step',
+        config,
+        '--stage',
+        'router',
+        '--cfg-options',
+        'default_hooks.two_stage.train_dataloader.batch_size=32',
+    )
     assert list(found['turns']) == ['ours fp32', 'cached fp32']
     for turns in found['turns'].values():
         assert all(turn['images'] > 3 for turn in turns)
@@ -224,7 +228,7 @@ def test_official_step(module, config, clone, theirs, tmp_path):
     args = train_step.parse_args([config, '--official', clone])
 
     class Pipe:
-        replies, requests = [], [('official', 0.), None]
+        replies, requests = [], [('official', 0.0), None]
 
         def send(self, reply):
             self.replies.append(reply)
@@ -242,17 +246,18 @@ def test_official_step(module, config, clone, theirs, tmp_path):
 
 
 def test_inference(run, config, clone):
-    found, out = run('inference', config, '--official', clone, '--batch-sizes',
-                     '1', '50', '--usage', '50,20,30')
-    assert {(t['model'], t['part'], t['batch_size'])
-            for t in found['turns']} == {
-                (name, part, size)
-                for name in ('ensemble', 'routed', 'single', 'official')
-                for part in ('tensors', 'predict')
-                for size in (1, 50) if (name, part) != ('official', 'predict')
-            }
+    found, out = run(
+        'inference', config, '--official', clone, '--batch-sizes', '1', '50', '--usage', '50,20,30'
+    )
+    assert {(t['model'], t['part'], t['batch_size']) for t in found['turns']} == {
+        (name, part, size)
+        for name in ('ensemble', 'routed', 'single', 'official')
+        for part in ('tensors', 'predict')
+        for size in (1, 50)
+        if (name, part) != ('official', 'predict')
+    }
     assert all(min(t['seconds']) > 0 for t in found['turns'])
-    assert found['usage'] == pytest.approx([.5, .2, .3], abs=.02)
+    assert found['usage'] == pytest.approx([0.5, 0.2, 0.3], abs=0.02)
     # A trunk and three experts; the routers are cheap.
     assert 1 / 3 < found['compute']['routed'] < 1
     assert 'images that use 1, 2, ... experts: 5' in out
@@ -260,51 +265,57 @@ def test_inference(run, config, clone):
 
 def test_inference_of_a_checkpoint(run, config, tmp_path):
     from mmpretrain import get_model
+
     model = get_model(config)
     # A router that never wants another expert.
     torch.nn.init.zeros_(model.head.router.fc.weight)
-    torch.nn.init.constant_(model.head.router.fc.bias, -1.)
+    torch.nn.init.constant_(model.head.router.fc.bias, -1.0)
     model.head.router.num_updates += 1
     checkpoint = tmp_path / 'last.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
-    found, _ = run('inference', config, str(checkpoint), '--batch-sizes', '8',
-                   '--fuse-conv-bn')
-    assert found['usage'] == [1., 0., 0.]
-    assert found['compute']['routed'] < .5
+    found, _ = run('inference', config, str(checkpoint), '--batch-sizes', '8', '--fuse-conv-bn')
+    assert found['usage'] == [1.0, 0.0, 0.0]
+    assert found['compute']['routed'] < 0.5
 
 
 def test_data(run, config, clone, theirs):
     found, out = run('data', config, '--official', clone)
     assert {*found['turns']} == {
-        f'{part} 0 {name}'
-        for part in ('train', 'val')
-        for name in ('ours', 'official')
+        f'{part} 0 {name}' for part in ('train', 'val') for name in ('ours', 'official')
     }
-    assert all(turn['images'] >= 2 * 13 for turns in found['turns'].values()
-               for turn in turns)
+    assert all(turn['images'] >= 2 * 13 for turns in found['turns'].values() for turn in turns)
     assert '| train |' in out
 
 
-@pytest.mark.parametrize('name, arguments, message', [
-    ('train_step', ['missing.py'], 'no config missing.py'),
-    ('train_step', ['CONFIG', '--official', '.'], 'is no clone'),
-    ('train_step', ['CONFIG', '--contenders', 'official'],
-     'needs --official PATH'),
-    ('train_step', ['CONFIG', '--json', 'CONFIG'], 'is not overwritten'),
-    ('train_step', ['CONFIG', '--stage', 'router', '--contenders', 'bare'],
-     'the contenders ours and cached'),
-    ('train_step', ['CONFIG', '--stage', 'router', '--cfg-options',
-                    'default_hooks.two_stage=None'],
-     'no default_hooks.two_stage'),
-    ('train_step', ['PLAIN'], 'model.type="RIDEClassifier"'),
-    ('inference', ['CONFIG', '--usage', '50,50'], '2 shares'),
-    ('inference', ['CONFIG', 'missing.pth'], 'no such checkpoint'),
-    ('inference', ['CONFIG', '--cfg-options', 'model.head.router=None'],
-     'no model.head.router'),
-    ('data', ['CONFIG', '--official', 'CLONE'], 'no loader of DigitsLT'),
-])  # yapf: disable
-def test_mistakes_are_found_first(module, tmp_path, config, clone, name,
-                                  arguments, message):
+@pytest.mark.parametrize(
+    'name, arguments, message',
+    [
+        ('train_step', ['missing.py'], 'no config missing.py'),
+        ('train_step', ['CONFIG', '--official', '.'], 'is no clone'),
+        ('train_step', ['CONFIG', '--contenders', 'official'], 'needs --official PATH'),
+        ('train_step', ['CONFIG', '--json', 'CONFIG'], 'is not overwritten'),
+        (
+            'train_step',
+            ['CONFIG', '--stage', 'router', '--contenders', 'bare'],
+            'the contenders ours and cached',
+        ),
+        (
+            'train_step',
+            ['CONFIG', '--stage', 'router', '--cfg-options', 'default_hooks.two_stage=None'],
+            'no default_hooks.two_stage',
+        ),
+        ('train_step', ['PLAIN'], 'model.type="RIDEClassifier"'),
+        ('inference', ['CONFIG', '--usage', '50,50'], '2 shares'),
+        ('inference', ['CONFIG', 'missing.pth'], 'no such checkpoint'),
+        (
+            'inference',
+            ['CONFIG', '--cfg-options', 'model.head.router=None'],
+            'no model.head.router',
+        ),
+        ('data', ['CONFIG', '--official', 'CLONE'], 'no loader of DigitsLT'),
+    ],
+)
+def test_mistakes_are_found_first(module, tmp_path, config, clone, name, arguments, message):
     plain = tmp_path / 'plain.py'
     plain.write_text("model = dict(type='ImageClassifier')")
     places = dict(CONFIG=config, CLONE=clone, PLAIN=str(plain))
@@ -333,20 +344,17 @@ def test_help_has_an_example(module, name, capsys):
 def test_turns_are_taken_in_turn(module):
     calls = []
     results = module('harness').take_turns(
-        {
-            name: lambda name=name: calls.append(name) or len(calls)
-            for name in 'AB'
-        }, 3)
+        {name: lambda name=name: calls.append(name) or len(calls) for name in 'AB'}, 3
+    )
     assert ''.join(calls) == 'ABABAB'
     assert results == dict(A=[1, 3, 5], B=[2, 4, 6])
 
 
 def test_statistics_are_those_of_rounds(module):
     harness = module('harness')
-    slow, fast = [10., 2., 4.], [12., 8., 5.]
+    slow, fast = [10.0, 2.0, 4.0], [12.0, 8.0, 5.0]
     # Round by round 1.2, 4 and 1.25; the ratio of the medians would be 2.
-    assert harness.spread(harness.ratios(fast, slow),
-                          2) == '1.25 (1.20 to 4.00)'
+    assert harness.spread(harness.ratios(fast, slow), 2) == '1.25 (1.20 to 4.00)'
     assert harness.spread([1234.5], 1) == '1,234.5'
 
 
@@ -377,7 +385,7 @@ def test_processes(module, tmp_path):
 
 def test_steps_of_a_turn_are_counted(module, monkeypatch):
     harness = module('harness')
-    now, replies, requests = [0.], [], [('ours', 5.), ('bare', 1.), None]
+    now, replies, requests = [0.0], [], [('ours', 5.0), ('bare', 1.0), None]
     monkeypatch.setattr(harness.time, 'perf_counter', lambda: now[0])
 
     class Pipe:
@@ -390,13 +398,12 @@ def test_steps_of_a_turn_are_counted(module, monkeypatch):
     turns, steps = harness.Turns(Pipe, 'cpu', skip=2), []
     with pytest.raises(SystemExit):
         while True:
-            now[0] += 1.
+            now[0] += 1.0
             steps.append(turns.wanted)
             turns.after_step(10)
     first = harness.WARM_UP + harness.LEAST
     assert steps == [None] * first + ['ours'] * (1 + 2 + 5) + ['bare'] * 6
-    assert [(r['seconds'], r['images']) for r in replies] == [(3, 30), (5, 50),
-                                                              (3, 30)]
+    assert [(r['seconds'], r['images']) for r in replies] == [(3, 30), (5, 50), (3, 30)]
 
 
 def test_bare_loop_trains_as_the_runner_does(module, root, tmp_path):
@@ -421,8 +428,7 @@ def test_bare_loop_trains_as_the_runner_does(module, root, tmp_path):
     loop = train_step.BareLoop(runner)
     for batch in batches:
         loop.keep(batch)
-    assert [loop.step()
-            for _ in range(3)] == [len(b['inputs']) for b in batches]
+    assert [loop.step() for _ in range(3)] == [len(b['inputs']) for b in batches]
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
 
@@ -431,12 +437,11 @@ def test_single_network_is_that_of_the_baseline(module, root):
     train_step = module('train_step')
     cfg = train_step.load(str(root / 'configs/ride_r32_cifar100_lt.py'), {})
     train_step.set_single(cfg)
-    baseline = Config.fromfile(root /
-                               'configs/baselines/ce_r32_cifar100_lt.py')
-    ours, theirs = ({
-        key: value.shape
-        for key, value in MODELS.build(c.model).state_dict().items()
-    } for c in (cfg, baseline))
+    baseline = Config.fromfile(root / 'configs/baselines/ce_r32_cifar100_lt.py')
+    ours, theirs = (
+        {key: value.shape for key, value in MODELS.build(c.model).state_dict().items()}
+        for c in (cfg, baseline)
+    )
     assert ours == theirs
     cfg = train_step.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
     train_step.set_single(cfg)
@@ -454,10 +459,7 @@ def test_variants(module, root):
         return cfg.optim_wrapper.type, cfg.model.compile
 
     assert variant('amp-compiled') == ('AmpOptimWrapper', True)
-    fast = {
-        'compile': dict(mode='max-autotune'),
-        'optim_wrapper.type': 'AmpOptimWrapper'
-    }
+    fast = {'compile': dict(mode='max-autotune'), 'optim_wrapper.type': 'AmpOptimWrapper'}
     assert variant('fp32', fast) == ('OptimWrapper', False)
     assert variant('fp32-compiled', fast)[1] == dict(mode='max-autotune')
 
@@ -476,10 +478,9 @@ def used_by_plan(router, batch_size):
 def test_planned_shares_at_any_batch_size(module, batch_size):
     router = module('inference').PlannedRouter
     plan = router(None, [41, 9, 50])
-    used = sum((used_by_plan(plan, batch_size)
-                for _ in range(-(-2000 // batch_size))), [])[:2000]
+    used = sum((used_by_plan(plan, batch_size) for _ in range(-(-2000 // batch_size))), [])[:2000]
     shares = np.bincount(used, minlength=4)[1:] / len(used)
-    assert np.allclose(shares, [.41, .09, .5], atol=.002)
+    assert np.allclose(shares, [0.41, 0.09, 0.5], atol=0.002)
     # The same images whatever the batches are.
     assert used == used_by_plan(router(None, [41, 9, 50]), 2000)
 
@@ -497,16 +498,14 @@ def test_planned_router_in_a_model(module, tiny_model):
 def test_configs_of_the_official_code(module, root):
     official, train_step = module('official'), module('train_step')
     cfg = train_step.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
-    assert official.config_name(
-        cfg, router=True) == 'config_imagenet_lt_resnet50_ride_ea.json'
+    assert official.config_name(cfg, router=True) == 'config_imagenet_lt_resnet50_ride_ea.json'
     cfg.model.backbone.depth = 18
     with pytest.raises(UserError, match='has no ResNet-18'):
         official.config_name(cfg)
 
 
 def test_running_means_without_pandas(module):
-    table = module('official')._DataFrame(
-        index=['a', 'b'], columns=['total', 'counts'])
+    table = module('official')._DataFrame(index=['a', 'b'], columns=['total', 'counts'])
     table.total['a'] += 3 * 2
     table['counts']['a'] += 2
     assert table.total['a'] / table.counts['a'] == 3

@@ -5,18 +5,23 @@ import pytest
 from mmengine import fileio
 from mmengine.fileio import FileClient, LocalBackend, get_file_backend
 
-from ride_mm.compat.atomic_backend import (AtomicLocalBackend,
-                                           install_atomic_backend,
-                                           remove_leftovers)
+from ride_mm.compat.atomic_backend import (
+    AtomicLocalBackend,
+    install_atomic_backend,
+    remove_leftovers,
+)
 
 install_atomic_backend()
 
 
 def test_takes_the_place_of_the_local_backend(tmp_path):
     path = str(tmp_path / 'a' / 'b.bin')
-    for backend in (get_file_backend(path), get_file_backend(''),
-                    get_file_backend(backend_args=dict(backend='local')),
-                    get_file_backend(path, enable_singleton=True)):
+    for backend in (
+        get_file_backend(path),
+        get_file_backend(''),
+        get_file_backend(backend_args=dict(backend='local')),
+        get_file_backend(path, enable_singleton=True),
+    ):
         assert type(backend) is AtomicLocalBackend
     fileio.put(b'one', path)
     fileio.put_text('zw\u00f6lf', path + '.txt')
@@ -32,8 +37,7 @@ def test_takes_the_place_of_the_local_backend(tmp_path):
 def test_replaces_cached_backends(monkeypatch):
     monkeypatch.setitem(fileio.io.backend_instances, ':{}', LocalBackend())
     install_atomic_backend()
-    assert type(get_file_backend('x',
-                                 enable_singleton=True)) is AtomicLocalBackend
+    assert type(get_file_backend('x', enable_singleton=True)) is AtomicLocalBackend
 
 
 @pytest.mark.parametrize('step', ['write', 'fsync', 'replace'])
@@ -72,7 +76,6 @@ def _opens_full(real_open):
             return file
 
         class Full:
-
             def __enter__(self):
                 return self
 

@@ -17,13 +17,17 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from ride_mm.compat import stand_ins
-from ride_mm.compat.checkpoint_loading import (TRUST_VARIABLE, CheckpointError,
-                                               find_damage,
-                                               install_checkpoint_loader,
-                                               load_checkpoint_file,
-                                               load_foreign_checkpoint,
-                                               load_from_http,
-                                               numbered_checkpoints, step_of)
+from ride_mm.compat.checkpoint_loading import (
+    TRUST_VARIABLE,
+    CheckpointError,
+    find_damage,
+    install_checkpoint_loader,
+    load_checkpoint_file,
+    load_foreign_checkpoint,
+    load_from_http,
+    numbered_checkpoints,
+    step_of,
+)
 
 install_checkpoint_loader()
 
@@ -49,8 +53,7 @@ def runs(marker, code='open({!r}, "w").close()'):
 def unpickler(request, monkeypatch):
     """The allow-list of torch >= 2.4, and what older versions get."""
     if request.param == 'strict':
-        monkeypatch.delattr(
-            torch.serialization, 'clear_safe_globals', raising=False)
+        monkeypatch.delattr(torch.serialization, 'clear_safe_globals', raising=False)
     elif not hasattr(torch.serialization, 'clear_safe_globals'):
         pytest.skip('torch < 2.4 has no allow-list')
 
@@ -62,12 +65,12 @@ def save(path, content):
 
 def test_reads_everything_mmengine_writes(tmp_path, unpickler):
     buffer = HistoryBuffer([1.5, 2.5, 0.5], [1, 2, 1], max_length=7)
-    shared = np.arange(6.).reshape(2, 3).T
+    shared = np.arange(6.0).reshape(2, 3).T
     content = dict(
-        state_dict=OrderedDict(weight=torch.arange(3.)),
+        state_dict=OrderedDict(weight=torch.arange(3.0)),
         message_hub=dict(log_scalars=OrderedDict(loss=buffer)),
         array=shared,
-        again=[shared, (shared, )],
+        again=[shared, (shared,)],
         text=np.array([['a', 'bc']]),
         empty=np.zeros((0, 2), np.int32),
         no_log=HistoryBuffer(),
@@ -76,11 +79,12 @@ def test_reads_everything_mmengine_writes(tmp_path, unpickler):
         truth=np.bool_(True),
         dtype=np.dtype('int16'),
         config=ConfigDict(a=1, b=dict(c=np.int64(3))),
-        keys={np.int64(1): 2})
+        keys={np.int64(1): 2},
+    )
     loaded = load_checkpoint_file(save(tmp_path / 'x.pth', content))
 
     assert list(loaded) == list(content)
-    assert torch.equal(loaded['state_dict']['weight'], torch.arange(3.))
+    assert torch.equal(loaded['state_dict']['weight'], torch.arange(3.0))
     history = loaded['message_hub']['log_scalars']['loss']
     assert type(history) is HistoryBuffer and history.max_length == 7
     assert history.data[0].tolist() == [1.5, 2.5, 0.5]
@@ -94,7 +98,7 @@ def test_reads_everything_mmengine_writes(tmp_path, unpickler):
     assert loaded['again'][1][0] is loaded['array']
     assert loaded['text'].tolist() == [['a', 'bc']]
     assert loaded['empty'].shape == (0, 2)
-    assert loaded['no_log'].data[0].shape == (0, )
+    assert loaded['no_log'].data[0].shape == (0,)
     assert loaded['empty'].dtype == np.int32
     assert loaded['swapped'].tolist() == [1, 2]
     assert type(loaded['single']) is np.float32 and loaded['single'] == 0.25
@@ -123,7 +127,7 @@ def test_unwrap():
 
 def test_statistics_of_the_process_stay(tmp_path, unpickler):
     before = dict(HistoryBuffer._statistics_methods)
-    buffer = HistoryBuffer([1.], [1])
+    buffer = HistoryBuffer([1.0], [1])
     buffer._statistics_methods = dict(mean=HistoryBuffer.max)
     load_checkpoint_file(save(tmp_path / 'x.pth', buffer))
     assert HistoryBuffer._statistics_methods == before
@@ -133,10 +137,11 @@ def test_allow_list_of_the_user(tmp_path):
     if not hasattr(torch.serialization, 'clear_safe_globals'):
         pytest.skip('torch < 2.4 has no allow-list')
     from fractions import Fraction
+
     torch.serialization.add_safe_globals([Fraction, np.dtype])
     try:
         by_user = set(torch.serialization.get_safe_globals())
-        content = [HistoryBuffer([1.], [1]), Fraction]
+        content = [HistoryBuffer([1.0], [1]), Fraction]
         loaded = load_checkpoint_file(save(tmp_path / 'x.pth', content))
         assert loaded[0].current() == 1 and loaded[1] is Fraction
         assert set(torch.serialization.get_safe_globals()) == by_user
@@ -150,9 +155,9 @@ def hostile(marker):
     scalar = np.float64(0).__reduce__()[0]
     code = f'open({str(marker)!r}, "w").close()'
     array = np.array([None])
-    history = HistoryBuffer([1.], [1])
+    history = HistoryBuffer([1.0], [1])
     history._log_history = runs(marker)
-    methods = HistoryBuffer([1.], [1])
+    methods = HistoryBuffer([1.0], [1])
     methods._statistics_methods = dict(mean=runs(marker))
     globals_of = Calls(getattr, HistoryBuffer.mean, '__globals__')
     return [
@@ -163,41 +168,46 @@ def hostile(marker):
         (Calls(getattr, HistoryBuffer, '__init__'), 'builtins.getattr'),
         (Calls(getattr, HistoryBuffer, '__subclasses__'), 'builtins.getattr'),
         (globals_of, 'builtins.getattr'),
-        (Calls(getattr, HistoryBuffer,
-               '_statistics_methods'), 'builtins.getattr'),
-        (Calls(Calls(getattr, HistoryBuffer, 'register_statistics'),
-               print), 'builtins.getattr'),
+        (Calls(getattr, HistoryBuffer, '_statistics_methods'), 'builtins.getattr'),
+        (Calls(Calls(getattr, HistoryBuffer, 'register_statistics'), print), 'builtins.getattr'),
         # arrays of pointers, and code in arrays
         (array, 'numpy.dtype'),
-        (Calls(function, runs(marker), (0, ), b'b'), 'builtins.exec'),
-        (Calls(function, torch.Tensor, (0, ), b'b'), '_reconstruct'),
-        (Calls(function, np.ndarray, (0, ), b'b',
-               state=runs(marker)), 'builtins.exec'),
-        (Calls(
-            function,
-            np.ndarray, (0, ),
-            b'b',
-            state=(1, (1, ), Calls(np.dtype, 'O'), False, [runs(marker)])),
-         'numpy.dtype'),
-        (Calls(
-            function,
-            np.ndarray, (0, ),
-            b'b',
-            state=(1, (1 << 40, ), np.dtype('f8'), False, b'12345678')),
-         'numpy.ndarray'),
-        (Calls(np.ndarray, (1, ), 'O', b'12345678'), 'numpy.ndarray'),
-        (Calls(
-            np.dtype,
-            'V8',
-            state=(3, '|', None, ('a', ), {
-                'a': (np.dtype('i8'), 0)
-            }, 8, 1, 16)), 'numpy.dtype'),
-        (Calls(
-            np.dtype,
-            'f8',
-            state=(3, '<', None, ('a', ), {
-                'a': (np.dtype('i8'), 0)
-            }, 8, 1, 63)), 'numpy.dtype'),
+        (Calls(function, runs(marker), (0,), b'b'), 'builtins.exec'),
+        (Calls(function, torch.Tensor, (0,), b'b'), '_reconstruct'),
+        (Calls(function, np.ndarray, (0,), b'b', state=runs(marker)), 'builtins.exec'),
+        (
+            Calls(
+                function,
+                np.ndarray,
+                (0,),
+                b'b',
+                state=(1, (1,), Calls(np.dtype, 'O'), False, [runs(marker)]),
+            ),
+            'numpy.dtype',
+        ),
+        (
+            Calls(
+                function,
+                np.ndarray,
+                (0,),
+                b'b',
+                state=(1, (1 << 40,), np.dtype('f8'), False, b'12345678'),
+            ),
+            'numpy.ndarray',
+        ),
+        (Calls(np.ndarray, (1,), 'O', b'12345678'), 'numpy.ndarray'),
+        (
+            Calls(
+                np.dtype, 'V8', state=(3, '|', None, ('a',), {'a': (np.dtype('i8'), 0)}, 8, 1, 16)
+            ),
+            'numpy.dtype',
+        ),
+        (
+            Calls(
+                np.dtype, 'f8', state=(3, '<', None, ('a',), {'a': (np.dtype('i8'), 0)}, 8, 1, 63)
+            ),
+            'numpy.dtype',
+        ),
         (Calls(scalar, Calls(np.dtype, 'O'), code), 'numpy.dtype'),
         (Calls(scalar, np.dtype('f8'), b'123'), 'scalar'),
         # inside a HistoryBuffer
@@ -215,8 +225,7 @@ def test_refuses_code(tmp_path, monkeypatch, unpickler, index):
     cases = hostile(marker)
     assert len(cases) == 23
     payload, name = cases[index]
-    content = dict(
-        log=HistoryBuffer([1.], [1]), state_dict=dict(payload=payload))
+    content = dict(log=HistoryBuffer([1.0], [1]), state_dict=dict(payload=payload))
     path = save(tmp_path / 'hostile.pth', content)
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint_file(path)
@@ -237,8 +246,7 @@ def test_payload_is_a_payload(tmp_path):
 
 def test_opt_in(tmp_path, monkeypatch):
     marker = tmp_path / 'marker'
-    path = save(tmp_path / 'x.pth',
-                dict(meta=dict(config='a = 1', cfg='b = 2', x=runs(marker))))
+    path = save(tmp_path / 'x.pth', dict(meta=dict(config='a = 1', cfg='b = 2', x=runs(marker))))
     monkeypatch.setenv(TRUST_VARIABLE, '0')
     with pytest.raises(CheckpointError):
         load_checkpoint_file(path)
@@ -255,8 +263,7 @@ def test_config_text_is_removed(tmp_path):
     assert loaded == dict(meta=dict(cfg='b'))
     # other files have no meta, or another kind of it
     for content in (dict(weight=1), dict(meta='config'), [1]):
-        assert load_checkpoint_file(save(tmp_path / 'y.pth',
-                                         content)) == content
+        assert load_checkpoint_file(save(tmp_path / 'y.pth', content)) == content
 
 
 def flip_bit(path, fraction):
@@ -265,23 +272,26 @@ def flip_bit(path, fraction):
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize('harm, words', [
-    ('truncate', 'truncated'),
-    ('flip', 'checksum'),
-    ('empty', 'is empty'),
-    ('text', 'not a PyTorch checkpoint: it starts with'),
-    ('zip', 'but not a PyTorch checkpoint'),
-    ('pickle', 'damaged|content is not a checkpoint|unusual pickle'),
-    ('legacy', 'content is not a checkpoint'),
-])
+@pytest.mark.parametrize(
+    'harm, words',
+    [
+        ('truncate', 'truncated'),
+        ('flip', 'checksum'),
+        ('empty', 'is empty'),
+        ('text', 'not a PyTorch checkpoint: it starts with'),
+        ('zip', 'but not a PyTorch checkpoint'),
+        ('pickle', 'damaged|content is not a checkpoint|unusual pickle'),
+        ('legacy', 'content is not a checkpoint'),
+    ],
+)
 def test_damage(tmp_path, harm, words):
     path = tmp_path / 'x.pth'
-    content = dict(state_dict=dict(w=torch.arange(1000.)))
+    content = dict(state_dict=dict(w=torch.arange(1000.0)))
     torch.save(content, path)
     assert find_damage(str(path)) is None
     size = path.stat().st_size
     if harm == 'truncate':
-        path.write_bytes(path.read_bytes()[:size // 2])
+        path.write_bytes(path.read_bytes()[: size // 2])
     elif harm == 'flip':
         flip_bit(path, 0.5)
     elif harm == 'empty':
@@ -307,7 +317,7 @@ def test_bits_of_the_archives_directory(tmp_path):
     """Which no checksum covers: a file that is not said to be damaged loads,
     and as what was saved."""
     whole, path = tmp_path / 'x.pth', tmp_path / 'y.pth'
-    torch.save(dict(a=torch.arange(3.), b=torch.ones(2)), whole)
+    torch.save(dict(a=torch.arange(3.0), b=torch.ones(2)), whole)
     content = whole.read_bytes()
     with zipfile.ZipFile(whole) as archive:
         start = archive.start_dir
@@ -319,17 +329,20 @@ def test_bits_of_the_archives_directory(tmp_path):
         if find_damage(str(path)) is None:
             loaded = load_checkpoint_file(str(path))
             assert loaded.keys() == {'a', 'b'}
-            assert torch.equal(loaded['a'], torch.arange(3.))
+            assert torch.equal(loaded['a'], torch.arange(3.0))
             assert torch.equal(loaded['b'], torch.ones(2))
         else:
             found += 1
     assert found > 100
 
 
-@pytest.mark.parametrize('before, after', [
-    (b'data/0', b'data/1'),  # two parts of one name
-    (b'PK\x01\x02', None),  # a tensor that is a folder
-])
+@pytest.mark.parametrize(
+    'before, after',
+    [
+        (b'data/0', b'data/1'),  # two parts of one name
+        (b'PK\x01\x02', None),  # a tensor that is a folder
+    ],
+)
 def test_wrong_directory_of_the_archive(tmp_path, before, after):
     path = tmp_path / 'x.pth'
     torch.save(dict(a=torch.ones(3), b=torch.ones(3)), path)
@@ -337,15 +350,14 @@ def test_wrong_directory_of_the_archive(tmp_path, before, after):
     place = content.rindex(before)
     if after is None:
         place += 38
-        before, after = content[place:place + 1], b'\x10'
-    path.write_bytes(content[:place] + after + content[place + len(after):])
+        before, after = content[place : place + 1], b'\x10'
+    path.write_bytes(content[:place] + after + content[place + len(after) :])
     assert 'directory of its zip archive is wrong' in find_damage(str(path))
 
 
 def test_files_that_hold_no_weights(tmp_path):
     path = tmp_path / 'x.pth'
-    for content in ([1], dict(state_dict=[torch.ones(1)]), torch.ones(1),
-                    {1: torch.ones(1)}):
+    for content in ([1], dict(state_dict=[torch.ones(1)]), torch.ones(1), {1: torch.ones(1)}):
         torch.save(content, path)
         with pytest.raises(CheckpointError, match='x.pth: it holds a'):
             CheckpointLoader.load_checkpoint(str(path))
@@ -367,8 +379,8 @@ def test_missing_file(tmp_path):
 def test_pretrained_model(tmp_path):
     model = torch.nn.Linear(2, 1)
     path = save(
-        tmp_path / 'x.pth',
-        dict(state_dict=model.state_dict(), log=HistoryBuffer([1.], [1])))
+        tmp_path / 'x.pth', dict(state_dict=model.state_dict(), log=HistoryBuffer([1.0], [1]))
+    )
     other = torch.nn.Linear(2, 1)
     load_checkpoint(other, path, map_location='cpu')
     assert torch.equal(other.weight, model.weight)
@@ -376,11 +388,12 @@ def test_pretrained_model(tmp_path):
 
 def test_init_cfg(tmp_path):
     from mmengine.model import BaseModule
+
     source = BaseModule()
     source.layer = torch.nn.Linear(2, 1)
     path = save(
-        tmp_path / 'x.pth',
-        dict(state_dict=source.state_dict(), log=HistoryBuffer([1.], [1])))
+        tmp_path / 'x.pth', dict(state_dict=source.state_dict(), log=HistoryBuffer([1.0], [1]))
+    )
     target = BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path))
     target.layer = torch.nn.Linear(2, 1)
     target.init_weights()
@@ -390,19 +403,18 @@ def test_init_cfg(tmp_path):
 @pytest.mark.parametrize('prefix', ['https://x.y/a/', 'mmcls://'])
 def test_download(tmp_path, monkeypatch, prefix):
     from mmengine.runner import checkpoint
+
     calls = []
 
     def download(url, path, progress):
         calls.append(url)
         torch.save(
-            dict(
-                state_dict={'backbone.w': torch.ones(1)},
-                log=HistoryBuffer([1.], [1])), path)
+            dict(state_dict={'backbone.w': torch.ones(1)}, log=HistoryBuffer([1.0], [1])), path
+        )
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setattr(checkpoint, 'get_mmcls_models',
-                        lambda: dict(name='https://x.y/a/name.pth'))
+    monkeypatch.setattr(checkpoint, 'get_mmcls_models', lambda: dict(name='https://x.y/a/name.pth'))
     name = 'name' if prefix == 'mmcls://' else 'name.pth?version=2'
     for _ in range(2):
         loaded = CheckpointLoader.load_checkpoint(prefix + name)
@@ -413,33 +425,40 @@ def test_download(tmp_path, monkeypatch, prefix):
 
 def test_download_of_code_is_refused(tmp_path, monkeypatch):
     marker = tmp_path / 'marker'
-    monkeypatch.setattr(torch.hub, 'download_url_to_file',
-                        lambda url, path, progress: save(path, runs(marker)))
+    monkeypatch.setattr(
+        torch.hub, 'download_url_to_file', lambda url, path, progress: save(path, runs(marker))
+    )
     with pytest.raises(CheckpointError, match='builtins.exec'):
         load_from_http('http://x.y/z.pth', model_dir=str(tmp_path / 'hub'))
     assert not marker.exists()
 
 
 def test_loaders_by_prefix():
-    for path, name in (('a.pth', 'load_from_local'), ('/x/http.pth',
-                                                      'load_from_local'),
-                       ('http://a', 'load_from_http'), ('https://a',
-                                                        'load_from_http'),
-                       ('torchvision://a', 'load_from_torchvision')):
+    for path, name in (
+        ('a.pth', 'load_from_local'),
+        ('/x/http.pth', 'load_from_local'),
+        ('http://a', 'load_from_http'),
+        ('https://a', 'load_from_http'),
+        ('torchvision://a', 'load_from_torchvision'),
+    ):
         loader = CheckpointLoader._get_checkpoint_loader(path)
         assert loader.__name__ == name
-        assert loader.__module__.startswith('ride_mm' if 'torchvision' not in
-                                            name else 'mmengine')
+        assert loader.__module__.startswith('ride_mm' if 'torchvision' not in name else 'mmengine')
 
 
 def test_numbers(tmp_path):
-    for name in ('epoch_2.pth', 'epoch_10.pth', 'epoch_x.pth',
-                 'best_acc_epoch_3.pth', '.epoch_11.pth.0.ride_mm_tmp',
-                 'iter_4.pth', 'epoch_12.pth.bak'):
+    for name in (
+        'epoch_2.pth',
+        'epoch_10.pth',
+        'epoch_x.pth',
+        'best_acc_epoch_3.pth',
+        '.epoch_11.pth.0.ride_mm_tmp',
+        'iter_4.pth',
+        'epoch_12.pth.bak',
+    ):
         (tmp_path / name).touch()
     found = numbered_checkpoints(str(tmp_path), 'epoch_{}.pth')
-    assert found == [(10, str(tmp_path / 'epoch_10.pth')),
-                     (2, str(tmp_path / 'epoch_2.pth'))]
+    assert found == [(10, str(tmp_path / 'epoch_10.pth')), (2, str(tmp_path / 'epoch_2.pth'))]
     assert numbered_checkpoints(str(tmp_path / 'none'), 'epoch_{}.pth') == []
     assert step_of('/a/iter_0012.pth', 'iter_{:04d}.pth') == 12
 
@@ -451,15 +470,14 @@ def foreign_class(monkeypatch):
     monkeypatch.setitem(sys.modules, 'gone', module)
 
     def make(name, base=object):
-        setattr(module, name, type(name, (base, ), dict(__module__='gone')))
+        setattr(module, name, type(name, (base,), dict(__module__='gone')))
         return getattr(module, name)
 
     return make
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler,
-                                           foreign_class, zipped):
+def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler, foreign_class, zipped):
     if not (zipped or hasattr(torch.serialization, 'clear_safe_globals')):
         pytest.skip('torch < 2.4 refuses the old format')
     config = foreign_class('Config')()
@@ -467,15 +485,16 @@ def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler,
     node = foreign_class('Node', dict)(b=2)
     path = tmp_path / 'x.pth'
     torch.save(
-        dict(w=torch.arange(3.), config=config, node=node),
+        dict(w=torch.arange(3.0), config=config, node=node),
         path,
-        _use_new_zipfile_serialization=zipped)
+        _use_new_zipfile_serialization=zipped,
+    )
     monkeypatch.delitem(sys.modules, 'gone')
     with pytest.raises(CheckpointError, match='gone'):
         load_checkpoint_file(str(path))
 
     loaded = load_foreign_checkpoint(str(path))
-    assert torch.equal(loaded['w'], torch.arange(3.))
+    assert torch.equal(loaded['w'], torch.arange(3.0))
     assert type(loaded['config']) is type(loaded['node']) is OrderedDict
     assert loaded['config'].__dict__['items'] == dict(a=1, path={})
     assert loaded['node'] == dict(b=2)
@@ -483,23 +502,28 @@ def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler,
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-@pytest.mark.parametrize('function, arguments', [
-    (builtins.exec, ('open({!r}, "w").close()', )),
-    (os.system, ('touch {!r}', )),
-    (subprocess.call, (['touch', '{}'], )),
-])
-def test_foreign_code_does_not_run(tmp_path, unpickler, function, arguments,
-                                   zipped):
+@pytest.mark.parametrize(
+    'function, arguments',
+    [
+        (builtins.exec, ('open({!r}, "w").close()',)),
+        (os.system, ('touch {!r}',)),
+        (subprocess.call, (['touch', '{}'],)),
+    ],
+)
+def test_foreign_code_does_not_run(tmp_path, unpickler, function, arguments, zipped):
     marker = str(tmp_path / 'marker')
     arguments = [
-        argument.format(marker) if isinstance(argument, str) else
-        [word.format(marker) for word in argument] for argument in arguments
+        argument.format(marker)
+        if isinstance(argument, str)
+        else [word.format(marker) for word in argument]
+        for argument in arguments
     ]
     path = tmp_path / 'x.pth'
     torch.save(
         dict(w=torch.ones(1), config=Calls(function, *arguments)),
         path,
-        _use_new_zipfile_serialization=zipped)
+        _use_new_zipfile_serialization=zipped,
+    )
     try:
         loaded = load_foreign_checkpoint(str(path))
         assert loaded['w'] == 1 and loaded['config'] == {}

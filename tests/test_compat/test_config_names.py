@@ -1,4 +1,5 @@
 """Names of configs and models, as users of OpenMMLab try them."""
+
 import sys
 
 import numpy as np
@@ -6,8 +7,7 @@ import pytest
 from conftest import ROOT
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmpretrain import (ImageClassificationInferencer, get_model,
-                        inference_model, list_models)
+from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 
 from ride_mm.compat.config_names import config_file, register_models
 from ride_mm.engine.config import load_config
@@ -20,17 +20,15 @@ def child(tmp_path):
 
     def write(base):
         path = tmp_path / 'child.py'
-        path.write_text(f'_base_ = {base!r}\n'
-                        'pipeline = _base_.test_pipeline\n')
+        path.write_text(f'_base_ = {base!r}\npipeline = _base_.test_pipeline\n')
         return str(path)
 
     return write
 
 
-@pytest.mark.parametrize('name', [
-    'ride_r50_imagenet_lt.py', 'ride_r50_imagenet_lt',
-    'baselines/crt_r32_cifar100_lt.py'
-])
+@pytest.mark.parametrize(
+    'name', ['ride_r50_imagenet_lt.py', 'ride_r50_imagenet_lt', 'baselines/crt_r32_cifar100_lt.py']
+)
 def test_base_of_another_folder(child, monkeypatch, name):
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
     found = load_config(child(f'ride_mm::{name}'))
@@ -45,10 +43,8 @@ def test_base_of_another_folder(child, monkeypatch, name):
 
 def test_several_bases(child):
     cfg = Config.fromfile(
-        child([
-            'ride_mm::_base_/models/ride_r32.py',
-            'ride_mm::_base_/datasets/cifar10_lt.py'
-        ]))
+        child(['ride_mm::_base_/models/ride_r32.py', 'ride_mm::_base_/datasets/cifar10_lt.py'])
+    )
     assert cfg.model.type == 'RIDEClassifier'
     assert cfg.train_dataloader.dataset.type == 'CIFAR10LT'
 
@@ -63,8 +59,9 @@ def test_a_mistyped_base(child):
 def test_a_base_of_mmpretrain_without_pkg_resources(child, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
     # MMEngine's; its maintained fork does without.
-    monkeypatch.setattr('mmengine.config.config.is_installed',
-                        lambda package: __import__('pkg_resources'))
+    monkeypatch.setattr(
+        'mmengine.config.config.is_installed', lambda package: __import__('pkg_resources')
+    )
     with pytest.raises(UserError, match="pip install 'setuptools<82'"):
         load_config(child('mmpretrain::resnet/resnet18_8xb16_cifar10.py'))
 
@@ -94,8 +91,7 @@ def test_models_by_name():
     assert 'resnet50_8xb32_in1k' in list_models('resnet50*')
     model = get_model('ride_r32_cifar100_lt', num_experts=2)
     assert len(model.neck.experts) == 2
-    inferencer = ImageClassificationInferencer(
-        'ride_r32_digits_lt', pretrained=False)
+    inferencer = ImageClassificationInferencer('ride_r32_digits_lt', pretrained=False)
     image = np.zeros((8, 8, 3), np.uint8)
     assert 0 <= inferencer(image)[0]['pred_label'] < 10
     assert inference_model(inferencer.model, image)['pred_score'] > 0

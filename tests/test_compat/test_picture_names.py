@@ -1,4 +1,5 @@
 """One picture for each image, also where file names repeat."""
+
 import os
 from types import SimpleNamespace
 
@@ -31,24 +32,23 @@ def draw(tmp_path, monkeypatch):
             interval=interval,
             out_dir=str(tmp_path / folder),
             draw_args={},
-            _visualizer=visualizer)
+            _visualizer=visualizer,
+        )
         runner = SimpleNamespace(
-            test_loop=SimpleNamespace(
-                dataloader=SimpleNamespace(batch_size=3, dataset=PATHS)))
+            test_loop=SimpleNamespace(dataloader=SimpleNamespace(batch_size=3, dataset=PATHS))
+        )
         for rank in range(processes):
-            monkeypatch.setattr(picture_names, 'get_dist_info', lambda:
-                                (rank, processes))
+            monkeypatch.setattr(picture_names, 'get_dist_info', lambda: (rank, processes))
             share = list(range(rank, 10, processes))
             share += list(range(-(-10 // processes) - len(share)))
             for batch in range(0, len(share), 3):
-                numbers = share[batch:batch + 3]
+                numbers = share[batch : batch + 3]
                 samples = [DataSample().set_pred_label(0) for _ in numbers]
                 for sample, number in zip(samples, numbers):
                     if has_paths:
                         sample.set_metainfo(dict(img_path=PATHS[number]))
                 images = torch.zeros(len(numbers), 3, 8, 8)
-                hook.after_test_iter(runner, batch // 3, dict(inputs=images),
-                                     samples)
+                hook.after_test_iter(runner, batch // 3, dict(inputs=images), samples)
         return set(os.listdir(tmp_path / folder))
 
     return draw
@@ -56,10 +56,7 @@ def draw(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('processes', [1, 2, 4])
 def test_every_image_has_a_picture(draw, processes):
-    assert draw(processes=processes) == {
-        f'{i}_{i % 5}.jpg_0.png'
-        for i in range(10)
-    }
+    assert draw(processes=processes) == {f'{i}_{i % 5}.jpg_0.png' for i in range(10)}
 
 
 @pytest.mark.parametrize('processes', [1, 2])
@@ -79,8 +76,8 @@ def test_pictures_of_the_inferencer(tmp_path):
         file.parent.mkdir()
         cv2.imwrite(str(file), np.zeros((8, 8, 3), np.uint8))
     inferencer = ImageClassificationInferencer(
-        str(ROOT / 'configs/ride_r32_digits_lt.py'), pretrained=False)
+        str(ROOT / 'configs/ride_r32_digits_lt.py'), pretrained=False
+    )
     inferencer([str(file) for file in files], show_dir=tmp_path / 'shown')
     inferencer(str(files[0]), show_dir=tmp_path / 'shown')
-    assert sorted(os.listdir(
-        tmp_path / 'shown')) == ['0.png', '0_2.png', '0_3.png']
+    assert sorted(os.listdir(tmp_path / 'shown')) == ['0.png', '0_2.png', '0_3.png']

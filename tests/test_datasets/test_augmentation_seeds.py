@@ -13,7 +13,7 @@ from ride_mm.datasets.augmentation_seeds import Draw, SeededDataset, seed_draws
 class Noise(torch.utils.data.Dataset):
     """What an augmentation sees of the three generators."""
 
-    metainfo = dict(classes=('noise', ))
+    metainfo = dict(classes=('noise',))
 
     def __init__(self, length=10):
         self.length = length
@@ -22,11 +22,7 @@ class Noise(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, index):
-        return [
-            index, random.random(),
-            np.random.rand(),
-            torch.rand(1).item()
-        ]
+        return [index, random.random(), np.random.rand(), torch.rand(1).item()]
 
 
 def loader(workers=0, persistent=False, batch_size=4, shuffle=False):
@@ -37,8 +33,10 @@ def loader(workers=0, persistent=False, batch_size=4, shuffle=False):
             batch_size=batch_size,
             num_workers=workers,
             persistent_workers=persistent,
-            collate_fn=dict(type='default_collate')),
-        seed=0)
+            collate_fn=dict(type='default_collate'),
+        ),
+        seed=0,
+    )
 
 
 def epoch(dataloader, number, seed=7):
@@ -59,8 +57,7 @@ def test_epochs_differ_and_repeat_themselves():
     assert len(first[:, 2].unique()) == 10
 
 
-@pytest.mark.parametrize('workers, persistent', [(1, False), (2, False),
-                                                 (2, True)])
+@pytest.mark.parametrize('workers, persistent', [(1, False), (2, False), (2, True)])
 def test_workers_change_nothing(workers, persistent):
     plain, parallel = loader(), loader(workers, persistent)
     for number in (0, 1):
@@ -70,8 +67,7 @@ def test_workers_change_nothing(workers, persistent):
 def test_ranks_change_nothing(monkeypatch):
     whole = epoch(loader(), 3)
     for rank in (0, 1):
-        for module in (draws, __import__('mmengine.dataset.sampler',
-                                         fromlist=['sampler'])):
+        for module in (draws, __import__('mmengine.dataset.sampler', fromlist=['sampler'])):
             monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, 2))
         assert torch.equal(epoch(loader(batch_size=2), 3), whole[rank::2])
 
@@ -92,7 +88,7 @@ def test_a_draw_travels_to_a_worker():
 def test_the_data_set_shows_through():
     dataloader = loader()
     seed_draws(dataloader, 0)
-    assert dataloader.dataset.metainfo == dict(classes=('noise', ))
+    assert dataloader.dataset.metainfo == dict(classes=('noise',))
     assert len(dataloader.dataset) == 10 and len(dataloader) == 3
     assert seed_draws(dataloader, 0) is dataloader.batch_sampler
     assert not isinstance(dataloader.dataset.dataset, SeededDataset)

@@ -12,25 +12,26 @@ DIGITS = dict(type='DigitsLT', split='train', pipeline=[])
 
 
 def test_bootstrap_indices():
-    labels = np.random.default_rng(0).permutation(
-        np.repeat([5, 0, 2], [1000, 30, 1]))
+    labels = np.random.default_rng(0).permutation(np.repeat([5, 0, 2], [1000, 30, 1]))
     drawn = bootstrap_indices(labels, seed=0)
     assert (labels[drawn] == labels).all()
     assert drawn.tolist() == bootstrap_indices(labels, seed=0).tolist()
     assert drawn.tolist() != bootstrap_indices(labels, seed=1).tolist()
     # Of n images 1 - (1 - 1/n)^n are drawn at least once, on average.
     shares = [
-        np.unique(bootstrap_indices(labels, seed)[labels == 5]).size / 1000
-        for seed in range(20)
+        np.unique(bootstrap_indices(labels, seed)[labels == 5]).size / 1000 for seed in range(20)
     ]
-    assert np.mean(shares) == pytest.approx(1 - .999**1000, abs=.01)
+    assert np.mean(shares) == pytest.approx(1 - 0.999**1000, abs=0.01)
 
 
-@pytest.mark.parametrize('dataset', [
-    dict(DIGITS),
-    dict(DIGITS, serialize_data=False),
-    dict(type='HoldOut', dataset=DIGITS, held_out=False),
-])
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(DIGITS),
+        dict(DIGITS, serialize_data=False),
+        dict(type='HoldOut', dataset=DIGITS, held_out=False),
+    ],
+)
 def test_images_and_counts(dataset):
     whole = DATASETS.build(copy.deepcopy(dataset))
     drawn = DATASETS.build(dict(type='Bootstrap', dataset=dataset, seed=3))

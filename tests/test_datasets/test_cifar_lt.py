@@ -29,12 +29,8 @@ def tiny_cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10LT, 'max_count', TINY)
     folder = tmp_path / 'cifar-10-batches-py'
     folder.mkdir()
-    labels = np.random.default_rng(0).permutation(
-        np.repeat(np.arange(10), TINY)).reshape(5, -1)
-    data = [
-        _write(folder / f'data_batch_{i + 1}', labels[i].tolist(), 'labels')
-        for i in range(5)
-    ]
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), TINY)).reshape(5, -1)
+    data = [_write(folder / f'data_batch_{i + 1}', labels[i].tolist(), 'labels') for i in range(5)]
     _write(folder / 'test_batch', list(range(10)) * 2, 'labels')
     return str(tmp_path), np.concatenate(data), labels.reshape(-1)
 
@@ -44,9 +40,7 @@ def real_cifar100(tmp_path_factory):
     if not REAL.is_file():
         pytest.skip('the real CIFAR-100 is not here')
     root = tmp_path_factory.mktemp('cifar100')
-    subprocess.run(
-        [sys.executable, str(REAL), 'unpack',
-         str(root)], check=True)
+    subprocess.run([sys.executable, str(REAL), 'unpack', str(root)], check=True)
     return str(root)
 
 
@@ -70,8 +64,10 @@ def test_subset_over_several_files(tiny_cifar10, serialize_data):
             imb_factor=0.1,
             check_integrity=False,
             subset_seed=3,
-            serialize_data=serialize_data))
-    counts = [int(TINY * 0.1**(c / 9)) for c in range(10)]
+            serialize_data=serialize_data,
+        )
+    )
+    counts = [int(TINY * 0.1 ** (c / 9)) for c in range(10)]
     chosen = _plain_subset(labels, counts, seed=3)
     assert dataset.metainfo['class_counts'] == counts
     assert dataset.get_gt_labels().tolist() == labels[chosen].tolist()
@@ -80,15 +76,14 @@ def test_subset_over_several_files(tiny_cifar10, serialize_data):
         assert info['gt_label'] == labels[index]
         assert info['img'].dtype == np.uint8
         np.testing.assert_array_equal(
-            info['img'], data[index].reshape(3, 32, 32).transpose(1, 2, 0))
+            info['img'], data[index].reshape(3, 32, 32).transpose(1, 2, 0)
+        )
 
 
 def test_images_of_others_are_not_kept(tiny_cifar10):
     dataset = CIFAR10LT(
-        tiny_cifar10[0],
-        imb_factor=0.1,
-        check_integrity=False,
-        serialize_data=False)
+        tiny_cifar10[0], imb_factor=0.1, check_integrity=False, serialize_data=False
+    )
     base = dataset.data_list[0]['img']
     while base.base is not None:
         base = base.base
@@ -105,11 +100,8 @@ def test_bgr(tiny_cifar10):
 
 def test_test_split_is_whole_and_knows_training_counts(tiny_cifar10):
     dataset = CIFAR10LT(
-        tiny_cifar10[0],
-        split='test',
-        imb_type='step',
-        imb_factor=0.1,
-        check_integrity=False)
+        tiny_cifar10[0], split='test', imb_type='step', imb_factor=0.1, check_integrity=False
+    )
     assert dataset.get_gt_labels().tolist() == list(range(10)) * 2
     assert dataset.metainfo['class_counts'] == [20] * 5 + [2] * 5
     assert dataset.CLASSES[0] == 'airplane'
@@ -117,8 +109,7 @@ def test_test_split_is_whole_and_knows_training_counts(tiny_cifar10):
 
 
 def test_options_of_the_base(tiny_cifar10):
-    options = dict(
-        data_root=tiny_cifar10[0], imb_factor=0.1, check_integrity=False)
+    options = dict(data_root=tiny_cifar10[0], imb_factor=0.1, check_integrity=False)
     whole = CIFAR10LT(**options)
     lazy = CIFAR10LT(lazy_init=True, **options)
     assert lazy.metainfo['class_counts'] == whole.metainfo['class_counts']
@@ -135,15 +126,11 @@ def test_options_of_the_base(tiny_cifar10):
 @pytest.mark.parametrize('indices', [5, -5, [3, 0, 30]])
 def test_labels_of_subsets(tiny_cifar10, serialize_data, indices):
     dataset = CIFAR10LT(
-        tiny_cifar10[0],
-        imb_factor=0.1,
-        check_integrity=False,
-        serialize_data=serialize_data)
+        tiny_cifar10[0], imb_factor=0.1, check_integrity=False, serialize_data=serialize_data
+    )
     before = dataset.get_gt_labels()
     subset = dataset.get_subset(indices)
-    expected = [
-        subset.get_data_info(i)['gt_label'] for i in range(len(subset))
-    ]
+    expected = [subset.get_data_info(i)['gt_label'] for i in range(len(subset))]
     assert subset.get_gt_labels().tolist() == expected
     assert [subset.get_cat_ids(i)[0] for i in range(len(subset))] == expected
     assert dataset.get_gt_labels().tolist() == before.tolist()
@@ -155,12 +142,11 @@ def test_smaller_largest_class(tiny_cifar10):
     root, data, labels = tiny_cifar10
     options = dict(data_root=root, imb_factor=0.2, check_integrity=False)
     dataset = CIFAR10LT(max_count=12, subset_seed=3, **options)
-    counts = [int(12 * 0.2**(c / 9)) for c in range(10)]
+    counts = [int(12 * 0.2 ** (c / 9)) for c in range(10)]
     chosen = _plain_subset(labels, counts, seed=3)
     assert dataset.metainfo['class_counts'] == counts
     images = [dataset[i]['img'] for i in range(len(dataset))]
-    np.testing.assert_array_equal(
-        images, data[chosen].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(images, data[chosen].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     test = CIFAR10LT(split='test', max_count=12, **options)
     assert test.metainfo['class_counts'] == counts and len(test) == 20
     assert 'exp, imb_factor=0.2, max_count=12' in repr(test)
@@ -168,14 +154,17 @@ def test_smaller_largest_class(tiny_cifar10):
     assert CIFAR10LT(**options).metainfo['class_counts'][0] == TINY
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(imb_type='expp'), "found 'expp'"),
-    (dict(imb_factor=50), r'in \(0, 1\], found 50'),
-    (dict(max_count=5001), 'max_count .* from 1 to 5000, found 5001'),
-    (dict(max_count=0), 'from 1 to 5000, found 0'),
-    (dict(max_count=50, imb_factor=0.01), '50 images .* at least 0.02'),
-    (dict(imb_factor=0.0001), '5000 images .* at least 0.0002'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(imb_type='expp'), "found 'expp'"),
+        (dict(imb_factor=50), r'in \(0, 1\], found 50'),
+        (dict(max_count=5001), 'max_count .* from 1 to 5000, found 5001'),
+        (dict(max_count=0), 'from 1 to 5000, found 0'),
+        (dict(max_count=50, imb_factor=0.01), '50 images .* at least 0.02'),
+        (dict(imb_factor=0.0001), '5000 images .* at least 0.0002'),
+    ],
+)
 def test_profile_errors_come_before_any_download(options, message):
     with pytest.raises(ValueError, match=message):
         CIFAR10LT(data_root='nowhere', **options)
@@ -183,10 +172,11 @@ def test_profile_errors_come_before_any_download(options, message):
 
 def test_data_not_found(tmp_path):
     with pytest.raises(
-            UserError,
-            match=r'CIFAR100LT: no data in .*cifar-100-python '
-            r'\(`download=False`\). Set `data_root` .* `download=True`.*'
-            'unpack https://.*cifar-100-python.tar.gz into'):
+        UserError,
+        match=r'CIFAR100LT: no data in .*cifar-100-python '
+        r'\(`download=False`\). Set `data_root` .* `download=True`.*'
+        'unpack https://.*cifar-100-python.tar.gz into',
+    ):
         CIFAR100LT(data_root=str(tmp_path), download=False)
 
 
@@ -211,24 +201,20 @@ def test_download_when_files_are_missing(tiny_cifar10, tmp_path, monkeypatch):
         (folder / 'test_batch').write_bytes(packed)
 
     monkeypatch.setattr(cifar_lt, 'download_and_extract_archive', download)
-    dataset = CIFAR10LT(
-        str(tmp_path), split='test', imb_factor=0.1, check_integrity=False)
+    dataset = CIFAR10LT(str(tmp_path), split='test', imb_factor=0.1, check_integrity=False)
     assert len(dataset) == 20
-    assert calls == [(CIFAR10LT.url, str(tmp_path), CIFAR10LT.filename,
-                      CIFAR10LT.tgz_md5)]
+    assert calls == [(CIFAR10LT.url, str(tmp_path), CIFAR10LT.filename, CIFAR10LT.tgz_md5)]
 
 
 def test_incomplete_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar_lt, 'download_and_extract_archive',
-                        lambda *args, **kwargs: None)
+    monkeypatch.setattr(cifar_lt, 'download_and_extract_archive', lambda *args, **kwargs: None)
     with pytest.raises(UserError, match='data_batch_1.* missing'):
         CIFAR10LT(str(tmp_path), check_integrity=False)
 
 
 def test_repacked_copy_is_not_overwritten(tiny_cifar10, monkeypatch):
     monkeypatch.setattr(cifar_lt, 'download_and_extract_archive', None)
-    with pytest.raises(
-            UserError, match='MD5 sums differ.*`check_integrity=False`'):
+    with pytest.raises(UserError, match='MD5 sums differ.*`check_integrity=False`'):
         CIFAR10LT(tiny_cifar10[0], imb_factor=0.1)
 
 
@@ -240,7 +226,7 @@ def test_incomplete_data(tiny_cifar10, monkeypatch):
 
 def test_real_cifar100(real_cifar100, monkeypatch):
     dataset = CIFAR100LT(real_cifar100, check_integrity=False)
-    counts = [int(500 * 0.01**(c / 99.0)) for c in range(100)]
+    counts = [int(500 * 0.01 ** (c / 99.0)) for c in range(100)]
     labels = dataset.get_gt_labels()
     assert len(dataset) == 10847
     assert count_labels(labels, 100) == counts
@@ -252,7 +238,8 @@ def test_real_cifar100(real_cifar100, monkeypatch):
     chosen = _plain_subset(all_labels, counts)
     for i in range(0, 10847, 97):
         np.testing.assert_array_equal(
-            dataset.get_data_info(i)['img'], base.data_list[chosen[i]]['img'])
+            dataset.get_data_info(i)['img'], base.data_list[chosen[i]]['img']
+        )
     assert labels.tolist() == [all_labels[i] for i in chosen]
 
 
@@ -272,15 +259,18 @@ class Attack:
         return open, (str(self.path), 'w')
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(extra=Attack), 'needs `_?io.open`, which is not plain data'),
-    (dict(data=None), 'expected `data` of shape'),
-    (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
-    (dict(labels='abc'), 'not a list of whole numbers'),
-    (dict(labels=[1.5]), 'not a list of whole numbers'),
-    (dict(labels=[99]), 'expected `data` of shape|label 99 is outside'),
-    (None, 'truncated'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(extra=Attack), 'needs `_?io.open`, which is not plain data'),
+        (dict(data=None), 'expected `data` of shape'),
+        (dict(data=np.zeros((2, 3072))), r'expected `data` of shape \(\d+, 3072'),
+        (dict(labels='abc'), 'not a list of whole numbers'),
+        (dict(labels=[1.5]), 'not a list of whole numbers'),
+        (dict(labels=[99]), 'expected `data` of shape|label 99 is outside'),
+        (None, 'truncated'),
+    ],
+)
 def test_files_of_others_run_no_code(tiny_cifar10, tmp_path, change, message):
     """Also where their checksums are not asked for."""
     root, _, _ = tiny_cifar10
@@ -295,5 +285,5 @@ def test_files_of_others_run_no_code(tiny_cifar10, tmp_path, change, message):
         }
         file.write_bytes(pickle.dumps(dict(batch, **change)))
     with pytest.raises(UserError, match=f'data_batch_1 is not.*{message}'):
-        CIFAR10LT(data_root=root, imb_factor=1., check_integrity=False)
+        CIFAR10LT(data_root=root, imb_factor=1.0, check_integrity=False)
     assert not (tmp_path / 'trace').exists()

@@ -13,9 +13,7 @@ load_digits = pytest.importorskip('sklearn.datasets').load_digits
 
 
 def _pixels(dataset):
-    return [
-        dataset.get_data_info(i)['img'].tobytes() for i in range(len(dataset))
-    ]
+    return [dataset.get_data_info(i)['img'].tobytes() for i in range(len(dataset))]
 
 
 def test_default_profile_has_all_groups():
@@ -37,8 +35,7 @@ def test_test_split_is_fixed_and_balanced():
 
 def test_splits_do_not_share_scans():
     images = (load_digits().images * (255 / 16)).round().astype(np.uint8)
-    rows, times = np.unique(
-        images.reshape(1797, -1), axis=0, return_counts=True)
+    rows, times = np.unique(images.reshape(1797, -1), axis=0, return_counts=True)
     assert times.max() == 1 and len(rows) == 1797
     train = _pixels(DigitsLT(imb_factor=1))
     test = _pixels(DigitsLT(split='test'))
@@ -72,36 +69,33 @@ def test_largest_class_and_seeds():
 
 
 def test_smaller_largest_class():
-    counts = [int(78 * 0.05**(c / 9)) for c in range(10)]
-    train, test = (
-        DigitsLT(split, max_count=78) for split in ('train', 'test'))
+    counts = [int(78 * 0.05 ** (c / 9)) for c in range(10)]
+    train, test = (DigitsLT(split, max_count=78) for split in ('train', 'test'))
     assert train.metainfo['class_counts'] == counts
     assert count_labels(train.get_gt_labels(), 10) == counts
     assert test.metainfo['class_counts'] == counts and len(test) == 440
     # Subsets differ in the largest class as well.
-    seeds = [
-        set(_pixels(DigitsLT(max_count=78, subset_seed=i))[:78])
-        for i in range(2)
-    ]
+    seeds = [set(_pixels(DigitsLT(max_count=78, subset_seed=i))[:78]) for i in range(2)]
     assert len(seeds[0] - seeds[1]) > 10
 
 
 def test_pipeline_gets_the_image():
-    dataset = DigitsLT(
-        pipeline=[dict(type='Resize', scale=16),
-                  dict(type='PackInputs')])
+    dataset = DigitsLT(pipeline=[dict(type='Resize', scale=16), dict(type='PackInputs')])
     sample = dataset[0]
     assert sample['inputs'].shape == (3, 16, 16)
     assert sample['data_samples'].gt_label.tolist() == [0]
-    assert "exp, imb_factor=0.05, max_count=130" in repr(dataset)
+    assert 'exp, imb_factor=0.05, max_count=130' in repr(dataset)
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(split='val'), "split must be 'train' or 'test', found 'val'"),
-    (dict(imb_type='x'), "imb_type must be 'exp' or 'step', found 'x'"),
-    (dict(imb_factor=0), 'imb_factor'),
-    (dict(max_count=131), 'from 1 to 130, found 131'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(split='val'), "split must be 'train' or 'test', found 'val'"),
+        (dict(imb_type='x'), "imb_type must be 'exp' or 'step', found 'x'"),
+        (dict(imb_factor=0), 'imb_factor'),
+        (dict(max_count=131), 'from 1 to 130, found 131'),
+    ],
+)
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         DigitsLT(**options)

@@ -25,11 +25,10 @@ def test_both_parts_of_a_training_set():
     whole = DATASETS.build(DIGITS)
     rest, held_out = (
         DATASETS.build(
-            dict(
-                type='HoldOut',
-                dataset=copy.deepcopy(DIGITS),
-                held_out=part,
-                fraction=0.2)) for part in (False, True))
+            dict(type='HoldOut', dataset=copy.deepcopy(DIGITS), held_out=part, fraction=0.2)
+        )
+        for part in (False, True)
+    )
     counts = np.array(get_class_counts(whole))
     kept = np.bincount(rest.get_gt_labels(), minlength=10)
     out = np.bincount(held_out.get_gt_labels(), minlength=10)
@@ -47,12 +46,7 @@ def test_both_parts_of_a_training_set():
         assert labels == dataset.get_gt_labels().tolist()
 
 
-@pytest.mark.parametrize('fraction', [0, 1, -.5])
+@pytest.mark.parametrize('fraction', [0, 1, -0.5])
 def test_mistakes(fraction):
     with pytest.raises(UserError, match='between 0 and 1'):
-        DATASETS.build(
-            dict(
-                type='HoldOut',
-                dataset=DIGITS,
-                held_out=True,
-                fraction=fraction))
+        DATASETS.build(dict(type='HoldOut', dataset=DIGITS, held_out=True, fraction=fraction))

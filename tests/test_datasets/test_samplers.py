@@ -22,7 +22,8 @@ class Labels:
 
     def __init__(self, counts=COUNTS, seed=0):
         self.labels = np.random.default_rng(seed).permutation(
-            np.repeat(np.arange(len(counts)), counts))
+            np.repeat(np.arange(len(counts)), counts)
+        )
 
     def __len__(self):
         return len(self.labels)
@@ -48,7 +49,8 @@ def _class_frequencies(dataset, sampler, num_epochs):
 def test_built_as_the_runner_does(cls):
     dataset = Labels()
     sampler = DATA_SAMPLERS.build(
-        dict(type=cls.__name__), default_args=dict(dataset=dataset, seed=3))
+        dict(type=cls.__name__), default_args=dict(dataset=dataset, seed=3)
+    )
     assert isinstance(sampler, cls)
     assert sampler.seed == 3
     indices = list(sampler)
@@ -97,8 +99,7 @@ def test_ranks_share_the_draws(cls, world_size, monkeypatch):
 
     merged = [None] * total
     for rank in range(world_size):
-        monkeypatch.setattr(epoch_sampler, 'get_dist_info', lambda:
-                            (rank, world_size))
+        monkeypatch.setattr(epoch_sampler, 'get_dist_info', lambda: (rank, world_size))
         sampler = cls(dataset, seed=3)
         sampler.set_epoch(2)
         merged[rank::world_size] = list(sampler)
@@ -169,9 +170,7 @@ def test_epoch_size():
     dataset = Labels()
     sampler = ClassBalancedSampler(dataset, seed=0, epoch_size='max')
     assert len(sampler) == len(list(sampler)) == 5 * 60
-    with pytest.raises(
-            ValueError,
-            match="epoch_size must be 'dataset' or 'max', found 9"):
+    with pytest.raises(ValueError, match="epoch_size must be 'dataset' or 'max', found 9"):
         ClassBalancedSampler(dataset, epoch_size=9)
 
 
@@ -206,10 +205,13 @@ def test_ranges():
 
 
 @pytest.mark.parametrize('cls', SAMPLERS)
-@pytest.mark.parametrize('wrap', [
-    lambda dataset: RepeatDataset(dataset, 3),
-    lambda dataset: ClassBalancedDataset(dataset, 0.1),
-])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda dataset: RepeatDataset(dataset, 3),
+        lambda dataset: ClassBalancedDataset(dataset, 0.1),
+    ],
+)
 def test_wrappers(cls, wrap):
     dataset = wrap(DigitsLT())
     sampler = cls(dataset, seed=0)
@@ -228,15 +230,15 @@ def test_in_the_runners_data_loader(num_workers):
             dict(
                 batch_size=32,
                 num_workers=num_workers,
-                dataset=dict(
-                    type='DigitsLT', pipeline=[dict(type='PackInputs')]),
+                dataset=dict(type='DigitsLT', pipeline=[dict(type='PackInputs')]),
                 sampler=dict(type='ClassBalancedSampler'),
-                collate_fn=dict(type='default_collate')),
-            seed=1)
+                collate_fn=dict(type='default_collate'),
+            ),
+            seed=1,
+        )
     loader.sampler.set_epoch(3)
     labels = [
-        int(label) for batch in loader
-        for label in [s.gt_label for s in batch['data_samples']]
+        int(label) for batch in loader for label in [s.gt_label for s in batch['data_samples']]
     ]
     expected = ClassBalancedSampler(DigitsLT(), seed=1)
     expected.set_epoch(3)

@@ -29,13 +29,7 @@ def one_by_one(size, padding, degrees):
 
 
 def drawn(size, padding, degrees):
-    return [
-        dict(
-            type='DrawCropFlipRotate',
-            size=size,
-            padding=padding,
-            degrees=degrees)
-    ]
+    return [dict(type='DrawCropFlipRotate', size=size, padding=padding, degrees=degrees)]
 
 
 def results(pipeline, images):
@@ -47,25 +41,26 @@ def results(pipeline, images):
     return out
 
 
-@pytest.mark.parametrize('shape,size,padding,degrees', [
-    ((32, 32), 32, 4, 15),
-    ((32, 32), 32, 4, 180),
-    ((17, 23), 16, 2, 40),
-    ((8, 8), 11, 2, 7.5),
-    ((32, 32), 32, 0, 0),
-    ((30, 32), 34, 2, 15),
-    ((28, 28), 32, 2, 15),
-])
+@pytest.mark.parametrize(
+    'shape,size,padding,degrees',
+    [
+        ((32, 32), 32, 4, 15),
+        ((32, 32), 32, 4, 180),
+        ((17, 23), 16, 2, 40),
+        ((8, 8), 11, 2, 7.5),
+        ((32, 32), 32, 0, 0),
+        ((30, 32), 34, 2, 15),
+        ((28, 28), 32, 2, 15),
+    ],
+)
 def test_images_are_those_of_torchvision(shape, size, padding, degrees):
-    images = np.random.default_rng(0).integers(
-        256, size=(300, *shape, 3), dtype=np.uint8)
-    expected = default_collate(
-        results(one_by_one(size, padding, degrees), images))
+    images = np.random.default_rng(0).integers(256, size=(300, *shape, 3), dtype=np.uint8)
+    expected = default_collate(results(one_by_one(size, padding, degrees), images))
     batch = collate_batch(results(drawn(size, padding, degrees), images))
     assert torch.equal(batch['inputs'], expected['inputs'])
     assert torch.equal(
-        gather_labels(batch['data_samples']),
-        gather_labels(expected['data_samples']))
+        gather_labels(batch['data_samples']), gather_labels(expected['data_samples'])
+    )
 
 
 def test_a_view_by_hand():
@@ -74,11 +69,11 @@ def test_a_view_by_hand():
     def view(*args):
         return crop_flip_rotate(image, [View(*args)])[0, ..., 0].tolist()
 
-    assert view(3, 0, 0, False, 0.) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    assert view(3, 1, -1, False, 0.) == [[0, 4, 5], [0, 7, 8], [0, 0, 0]]
-    assert view(2, 0, 0, True, 0.) == [[2, 1], [5, 4]]
+    assert view(3, 0, 0, False, 0.0) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert view(3, 1, -1, False, 0.0) == [[0, 4, 5], [0, 7, 8], [0, 0, 0]]
+    assert view(2, 0, 0, True, 0.0) == [[2, 1], [5, 4]]
     # Counter-clockwise: the right column becomes the top row.
-    assert view(3, 0, 0, False, 90.) == [[3, 6, 9], [2, 5, 8], [1, 4, 7]]
+    assert view(3, 0, 0, False, 90.0) == [[3, 6, 9], [2, 5, 8], [1, 4, 7]]
 
 
 def test_a_crop_larger_than_the_image():
@@ -94,25 +89,28 @@ def test_config_trains_on_the_images_of_the_plain_pipeline(root):
     cfg = cfg.train_dataloader
     enlarge = dict(type='Resize', scale=(32, 32))
     batches = []
-    for pipeline, collate_fn in ((cfg.dataset.pipeline, cfg.collate_fn),
-                                 (one_by_one(32, 4, 15),
-                                  dict(type='default_collate'))):
+    for pipeline, collate_fn in (
+        (cfg.dataset.pipeline, cfg.collate_fn),
+        (one_by_one(32, 4, 15), dict(type='default_collate')),
+    ):
         loader = Runner.build_dataloader(
             dict(
                 dataset=dict(type='DigitsLT', pipeline=[enlarge, *pipeline]),
                 sampler=cfg.sampler,
                 collate_fn=collate_fn,
                 batch_size=16,
-                num_workers=2),
-            seed=0)
+                num_workers=2,
+            ),
+            seed=0,
+        )
         seed_draws(loader, 5).epoch = 3
         batches.append(list(loader))
     assert len(batches[0]) == len(batches[1]) > 10
     for batch, expected in zip(*batches):
         assert torch.equal(batch['inputs'], expected['inputs'])
         assert torch.equal(
-            gather_labels(batch['data_samples']),
-            gather_labels(expected['data_samples']))
+            gather_labels(batch['data_samples']), gather_labels(expected['data_samples'])
+        )
 
 
 def test_without_views_images_stay_as_they_are():
@@ -122,20 +120,15 @@ def test_without_views_images_stay_as_they_are():
     assert batch['inputs'].shape == (5, 3, 8, 8)
     assert batch['inputs'].is_contiguous()
     for i, sample in enumerate(samples):
-        assert np.array_equal(batch['inputs'][i].permute(1, 2, 0),
-                              sample['img'])
-        assert batch['data_samples'][i].gt_label.tolist() == [
-            sample['gt_label']
-        ]
+        assert np.array_equal(batch['inputs'][i].permute(1, 2, 0), sample['img'])
+        assert batch['data_samples'][i].gt_label.tolist() == [sample['gt_label']]
 
 
 def test_packed_images_and_images_of_different_shape():
     packed = dict(inputs=torch.zeros(3, 4, 4), data_samples=DataSample())
     with pytest.raises(UserError, match='remove PackInputs'):
         collate_batch([packed])
-    samples = [
-        dict(img=np.zeros((n, 4, 3), np.uint8), gt_label=0) for n in (4, 5)
-    ]
+    samples = [dict(img=np.zeros((n, 4, 3), np.uint8), gt_label=0) for n in (4, 5)]
     with pytest.raises(UserError, match=r'differ in shape.*\(5, 4, 3\)'):
         collate_batch(samples)
 
@@ -168,20 +161,21 @@ def test_an_unreadable_image_is_named(tmp_path, dataset, workers):
     loader = Runner.build_dataloader(
         dict(
             dataset=dict(
-                type=dataset,
-                data_root=str(tmp_path),
-                pipeline=[dict(type='LoadImageFromFile')]),
+                type=dataset, data_root=str(tmp_path), pipeline=[dict(type='LoadImageFromFile')]
+            ),
             sampler=dict(type='DefaultSampler', shuffle=False),
             batch_size=1,
-            num_workers=workers))
-    for name, reason in (('a', 'is empty: it has 0 bytes. Replace or remove'),
-                         ('b', 'cannot be decoded as an image. Replace')):
+            num_workers=workers,
+        )
+    )
+    for name, reason in (
+        ('a', 'is empty: it has 0 bytes. Replace or remove'),
+        ('b', 'cannot be decoded as an image. Replace'),
+    ):
         loader.dataset.data_address, loader.dataset.serialize_data = [], False
-        loader.dataset.data_list = [
-            dict(img_path=str(tmp_path / name / '0.jpg'), gt_label=0)
-        ]
+        loader.dataset.data_list = [dict(img_path=str(tmp_path / name / '0.jpg'), gt_label=0)]
         with pytest.raises(UserError) as info:
             next(iter(loader))
         line = user_message(info.value)
-        assert line.startswith(f"{tmp_path / name / '0.jpg'} {reason}")
+        assert line.startswith(f'{tmp_path / name / "0.jpg"} {reason}')
         assert '\n' not in line

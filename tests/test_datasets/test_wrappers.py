@@ -3,8 +3,7 @@ import pytest
 from mmpretrain.registry import DATASETS
 
 from ride_mm.datasets import ConcatDataset, DigitsLT, KFoldDataset
-from ride_mm.datasets.class_counts import (get_class_counts, get_labels,
-                                           stated_counts)
+from ride_mm.datasets.class_counts import get_class_counts, get_labels, stated_counts
 from ride_mm.utils.errors import UserError
 
 
@@ -59,15 +58,16 @@ def test_sets_that_cannot_be_joined(tmp_path):
     for name, line in (('a.txt', 'a.png 0'), ('b.txt', 'a.png 1\na.png 0')):
         (tmp_path / name).write_text(line + '\n')
     (tmp_path / 'a.png').touch()
-    a, b = (dict(type='LongTailList', data_root=str(tmp_path), ann_file=name)
-            for name in ('a.txt', 'b.txt'))
+    a, b = (
+        dict(type='LongTailList', data_root=str(tmp_path), ann_file=name)
+        for name in ('a.txt', 'b.txt')
+    )
     with pytest.raises(UserError, match='have 1 and 2 classes'):
         DATASETS.build(dict(type='ConcatDataset', datasets=[a, b]))
 
 
 def fold(dataset, **options):
-    return dict(
-        type='KFoldDataset', dataset=dataset, num_splits=3, seed=0, **options)
+    return dict(type='KFoldDataset', dataset=dataset, num_splits=3, seed=0, **options)
 
 
 def part(dataset, held_out=False):
@@ -87,8 +87,7 @@ def repeated(dataset):
 
 
 def balanced(dataset):
-    return dict(
-        type='ClassBalancedDataset', dataset=dataset, oversample_thr=.1)
+    return dict(type='ClassBalancedDataset', dataset=dataset, oversample_thr=0.1)
 
 
 def looked_at(dataset):
@@ -97,34 +96,40 @@ def looked_at(dataset):
     return np.bincount(labels, minlength=10).tolist()
 
 
-@pytest.mark.parametrize('config', [
-    part(digits()),
-    drawn(digits()),
-    fold(digits()),
-    fold(part(digits())),
-    part(fold(digits())),
-    drawn(fold(digits())),
-    fold(fold(digits())),
-    joined(digits(), digits()),
-    joined(digits(), digits(indices=list(range(150)))),
-    joined(part(digits()), drawn(digits())),
-    joined(fold(digits()), fold(digits(), fold=1)),
-    joined(joined(digits(), part(digits())), fold(digits())),
-])
+@pytest.mark.parametrize(
+    'config',
+    [
+        part(digits()),
+        drawn(digits()),
+        fold(digits()),
+        fold(part(digits())),
+        part(fold(digits())),
+        drawn(fold(digits())),
+        fold(fold(digits())),
+        joined(digits(), digits()),
+        joined(digits(), digits(indices=list(range(150)))),
+        joined(part(digits()), drawn(digits())),
+        joined(fold(digits()), fold(digits(), fold=1)),
+        joined(joined(digits(), part(digits())), fold(digits())),
+    ],
+)
 def test_counts_are_those_of_the_images(config):
     dataset = DATASETS.build(config)
     assert get_class_counts(dataset) == counted(dataset) == looked_at(dataset)
     assert dataset.metainfo['class_counts'] == counted(dataset)
 
 
-@pytest.mark.parametrize('inner', [
-    digits(),
-    part(digits()),
-    fold(digits()),
-    joined(digits(), part(digits())),
-    repeated(digits()),
-    balanced(digits()),
-])
+@pytest.mark.parametrize(
+    'inner',
+    [
+        digits(),
+        part(digits()),
+        fold(digits()),
+        joined(digits(), part(digits())),
+        repeated(digits()),
+        balanced(digits()),
+    ],
+)
 @pytest.mark.parametrize('wrapper', [repeated, balanced])
 def test_shown_more_often(inner, wrapper):
     """The counts stay those of the images, the labels those of the draws."""
@@ -138,15 +143,16 @@ def test_shown_more_often(inner, wrapper):
         assert min(counted(dataset)) > min(counted(whole))
 
 
-@pytest.mark.parametrize('wrapper, name', [(part, 'HoldOut'),
-                                           (drawn, 'Bootstrap'),
-                                           (fold, 'KFoldDataset')])
-@pytest.mark.parametrize('inner', [joined(digits()), repeated(digits()),
-                                   balanced(digits())])
+@pytest.mark.parametrize(
+    'wrapper, name', [(part, 'HoldOut'), (drawn, 'Bootstrap'), (fold, 'KFoldDataset')]
+)
+@pytest.mark.parametrize('inner', [joined(digits()), repeated(digits()), balanced(digits())])
 def test_what_cannot_be_divided(wrapper, name, inner):
     with pytest.raises(
-            UserError, match=f'^{name}: images cannot be drawn '
-            f'.*{inner["type"]}, which wraps data sets: put {name} inside it'):
+        UserError,
+        match=f'^{name}: images cannot be drawn '
+        f'.*{inner["type"]}, which wraps data sets: put {name} inside it',
+    ):
         DATASETS.build(wrapper(inner))
 
 
@@ -163,8 +169,7 @@ def test_validation_on_what_is_left(few):
     val = DATASETS.build(joined(part(digits(), True), part(few, True)))
     assert stated_counts(val) == counted(train)
     train = DATASETS.build(joined(fold(digits()), fold(few)))
-    val = DATASETS.build(
-        joined(fold(digits(), test_mode=True), fold(few, test_mode=True)))
+    val = DATASETS.build(joined(fold(digits(), test_mode=True), fold(few, test_mode=True)))
     assert stated_counts(val) == counted(train)
 
 

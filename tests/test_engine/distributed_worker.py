@@ -2,6 +2,7 @@
 
 `distributed_worker.py MODEL CONFIG...`
 """
+
 import sys
 
 import torch
@@ -54,8 +55,7 @@ def compare_gradients(config):
     # Head classes on rank 0, tail classes on rank 1: their weights differ.
     labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 0, 9, 8, 7, 6, 9, 8, 5, 4])
     mine = slice(8 * rank, 8 * rank + 8)
-    for stage, beta in (('experts', None), ('experts', 0.9999), ('router',
-                                                                 0.9999)):
+    for stage, beta in (('experts', None), ('experts', 0.9999), ('router', 0.9999)):
         model.set_stage(stage)
         model.head.set_reweighting(beta)
         expected = whole_batch_gradients(model, inputs, labels)
@@ -64,8 +64,7 @@ def compare_gradients(config):
         actual = gradients(wrapped, inputs[mine], labels[mine])
         assert actual.keys() == expected.keys()
         for name in expected:
-            torch.testing.assert_close(
-                actual[name], expected[name], rtol=1e-5, atol=1e-8)
+            torch.testing.assert_close(actual[name], expected[name], rtol=1e-5, atol=1e-8)
 
 
 def train(config, launched):

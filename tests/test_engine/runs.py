@@ -1,4 +1,5 @@
 """Tiny but whole training runs on the digits, for the tests of the engine."""
+
 import copy
 import logging
 
@@ -16,8 +17,7 @@ def digits_config(root, work_dir, workers=0, **options) -> Config:
     cfg = Config.fromfile(root / 'configs/ride_r32_digits_lt.py')
     cfg.work_dir = str(work_dir)
     cfg.model.backbone.depth = cfg.model.neck.expert.depth = 20
-    for loader in (cfg.train_dataloader, cfg.val_dataloader,
-                   cfg.test_dataloader):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.num_workers = workers
     # As scanned, not enlarged.
     size = dict(type='Resize', scale=(8, 8))
@@ -26,18 +26,20 @@ def digits_config(root, work_dir, workers=0, **options) -> Config:
     cfg.train_dataloader.dataset.pipeline[0] = size
     cfg.train_dataloader.dataset.pipeline[2].size = 8
     cfg.train_dataloader.batch_size = 96
-    cfg.merge_from_dict({
-        'train_cfg.max_epochs': STAGE_1 + STAGE_2,
-        'train_cfg.val_interval': 10,
-        'param_scheduler.0.end': 2,
-        'param_scheduler.1.milestones': [1, 2],
-        'default_hooks.reweighting.begin': 2,
-        'default_hooks.two_stage.begin': STAGE_1,
-        'default_hooks.two_stage.train_dataloader.batch_size': 128,
-        'default_hooks.checkpoint.interval': 1,
-        'default_hooks.checkpoint.max_keep_ckpts': -1,
-        **options
-    })
+    cfg.merge_from_dict(
+        {
+            'train_cfg.max_epochs': STAGE_1 + STAGE_2,
+            'train_cfg.val_interval': 10,
+            'param_scheduler.0.end': 2,
+            'param_scheduler.1.milestones': [1, 2],
+            'default_hooks.reweighting.begin': 2,
+            'default_hooks.two_stage.begin': STAGE_1,
+            'default_hooks.two_stage.train_dataloader.batch_size': 128,
+            'default_hooks.checkpoint.interval': 1,
+            'default_hooks.checkpoint.max_keep_ckpts': -1,
+            **options,
+        }
+    )
     launch.set_dataloader_defaults(cfg)
     return cfg
 

@@ -1,28 +1,29 @@
 """EMA and SWA in both stages, and through kills."""
+
 import copy
 import shutil
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
-                  digits_config, train)
+from runs import STAGE_1, STAGE_2, assert_same_state, build_runner, digits_config, train
 
 from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.utils.errors import UserError
 
 LAST = STAGE_1 + STAGE_2
-EMA = dict(type='EMAHook', momentum=.1)
+EMA = dict(type='EMAHook', momentum=0.1)
 HOOKS = dict(
     mmpretrain=EMA,
     mmengine=dict(EMA, type='mmengine.EMAHook', begin_iter=3),
     buffers=dict(EMA, update_buffers=True),
-    swa=dict(
-        type='EMAHook', ema_type='StochasticWeightAverage', begin_epoch=2))
+    swa=dict(type='EMAHook', ema_type='StochasticWeightAverage', begin_epoch=2),
+)
 
 
 class Record(Hook):
     """What an EMA of the source weights has to be, by a loop of its own."""
+
     priority = 'LOW'
 
     def __init__(self):
@@ -31,20 +32,17 @@ class Record(Hook):
 
     def after_train_iter(self, runner, batch_idx, **kwargs):
         model = runner.model
-        self.shapes.append(
-            {name: value.shape
-             for name, value in model.named_buffers()})
+        self.shapes.append({name: value.shape for name, value in model.named_buffers()})
         if model.stage == 'router':
             return
         if self.expected is None:
             self.expected = {
-                name: value.detach().clone()
-                for name, value in model.named_parameters()
+                name: value.detach().clone() for name, value in model.named_parameters()
             }
             return
         for name, value in model.named_parameters():
             old = self.expected[name]
-            self.expected[name] = old + .1 * (value.detach() - old)
+            self.expected[name] = old + 0.1 * (value.detach() - old)
 
 
 def config(root, work_dir, hook, **options):
@@ -61,6 +59,7 @@ def load(work_dir, epoch):
 def run(request, tmp_path_factory):
     """Its hook, work_dir, record and runner."""
     from conftest import ROOT
+
     torch.set_num_threads(1)
     work_dir = tmp_path_factory.mktemp(request.param)
     hook, record = HOOKS[request.param], Record()
@@ -81,8 +80,7 @@ def test_stage_1_is_averaged(run):
     assert not torch.equal(averaged[name], source[f'module.{name}'])
     if hook['type'] == 'EMAHook' and 'ema_type' not in hook:
         for name, expected in record.expected.items():
-            torch.testing.assert_close(
-                averaged[name], expected, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(averaged[name], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_stage_2_trains_the_router_for_the_averaged_experts(run):
@@ -90,16 +88,12 @@ def test_stage_2_trains_the_router_for_the_averaged_experts(run):
     before = load(work_dir, STAGE_1)['state_dict']
     checkpoint = load(work_dir, LAST)
     after = checkpoint['state_dict']
-    changed = {
-        key
-        for key in after if not torch.equal(before[key], after[key])
-    }
+    changed = {key for key in after if not torch.equal(before[key], after[key])}
     assert changed == {key for key in after if key.startswith('head.router')}
     # What was trained is what is saved.
     assert_same_state(dict(runner.model.state_dict()), dict(after))
     for key, value in after.items():
-        assert torch.equal(checkpoint['ema_state_dict'][f'module.{key}'],
-                           value)
+        assert torch.equal(checkpoint['ema_state_dict'][f'module.{key}'], value)
     assert runner.model.head.router.trained
 
 
@@ -120,10 +114,11 @@ def test_resumed_run_ends_bit_equal(run, root, tmp_path, epoch):
 def test_validation_is_of_the_averaged_weights(root, tmp_path, hook):
     """The figure in the log is that of the file, without any hook."""
     cfg = config(
-        root, tmp_path, hook, **{
-            'train_cfg.val_interval': 1,
-            'default_hooks.checkpoint.interval': 1
-        })
+        root,
+        tmp_path,
+        hook,
+        **{'train_cfg.val_interval': 1, 'default_hooks.checkpoint.interval': 1},
+    )
     logged = {}
 
     class Figures(Hook):

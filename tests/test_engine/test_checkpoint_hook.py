@@ -18,9 +18,12 @@ from mmpretrain.registry import HOOKS
 from torch.utils.data import Dataset
 
 from ride_mm.compat.atomic_backend import install_atomic_backend
-from ride_mm.compat.checkpoint_loading import (TRUST_VARIABLE, CheckpointError,
-                                               find_damage,
-                                               install_checkpoint_loader)
+from ride_mm.compat.checkpoint_loading import (
+    TRUST_VARIABLE,
+    CheckpointError,
+    find_damage,
+    install_checkpoint_loader,
+)
 from ride_mm.engine.hooks.checkpoint_hook import CheckpointHook
 from ride_mm.utils.errors import UserError
 
@@ -36,11 +39,10 @@ class Points(Dataset):
         return 4
 
     def __getitem__(self, index):
-        return torch.full((2, ), float(index))
+        return torch.full((2,), float(index))
 
 
 class ToyModel(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(2, 1)
@@ -67,23 +69,19 @@ class Scores(BaseMetric):
         return score if isinstance(score, dict) else dict(acc=score)
 
 
-def make_runner(work_dir,
-                max_epochs=3,
-                resume=False,
-                load_from=None,
-                scores=None,
-                by_epoch=True,
-                **checkpoint):
+def make_runner(
+    work_dir, max_epochs=3, resume=False, load_from=None, scores=None, by_epoch=True, **checkpoint
+):
     loader = dict(batch_size=2, num_workers=0)
     val = {}
     if scores is not None:
         val = dict(
             val_dataloader=dict(
-                dataset=Points(),
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                **loader),
+                dataset=Points(), sampler=dict(type='DefaultSampler', shuffle=False), **loader
+            ),
             val_cfg=dict(),
-            val_evaluator=Evaluator([Scores(scores)]))
+            val_evaluator=Evaluator([Scores(scores)]),
+        )
     train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
     if not by_epoch:
         train_cfg = dict(by_epoch=False, max_iters=max_epochs)
@@ -91,30 +89,27 @@ def make_runner(work_dir,
         model=ToyModel(),
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=Points(),
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            **loader),
+            dataset=Points(), sampler=dict(type='DefaultSampler', shuffle=True), **loader
+        ),
         train_cfg=train_cfg,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         param_scheduler=dict(type='StepLR', step_size=1, gamma=0.5, end=100),
         default_hooks=dict(
-            checkpoint=dict(
-                type='CheckpointHook',
-                interval=1,
-                by_epoch=by_epoch,
-                **checkpoint)),
+            checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=by_epoch, **checkpoint)
+        ),
         default_scope='mmpretrain',
         randomness=dict(seed=0),
         resume=resume,
         load_from=None if load_from is None else str(load_from),
         experiment_name=f'toy_{time.monotonic_ns()}',
-        **val)
+        **val,
+    )
 
 
 def checkpoints(work_dir):
     return sorted(
-        name for name in os.listdir(work_dir)
-        if name.endswith('.pth') or name.endswith('tmp'))
+        name for name in os.listdir(work_dir) if name.endswith('.pth') or name.endswith('tmp')
+    )
 
 
 def pointer(work_dir):
@@ -128,6 +123,7 @@ def truncate(path):
 def flip_bit(path):
     """In the middle of the largest part, which is a tensor's."""
     import zipfile
+
     with zipfile.ZipFile(path) as archive:
         part = max(archive.infolist(), key=lambda info: info.file_size)
         content = archive.read(part)
@@ -142,15 +138,17 @@ def warned(monkeypatch):
     messages = []
     real = MMLogger.warning
     monkeypatch.setattr(
-        MMLogger, 'warning', lambda self, text, *a, **k:
-        (messages.append(str(text)), real(self, text, *a, **k)))
+        MMLogger,
+        'warning',
+        lambda self, text, *a, **k: (messages.append(str(text)), real(self, text, *a, **k)),
+    )
     return messages
 
 
 def test_takes_the_place_of_mmengines(tmp_path):
     assert HOOKS.get('CheckpointHook') is CheckpointHook
     runner = make_runner(tmp_path)
-    hook, = [h for h in runner.hooks if 'Checkpoint' in type(h).__name__]
+    (hook,) = [h for h in runner.hooks if 'Checkpoint' in type(h).__name__]
     assert type(hook) is CheckpointHook
     assert hook.priority == 'VERY_LOW'
 
@@ -163,8 +161,7 @@ def test_resume_equals_a_run_without_a_break(tmp_path):
     assert runner.epoch == 3
     for name, value in whole.items():
         assert torch.equal(value, resumed[name])
-    loaded = make_runner(
-        tmp_path / 'load', load_from=tmp_path / 'whole' / 'epoch_3.pth')
+    loaded = make_runner(tmp_path / 'load', load_from=tmp_path / 'whole' / 'epoch_3.pth')
     loaded.load_or_resume()
     assert torch.equal(loaded.model.layer.weight, whole['layer.weight'])
 
@@ -178,8 +175,7 @@ def test_rotation_and_interval(tmp_path):
 
 
 def test_by_iteration(tmp_path):
-    make_runner(
-        tmp_path, max_epochs=3, by_epoch=False, max_keep_ckpts=2).train()
+    make_runner(tmp_path, max_epochs=3, by_epoch=False, max_keep_ckpts=2).train()
     assert checkpoints(tmp_path) == ['iter_2.pth', 'iter_3.pth']
     truncate(tmp_path / 'iter_3.pth')
     runner = make_runner(tmp_path, max_epochs=4, by_epoch=False, resume=True)
@@ -219,10 +215,13 @@ class DiskFull:
 
 
 # the 3rd and 4th write are those of epoch_2.pth and of the pointer to it
-@pytest.mark.parametrize('number, left', [
-    (3, ['epoch_1.pth']),
-    (4, ['epoch_1.pth', 'epoch_2.pth']),
-])
+@pytest.mark.parametrize(
+    'number, left',
+    [
+        (3, ['epoch_1.pth']),
+        (4, ['epoch_1.pth', 'epoch_2.pth']),
+    ],
+)
 def test_full_disk(tmp_path, monkeypatch, number, left):
     runner = make_runner(tmp_path, max_keep_ckpts=1)
     DiskFull(monkeypatch, number)
@@ -243,38 +242,37 @@ def best_options(scores, **options):
 
 
 def test_best(tmp_path):
-    options = best_options([1., 2., 0.], max_keep_ckpts=1)
+    options = best_options([1.0, 2.0, 0.0], max_keep_ckpts=1)
     make_runner(tmp_path, **options).train()
     assert checkpoints(tmp_path) == ['best_acc_epoch_2.pth', 'epoch_3.pth']
     # the resumed run knows the best one, and replaces it
-    options = best_options([3.], max_keep_ckpts=1)
+    options = best_options([3.0], max_keep_ckpts=1)
     make_runner(tmp_path, max_epochs=4, resume=True, **options).train()
     assert checkpoints(tmp_path) == ['best_acc_epoch_4.pth', 'epoch_4.pth']
 
 
 def test_best_of_the_same_name(tmp_path):
-    make_runner(tmp_path, max_epochs=2, **best_options([1., 2.])).train()
+    make_runner(tmp_path, max_epochs=2, **best_options([1.0, 2.0])).train()
     # epoch 2 again, from the first checkpoint that knows its best
     make_runner(
         tmp_path,
         max_epochs=2,
         resume=True,
         load_from=tmp_path / 'epoch_1.pth',
-        **best_options([3.])).train()
-    assert checkpoints(tmp_path) == [
-        'best_acc_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth'
-    ]
+        **best_options([3.0]),
+    ).train()
+    assert checkpoints(tmp_path) == ['best_acc_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']
     loaded = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
     assert loaded['message_hub']['runtime_info']['best_ckpt'] == str(
-        tmp_path / 'best_acc_epoch_2.pth')
+        tmp_path / 'best_acc_epoch_2.pth'
+    )
 
 
 # writes: 1 2 epoch_1, 3 best_1, 4 5 epoch_1, 6 that epoch 1 is validated;
 # 7 8 epoch_2, 9 best_2, 10 epoch_2
 @pytest.mark.parametrize('number', [9, 10])
 def test_full_disk_while_saving_the_best(tmp_path, monkeypatch, number):
-    runner = make_runner(tmp_path,
-                         **best_options([1., 2., 3.], max_keep_ckpts=1))
+    runner = make_runner(tmp_path, **best_options([1.0, 2.0, 3.0], max_keep_ckpts=1))
     DiskFull(monkeypatch, number)
     with pytest.raises(OSError, match='No space left on device'):
         runner.train()
@@ -286,33 +284,25 @@ def test_full_disk_while_saving_the_best(tmp_path, monkeypatch, number):
     for name in left:
         assert find_damage(str(tmp_path / name)) is None
     # epoch 2 is validated once more, and is the best
-    resumed = make_runner(
-        tmp_path, resume=True, **best_options([2., 0.], max_keep_ckpts=1))
+    resumed = make_runner(tmp_path, resume=True, **best_options([2.0, 0.0], max_keep_ckpts=1))
     resumed.train()
     assert checkpoints(tmp_path) == ['best_acc_epoch_2.pth', 'epoch_3.pth']
-    assert resumed.message_hub.get_info('best_ckpt') == str(
-        tmp_path / 'best_acc_epoch_2.pth')
+    assert resumed.message_hub.get_info('best_ckpt') == str(tmp_path / 'best_acc_epoch_2.pth')
 
 
 def test_several_best(tmp_path):
     runner = make_runner(
         tmp_path,
-        scores=[
-            dict(acc=1., auc=1.),
-            dict(acc=2., auc=0.),
-            dict(acc=0., auc=0.)
-        ],
+        scores=[dict(acc=1.0, auc=1.0), dict(acc=2.0, auc=0.0), dict(acc=0.0, auc=0.0)],
         save_best=['acc', 'auc'],
         rule='greater',
-        max_keep_ckpts=1)
+        max_keep_ckpts=1,
+    )
     runner.train()
-    assert checkpoints(tmp_path) == [
-        'best_acc_epoch_2.pth', 'best_auc_epoch_1.pth', 'epoch_3.pth'
-    ]
+    assert checkpoints(tmp_path) == ['best_acc_epoch_2.pth', 'best_auc_epoch_1.pth', 'epoch_3.pth']
 
 
-@pytest.mark.parametrize('harm, words', [(truncate, 'is truncated'),
-                                         (flip_bit, 'checksum')])
+@pytest.mark.parametrize('harm, words', [(truncate, 'is truncated'), (flip_bit, 'checksum')])
 def test_damaged_newest(tmp_path, warned, harm, words):
     make_runner(tmp_path).train()
     good = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
@@ -321,9 +311,8 @@ def test_damaged_newest(tmp_path, warned, harm, words):
     runner.call_hook('before_run')
     runner.load_or_resume()
     assert runner.epoch == 2
-    assert torch.equal(runner.model.layer.weight,
-                       good['state_dict']['layer.weight'])
-    message, = [text for text in warned if 'Resuming from' in text]
+    assert torch.equal(runner.model.layer.weight, good['state_dict']['layer.weight'])
+    (message,) = [text for text in warned if 'Resuming from' in text]
     assert str(tmp_path / 'epoch_3.pth') in message and words in message
     assert f'Resuming from {tmp_path / "epoch_2.pth"} instead' in message
     # through to the end, over the damaged file
@@ -348,33 +337,38 @@ def replace_by(content):
 HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
 
 
-@pytest.mark.parametrize('harm, words', [
-    (replace_by(None), 'is a folder'),
-    (replace_by([1]), 'has no `state_dict`'),
-    (replace_by({'layer.weight': torch.ones(1, 2)}), 'has no `state_dict`'),
-    (replace_by(dict(state_dict={}, meta={})),
-     'has no `message_hub.log_scalars`'),
-    (replace_by(dict(state_dict={}, message_hub=HUB, meta=dict(iter=1))),
-     'has no `meta.epoch`'),
-    (replace_by(
-        dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=-1))),
-     'has no `meta.epoch`'),
-    (replace_by(
-        dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=1))),
-     'has no `optimizer`'),
-    (replace_by(torch.nn.Linear(1, 1)), 'is refused: it needs `torch.nn'),
-])
+@pytest.mark.parametrize(
+    'harm, words',
+    [
+        (replace_by(None), 'is a folder'),
+        (replace_by([1]), 'has no `state_dict`'),
+        (replace_by({'layer.weight': torch.ones(1, 2)}), 'has no `state_dict`'),
+        (replace_by(dict(state_dict={}, meta={})), 'has no `message_hub.log_scalars`'),
+        (
+            replace_by(dict(state_dict={}, message_hub=HUB, meta=dict(iter=1))),
+            'has no `meta.epoch`',
+        ),
+        (
+            replace_by(dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=-1))),
+            'has no `meta.epoch`',
+        ),
+        (
+            replace_by(dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=1))),
+            'has no `optimizer`',
+        ),
+        (replace_by(torch.nn.Linear(1, 1)), 'is refused: it needs `torch.nn'),
+    ],
+)
 def test_another_file_as_the_newest(tmp_path, warned, harm, words):
     make_runner(tmp_path).train()
     harm(tmp_path / 'epoch_3.pth')
     runner = make_runner(tmp_path, resume=True)
     runner.call_hook('before_run')
     assert runner._load_from == str(tmp_path / 'epoch_2.pth')
-    message, = [text for text in warned if 'Resuming from' in text]
+    (message,) = [text for text in warned if 'Resuming from' in text]
     assert words in message and len(message.splitlines()) == 1
     # the same by its name
-    runner = make_runner(
-        tmp_path, resume=True, load_from=tmp_path / 'epoch_3.pth')
+    runner = make_runner(tmp_path, resume=True, load_from=tmp_path / 'epoch_3.pth')
     runner.call_hook('before_run')
     assert runner._load_from == str(tmp_path / 'epoch_2.pth')
 
@@ -389,12 +383,13 @@ def test_state_that_does_not_fit(tmp_path):
         make_runner(tmp_path, resume=True).train()
 
 
-@pytest.mark.parametrize('options, name', [
-    ({}, 'epoch'), (best_options([1, 2, 3, 4]), 'best_acc_epoch')])
-def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch,
-                                                options, name):
+@pytest.mark.parametrize(
+    'options, name', [({}, 'epoch'), (best_options([1, 2, 3, 4]), 'best_acc_epoch')]
+)
+def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch, options, name):
     """What was about to be removed is removed when the run goes on."""
     from ride_mm.engine.hooks import checkpoint_hook
+
     options = dict(options, max_keep_ckpts=1)
     runner = make_runner(tmp_path, **options)
     carry_out = checkpoint_hook._RemovalsLast.carry_out
@@ -429,19 +424,14 @@ def test_a_checkpoint_removes_nothing_else(tmp_path):
         path = tmp_path / 'b' / 'epoch_2.pth'
         checkpoint = torch.load(path, weights_only=False)
         checkpoint['message_hub']['runtime_info'].update(
-            best_ckpt=best,
-            outdated_ckpts=['notes.txt', '../a/epoch_2.pth', 3])
+            best_ckpt=best, outdated_ckpts=['notes.txt', '../a/epoch_2.pth', 3]
+        )
         torch.save(checkpoint, path)
         (tmp_path / 'b' / 'last_checkpoint').write_text(str(path))
-        make_runner(
-            tmp_path / 'b', resume=True, **dict(options, scores=[9])).train()
+        make_runner(tmp_path / 'b', resume=True, **dict(options, scores=[9])).train()
         assert notes.exists()
-        assert checkpoints(tmp_path / 'a') == [
-            'best_acc_epoch_2.pth', 'epoch_2.pth'
-        ]
-    assert checkpoints(tmp_path / 'b') == [
-        'best_acc_epoch_3.pth', 'epoch_3.pth'
-    ]
+        assert checkpoints(tmp_path / 'a') == ['best_acc_epoch_2.pth', 'epoch_2.pth']
+    assert checkpoints(tmp_path / 'b') == ['best_acc_epoch_3.pth', 'epoch_3.pth']
 
 
 def test_what_the_user_keeps_stays(tmp_path, monkeypatch):
@@ -450,7 +440,10 @@ def test_what_the_user_keeps_stays(tmp_path, monkeypatch):
         shutil.copy(tmp_path / 'epoch_3.pth', tmp_path / name)
     make_runner(tmp_path, max_epochs=4, resume=True, max_keep_ckpts=1).train()
     assert checkpoints(tmp_path) == [
-        'best_acc_epoch_1.pth', 'epoch_1.pth', 'epoch_4.pth', 'epoch_7.pth'
+        'best_acc_epoch_1.pth',
+        'epoch_1.pth',
+        'epoch_4.pth',
+        'epoch_7.pth',
     ]
 
 
@@ -461,7 +454,7 @@ def test_two_damaged(tmp_path, warned):
     runner = make_runner(tmp_path, max_epochs=12, resume=True)
     runner.call_hook('before_run')
     assert runner._load_from == str(tmp_path / 'epoch_9.pth')
-    message, = [text for text in warned if 'Resuming from' in text]
+    (message,) = [text for text in warned if 'Resuming from' in text]
     assert 'epoch_11.pth' in message and 'epoch_10.pth is empty' in message
 
 
@@ -475,7 +468,7 @@ def test_bad_pointer(tmp_path, warned, text):
     runner = make_runner(tmp_path, resume=True)
     runner.call_hook('before_run')
     assert runner._load_from == str(tmp_path / 'epoch_2.pth')
-    message, = [text for text in warned if 'Resuming from' in text]
+    (message,) = [text for text in warned if 'Resuming from' in text]
     assert 'is empty' in message or 'does not exist' in message
 
 
@@ -507,8 +500,7 @@ def test_named_checkpoint(tmp_path):
     make_runner(tmp_path / 'a').train()
 
     def choose(path, work_dir='a'):
-        runner = make_runner(
-            tmp_path / work_dir, resume=True, load_from=tmp_path / path)
+        runner = make_runner(tmp_path / work_dir, resume=True, load_from=tmp_path / path)
         runner.call_hook('before_run')
         return runner._load_from
 
@@ -529,6 +521,7 @@ def test_named_checkpoint(tmp_path):
 
 def test_all_ranks_take_the_choice_of_rank_0(tmp_path, monkeypatch):
     from ride_mm.engine.hooks import checkpoint_hook
+
     monkeypatch.setattr(checkpoint_hook, 'is_main_process', lambda: False)
     monkeypatch.setattr(checkpoint_hook, 'find_resume_problem', None)
     make_runner(tmp_path)
@@ -569,9 +562,8 @@ def test_hostile_checkpoint_is_not_resumed(tmp_path, monkeypatch):
     marker, path = tmp_path / 'marker', tmp_path / 'epoch_1.pth'
 
     class Payload:
-
         def __reduce__(self):
-            return exec, (f'open({str(marker)!r}, "w").close()', )
+            return exec, (f'open({str(marker)!r}, "w").close()',)
 
     checkpoint = torch.load(path, weights_only=False)
     checkpoint['message_hub']['runtime_info']['payload'] = Payload()
@@ -585,7 +577,7 @@ def test_hostile_checkpoint_is_not_resumed(tmp_path, monkeypatch):
     assert marker.exists()
 
 
-CHILD = '''
+CHILD = """
 import os, sys, time
 sys.path[:0] = {paths!r}
 import test_checkpoint_hook as here
@@ -602,23 +594,22 @@ def fsync(descriptor):
 
 os.fsync = fsync
 here.make_runner({work_dir!r}, max_keep_ckpts=1).train()
-'''
+"""
 
 
-@pytest.mark.skipif(
-    not osp.isdir('/proc/self/fd'), reason='needs /proc to tell the files')
+@pytest.mark.skipif(not osp.isdir('/proc/self/fd'), reason='needs /proc to tell the files')
 def test_killed_while_writing(tmp_path):
     ready, work_dir = tmp_path / 'ready', tmp_path / 'run'
     here = osp.dirname(osp.abspath(__file__))
     script = tmp_path / 'child.py'
     script.write_text(
         CHILD.format(
-            paths=[here, osp.dirname(osp.dirname(here))],
-            signal=str(ready),
-            work_dir=str(work_dir)))
-    child = subprocess.Popen([sys.executable, str(script)],
-                             stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL)
+            paths=[here, osp.dirname(osp.dirname(here))], signal=str(ready), work_dir=str(work_dir)
+        )
+    )
+    child = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 120
         while not ready.exists():
@@ -641,10 +632,13 @@ def test_killed_while_writing(tmp_path):
     assert checkpoints(work_dir) == ['epoch_3.pth']
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(save_best='acuracy'), "save_best=.'acuracy'.*Cannot infer the rule"),
-    (dict(save_best='acc', rule='more'), "rule=.'more'.*must be greater"),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(save_best='acuracy'), "save_best=.'acuracy'.*Cannot infer the rule"),
+        (dict(save_best='acc', rule='more'), "rule=.'more'.*must be greater"),
+    ],
+)
 def test_what_cannot_be_the_best(options, message):
     with pytest.raises(UserError, match=message):
         CheckpointHook(**options)

@@ -1,4 +1,5 @@
 """What a step of distributed training sends."""
+
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
@@ -22,16 +23,15 @@ class CountCollectives(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == 'c10d':
             self.bytes += sum(
-                leaf.nbytes for leaf in tree_iter(args[0])
-                if isinstance(leaf, torch.Tensor))
+                leaf.nbytes for leaf in tree_iter(args[0]) if isinstance(leaf, torch.Tensor)
+            )
         return func(*args, **(kwargs or {}))
 
 
 def count(rank, init_method, config, queue):
     init_default_scope('mmpretrain')
     torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=init_method, rank=rank, world_size=2)
+    dist.init_process_group('gloo', init_method=init_method, rank=rank, world_size=2)
     model = MODELS.build(Config.fromfile(config).model)
     model.head.set_class_counts([1] * 10)
     counted = {}
@@ -40,9 +40,8 @@ def count(rank, init_method, config, queue):
         wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
         with CountCollectives() as counter:
             losses = wrapped(
-                torch.randn(2, 3, 16, 16),
-                BatchDataSample(torch.arange(2)),
-                mode='loss')
+                torch.randn(2, 3, 16, 16), BatchDataSample(torch.arange(2)), mode='loss'
+            )
             sum(losses.values()).backward()
         counted[stage] = counter.bytes
     if rank == 0:
@@ -53,11 +52,12 @@ def count(rank, init_method, config, queue):
 def test_gradients_of_the_stage_are_sent_and_one_number(root, tmp_path):
     queue = torch.multiprocessing.get_context('spawn').SimpleQueue()
     torch.multiprocessing.spawn(
-        count, (f'file://{tmp_path}/rendezvous',
-                str(root / 'configs/ride_r32_digits_lt.py'), queue),
-        nprocs=2)
+        count,
+        (f'file://{tmp_path}/rendezvous', str(root / 'configs/ride_r32_digits_lt.py'), queue),
+        nprocs=2,
+    )
     # A router: 2 x (48 + 1) x 16 hidden weights, then 10 logits and 16.
     # ResNet-32 with 3 experts and 100 classes has 783,856 parameters.
     assert queue.get() == dict(
-        experts=4 * (783856 - 3 * 48 * 90 + 1),
-        router=4 * (2 * 49 * 16 + 27 + 1))
+        experts=4 * (783856 - 3 * 48 * 90 + 1), router=4 * (2 * 49 * 16 + 27 + 1)
+    )

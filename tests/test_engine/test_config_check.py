@@ -1,4 +1,5 @@
 """A wrong option ends in one line that names it; right ones pass."""
+
 import argparse
 
 import pytest
@@ -12,8 +13,10 @@ from ride_mm.engine.schedule import load_training
 from ride_mm.utils.errors import UserError
 
 CONFIGS = sorted(
-    str(path.relative_to(ROOT)) for folder in ('configs', 'configs/baselines')
-    for path in (ROOT / folder).glob('*.py'))
+    str(path.relative_to(ROOT))
+    for folder in ('configs', 'configs/baselines')
+    for path in (ROOT / folder).glob('*.py')
+)
 DIGITS = 'configs/ride_r32_digits_lt.py'
 
 # An option as it is given, and what its message says after the key.
@@ -49,7 +52,7 @@ WRONG_TYPES = [
     ('resume=abc', 'must be True or False'),
     ('work_dir=3', 'must be a string'),
     ('log_level=debug', 'must be one of CRITICAL, ERROR, WARNING'),
-]  # yapf: disable
+]
 OUT_OF_RANGE = [
     ('model.head.num_classes=-1', 'must be a whole number of at least 1'),
     ('model.head.loss.max_margin=-1', 'must be at least 0'),
@@ -74,36 +77,31 @@ OUT_OF_RANGE = [
     ('train_dataloader.dataset.pipeline.3.degree=1', "Did you mean 'degrees'"),
     ('auto_scale_lr.base_batch_size=0', 'must be a whole number of at least'),
     ('train_dataloader.dataset.split=test', 'train a model on its test set'),
-]  # yapf: disable
+]
 WRONG_NAMES = [
-    ('model.head.loss.type=LDAMloss', "no model of this name. Did you mean "
-     "'LDAMLoss'?"),
+    ('model.head.loss.type=LDAMloss', "no model of this name. Did you mean 'LDAMLoss'?"),
     ('optim_wrapper.optimizer.type=sgd', "Did you mean 'SGD'?"),
     ('optim_wrapper.optimizer.type=SGDD', "Did you mean 'SGD'?"),
     ('optim_wrapper.type=AmpOptimWraper', "Did you mean 'AmpOptimWrapper'?"),
-    ('optim_wrapper.constructor=LearningRateDecayConstructor',
-     "Did you mean 'LearningRateDecayOptimWrapperConstructor'?"),
+    (
+        'optim_wrapper.constructor=LearningRateDecayConstructor',
+        "Did you mean 'LearningRateDecayOptimWrapperConstructor'?",
+    ),
     ('param_scheduler.0.type=LinearRL', "Did you mean 'LinearLR'?"),
-    ('train_dataloader.sampler.type=DefaultSample',
-     "Did you mean 'DefaultSampler'?"),
-    ('train_dataloader.collate_fn.type=default_colate',
-     "Did you mean 'default_collate'?"),
+    ('train_dataloader.sampler.type=DefaultSample', "Did you mean 'DefaultSampler'?"),
+    ('train_dataloader.collate_fn.type=default_colate', "Did you mean 'default_collate'?"),
     ('train_dataloader.dataset.type=digitslt', "Did you mean 'DigitsLT'?"),
-    ('train_dataloader.dataset.pipeline.0.type=Resise',
-     "Did you mean 'Resize'?"),
+    ('train_dataloader.dataset.pipeline.0.type=Resise', "Did you mean 'Resize'?"),
     ('val_evaluator.0.type=LongTailMetrics', "Did you mean 'LongTailMetric'?"),
-    ('visualizer.vis_backends.0.type=LocalVisBacken',
-     "Did you mean 'LocalVisBackend'?"),
-    ('model.data_preprocessor.type=RIDEDataPreproces',
-     "Did you mean 'RIDEDataPreprocessor'?"),
+    ('visualizer.vis_backends.0.type=LocalVisBacken', "Did you mean 'LocalVisBackend'?"),
+    ('model.data_preprocessor.type=RIDEDataPreproces', "Did you mean 'RIDEDataPreprocessor'?"),
     ('model.head.init_cfg.type=Normel', "Did you mean 'Normal'?"),
     ('default_hooks.reweighting.type=EMAHok', "Did you mean 'EMAHook'?"),
     ('runner_type=Runer', "Did you mean 'Runner'?"),
     ('train_dataloader.sampler.shufle=True', "Did you mean 'shuffle'?"),
     ('train_cfg.max_epoch=3', "Did you mean 'max_epochs'?"),
-    ('optim_wrapper.paramwise_cfg.bias_lr_mul=2',
-     "Did you mean 'bias_lr_mult'?"),
-    ('train_dataloader.dataset.ann_file=a', "DigitsLT has no option"),
+    ('optim_wrapper.paramwise_cfg.bias_lr_mul=2', "Did you mean 'bias_lr_mult'?"),
+    ('train_dataloader.dataset.ann_file=a', 'DigitsLT has no option'),
     ('model.test_cfg.treshold=0', "Did you mean 'threshold'?"),
     ('foo=1', 'nothing reads foo at the top level'),
 ]
@@ -122,8 +120,7 @@ def load(root, *options):
     return cfg
 
 
-@pytest.mark.parametrize('option, message',
-                         [*WRONG_TYPES, *OUT_OF_RANGE, *WRONG_NAMES])
+@pytest.mark.parametrize('option, message', [*WRONG_TYPES, *OUT_OF_RANGE, *WRONG_NAMES])
 def test_a_wrong_option_is_told_in_one_line(root, option, message):
     with pytest.raises(UserError) as info:
         load(root, option)
@@ -133,46 +130,50 @@ def test_a_wrong_option_is_told_in_one_line(root, option, message):
     assert len(told.splitlines()) == 1
 
 
-@pytest.mark.parametrize('option', [
-    'model.num_experts=[1,2', "custom_hooks=[{'a':(1,2)},{'b':3}]"
-])
+@pytest.mark.parametrize('option', ['model.num_experts=[1,2', "custom_hooks=[{'a':(1,2)},{'b':3}]"])
 def test_a_value_that_cannot_be_read(option):
     with pytest.raises(UserError) as info:
         given('randomness.seed=3', option)
-    assert str(info.value).startswith(
-        f'--cfg-options {option}: this value cannot be read')
+    assert str(info.value).startswith(f'--cfg-options {option}: this value cannot be read')
 
 
 def test_an_option_of_another_sampler(root):
-    with pytest.raises(UserError, match='sampler.shuffle: ClassBalanced.* has '
-                       "no option 'shuffle'. It takes dataset, seed, epoch_"):
+    with pytest.raises(
+        UserError,
+        match='sampler.shuffle: ClassBalanced.* has '
+        "no option 'shuffle'. It takes dataset, seed, epoch_",
+    ):
         load(root, 'train_dataloader.sampler.type=ClassBalancedSampler')
 
 
-@pytest.mark.parametrize('options', [
-    ['model.num_experts=2', 'compile=True', 'work_dir=there'],
-    ['model.head.router=None', 'default_hooks.two_stage=None'],
-    ['model.test_cfg.threshold=[0.2,0.3]', 'model.head.diversity=None'],
-    ['optim_wrapper.optimizer.lr=1', 'optim_wrapper.clip_grad.max_norm=5'],
-    ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=bfloat16'],
-    ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=512.'],
-    ['optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult=2'],
-    ['optim_wrapper.optimizer._delete_=True',
-     'optim_wrapper.optimizer.type=AdamW',
-     'optim_wrapper.optimizer.betas=[0.9,0.95]'],
-    ['train_dataloader.num_batch_per_epoch=3', 'train_cfg.val_begin=2'],
-    ['train_dataloader.persistent_workers=0', 'resume=True'],
-    ['train_dataloader.dataset.indices=100', 'randomness.seed=None'],
-    ['val_evaluator.0.topk=[1,5]', 'val_evaluator.0.thresholds=[20,100]'],
-    ['val_evaluator.0.class_counts=counts.json', 'default_hooks.logger=None'],
-    ['default_hooks.ema.type=EMAHook', 'default_hooks.ema.priority=LOW'],
-    ['param_scheduler.0.convert_to_iter_based=True'],
-    ['model.head.init_cfg.type=Normal', 'model.head.init_cfg.layer=Linear'],
-    ['model.data_preprocessor.batch_augments.augments.type=Remix'],
-    ['val_cfg.fp16=True', 'env_cfg.cudnn_benchmark=False'],
-    ['model.head.loss.type=mmpretrain.BalancedSoftmaxLoss',
-     'model.head.loss._delete_=True'],
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'options',
+    [
+        ['model.num_experts=2', 'compile=True', 'work_dir=there'],
+        ['model.head.router=None', 'default_hooks.two_stage=None'],
+        ['model.test_cfg.threshold=[0.2,0.3]', 'model.head.diversity=None'],
+        ['optim_wrapper.optimizer.lr=1', 'optim_wrapper.clip_grad.max_norm=5'],
+        ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=bfloat16'],
+        ['optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.loss_scale=512.'],
+        ['optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult=2'],
+        [
+            'optim_wrapper.optimizer._delete_=True',
+            'optim_wrapper.optimizer.type=AdamW',
+            'optim_wrapper.optimizer.betas=[0.9,0.95]',
+        ],
+        ['train_dataloader.num_batch_per_epoch=3', 'train_cfg.val_begin=2'],
+        ['train_dataloader.persistent_workers=0', 'resume=True'],
+        ['train_dataloader.dataset.indices=100', 'randomness.seed=None'],
+        ['val_evaluator.0.topk=[1,5]', 'val_evaluator.0.thresholds=[20,100]'],
+        ['val_evaluator.0.class_counts=counts.json', 'default_hooks.logger=None'],
+        ['default_hooks.ema.type=EMAHook', 'default_hooks.ema.priority=LOW'],
+        ['param_scheduler.0.convert_to_iter_based=True'],
+        ['model.head.init_cfg.type=Normal', 'model.head.init_cfg.layer=Linear'],
+        ['model.data_preprocessor.batch_augments.augments.type=Remix'],
+        ['val_cfg.fp16=True', 'env_cfg.cudnn_benchmark=False'],
+        ['model.head.loss.type=mmpretrain.BalancedSoftmaxLoss', 'model.head.loss._delete_=True'],
+    ],
+)
 def test_right_options_pass(root, options):
     load(root, *options)
 
@@ -202,11 +203,14 @@ optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.1))
 """
 
 
-@pytest.mark.parametrize('option, message', [
-    ('model.head.loss.max_margn=1', "LDAMLoss has no option 'max_margn'. Did"),
-    ('model.head.num_classes=abc', 'must be a whole number'),
-    ('optim_wrapper.optimizer.lr=-1', 'must be at least 0'),
-])
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ('model.head.loss.max_margn=1', "LDAMLoss has no option 'max_margn'. Did"),
+        ('model.head.num_classes=abc', 'must be a whole number'),
+        ('optim_wrapper.optimizer.lr=-1', 'must be at least 0'),
+    ],
+)
 def test_classes_instead_of_names(tmp_path, option, message):
     path = tmp_path / 'new.py'
     path.write_text(NEW_STYLE.replace('neck=None', 'neck=dict()'))
@@ -234,13 +238,14 @@ def test_what_others_annotate_or_not(tmp_path):
         kind.__module__ = 'somebody.models'
         MODELS.register_module(module=kind, force=True)
     try:
-        for part in (dict(type='Foreign', number='one', other=1),
-                     dict(type='Foreign', number=None),
-                     dict(type='Inexact', number=[1.5], name=None),
-                     dict(type='Inexact', number=2.5, name='name')):
+        for part in (
+            dict(type='Foreign', number='one', other=1),
+            dict(type='Foreign', number=None),
+            dict(type='Inexact', number=[1.5], name=None),
+            dict(type='Inexact', number=2.5, name='name'),
+        ):
             check_config(Config(dict(model=part)))
-        for part in (dict(type='Inexact', number='one'),
-                     dict(type='Inexact', name=1)):
+        for part in (dict(type='Inexact', number='one'), dict(type='Inexact', name=1)):
             with pytest.raises(UserError, match='must be a'):
                 check_config(Config(dict(model=part)))
     finally:
@@ -249,21 +254,24 @@ def test_what_others_annotate_or_not(tmp_path):
 
 
 def test_a_hook_of_a_mistyped_name(root):
-    with pytest.raises(UserError, match='default_hooks.two_stge is not a '
-                       "hook: it has no type. Did you mean 'two_stage'?"):
+    with pytest.raises(
+        UserError,
+        match="default_hooks.two_stge is not a hook: it has no type. Did you mean 'two_stage'?",
+    ):
         load(root, 'default_hooks.two_stge.begin=4')
 
 
 def test_a_hook_without_what_it_needs(root):
-    with pytest.raises(UserError, match='default_hooks.more: TwoStageHook '
-                       'needs begin, optim_wrapper, param_scheduler'):
+    with pytest.raises(
+        UserError,
+        match='default_hooks.more: TwoStageHook needs begin, optim_wrapper, param_scheduler',
+    ):
         load(root, 'default_hooks.more.type=TwoStageHook')
 
 
-@pytest.mark.parametrize('key', [
-    'train_cfg', 'train_dataloader', 'optim_wrapper', 'val_cfg',
-    'test_evaluator'
-])
+@pytest.mark.parametrize(
+    'key', ['train_cfg', 'train_dataloader', 'optim_wrapper', 'val_cfg', 'test_evaluator']
+)
 def test_half_a_training(root, key):
     cfg = load(root, f'{key}=None')
     with pytest.raises(UserError, match=f'but no {key}: it needs all of'):
@@ -271,7 +279,6 @@ def test_half_a_training(root, key):
 
 
 def test_no_training(root):
-    cfg = load(root, 'train_cfg=None', 'train_dataloader=None',
-               'optim_wrapper=None')
+    cfg = load(root, 'train_cfg=None', 'train_dataloader=None', 'optim_wrapper=None')
     with pytest.raises(UserError, match='the config has no training'):
         launch.train(cfg)

@@ -10,8 +10,7 @@ def test_a_training_says_what_is_twice(root, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         pixels = random.integers(256, size=(8, 8), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
-    (tmp_path / 'train.txt').write_text(
-        'a/0.png 0\na/1.png 0\nb/0.png 1\na/0.png 1\n')
+    (tmp_path / 'train.txt').write_text('a/0.png 0\na/1.png 0\nb/0.png 1\na/0.png 1\n')
     (tmp_path / 'val.txt').write_text('b/0.png 1\nb/1.png 1\n')
     cfg: Config = digits_config(root, tmp_path / 'run')
     cfg.model.head.num_classes = cfg.model.head.router.topk = 2
@@ -24,8 +23,9 @@ def test_a_training_says_what_is_twice(root, tmp_path):
             class_counts='train.txt',
             pipeline=[
                 dict(type='LoadImageFromFile', color_type='grayscale'),
-                *loader.dataset.pipeline
-            ])
+                *loader.dataset.pipeline,
+            ],
+        )
     cfg.train_dataloader.batch_size = 4
     cfg.train_cfg.max_epochs = 1
     cfg.default_hooks.two_stage = cfg.default_hooks.reweighting = None

@@ -13,8 +13,7 @@ def test_what_the_log_says(stage, said):
     weights, lines = [], []
     model.stage = stage
     model.head = SimpleNamespace(set_reweighting=weights.append)
-    runner = SimpleNamespace(
-        model=model, epoch=0, logger=SimpleNamespace(info=lines.append))
+    runner = SimpleNamespace(model=model, epoch=0, logger=SimpleNamespace(info=lines.append))
     hook = DeferredReweightingHook(begin=1, beta=0.9)
     for runner.epoch in range(3):
         hook.before_train_epoch(runner)

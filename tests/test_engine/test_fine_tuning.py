@@ -1,4 +1,5 @@
 """A trained RIDE goes on with other classes."""
+
 import pytest
 import torch
 from conftest import ROOT
@@ -27,7 +28,7 @@ def seven(tmp_path):
     model = MODELS.build(model_cfg(7))
     model.init_weights()
     model.head.router.num_updates.fill_(3)
-    model.head.set_temperature(2.)
+    model.head.set_temperature(2.0)
     path = tmp_path / 'seven.pth'
     torch.save(
         dict(
@@ -37,7 +38,10 @@ def seven(tmp_path):
             ema_state_dict={
                 f'module.{key}': torch.zeros_like(value)
                 for key, value in model.state_dict().items()
-            }), path)
+            },
+        ),
+        path,
+    )
     return model, str(path)
 
 
@@ -54,8 +58,9 @@ def check(model, source):
 
 def shown_config():
     text = (ROOT / 'docs/recipes.md').read_text()
-    block, = [
-        code.split('```')[0] for code in text.split('```python\n')
+    (block,) = [
+        code.split('```')[0]
+        for code in text.split('```python\n')
         if 'ride_r32_cifar10_lt/epoch_205.pth' in code.split('```')[0]
     ]
     return block
@@ -67,9 +72,11 @@ def test_config_of_the_page(root, tmp_path, seven, ema):
     base = tmp_path / 'base.py'
     digits_config(root, tmp_path / 'work').dump(base)
     config = tmp_path / 'shown.py'
-    config.write_text(shown_config().replace(
-        'configs/ride_r32_cifar100_lt.py', str(base)).replace(
-            'work_dirs/ride_r32_cifar10_lt/epoch_205.pth', path))
+    config.write_text(
+        shown_config()
+        .replace('configs/ride_r32_cifar100_lt.py', str(base))
+        .replace('work_dirs/ride_r32_cifar10_lt/epoch_205.pth', path)
+    )
     cfg = load_config(str(config))
     if ema:
         cfg.custom_hooks = [dict(type='EMAHook')]
@@ -79,7 +86,7 @@ def test_config_of_the_page(root, tmp_path, seven, ema):
     runner.load_or_resume()
     check(runner.model, source)
     if ema:
-        hook, = [h for h in runner.hooks if hasattr(h, 'ema_model')]
+        (hook,) = [h for h in runner.hooks if hasattr(h, 'ema_model')]
         check(hook.ema_model.module, source)
     runner = train(cfg)
     assert runner.model.head.router.trained
@@ -100,10 +107,7 @@ def test_advice_that_works(root, tmp_path, seven):
 
 def test_init_cfg_leaves_another_head_out(seven):
     source, path = seven
-    model = MODELS.build(
-        dict(
-            model_cfg(10),
-            init_cfg=dict(type='Pretrained', checkpoint=path)))
+    model = MODELS.build(dict(model_cfg(10), init_cfg=dict(type='Pretrained', checkpoint=path)))
     model.init_weights()
     check(model, source)
 
@@ -112,8 +116,7 @@ def test_a_backbone_is_sent_to_init_cfg(tmp_path, seven):
     source, _ = seven
     torch.save(source.backbone.state_dict(), tmp_path / 'trunk.pth')
     with pytest.raises(UserError, match='no experts.*model.init_cfg'):
-        load_checkpoint(
-            MODELS.build(model_cfg(10)), str(tmp_path / 'trunk.pth'))
+        load_checkpoint(MODELS.build(model_cfg(10)), str(tmp_path / 'trunk.pth'))
 
 
 def test_routers_of_another_topk(tmp_path, seven):
@@ -124,12 +127,11 @@ def test_routers_of_another_topk(tmp_path, seven):
     with pytest.raises(UserError, match='model.head.router.topk'):
         load_checkpoint(MODELS.build(cfg), path)
     source.head.router.num_updates.zero_()
-    source.head.set_temperature(1.)
+    source.head.set_temperature(1.0)
     torch.save(source.state_dict(), path)
     model = MODELS.build(cfg)
     load_checkpoint(model, path)
-    assert torch.equal(model.head.classifiers[0].weight,
-                       source.head.classifiers[0].weight)
+    assert torch.equal(model.head.classifiers[0].weight, source.head.classifiers[0].weight)
     assert model.head.router.fc.in_features == 5 + 16
 
 

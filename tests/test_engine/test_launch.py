@@ -34,7 +34,6 @@ def parse(*argv):
 
 
 class TestArguments:
-
     def test_options(self):
         args = parse('--cfg-options', 'a.b=1', 'c=x,y')
         assert args.cfg_options == {'a.b': 1, 'c': ['x', 'y']}
@@ -50,7 +49,6 @@ class TestArguments:
 
 
 class TestDataloaders:
-
     def test_defaults(self, cfg):
         launch.set_dataloader_defaults(cfg)
         train, val = cfg.train_dataloader, cfg.val_dataloader
@@ -68,8 +66,7 @@ class TestDataloaders:
         assert cfg.train_dataloader.persistent_workers is False
 
     def test_options(self, cfg):
-        launch.set_dataloader_defaults(
-            cfg, pin_memory=False, persistent_workers=False)
+        launch.set_dataloader_defaults(cfg, pin_memory=False, persistent_workers=False)
         assert cfg.test_dataloader.pin_memory is False
         assert cfg.train_dataloader.persistent_workers is False
 
@@ -80,16 +77,15 @@ class TestDataloaders:
 
 
 class TestAmp:
-
     def test_amp(self, cfg):
         launch.enable_amp(cfg)
         assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
         assert cfg.optim_wrapper.loss_scale == 'dynamic'
 
     def test_the_loss_scale_of_the_config_stays(self, cfg):
-        cfg.optim_wrapper.loss_scale = 512.
+        cfg.optim_wrapper.loss_scale = 512.0
         launch.enable_amp(cfg)
-        assert cfg.optim_wrapper.loss_scale == 512.
+        assert cfg.optim_wrapper.loss_scale == 512.0
 
     def test_another_wrapper(self, cfg):
         cfg.optim_wrapper.type = 'ApexOptimWrapper'
@@ -98,7 +94,6 @@ class TestAmp:
 
 
 class TestAutoScaleLR:
-
     def test_enabled(self, cfg):
         cfg.auto_scale_lr = dict(base_batch_size=128, enable=False)
         launch.enable_auto_scale_lr(cfg)
@@ -112,7 +107,6 @@ class TestAutoScaleLR:
 
 
 class TestWorkDir:
-
     def test_from_the_name_of_the_config(self, cfg):
         launch.set_work_dir(cfg, None, 'configs/ride_x.py')
         assert cfg.work_dir == os.path.join('work_dirs', 'ride_x')
@@ -129,7 +123,6 @@ class TestWorkDir:
 
 
 class TestResume:
-
     @pytest.fixture
     def cfg(self, cfg, tmp_path):
         stage1 = tmp_path / 'stage1.pth'
@@ -149,8 +142,7 @@ class TestResume:
         launch.set_resume(cfg, None)
         assert not cfg.get('resume')
 
-    @pytest.mark.parametrize(
-        'name', ['epoch_3.pth', 'iter_900.pth', 'last_checkpoint'])
+    @pytest.mark.parametrize('name', ['epoch_3.pth', 'iter_900.pth', 'last_checkpoint'])
     def test_used_work_dir_is_refused(self, cfg, name):
         self.leave_checkpoint(cfg, name)
         with pytest.raises(UserError) as info:
@@ -189,7 +181,7 @@ class TestResume:
         path = self.leave_checkpoint(cfg)
         with pytest.raises(UserError) as info:
             launch.set_resume(cfg, path.replace('epoch', 'epoc'))
-        assert "--resume " in str(info.value)
+        assert '--resume ' in str(info.value)
         assert "Did you mean 'epoch_3.pth'?" in str(info.value)
 
     def test_load_from_is_checked(self, cfg):
@@ -205,14 +197,12 @@ class TestResume:
         assert names == ['epoch_9.pth', 'epoch_10.pth']
 
 
-@pytest.mark.parametrize('path',
-                         ['https://host/ride.pth', 's3://bucket/ride.pth'])
+@pytest.mark.parametrize('path', ['https://host/ride.pth', 's3://bucket/ride.pth'])
 def test_remote_checkpoints_are_not_looked_for(path):
     launch.check_checkpoint_path(path)
 
 
 class TestLauncher:
-
     def test_none(self, cfg):
         launch.set_launcher(cfg, 'none')
         assert cfg.launcher == 'none'
@@ -228,15 +218,17 @@ class TestLauncher:
         backends = []
         monkeypatch.setenv('RANK', '0')
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-        monkeypatch.setattr(torch.distributed, 'init_process_group',
-                            backends.append)
+        monkeypatch.setattr(torch.distributed, 'init_process_group', backends.append)
         return backends
 
-    @pytest.mark.parametrize('given', [
-        dict(),
-        dict(model_wrapper_cfg=None),
-        dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))
-    ])
+    @pytest.mark.parametrize(
+        'given',
+        [
+            dict(),
+            dict(model_wrapper_cfg=None),
+            dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')),
+        ],
+    )
     def test_cpu(self, cfg, gloo, given):
         cfg.merge_from_dict(given)
         cfg.find_unused_parameters = True
@@ -246,7 +238,8 @@ class TestLauncher:
             type='MMDistributedDataParallel',
             device_ids=None,
             broadcast_buffers=False,
-            find_unused_parameters=True)
+            find_unused_parameters=True,
+        )
 
     def test_slurm_on_the_cpu(self, cfg, gloo):
         with pytest.raises(UserError, match='needs GPUs'):
@@ -262,7 +255,6 @@ class TestLauncher:
 
 
 class TestTTA:
-
     def test_default(self, cfg):
         model = cfg.model
         launch.enable_tta(cfg)
@@ -271,7 +263,7 @@ class TestTTA:
         assert resize.type == 'Resize'
         assert tta.type == 'TestTimeAug'
         flips, pack = tta.transforms
-        assert [flip['prob'] for flip in flips] == [0., 1.]
+        assert [flip['prob'] for flip in flips] == [0.0, 1.0]
         assert pack[0].type == 'PackInputs'
 
     def test_of_the_config(self, cfg):
@@ -283,15 +275,12 @@ class TestTTA:
 
 
 class TestVisualization:
-
     def test_enabled(self, cfg):
         cfg.default_hooks = dict(visualization=dict(type='VisualizationHook'))
         launch.enable_visualization(cfg, show=False, out_dir='images')
         assert cfg.default_hooks.visualization == dict(
-            type='VisualizationHook',
-            enable=True,
-            show=False,
-            out_dir='images')
+            type='VisualizationHook', enable=True, show=False, out_dir='images'
+        )
 
     def test_no_hook(self, cfg):
         with pytest.raises(UserError, match='VisualizationHook'):
@@ -299,32 +288,27 @@ class TestVisualization:
 
 
 class TestOutputFile:
-
     def test_new_file(self, tmp_path):
-        launch.check_output_file(str(tmp_path / 'new' / 'a.pkl'), ('.pkl', ))
+        launch.check_output_file(str(tmp_path / 'new' / 'a.pkl'), ('.pkl',))
         assert (tmp_path / 'new').is_dir()
 
     def test_nothing_is_overwritten(self, tmp_path):
         path = tmp_path / 'a.pkl'
         path.touch()
         with pytest.raises(UserError, match='not overwritten'):
-            launch.check_output_file(str(path), ('.pkl', ))
+            launch.check_output_file(str(path), ('.pkl',))
 
     def test_wrong_suffix(self, tmp_path):
         with pytest.raises(UserError, match='.json or .pkl'):
-            launch.check_output_file(
-                str(tmp_path / 'a.txt'), ('.json', '.pkl'))
+            launch.check_output_file(str(tmp_path / 'a.txt'), ('.json', '.pkl'))
 
 
 def test_all_experts():
-    cfg = Config(
-        dict(model=dict(type='RIDEClassifier', test_cfg=dict(threshold=.7))))
+    cfg = Config(dict(model=dict(type='RIDEClassifier', test_cfg=dict(threshold=0.7))))
     launch.enable_all_experts(cfg)
-    assert cfg.model.test_cfg == dict(
-        threshold=.7, mode='ensemble', expert_logits=True)
+    assert cfg.model.test_cfg == dict(threshold=0.7, mode='ensemble', expert_logits=True)
     with pytest.raises(UserError, match='found "ImageClassifier"'):
-        launch.enable_all_experts(
-            Config(dict(model=dict(type='ImageClassifier'))))
+        launch.enable_all_experts(Config(dict(model=dict(type='ImageClassifier'))))
 
 
 def test_resume_of_a_mistyped_folder(tmp_path, capsys):

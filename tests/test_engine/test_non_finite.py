@@ -16,6 +16,7 @@ from ride_mm.utils.errors import UserError
 
 class Poison(Hook):
     """Puts NaN into an image at some steps of an epoch."""
+
     priority = 'HIGHEST'
 
     def __init__(self, epoch, steps):
@@ -45,9 +46,7 @@ def assert_finite(model):
 
 
 def test_a_learning_rate_too_high(tmp_path):
-    runner = build_runner(
-        digits_config(ROOT, tmp_path,
-                      **{'optim_wrapper.optimizer.lr': 1e30}))
+    runner = build_runner(digits_config(ROOT, tmp_path, **{'optim_wrapper.optimizer.lr': 1e30}))
     with pytest.raises(UserError, match='loss_cls is (nan|inf)') as error:
         runner.train()
     message = str(error.value)
@@ -59,9 +58,7 @@ def test_a_learning_rate_too_high(tmp_path):
 
 
 def test_one_expert_is_named(tmp_path):
-    runner = build_runner(
-        digits_config(ROOT, tmp_path,
-                      **{'default_hooks.validation_check': None}))
+    runner = build_runner(digits_config(ROOT, tmp_path, **{'default_hooks.validation_check': None}))
     with torch.no_grad():
         runner.model.head.classifiers[1].weight.fill_(math.nan)
     runner.model._is_init = True
@@ -78,36 +75,32 @@ def test_last_good_checkpoint_stays(tmp_path):
 
 def test_stage_2(tmp_path):
     router_cache = dict(type='RouterCacheHook')
-    runner = poisoned(tmp_path, STAGE_1, 1,
-                      **{'default_hooks.router_cache': router_cache})
+    runner = poisoned(tmp_path, STAGE_1, 1, **{'default_hooks.router_cache': router_cache})
     with pytest.raises(UserError, match='Epoch 4, step 2: loss_router is nan'):
         runner.train()
     assert_finite(runner.model)
 
 
 def test_skip_leaves_steps_out(tmp_path):
-    runner = poisoned(tmp_path, 1, 1, 2, 4,
-                      **{'default_hooks.non_finite.skip': 2})
+    runner = poisoned(tmp_path, 1, 1, 2, 4, **{'default_hooks.non_finite.skip': 2})
     warnings = []
     runner.logger.warning = lambda text, *_: warnings.append(text)
     runner.train()
-    assert [text.split('skipped (')[1][:14] for text in warnings
-            if 'skipped' in text] == [
-                f'{i} of at most 2' for i in (1, 2, 1)]
+    assert [text.split('skipped (')[1][:14] for text in warnings if 'skipped' in text] == [
+        f'{i} of at most 2' for i in (1, 2, 1)
+    ]
     assert_finite(runner.model)
 
 
 def test_more_in_succession_than_skip(tmp_path):
-    runner = poisoned(tmp_path, 1, 1, 2, 3,
-                      **{'default_hooks.non_finite.skip': 2})
+    runner = poisoned(tmp_path, 1, 1, 2, 3, **{'default_hooks.non_finite.skip': 2})
     with pytest.raises(UserError, match='Epoch 2, step 4'):
         runner.train()
 
 
 def test_steps_of_several_batches(tmp_path):
     """Only steps count, not the batches between them."""
-    options = {'optim_wrapper.accumulative_counts': 2,
-               'default_hooks.non_finite.skip': 1}
+    options = {'optim_wrapper.accumulative_counts': 2, 'default_hooks.non_finite.skip': 1}
     runner = poisoned(tmp_path / 'a', 1, *range(9), **options)
     with pytest.raises(UserError, match='Training stopped'):
         runner.train()
@@ -117,7 +110,7 @@ def test_steps_of_several_batches(tmp_path):
         warnings = []
         runner.logger.warning = lambda text, *_: warnings.append(text)
         runner.train()
-        found, = [text for text in warnings if 'skipped' in text]
+        (found,) = [text for text in warnings if 'skipped' in text]
         assert f'Epoch 2, step {step + 1}: loss' in found
         assert_finite(runner.model)
 
@@ -133,17 +126,16 @@ def test_infinite_gradient_of_a_finite_loss(tmp_path):
 
 def test_nothing_else_changes(tmp_path):
     one = train(digits_config(ROOT, tmp_path / 'a')).model.state_dict()
-    other = train(
-        digits_config(ROOT, tmp_path / 'b',
-                      **{'default_hooks.non_finite': None}))
+    other = train(digits_config(ROOT, tmp_path / 'b', **{'default_hooks.non_finite': None}))
     for key, value in other.model.state_dict().items():
         assert torch.equal(value, one[key]), key
 
 
 def test_batch_of_another_process(monkeypatch):
     """All name that of the first process whose loss is not finite."""
-    monkeypatch.setattr(hook.dist, 'all_gather_object', lambda own:
-                        [own, (True, 'Epoch 1, step 3: loss is nan.')])
+    monkeypatch.setattr(
+        hook.dist, 'all_gather_object', lambda own: [own, (True, 'Epoch 1, step 3: loss is nan.')]
+    )
     monkeypatch.setattr(hook, '_describe', lambda *_: 'of this process')
     found = hook._describe_first(None, [(2, {}, {})])
     assert found == 'Process 1, epoch 1, step 3: loss is nan.'

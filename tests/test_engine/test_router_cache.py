@@ -1,7 +1,6 @@
 import pytest
 import torch
-from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
-                  digits_config, train)
+from runs import STAGE_1, STAGE_2, assert_same_state, build_runner, digits_config, train
 
 from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.datasets.samplers import ReshuffledSampler
@@ -19,6 +18,7 @@ def cached_config(root, work_dir, share=0.5, **options):
 def cached_run(tmp_path_factory):
     """A whole run with workers; its work_dir, runner and what was computed."""
     from conftest import ROOT
+
     torch.set_num_threads(1)
     work_dir = tmp_path_factory.mktemp('cached')
     runner = build_runner(cached_config(ROOT, work_dir, workers=2))
@@ -57,19 +57,17 @@ def test_cache_holds_what_the_experts_say(cached_run):
     with torch.no_grad():
         trunk = model.backbone(images)[-1]
         feats = [expert(trunk) for expert in model.neck.experts]
-        logits = [
-            classifier(feat)
-            for classifier, feat in zip(model.head.classifiers, feats)
-        ]
+        logits = [classifier(feat) for classifier, feat in zip(model.head.classifiers, feats)]
     cache = runner.train_dataloader.dataset.inputs
     topk = model.head.router.topk
     means = [logits[0], (logits[0] + logits[1]) / 2, sum(logits) / 3]
     right = [mean.argmax(1) == labels for mean in means]
     for index, mean in enumerate(means[:2]):
         torch.testing.assert_close(cache.features[:128, index], feats[index])
-        torch.testing.assert_close(cache.top_logits[:128, index],
-                                   mean.sort(descending=True).values[:, :topk])
-        later = torch.stack(right[index + 1:]).any(0)
+        torch.testing.assert_close(
+            cache.top_logits[:128, index], mean.sort(descending=True).values[:, :topk]
+        )
+        later = torch.stack(right[index + 1 :]).any(0)
         assert torch.equal(cache.targets[:128, index], ~right[index] & later)
     # Drawn by class, not as the data set is.
     assert labels.bincount(minlength=10).min() >= 5
@@ -80,10 +78,7 @@ def test_only_the_router_changes(cached_run):
     before = load(work_dir, STAGE_1)['state_dict']
     checkpoint = load(work_dir, STAGE_1 + STAGE_2)
     after = checkpoint['state_dict']
-    changed = {
-        key
-        for key in after if not torch.equal(before[key], after[key])
-    }
+    changed = {key for key in after if not torch.equal(before[key], after[key])}
     assert changed == {key for key in after if key.startswith('head.router')}
     # What an inferencer reads the class names from.
     assert len(checkpoint['meta']['dataset_meta']['classes']) == 10

@@ -6,8 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
 from ride_mm.engine.config import load_config
-from ride_mm.engine.schedule import (check_warm_up, first_stage_epochs,
-                                     load_training, scale_schedule)
+from ride_mm.engine.schedule import check_warm_up, first_stage_epochs, load_training, scale_schedule
 from ride_mm.utils.errors import UserError
 
 
@@ -46,7 +45,9 @@ def test_longer_and_from_the_beginning():
         dict(
             train_cfg=dict(by_epoch=True, max_epochs=3),
             param_scheduler=dict(type='PolyLR', begin=0, end=2),
-            custom_hooks=[dict(type='Other', priority=3)]))
+            custom_hooks=[dict(type='Other', priority=3)],
+        )
+    )
     scale_schedule(cfg, 9)
     assert cfg.train_cfg.max_epochs == 9
     assert cfg.param_scheduler == dict(type='PolyLR', begin=0, end=6)
@@ -71,9 +72,8 @@ def test_the_rule_is_that_of_the_short_runs(root):
 def learning_rates(schedules, epochs):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
     schedulers = [
-        PARAM_SCHEDULERS.build(dict(schedule), default_args={
-            'optimizer': optimizer
-        }) for schedule in schedules
+        PARAM_SCHEDULERS.build(dict(schedule), default_args={'optimizer': optimizer})
+        for schedule in schedules
     ]
     rates = []
     for _ in range(epochs):
@@ -88,26 +88,26 @@ def test_a_short_training_reaches_the_whole_learning_rate(root):
     cfg = load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
     scale_schedule(cfg, 10)
     check_warm_up(cfg)
-    assert learning_rates(cfg.param_scheduler, 10) == pytest.approx(
-        [0.02, *[0.1] * 7, 1e-3, 1e-5])
+    assert learning_rates(cfg.param_scheduler, 10) == pytest.approx([0.02, *[0.1] * 7, 1e-3, 1e-5])
 
 
 def test_a_warm_up_that_never_ends(root):
-    cfg = load_config(
-        str(root / 'configs/ride_r32_cifar100_lt.py'),
-        {'param_scheduler.0.end': 1})
+    cfg = load_config(str(root / 'configs/ride_r32_cifar100_lt.py'), {'param_scheduler.0.end': 1})
     assert learning_rates(cfg.param_scheduler, 3) == pytest.approx([0.02] * 3)
     with pytest.raises(UserError, match='param_scheduler.0.end=2 the first'):
         check_warm_up(cfg)
 
 
-@pytest.mark.parametrize('fine', [
-    dict(type='LinearLR', end=2),
-    dict(type='LinearLR', begin=1),
-    dict(type='LinearLR', end=1, by_epoch=False),
-    dict(type='LinearLR', end=1, by_epoch=True, convert_to_iter_based=True),
-    dict(type='MultiStepLR', milestones=[1], end=1),
-])
+@pytest.mark.parametrize(
+    'fine',
+    [
+        dict(type='LinearLR', end=2),
+        dict(type='LinearLR', begin=1),
+        dict(type='LinearLR', end=1, by_epoch=False),
+        dict(type='LinearLR', end=1, by_epoch=True, convert_to_iter_based=True),
+        dict(type='MultiStepLR', milestones=[1], end=1),
+    ],
+)
 def test_other_schedules_are_left_alone(fine):
     check_warm_up(Config(dict(param_scheduler=fine)))
     check_warm_up(Config(dict(param_scheduler=[fine])))
@@ -121,18 +121,19 @@ def test_iterations_are_refused():
 
 
 def scaled_schedulers(new, old, *schedulers):
-    cfg = Config(
-        dict(
-            train_cfg=dict(max_epochs=old), param_scheduler=list(schedulers)))
+    cfg = Config(dict(train_cfg=dict(max_epochs=old), param_scheduler=list(schedulers)))
     scale_schedule(cfg, new)
     return cfg.param_scheduler
 
 
 def test_what_follows_a_warm_up_still_follows_it():
     warm_up, cosine, steps = scaled_schedulers(
-        10, 100, dict(type='LinearLR', end=10),
+        10,
+        100,
+        dict(type='LinearLR', end=10),
         dict(type='CosineAnnealingLR', begin=10, T_max=90, end=100),
-        dict(type='MultiStepLR', begin=10, milestones=[50, 85], end=100))
+        dict(type='MultiStepLR', begin=10, milestones=[50, 85], end=100),
+    )
     assert warm_up.end == cosine.begin == steps.begin == 2
     assert (cosine.T_max, cosine.end, steps.end) == (9, 10, 10)
     assert steps.milestones == [5, 8]  # from the begin on
@@ -140,26 +141,32 @@ def test_what_follows_a_warm_up_still_follows_it():
 
 def test_steps_periods_and_gamma():
     steps, restarts, by_step, decay, cosine = scaled_schedulers(
-        20, 200, dict(type='StepLR', step_size=60),
-        dict(
-            type='CosineRestartLR',
-            periods=[20, 60, 120],
-            restart_weights=[1] * 3),
+        20,
+        200,
+        dict(type='StepLR', step_size=60),
+        dict(type='CosineRestartLR', periods=[20, 60, 120], restart_weights=[1] * 3),
         dict(type='LinearLR', by_epoch=False, begin=0, end=500),
-        dict(type='ExponentialLR', gamma=.98),
-        dict(type='CosineAnnealingLR'))
+        dict(type='ExponentialLR', gamma=0.98),
+        dict(type='CosineAnnealingLR'),
+    )
     assert steps.step_size == 6
     assert restarts.periods == [2, 6, 12]
     assert by_step.end == 50
-    assert decay.gamma == pytest.approx(.98**10)
+    assert decay.gamma == pytest.approx(0.98**10)
     assert dict(cosine) == dict(type='CosineAnnealingLR')
 
 
-@pytest.mark.parametrize('config', [
-    'ride_r32_digits_lt', 'ride_swin_t_imagenet_lt', 'ride_r152_places_lt',
-    'ride_r32_cifar100_lt_distill', 'baselines/ldam_drw_r32_cifar100_lt',
-    'baselines/crt_r32_cifar100_lt'
-])
+@pytest.mark.parametrize(
+    'config',
+    [
+        'ride_r32_digits_lt',
+        'ride_swin_t_imagenet_lt',
+        'ride_r152_places_lt',
+        'ride_r32_cifar100_lt_distill',
+        'baselines/ldam_drw_r32_cifar100_lt',
+        'baselines/crt_r32_cifar100_lt',
+    ],
+)
 @pytest.mark.parametrize('epochs', [2, 3, 4, 9, 41, 1000])
 def test_whole_trainings(root, config, epochs):
     """The rules, for every kind of config and any length."""
@@ -172,17 +179,21 @@ def test_whole_trainings(root, config, epochs):
         assert 1 <= first < epochs
         share = 1 - first_stage_epochs(old) / old.train_cfg.max_epochs
         assert epochs - first == max(1, round(share * epochs))
-        stage_2, = hooks['TwoStageHook'].param_scheduler
+        (stage_2,) = hooks['TwoStageHook'].param_scheduler
         assert stage_2.T_max == stage_2.end == epochs - first
     else:
         assert first == epochs
     rates = learning_rates(
-        [dict(schedule, end=min(schedule.get('end', first), first))
-         for schedule in cfg.param_scheduler
-         if not schedule.get('convert_to_iter_based')], first)
+        [
+            dict(schedule, end=min(schedule.get('end', first), first))
+            for schedule in cfg.param_scheduler
+            if not schedule.get('convert_to_iter_based')
+        ],
+        first,
+    )
     if first > 2 and 'swin' not in config and 'crt' not in config:
-        assert max(rates) == pytest.approx(.1)  # the warm-up has an end
-        assert rates[-1] < .02  # no milestone is lost
+        assert max(rates) == pytest.approx(0.1)  # the warm-up has an end
+        assert rates[-1] < 0.02  # no milestone is lost
         if 'DeferredReweightingHook' in hooks:
             assert 0 < hooks['DeferredReweightingHook'].begin < first
     assert 1 <= cfg.train_cfg.val_interval <= epochs
@@ -202,13 +213,16 @@ def test_the_end_of_stage_1_is_still_validated_and_saved(root):
 def test_options_win_by_name(root, capsys):
     path = str(root / 'configs/ride_r32_digits_lt.py')
     cfg = load_training(
-        path, {
+        path,
+        {
             'default_hooks.two_stage.begin': 6,
             'train_cfg.max_epochs': 7,
             'train_cfg.val_interval': 3,
             'param_scheduler.1.milestones': [4, 5],
             'optim_wrapper.optimizer.lr': 0.2,
-        }, 8)
+        },
+        8,
+    )
     assert (first_stage_epochs(cfg), cfg.train_cfg.max_epochs) == (6, 8)
     assert cfg.default_hooks.reweighting.begin == 5  # 32 of 40
     assert cfg.train_cfg.val_interval == 3
@@ -229,24 +243,29 @@ def test_hooks_that_are_taken_out(root):
     assert cfg.default_hooks.reweighting.begin == 6  # 32 of 45
 
 
-@pytest.mark.parametrize('epochs, options, message', [
-    (1, {}, '--epochs 1: the config has two stages'),
-    (5, {'default_hooks.two_stage.begin': 5}, 'begin=5 must lie between'),
-    (5, {'default_hooks.two_stage.begin': 1.5}, 'begin=1.5 must lie between'),
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'epochs, options, message',
+    [
+        (1, {}, '--epochs 1: the config has two stages'),
+        (5, {'default_hooks.two_stage.begin': 5}, 'begin=5 must lie between'),
+        (5, {'default_hooks.two_stage.begin': 1.5}, 'begin=1.5 must lie between'),
+    ],
+)
 def test_too_few_epochs(root, epochs, options, message):
     with pytest.raises(UserError, match=message):
-        load_training(
-            str(root / 'configs/ride_r32_digits_lt.py'), options, epochs)
+        load_training(str(root / 'configs/ride_r32_digits_lt.py'), options, epochs)
 
 
-@pytest.mark.parametrize('config, batch, first', [
-    ('ride_r32_cifar100_lt', 512, 200),
-    ('ride_r32_digits_lt', 64, 40),
-    ('ride_r50_imagenet_lt', 64, 100),
-    ('ride_r152_places_lt', 128, 30),
-    ('ride_swin_t_imagenet_lt', 64, 300),
-])
+@pytest.mark.parametrize(
+    'config, batch, first',
+    [
+        ('ride_r32_cifar100_lt', 512, 200),
+        ('ride_r32_digits_lt', 64, 40),
+        ('ride_r50_imagenet_lt', 64, 100),
+        ('ride_r152_places_lt', 128, 30),
+        ('ride_swin_t_imagenet_lt', 64, 300),
+    ],
+)
 def test_the_router_alone(root, config, batch, first):
     path = str(root / f'configs/{config}.py')
     hook = load_config(path).default_hooks.two_stage
@@ -273,35 +292,34 @@ def test_one_stage_of_another_length(root, capsys):
     assert cfg.train_cfg.max_epochs == 40
     assert 'TwoStageHook' not in hooks_of(cfg)
     assert cfg.param_scheduler == load_config(path).param_scheduler
-    assert load_training(path, None, 10, 'experts').param_scheduler[
-        1].milestones == [8, 9]
+    assert load_training(path, None, 10, 'experts').param_scheduler[1].milestones == [8, 9]
     cfg = load_training(
-        path, {
+        path,
+        {
             'train_dataloader.batch_size': 48,
-            'optim_wrapper.optimizer.lr': .02,
-            'default_hooks.two_stage.train_dataloader.sampler.type':
-            'DefaultSampler',
+            'optim_wrapper.optimizer.lr': 0.02,
+            'default_hooks.two_stage.train_dataloader.sampler.type': 'DefaultSampler',
             'load_from': 'experts.pth',
-            'param_scheduler.1.gamma': .5,
-        }, 3, 'router')
+            'param_scheduler.1.gamma': 0.5,
+        },
+        3,
+        'router',
+    )
     assert cfg.train_dataloader.batch_size == 48
     assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
-    assert cfg.optim_wrapper.optimizer.lr == .02
+    assert cfg.optim_wrapper.optimizer.lr == 0.02
     assert cfg.optim_wrapper.optimizer.nesterov
     assert cfg.load_from == 'experts.pth'
     assert (cfg.param_scheduler[0].T_max, cfg.train_cfg.max_epochs) == (3, 3)
     assert capsys.readouterr().err == (
-        'warning: --cfg-options param_scheduler.1.gamma=0.5 has no effect in '
-        'this stage\n')
+        'warning: --cfg-options param_scheduler.1.gamma=0.5 has no effect in this stage\n'
+    )
     cfg = load_training(path, {'train_cfg.max_epochs': 2}, stage='router')
     assert cfg.train_cfg.max_epochs == 2
-    cfg = load_training(
-        path, {'default_hooks.two_stage.begin': 30}, stage='experts')
+    cfg = load_training(path, {'default_hooks.two_stage.begin': 30}, stage='experts')
     assert cfg.train_cfg.max_epochs == 30
 
 
 def test_no_stages_to_choose_from(root):
     with pytest.raises(UserError, match='--stage router: the config has no'):
-        load_training(
-            str(root / 'configs/baselines/ce_r32_cifar100_lt.py'),
-            stage='router')
+        load_training(str(root / 'configs/baselines/ce_r32_cifar100_lt.py'), stage='router')

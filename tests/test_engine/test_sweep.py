@@ -1,4 +1,5 @@
 """tools/sweep.py, with trainings in a moment, and a real one."""
+
 import json
 import os
 from contextlib import redirect_stderr, redirect_stdout
@@ -51,8 +52,7 @@ def run(root, monkeypatch, tmp_path):
     (tmp_path / 'tools/test.py').write_text(TEST)
     monkeypatch.setattr(tool, 'TOOLS', tmp_path / 'tools')
     for name in ('one', 'two'):
-        (tmp_path / f'{name}.py'
-         ).write_text(f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n")
+        (tmp_path / f'{name}.py').write_text(f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n")
 
     def run(*args):
         (tmp_path / 'calls.txt').write_text('')
@@ -73,26 +73,22 @@ def test_two_configs_from_nothing(run, tmp_path, capsys):
     common = ['--work-dir', folder, '--cfg-options', 'randomness.seed=1']
     assert ['train', f'{config}/config.py', '--resume', *common] in calls
     assert [
-        'test', f'{config}/config.py', f'{folder}/epoch_3.pth', '--out',
-        f'{folder}/predictions.pkl', *common
+        'test',
+        f'{config}/config.py',
+        f'{folder}/epoch_3.pth',
+        '--out',
+        f'{folder}/predictions.pkl',
+        *common,
     ] in calls
-    result = json.loads(
-        (tmp_path / 'work_dirs/sweep/one_seed1.json').read_text())
+    result = json.loads((tmp_path / 'work_dirs/sweep/one_seed1.json').read_text())
     assert (result['name'], result['seed'], result['epochs']) == ('one', 1, 3)
     assert result['figures'] == dict(
-        stage_1={
-            'epoch': 2,
-            'long_tail/overall': 41.
-        },
-        final={
-            'epoch': 3,
-            'long_tail/overall': 40.,
-            'experts/compute': .8
-        })
-    assert result['training_seconds'] == round(21 * .5)
-    assert result['command'] == (
-        'python tools/sweep.py one.py two.py --seeds 2 --epochs 3')
-    assert result['log']['train'][1] == dict(epoch=2, loss=.5)
+        stage_1={'epoch': 2, 'long_tail/overall': 41.0},
+        final={'epoch': 3, 'long_tail/overall': 40.0, 'experts/compute': 0.8},
+    )
+    assert result['training_seconds'] == round(21 * 0.5)
+    assert result['command'] == ('python tools/sweep.py one.py two.py --seeds 2 --epochs 3')
+    assert result['log']['train'][1] == dict(epoch=2, loss=0.5)
     out = capsys.readouterr().out
     assert f'{folder} is done' in out
     assert '| one, all experts |     2 |      2 | 40.5 ± 0.7 |' in out
@@ -108,14 +104,13 @@ def test_two_configs_from_nothing(run, tmp_path, capsys):
 def test_a_run_that_fails(run, monkeypatch):
     monkeypatch.setenv('FAILS', '1')
     with pytest.raises(
-            UserError,
-            match='1 of 3 runs failed(.|\n)*one/seed_1/log.txt ends'
-            ' with:\n    error: the disk is full'):
+        UserError,
+        match='1 of 3 runs failed(.|\n)*one/seed_1/log.txt ends with:\n    error: the disk is full',
+    ):
         run('one.py', '--seeds', 3)
     assert len(run.calls) == 5
     monkeypatch.delenv('FAILS')
-    assert [call[0]
-            for call in run('one.py', '--seeds', 3)] == ['test', 'train']
+    assert [call[0] for call in run('one.py', '--seeds', 3)] == ['test', 'train']
 
 
 def test_a_run_without_validation(run, tmp_path):
@@ -137,9 +132,17 @@ def test_settings_are_not_mixed(run):
             run('one.py', '--seeds', 1, *options)
         assert run.calls == []
     # How the data is read and how classes are grouped change no training.
-    assert run('one.py', '--seeds', 1, '--cfg-options',
-               'train_dataloader.num_workers=0',
-               'test_evaluator.0.thresholds=[3,70]') == []
+    assert (
+        run(
+            'one.py',
+            '--seeds',
+            1,
+            '--cfg-options',
+            'train_dataloader.num_workers=0',
+            'test_evaluator.0.thresholds=[3,70]',
+        )
+        == []
+    )
 
 
 def test_mistakes(run, tmp_path):
@@ -157,13 +160,9 @@ def test_mistakes(run, tmp_path):
 
 
 def test_training_sets_of_their_own(run, capsys):
-    calls = run('one.py', '--seeds', 1, '--resample', '--cfg-options',
-                'load_from=old.pth')
-    assert calls[0][-2:] == [
-        'randomness.seed=0', 'train_dataloader.dataset.subset_seed=0'
-    ]
-    assert 'all runs of one.py share load_from=old.pth' in (
-        capsys.readouterr().err)
+    calls = run('one.py', '--seeds', 1, '--resample', '--cfg-options', 'load_from=old.pth')
+    assert calls[0][-2:] == ['randomness.seed=0', 'train_dataloader.dataset.subset_seed=0']
+    assert 'all runs of one.py share load_from=old.pth' in (capsys.readouterr().err)
 
 
 def test_sampled_training_sets(root, tmp_path):
@@ -177,9 +176,10 @@ def test_sampled_training_sets(root, tmp_path):
     # The paper's 300 images, and the metrics know of them.
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         assert loader.dataset.max_count == 300
-        assert loader.dataset.imb_factor == .01
-    cfg, _ = sampled(root / 'configs/ride_r32_cifar100_lt.py',
-                     {'train_dataloader.dataset.max_count': 200})
+        assert loader.dataset.imb_factor == 0.01
+    cfg, _ = sampled(
+        root / 'configs/ride_r32_cifar100_lt.py', {'train_dataloader.dataset.max_count': 200}
+    )
     assert cfg.test_dataloader.dataset.max_count == 200
 
     # Within a wrapper.
@@ -187,7 +187,8 @@ def test_sampled_training_sets(root, tmp_path):
         f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n"
         'train_dataloader = dict(dataset=dict(\n'
         "    _delete_=True, type='HoldOut', held_out=False,\n"
-        '    dataset=_base_.train_dataloader.dataset))\n')
+        '    dataset=_base_.train_dataloader.dataset))\n'
+    )
     cfg, key = sampled(tmp_path / 'held_out.py')
     assert key == 'train_dataloader.dataset.dataset.subset_seed'
     assert cfg.train_dataloader.dataset.dataset.max_count == 78
@@ -209,9 +210,7 @@ def test_shares_of_the_machine(monkeypatch):
     assert len(sweep.share_machine(3, 2)) == 2
     monkeypatch.setattr(sweep.torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5,7')
-    assert [
-        share['CUDA_VISIBLE_DEVICES'] for share in sweep.share_machine(3, 9)
-    ] == ['5', '7', '5']
+    assert [share['CUDA_VISIBLE_DEVICES'] for share in sweep.share_machine(3, 9)] == ['5', '7', '5']
 
 
 def test_jobs_of_a_cluster(root, monkeypatch, tmp_path):
@@ -222,24 +221,19 @@ def test_jobs_of_a_cluster(root, monkeypatch, tmp_path):
     (tmp_path / 'train.py').write_text(TRAIN)
     (tmp_path / 'test.py').write_text(TEST)
     cfg = load_training(str(root / 'configs/ride_r32_digits_lt.py'))
-    runs = sweep.prepare_runs('digits', cfg, tmp_path / 'sweep', [0, 1],
-                              'a command', tmp_path)
+    runs = sweep.prepare_runs('digits', cfg, tmp_path / 'sweep', [0, 1], 'a command', tmp_path)
     monkeypatch.setenv('FAILS', '1')
 
     def make(runs):
-        return sweep.make_on_cluster(
-            runs, tmp_path / 'jobs', dict(timeout_min=5), cluster='local')
+        return sweep.make_on_cluster(runs, tmp_path / 'jobs', dict(timeout_min=5), cluster='local')
 
     ended = {}
     with pytest.raises(UserError, match='1 of 2 runs failed'):
-        sweep.complete(runs, make,
-                       lambda run, error: ended.update({run.seed: error}))
+        sweep.complete(runs, make, lambda run, error: ended.update({run.seed: error}))
     assert ended[0] is None and 'the disk is full' in ended[1]
     assert [run.result.exists() for run in runs] == [True, False]
     with pytest.raises(UserError, match='--slurm: .*nonsense'):
-        next(
-            sweep.make_on_cluster(
-                runs, tmp_path / 'jobs', dict(nonsense=1), cluster='local'))
+        next(sweep.make_on_cluster(runs, tmp_path / 'jobs', dict(nonsense=1), cluster='local'))
 
 
 def run_in_this_process(command, stdout, **_):
@@ -260,29 +254,39 @@ def test_real_training(root, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setattr(
-        sweep, 'subprocess',
-        SimpleNamespace(run=run_in_this_process, DEVNULL=None, STDOUT=None))
+        sweep, 'subprocess', SimpleNamespace(run=run_in_this_process, DEVNULL=None, STDOUT=None)
+    )
     (tmp_path / 'tiny.py').write_text(
         f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n"
         'model = dict(backbone=dict(depth=20),\n'
         '             neck=dict(expert=dict(depth=20)))\n'
         'train_dataloader = dict(num_workers=0)\n'
-        'test_dataloader = dict(num_workers=0)\n')
-    tool.main([
-        'tiny.py', '--seeds', '2', '--epochs', '2', '--work-dir', 'runs',
-        '--resample', '--jobs', '1'
-    ])
+        'test_dataloader = dict(num_workers=0)\n'
+    )
+    tool.main(
+        [
+            'tiny.py',
+            '--seeds',
+            '2',
+            '--epochs',
+            '2',
+            '--work-dir',
+            'runs',
+            '--resample',
+            '--jobs',
+            '1',
+        ]
+    )
     assert '| tiny, routed      |     2 |      2 |' in capsys.readouterr().out
     folder = tmp_path / 'runs/tiny/seed_1'
     log = (folder / 'log.txt').read_text()
     assert 'Stage 2' in log and 'experts/used_1' in log
-    assert Config.fromfile(
-        folder / 'config.py').train_dataloader.dataset.subset_seed == 1
+    assert Config.fromfile(folder / 'config.py').train_dataloader.dataset.subset_seed == 1
     load_tool('tools/analysis/bias_variance.py').main(
-        ['runs/tiny', '--json', 'figures.json', '--plot', 'picture.svg'])
+        ['runs/tiny', '--json', 'figures.json', '--plot', 'picture.svg']
+    )
     figures = json.loads((tmp_path / 'figures.json').read_text())['tiny']
     assert figures['runs'] == 2
     overall = figures['groups']['overall']
-    assert overall['error'] == pytest.approx(overall['bias'] +
-                                             overall['net_variance'])
+    assert overall['error'] == pytest.approx(overall['bias'] + overall['net_variance'])
     assert (tmp_path / 'picture.svg').is_file()

@@ -8,12 +8,15 @@ from ride_mm.utils.errors import UserError
 def one_stage(work_dir, **options):
     """Two epochs with 96 images per step."""
     cfg = digits_config(
-        ROOT, work_dir, **{
+        ROOT,
+        work_dir,
+        **{
             'train_cfg.max_epochs': 2,
             'default_hooks.two_stage': None,
             'default_hooks.reweighting': None,
-            **options
-        })
+            **options,
+        },
+    )
     train(cfg)
     return cfg
 
@@ -26,13 +29,15 @@ def whole_run(tmp_path_factory):
 def resumed(cfg, tmp_path, batch_size, **options):
     """A runner that has resumed the run after its first epoch."""
     cfg = cfg.copy()
-    cfg.merge_from_dict({
-        'work_dir': str(tmp_path),
-        'train_dataloader.batch_size': batch_size,
-        'load_from': f'{cfg.work_dir}/epoch_1.pth',
-        'resume': True,
-        **options
-    })
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(tmp_path),
+            'train_dataloader.batch_size': batch_size,
+            'load_from': f'{cfg.work_dir}/epoch_1.pth',
+            'resume': True,
+            **options,
+        }
+    )
     runner = build_runner(cfg)
     warnings = []
     runner.logger.warning = lambda text, *_: warnings.append(text)
@@ -41,8 +46,7 @@ def resumed(cfg, tmp_path, batch_size, **options):
 
 
 @pytest.mark.parametrize('enable, rate', [(False, 0.05), (True, 0.05 / 2)])
-def test_another_batch_is_said_and_followed(whole_run, tmp_path, enable,
-                                            rate):
+def test_another_batch_is_said_and_followed(whole_run, tmp_path, enable, rate):
     base = 96 if enable else 32
     options = {'auto_scale_lr': dict(base_batch_size=base, enable=enable)}
     runner, warnings = resumed(whole_run, tmp_path, 48, **options)
@@ -57,13 +61,10 @@ def test_another_batch_is_said_and_followed(whole_run, tmp_path, enable,
 
 def test_the_same_batch_is_no_news(whole_run, tmp_path):
     assert resumed(whole_run, tmp_path, 96)[1] == []
-    assert resumed(whole_run, tmp_path, 48,
-                   **{'optim_wrapper.accumulative_counts': 2})[1] == []
+    assert resumed(whole_run, tmp_path, 48, **{'optim_wrapper.accumulative_counts': 2})[1] == []
 
 
 def test_schedules_by_step_cannot_follow(tmp_path):
-    cfg = one_stage(
-        tmp_path / 'run',
-        param_scheduler=[dict(type='ConstantLR', by_epoch=False)])
+    cfg = one_stage(tmp_path / 'run', param_scheduler=[dict(type='ConstantLR', by_epoch=False)])
     with pytest.raises(UserError, match='set train_dataloader.batch_size to'):
         resumed(cfg, tmp_path, 48)

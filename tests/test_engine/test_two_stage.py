@@ -5,8 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import OPTIM_WRAPPERS
-from runs import (STAGE_1, STAGE_2, assert_same_state, build_runner,
-                  digits_config, train)
+from runs import STAGE_1, STAGE_2, assert_same_state, build_runner, digits_config, train
 
 from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.engine.hooks.two_stage_hook import merge_wrappers
@@ -17,6 +16,7 @@ from ride_mm.utils.errors import UserError
 def whole_run(tmp_path_factory):
     """An uninterrupted run with workers; its work_dir and runner."""
     from conftest import ROOT
+
     torch.set_num_threads(1)
     work_dir = tmp_path_factory.mktemp('whole')
     runner = train(digits_config(ROOT, work_dir, workers=2))
@@ -29,25 +29,18 @@ def load(work_dir, epoch):
 
 def final_state(work_dir):
     checkpoint = load(work_dir, STAGE_1 + STAGE_2)
-    return {
-        key: checkpoint[key]
-        for key in ('state_dict', 'optimizer', 'param_schedulers')
-    }
+    return {key: checkpoint[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
 
 
 def assert_only_the_router_changed(before, after):
-    changed = {
-        key
-        for key in after if not torch.equal(before[key], after[key])
-    }
+    changed = {key for key in after if not torch.equal(before[key], after[key])}
     assert changed == {key for key in after if key.startswith('head.router')}
 
 
 def test_stages(whole_run):
     work_dir, runner = whole_run
     stages = [
-        load(work_dir, epoch)['meta']['ride_stage']
-        for epoch in range(1, STAGE_1 + STAGE_2 + 1)
+        load(work_dir, epoch)['meta']['ride_stage'] for epoch in range(1, STAGE_1 + STAGE_2 + 1)
     ]
     assert stages == ['experts'] * STAGE_1 + ['router'] * STAGE_2
     assert runner.model.stage == 'router'
@@ -84,8 +77,7 @@ def test_log_of_stage_2_is_its_own(whole_run):
 
 def test_validation_during_training(whole_run):
     scalars = whole_run[1].message_hub.log_scalars
-    for key in ('long_tail/overall', 'long_tail/few', 'experts/mean',
-                'experts/compute'):
+    for key in ('long_tail/overall', 'long_tail/few', 'experts/mean', 'experts/compute'):
         assert f'val/{key}' in scalars
     assert 'val/long_tail/many' in scalars
     assert 0 < scalars['val/experts/compute'].current() <= 1.001
@@ -121,11 +113,14 @@ def test_router_alone_from_a_checkpoint(whole_run, root, tmp_path):
 
 def test_the_end_of_a_stage_is_saved_at_any_interval(root, tmp_path):
     cfg = digits_config(
-        root, tmp_path, **{
+        root,
+        tmp_path,
+        **{
             'default_hooks.checkpoint.interval': 10,
             'train_cfg.max_epochs': 3,
             'default_hooks.two_stage.begin': 2,
-        })
+        },
+    )
     train(cfg)
     names = {path.name for path in tmp_path.glob('*.pth')}
     assert names == {'epoch_2.pth', 'epoch_3.pth'}
@@ -145,14 +140,17 @@ def test_best_of_stage_1_neither_blocks_nor_goes(root, tmp_path):
 
 def test_amp_and_compile_hold_in_both_stages(root, tmp_path):
     cfg = digits_config(
-        root, tmp_path, **{
+        root,
+        tmp_path,
+        **{
             'optim_wrapper.type': 'AmpOptimWrapper',
             'optim_wrapper.loss_scale': 'dynamic',
             'model.compile': dict(backend='eager'),
             'train_cfg.max_epochs': 2,
             'default_hooks.two_stage.begin': 1,
             'param_scheduler.1.milestones': [1],
-        })
+        },
+    )
     runner = train(cfg)
     assert type(runner.optim_wrapper).__name__ == 'AmpOptimWrapper'
     assert runner.model.head.router.trained
@@ -163,28 +161,30 @@ def test_reweighting_begins_with_its_epoch(root, tmp_path):
     seen = []
 
     class Record(Hook):
-
         def before_train_iter(self, runner, **kwargs):
             if runner.model.stage == 'experts':
                 weights = runner.model.head.class_weights
-                seen.append((runner.epoch, bool((weights != 1).any()),
-                             runner.model.head.diversity.reweighting))
+                seen.append(
+                    (
+                        runner.epoch,
+                        bool((weights != 1).any()),
+                        runner.model.head.diversity.reweighting,
+                    )
+                )
 
     runner = build_runner(cfg)
     runner.register_hook(Record())
     runner.train()
-    assert set(seen) == {(0, False, False), (1, False, False),
-                         (2, True, True)}
+    assert set(seen) == {(0, False, False), (1, False, False), (2, True, True)}
 
 
-@pytest.mark.parametrize('options, message', [
-    ({
-        'default_hooks.two_stage.begin': 5
-    }, 'TwoStageHook.begin=5'),
-    ({
-        'model.head.num_classes': 11
-    }, '10 entries.* 11 classes'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'default_hooks.two_stage.begin': 5}, 'TwoStageHook.begin=5'),
+        ({'model.head.num_classes': 11}, '10 entries.* 11 classes'),
+    ],
+)
 def test_users_mistakes(root, tmp_path, options, message):
     cfg = digits_config(root, tmp_path, **options)
     with pytest.raises(UserError, match=message):
@@ -204,48 +204,57 @@ def test_only_runs_by_epoch(root, tmp_path):
 class NoisyOptimWrapper(OptimWrapper):
     """A wrapper with an option of its own."""
 
-    def __init__(self, noise=0., **kwargs):
+    def __init__(self, noise=0.0, **kwargs):
         super().__init__(**kwargs)
         self.noise = noise
 
 
-CLIP = dict(max_norm=.5, norm_type=2)
+CLIP = dict(max_norm=0.5, norm_type=2)
 
 
-@pytest.mark.parametrize('stage_1, stage_2, expected', [
-    (dict(accumulative_counts=2, clip_grad=CLIP), {},
-     dict(
-         type='OptimWrapper',
-         _accumulative_counts=2,
-         clip_grad_kwargs=CLIP,
-         clip_func=torch.nn.utils.clip_grad_norm_)),
-    (dict(type='AmpOptimWrapper', dtype='bfloat16', accumulative_counts=2), {},
-     dict(
-         type='AmpOptimWrapper',
-         cast_dtype=torch.bfloat16,
-         _accumulative_counts=2)),
-    (dict(type='NoisyOptimWrapper', noise=.1, clip_grad=CLIP), {},
-     dict(type='NoisyOptimWrapper', noise=.1, clip_grad_kwargs=CLIP)),
-    (dict(
-        type='NoisyOptimWrapper',
-        noise=.1,
-        clip_grad=CLIP,
-        constructor='LearningRateDecayOptimWrapperConstructor',
-        paramwise_cfg=dict(layer_decay_rate=.75)),
-     dict(type='OptimWrapper', clip_grad=None),
-     dict(type='OptimWrapper', clip_grad_kwargs=None)),
-    (dict(accumulative_counts=2), dict(accumulative_counts=1),
-     dict(_accumulative_counts=1)),
-])
-def test_stage_2_keeps_the_wrapper_of_stage_1(root, tmp_path, stage_1, stage_2,
-                                              expected):
+@pytest.mark.parametrize(
+    'stage_1, stage_2, expected',
+    [
+        (
+            dict(accumulative_counts=2, clip_grad=CLIP),
+            {},
+            dict(
+                type='OptimWrapper',
+                _accumulative_counts=2,
+                clip_grad_kwargs=CLIP,
+                clip_func=torch.nn.utils.clip_grad_norm_,
+            ),
+        ),
+        (
+            dict(type='AmpOptimWrapper', dtype='bfloat16', accumulative_counts=2),
+            {},
+            dict(type='AmpOptimWrapper', cast_dtype=torch.bfloat16, _accumulative_counts=2),
+        ),
+        (
+            dict(type='NoisyOptimWrapper', noise=0.1, clip_grad=CLIP),
+            {},
+            dict(type='NoisyOptimWrapper', noise=0.1, clip_grad_kwargs=CLIP),
+        ),
+        (
+            dict(
+                type='NoisyOptimWrapper',
+                noise=0.1,
+                clip_grad=CLIP,
+                constructor='LearningRateDecayOptimWrapperConstructor',
+                paramwise_cfg=dict(layer_decay_rate=0.75),
+            ),
+            dict(type='OptimWrapper', clip_grad=None),
+            dict(type='OptimWrapper', clip_grad_kwargs=None),
+        ),
+        (dict(accumulative_counts=2), dict(accumulative_counts=1), dict(_accumulative_counts=1)),
+    ],
+)
+def test_stage_2_keeps_the_wrapper_of_stage_1(root, tmp_path, stage_1, stage_2, expected):
     """Unless it says otherwise itself; its optimizer is its own, also when
     it is resumed."""
     cfg = digits_config(
-        root, tmp_path, **{
-            'train_cfg.max_epochs': 3,
-            'default_hooks.two_stage.begin': 1
-        })
+        root, tmp_path, **{'train_cfg.max_epochs': 3, 'default_hooks.two_stage.begin': 1}
+    )
     cfg.optim_wrapper.pop('type')
     cfg.optim_wrapper.update(stage_1)
     cfg.default_hooks.two_stage.optim_wrapper.update(stage_2)
@@ -254,7 +263,7 @@ def test_stage_2_keeps_the_wrapper_of_stage_1(root, tmp_path, stage_1, stage_2,
         found = dict(vars(wrapper), type=type(wrapper).__name__)
         for key, value in expected.items():
             assert found[key] == value, key
-        group, = wrapper.param_groups
+        (group,) = wrapper.param_groups
         assert group['initial_lr'] == 0.01
         assert group['weight_decay'] == 5e-4
 
@@ -267,15 +276,18 @@ def test_loss_scale_is_kept():
     merged = merge_wrappers(
         dict(
             type='mmengine.AmpOptimWrapper',
-            loss_scale=dict(init_scale=512.),
+            loss_scale=dict(init_scale=512.0),
             dtype='float16',
-            optimizer=dict(type='SGD', lr=1.)),
-        dict(optimizer=dict(type='Adam'), dtype='bfloat16'))
+            optimizer=dict(type='SGD', lr=1.0),
+        ),
+        dict(optimizer=dict(type='Adam'), dtype='bfloat16'),
+    )
     assert merged == dict(
         type='mmengine.AmpOptimWrapper',
-        loss_scale=dict(init_scale=512.),
+        loss_scale=dict(init_scale=512.0),
         dtype='bfloat16',
-        optimizer=dict(type='Adam'))
+        optimizer=dict(type='Adam'),
+    )
 
 
 def test_validation_of_an_epoch_trained_once_more(root, tmp_path):
@@ -303,7 +315,7 @@ def test_validation_that_a_kill_swallowed(root, tmp_path, monkeypatch):
     """The best is that of a run without a break."""
     options = {
         'train_cfg.val_interval': 1,
-        'default_hooks.checkpoint.save_best': 'long_tail/overall'
+        'default_hooks.checkpoint.save_best': 'long_tail/overall',
     }
     cfg = digits_config(root, tmp_path / 'whole', **options)
     whole = train(cfg)
@@ -328,14 +340,13 @@ def test_validation_that_a_kill_swallowed(root, tmp_path, monkeypatch):
     epochs = []
     validate_again = resumed.val_loop.run
     monkeypatch.setattr(
-        resumed.val_loop, 'run', lambda:
-        (epochs.append(resumed.epoch), validate_again()))
+        resumed.val_loop, 'run', lambda: (epochs.append(resumed.epoch), validate_again())
+    )
     resumed.train()
     assert epochs == [STAGE_1, STAGE_1 + 1, STAGE_1 + STAGE_2]
     names = {path.name for path in (tmp_path / 'whole').glob('*.pth')}
     assert names == {path.name for path in (tmp_path / 'killed').glob('*.pth')}
-    assert (whole.message_hub.get_info('best_score') ==
-            resumed.message_hub.get_info('best_score'))
+    assert whole.message_hub.get_info('best_score') == resumed.message_hub.get_info('best_score')
     # that of the last epoch is there
     cfg.work_dir, epochs[:] = str(tmp_path / 'killed'), []
     resumed = build_runner(cfg)

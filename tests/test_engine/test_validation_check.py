@@ -18,32 +18,38 @@ def refused(work_dir, match, **options):
 
 
 def test_topk(tmp_path):
-    refused(tmp_path, r'val_evaluator.0, LongTailMetric, would fail .*topk',
-            **{'val_evaluator.0.topk': (1, 11)})
+    refused(
+        tmp_path,
+        r'val_evaluator.0, LongTailMetric, would fail .*topk',
+        **{'val_evaluator.0.topk': (1, 11)},
+    )
 
 
 def test_save_best(tmp_path):
     refused(
-        tmp_path, r"save_best='long_tail/overal' is not a metric .*mean "
+        tmp_path,
+        r"save_best='long_tail/overal' is not a metric .*mean "
         r"'long_tail/overall'\? Available: .*long_tail/few",
-        **{'default_hooks.checkpoint.save_best': 'long_tail/overal'})
+        **{'default_hooks.checkpoint.save_best': 'long_tail/overal'},
+    )
 
 
 def test_first_image(tmp_path):
     broken = [dict(type='LoadImageFromFile')]
-    refused(tmp_path, 'first image of val_dataloader.dataset cannot be read',
-            **{'val_dataloader.dataset.pipeline': broken})
+    refused(
+        tmp_path,
+        'first image of val_dataloader.dataset cannot be read',
+        **{'val_dataloader.dataset.pipeline': broken},
+    )
 
 
 @pytest.fixture
 def files(tmp_path):
     """40 PNG images of two classes in a list."""
-    pixels = np.random.default_rng(0).integers(
-        256, size=(40, 8, 8), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(256, size=(40, 8, 8), dtype=np.uint8)
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f'{i}.png')
-    (tmp_path / 'list.txt').write_text(''.join(f'{i}.png {i % 2}\n'
-                                               for i in range(40)))
+    (tmp_path / 'list.txt').write_text(''.join(f'{i}.png {i % 2}\n' for i in range(40)))
     return tmp_path
 
 
@@ -60,21 +66,25 @@ def test_a_later_image(files):
         pipeline=[
             dict(type='LoadImageFromFile', color_type='grayscale'),
             dict(type='Resize', scale=(8, 8)),
-            dict(type='PackInputs')
-        ])
+            dict(type='PackInputs'),
+        ],
+    )
     refused(
-        files / 'run', r'val_dataloader.dataset: \S*/7.png is empty: it has 0 '
+        files / 'run',
+        r'val_dataloader.dataset: \S*/7.png is empty: it has 0 '
         r'bytes. Replace .* \(1 more cannot be read\)$',
-        **{'val_dataloader.dataset': dataset})
+        **{'val_dataloader.dataset': dataset},
+    )
 
 
 def test_files_that_cannot_be_read(files):
     def find(**options):
         return find_unreadable(
             LongTailList(
-                data_root=str(files),
-                ann_file='list.txt',
-                pipeline=[dict(type='LoadImageFromFile')]), **options)
+                data_root=str(files), ann_file='list.txt', pipeline=[dict(type='LoadImageFromFile')]
+            ),
+            **options,
+        )
 
     assert find() == (40, [])
     (files / '8.png').unlink()
@@ -86,10 +96,13 @@ def test_files_that_cannot_be_read(files):
     (files / '8.hdr').rename(files / '8.png')
     assert find() == (40, [])  # known to OpenCV alone
     (files / '9.png').write_bytes(b'x')
-    assert find() == (40, [
-        f'{files}/9.png cannot be decoded as an image. Replace or remove it; '
-        'tools/check_data.py finds all such images'
-    ])
+    assert find() == (
+        40,
+        [
+            f'{files}/9.png cannot be decoded as an image. Replace or remove it; '
+            'tools/check_data.py finds all such images'
+        ],
+    )
     assert find(most=30) == (20, [])  # every other
     assert find_unreadable(DigitsLT()) == (0, [])
 
@@ -100,17 +113,19 @@ def test_nothing_is_left_of_it(tmp_path):
     for check in (dict(type='ValidationCheckHook'), None):
         runner = build_runner(
             digits_config(
-                ROOT, tmp_path / str(bool(check)), **{
+                ROOT,
+                tmp_path / str(bool(check)),
+                **{
                     'default_hooks.validation_check': check,
-                    'default_hooks.checkpoint.save_best': 'long_tail/few'
-                }))
+                    'default_hooks.checkpoint.save_best': 'long_tail/few',
+                },
+            )
+        )
         np.random.seed(0)
         torch.manual_seed(0)
         runner.train()
-        states.append([
-            runner.model.state_dict(),
-            torch.get_rng_state(),
-            list(np.random.get_state()[1])
-        ])
+        states.append(
+            [runner.model.state_dict(), torch.get_rng_state(), list(np.random.get_state()[1])]
+        )
     assert_same_state(*(list(state[0].items()) for state in states))
     assert_same_state(*(state[1:] for state in states))

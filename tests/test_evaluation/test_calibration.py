@@ -6,9 +6,13 @@ import torch
 from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 
-from ride_mm.evaluation import (CalibrationMetric, calibration,
-                                calibration_error, reliability_bins,
-                                score_quality)
+from ride_mm.evaluation import (
+    CalibrationMetric,
+    calibration,
+    calibration_error,
+    reliability_bins,
+    score_quality,
+)
 from ride_mm.utils.errors import UserError
 
 COUNTS = [101, 100, 20, 19]
@@ -23,10 +27,11 @@ def make_samples(scores, gt_label):
 
 def plain_ece(confidence, hits, num_bins):
     """The definition, bin by bin, without NumPy."""
-    error = 0.
+    error = 0.0
     for i in range(num_bins):
         inside = [
-            (c, h) for c, h in zip(confidence, hits)
+            (c, h)
+            for c, h in zip(confidence, hits)
             if i <= c * num_bins < i + 1 or (i == num_bins - 1 and c == 1)
         ]
         if inside:
@@ -41,29 +46,27 @@ def plain_figures(scores, gt_label, num_bins=15):
     hits = [row.index(max(row)) == y for row, y in zip(scores, gt_label)]
     nll = [-math.log(row[y]) for row, y in zip(scores, gt_label)]
     brier = [
-        sum((p - (k == y))**2 for k, p in enumerate(row))
-        for row, y in zip(scores, gt_label)
+        sum((p - (k == y)) ** 2 for k, p in enumerate(row)) for row, y in zip(scores, gt_label)
     ]
     return dict(
         ece=plain_ece(confidence, hits, num_bins),
         nll=sum(nll) / len(nll),
-        brier=sum(brier) / len(brier))
+        brier=sum(brier) / len(brier),
+    )
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_against_plain_python(seed):
     rng = np.random.default_rng(seed)
-    scores = rng.dirichlet([.3] * 4, 200)
+    scores = rng.dirichlet([0.3] * 4, 200)
     gt_label = rng.integers(0, 4, 200)
     quality = score_quality(torch.from_numpy(scores), torch.tensor(gt_label))
     figures = calibration(quality, gt_label, COUNTS)
     expected = {}
-    for prefix, classes in dict(
-            many=[0], medium=[1, 2], few=[3], overall=range(4)).items():
+    for prefix, classes in dict(many=[0], medium=[1, 2], few=[3], overall=range(4)).items():
         inside = np.isin(gt_label, list(classes))
         prefix = '' if prefix == 'overall' else f'{prefix}_'
-        plain = plain_figures(scores[inside].tolist(),
-                              gt_label[inside].tolist())
+        plain = plain_figures(scores[inside].tolist(), gt_label[inside].tolist())
         expected.update((prefix + k, value) for k, value in plain.items())
     assert figures == pytest.approx(expected, rel=1e-9)
 
@@ -71,73 +74,71 @@ def test_against_plain_python(seed):
 def test_perfect_and_hopeless_scores():
     scores = torch.eye(4)
     right = score_quality(scores, torch.arange(4))
-    assert calibration(right, np.arange(4), COUNTS)['ece'] == pytest.approx(
-        0., abs=1e-13)
-    assert right.nll.tolist() == right.brier.tolist() == [0.] * 4
+    assert calibration(right, np.arange(4), COUNTS)['ece'] == pytest.approx(0.0, abs=1e-13)
+    assert right.nll.tolist() == right.brier.tolist() == [0.0] * 4
     wrong = score_quality(scores, torch.tensor([1, 2, 3, 0]))
     figures = calibration(wrong, np.array([1, 2, 3, 0]), COUNTS)
-    assert figures['ece'] == pytest.approx(100., rel=1e-15)
-    assert figures['brier'] == 2.
+    assert figures['ece'] == pytest.approx(100.0, rel=1e-15)
+    assert figures['brier'] == 2.0
     # a softmax that was rounded to 0 stays finite: 126 ln 2
     assert figures['nll'] == pytest.approx(126 * math.log(2))
 
 
 def test_constant_scores_and_a_rounding_above_one():
-    scores = torch.full((8, 4), .25)
+    scores = torch.full((8, 4), 0.25)
     gt_label = torch.tensor([0, 1, 2, 3] * 2)
     quality = score_quality(scores, gt_label)
-    assert calibration_error(quality.confidence, quality.hits) == 0.
-    assert calibration_error([1. + 1e-7], [True]) == pytest.approx(
-        0., abs=1e-13)
+    assert calibration_error(quality.confidence, quality.hits) == 0.0
+    assert calibration_error([1.0 + 1e-7], [True]) == pytest.approx(0.0, abs=1e-13)
 
 
 def test_reliability_bins_against_plain_python():
     rng = np.random.default_rng(0)
     # At the edges, at 1 and a rounding above it, and nowhere below 0.2.
     edges = np.arange(4, 15) / 15
-    confidence = np.concatenate([
-        rng.uniform(.2, 1., 60), edges - 1e-9, edges + 1e-9,
-        [.25, .5, .75, 1., 1. + 1e-7]
-    ])
-    hits = rng.random(len(confidence)) < .5
+    confidence = np.concatenate(
+        [rng.uniform(0.2, 1.0, 60), edges - 1e-9, edges + 1e-9, [0.25, 0.5, 0.75, 1.0, 1.0 + 1e-7]]
+    )
+    hits = rng.random(len(confidence)) < 0.5
     for num_bins in (15, 4, 1):
         bins = reliability_bins(confidence, hits, num_bins)
-        ece = 0.
+        ece = 0.0
         for i in range(num_bins):
-            inside = [(c, h) for c, h in zip(confidence, hits)
-                      if i / num_bins <= c < (i + 1) / num_bins or (
-                          i == num_bins - 1 and c >= 1)]
+            inside = [
+                (c, h)
+                for c, h in zip(confidence, hits)
+                if i / num_bins <= c < (i + 1) / num_bins or (i == num_bins - 1 and c >= 1)
+            ]
             assert bins.images[i] == len(inside)
             if not inside:
                 assert np.isnan([bins.confidence[i], bins.accuracy[i]]).all()
                 continue
-            mean = sum(min(c, 1.) for c, _ in inside) / len(inside)
+            mean = sum(min(c, 1.0) for c, _ in inside) / len(inside)
             right = sum(h for _, h in inside) / len(inside)
             assert bins.confidence[i] == pytest.approx(mean, rel=1e-14)
             assert bins.accuracy[i] == pytest.approx(right, rel=1e-15)
             ece += 100 * len(inside) / len(hits) * abs(right - mean)
-        assert calibration_error(confidence, hits, num_bins) == pytest.approx(
-            ece, rel=1e-13)
+        assert calibration_error(confidence, hits, num_bins) == pytest.approx(ece, rel=1e-13)
 
 
 def test_certain_images_are_in_the_last_bin():
     """Not in a bin of their own: their error makes up for the others'."""
-    confidence, hits = [1.] * 4 + [.95] * 4, [True] * 2 + [False] * 2
-    assert calibration_error(confidence, hits + [True] * 4) == pytest.approx(
-        100 * (.975 - .75))
-    assert calibration_error(confidence, [True] * 3 + [False] +
-                             [True] * 4) == pytest.approx(100 * (.975 - .875))
+    confidence, hits = [1.0] * 4 + [0.95] * 4, [True] * 2 + [False] * 2
+    assert calibration_error(confidence, hits + [True] * 4) == pytest.approx(100 * (0.975 - 0.75))
+    assert calibration_error(confidence, [True] * 3 + [False] + [True] * 4) == pytest.approx(
+        100 * (0.975 - 0.875)
+    )
 
 
 def test_metric_is_that_of_the_function_and_keeps_no_scores():
     rng = np.random.default_rng(0)
-    scores = torch.from_numpy(rng.dirichlet([.3] * 4, 30)).float()
+    scores = torch.from_numpy(rng.dirichlet([0.3] * 4, 30)).float()
     gt_label = rng.integers(0, 3, 30)  # no few-shot image
     samples = make_samples(scores, gt_label)
     metric = METRICS.build(dict(type='CalibrationMetric', num_bins=5))
     metric.dataset_meta = dict(class_counts=COUNTS)
     for start in range(0, 30, 7):
-        metric.process(None, samples[start:start + 7])
+        metric.process(None, samples[start : start + 7])
     assert len(metric.results[0]) == 5
     figures = metric.evaluate(30)
     quality = score_quality(scores, torch.tensor(gt_label))
@@ -149,8 +150,7 @@ def test_metric_is_that_of_the_function_and_keeps_no_scores():
 
 def test_two_ranks_give_the_figures_of_one():
     rng = np.random.default_rng(1)
-    samples = make_samples(
-        torch.from_numpy(rng.dirichlet([.3] * 4, 21)), rng.integers(0, 4, 21))
+    samples = make_samples(torch.from_numpy(rng.dirichlet([0.3] * 4, 21)), rng.integers(0, 4, 21))
     whole = CalibrationMetric(class_counts=COUNTS)
     whole.process(None, samples)
     expected = whole.compute_metrics(whole.results)
@@ -168,9 +168,7 @@ def test_wrong_input():
         CalibrationMetric(num_bins=0)
     metric = CalibrationMetric(class_counts=COUNTS)
     with pytest.raises(UserError, match='needs `pred_score`'):
-        metric.process(None, [
-            DataSample().set_gt_label(0).set_pred_label(0).to_dict()
-        ])
-    scores = torch.tensor([[.5, .5, 0., math.nan]])
+        metric.process(None, [DataSample().set_gt_label(0).set_pred_label(0).to_dict()])
+    scores = torch.tensor([[0.5, 0.5, 0.0, math.nan]])
     with pytest.raises(UserError, match='image .* not all finite'):
         metric.process(None, make_samples(scores, [0]))

@@ -11,23 +11,36 @@ from ride_mm.utils.errors import UserError
 COUNTS = [101, 100, 19]
 GT_LABEL = [0, 0, 1, 2]
 USED = [1, 1, 3, 2]
-COMPUTE = [.5, .5, 1., .75]
+COMPUTE = [0.5, 0.5, 1.0, 0.75]
 FIGURES = dict(
-    used_1=50., used_2=25., used_3=25., mean=1.75, compute=.6875,
-    many_used_1=100., many_used_2=0., many_used_3=0., many_mean=1.,
-    many_compute=.5,
-    medium_used_1=0., medium_used_2=0., medium_used_3=100., medium_mean=3.,
-    medium_compute=1.,
-    few_used_1=0., few_used_2=100., few_used_3=0., few_mean=2.,
-    few_compute=.75)  # yapf: disable
+    used_1=50.0,
+    used_2=25.0,
+    used_3=25.0,
+    mean=1.75,
+    compute=0.6875,
+    many_used_1=100.0,
+    many_used_2=0.0,
+    many_used_3=0.0,
+    many_mean=1.0,
+    many_compute=0.5,
+    medium_used_1=0.0,
+    medium_used_2=0.0,
+    medium_used_3=100.0,
+    medium_mean=3.0,
+    medium_compute=1.0,
+    few_used_1=0.0,
+    few_used_2=100.0,
+    few_used_3=0.0,
+    few_mean=2.0,
+    few_compute=0.75,
+)
 
 
 def make_samples(as_tensor, gt_label=GT_LABEL, used=USED, compute=COMPUTE):
     samples = []
     for values in zip(gt_label, used, compute):
         sample = DataSample().set_gt_label(values[0]).to_dict()
-        for field, value in zip(('num_experts_used', 'relative_compute'),
-                                values[1:]):
+        for field, value in zip(('num_experts_used', 'relative_compute'), values[1:]):
             sample[field] = torch.tensor(value) if as_tensor else value
         samples.append(sample)
     return samples
@@ -40,10 +53,10 @@ def plain_usage(used, compute, gt_label, counts):
         overall=lambda n: True,
         many=lambda n: n > 100,
         medium=lambda n: 20 <= n <= 100,
-        few=lambda n: n < 20)
+        few=lambda n: n < 20,
+    )
     for group, belongs in sizes.items():
-        rows = [(u, c) for u, c, label in zip(used, compute, gt_label)
-                if belongs(counts[label])]
+        rows = [(u, c) for u, c, label in zip(used, compute, gt_label) if belongs(counts[label])]
         if not rows:
             continue
         prefix = '' if group == 'overall' else f'{group}_'
@@ -65,8 +78,7 @@ def test_against_plain_python(seed):
     counts = rng.integers(0, 150, 8).tolist()
     gt_label = rng.integers(0, 8, 100)
     used, compute = rng.integers(1, 5, 100), rng.random(100)
-    expected = plain_usage(used.tolist(), compute.tolist(),
-                           gt_label.tolist(), counts)
+    expected = plain_usage(used.tolist(), compute.tolist(), gt_label.tolist(), counts)
     figures = expert_usage(used, compute, gt_label, counts)
     assert figures == pytest.approx(expected, abs=1e-10)
 
@@ -74,29 +86,31 @@ def test_against_plain_python(seed):
 def test_what_was_logged_once_is_given_again():
     """Or the log would go on showing it."""
     metric = ExpertUsageMetric(class_counts=COUNTS)
-    before = metric.compute_metrics([(0, 3, 1.), (2, 3, 1.)])
-    after = metric.compute_metrics([(0, 1, .5), (2, 1, .5)])
-    assert before['used_3'] == after['used_1'] == 100.
-    assert after['used_3'] == after['few_used_3'] == 0.
+    before = metric.compute_metrics([(0, 3, 1.0), (2, 3, 1.0)])
+    after = metric.compute_metrics([(0, 1, 0.5), (2, 1, 0.5)])
+    assert before['used_3'] == after['used_1'] == 100.0
+    assert after['used_3'] == after['few_used_3'] == 0.0
     assert before.keys() == after.keys()
 
 
 def test_group_without_images_is_left_out():
-    figures = expert_usage([2], [1.], [0], COUNTS)
-    assert set(figures) == {f'{prefix}{name}' for prefix in ('', 'many_')
-                            for name in ('used_1', 'used_2', 'mean',
-                                         'compute')}
+    figures = expert_usage([2], [1.0], [0], COUNTS)
+    assert set(figures) == {
+        f'{prefix}{name}'
+        for prefix in ('', 'many_')
+        for name in ('used_1', 'used_2', 'mean', 'compute')
+    }
     assert expert_usage([], [], [], COUNTS) == {}
     assert ExpertUsageMetric(class_counts=COUNTS).compute_metrics([]) == {}
 
 
 def test_wrong_input():
     with pytest.raises(ValueError, match='shape'):
-        expert_usage([1, 2], [1.], [0], COUNTS)
+        expert_usage([1, 2], [1.0], [0], COUNTS)
     with pytest.raises(ValueError, match='got 0'):
-        expert_usage([0], [1.], [0], COUNTS)
+        expert_usage([0], [1.0], [0], COUNTS)
     with pytest.raises(UserError, match='True label 3'):
-        expert_usage([1], [1.], [3], COUNTS)
+        expert_usage([1], [1.0], [3], COUNTS)
 
 
 @pytest.mark.parametrize('as_tensor', [True, False])
@@ -106,7 +120,7 @@ def test_metric(as_tensor):
     samples = make_samples(as_tensor)
     metric.process(None, samples[:3])
     metric.process(None, samples[3:])
-    assert metric.results[2] == (1, 3, 1.)
+    assert metric.results[2] == (1, 3, 1.0)
     figures = metric.evaluate(4)
     assert figures == {f'experts/{k}': v for k, v in FIGURES.items()}
     assert all(type(value) is float for value in figures.values())
@@ -114,9 +128,12 @@ def test_metric(as_tensor):
 
 def test_two_ranks_give_the_figures_of_one():
     rng = np.random.default_rng(0)
-    samples = make_samples(True, rng.integers(0, 3, 11).tolist(),
-                           rng.integers(1, 4, 11).tolist(),
-                           rng.random(11).tolist())
+    samples = make_samples(
+        True,
+        rng.integers(0, 3, 11).tolist(),
+        rng.integers(1, 4, 11).tolist(),
+        rng.random(11).tolist(),
+    )
     whole = ExpertUsageMetric(class_counts=COUNTS)
     whole.process(None, samples)
     expected = whole.compute_metrics(whole.results)
@@ -145,8 +162,7 @@ def test_missing_counts_are_told_before_the_run():
 
 
 def test_logs_a_table(tmp_path):
-    logger = MMLogger.get_instance(
-        'usage', logger_name='usage', log_file=str(tmp_path / 'run.log'))
+    logger = MMLogger.get_instance('usage', logger_name='usage', log_file=str(tmp_path / 'run.log'))
     metric = ExpertUsageMetric(class_counts=COUNTS)
     metric.process(None, make_samples(True))
     metric.evaluate(4)

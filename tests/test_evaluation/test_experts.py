@@ -41,20 +41,28 @@ def plain_figures(logits, gt_label):
         return sum(a * math.log(a / b) for a, b in zip(p, q))
 
     for k in range(num_experts):
-        figures[f'alone_{k + 1}'] = mean(
-            lambda n: 100 * (best(logits[k][n]) == gt_label[n]))
-        figures[f'first_{k + 1}'] = mean(lambda n: 100 * (best([
-            sum(column) / (k + 1)
-            for column in zip(*(logits[e][n] for e in range(k + 1)))
-        ]) == gt_label[n]))
-    pairs = [(i, j) for i in range(num_experts) for j in range(num_experts)
-             if i != j]
-    divergence = {(i, j): mean(
-        lambda n: kl(softmax(logits[i][n]), softmax(logits[j][n])))
-                  for i, j in pairs}
-    differ = {(i, j):
-              mean(lambda n: 100 * (best(logits[i][n]) != best(logits[j][n])))
-              for i, j in pairs}
+        figures[f'alone_{k + 1}'] = mean(lambda n: 100 * (best(logits[k][n]) == gt_label[n]))
+        figures[f'first_{k + 1}'] = mean(
+            lambda n: (
+                100
+                * (
+                    best(
+                        [
+                            sum(column) / (k + 1)
+                            for column in zip(*(logits[e][n] for e in range(k + 1)))
+                        ]
+                    )
+                    == gt_label[n]
+                )
+            )
+        )
+    pairs = [(i, j) for i in range(num_experts) for j in range(num_experts) if i != j]
+    divergence = {
+        (i, j): mean(lambda n: kl(softmax(logits[i][n]), softmax(logits[j][n]))) for i, j in pairs
+    }
+    differ = {
+        (i, j): mean(lambda n: 100 * (best(logits[i][n]) != best(logits[j][n]))) for i, j in pairs
+    }
     figures['kl'] = sum(divergence.values()) / len(pairs)
     figures['disagree'] = sum(differ.values()) / len(pairs)
     for i, j in pairs:
@@ -70,13 +78,11 @@ def test_against_plain_python(num_experts):
     rng = np.random.default_rng(num_experts)
     logits = rng.normal(size=(num_experts, 60, 4)) * 3
     gt_label = rng.integers(0, 3, 60)  # no few-shot image
-    figures = expert_figures(
-        torch.from_numpy(logits), torch.tensor(gt_label), COUNTS)
+    figures = expert_figures(torch.from_numpy(logits), torch.tensor(gt_label), COUNTS)
     expected = plain_figures(logits.tolist(), gt_label.tolist())
     for prefix, classes in dict(many_=[0], medium_=[1, 2]).items():
         inside = np.isin(gt_label, classes)
-        plain = plain_figures(logits[:, inside].tolist(),
-                              gt_label[inside].tolist())
+        plain = plain_figures(logits[:, inside].tolist(), gt_label[inside].tolist())
         expected.update((prefix + k, value) for k, value in plain.items())
     assert figures == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
@@ -84,7 +90,7 @@ def test_against_plain_python(num_experts):
 def test_equal_experts_and_a_single_one():
     logits = torch.randn(1, 5, 4).expand(3, 5, 4)
     figures = expert_figures(logits, torch.arange(5) % 4, COUNTS)
-    assert figures['kl'] == figures['disagree'] == 0.
+    assert figures['kl'] == figures['disagree'] == 0.0
     assert figures['alone_2'] == figures['first_3']
     alone = expert_figures(logits[:1], torch.arange(5) % 4, COUNTS)
     assert 'kl' not in alone and alone['alone_1'] == alone['first_1']

@@ -3,6 +3,7 @@
 ``size`` is that of an image; the ``aliases`` of a tail apart, all weights have
 the names that they have in the whole backbone.
 """
+
 import torch
 from mmpretrain.registry import MODELS
 
@@ -17,20 +18,18 @@ def swin(arch, size, widths, heads, **options):
         trunk=dict(
             type='SwinTransformer',
             arch=dict(
-                embed_dims=widths[0],
-                depths=heads['depths'][:2],
-                num_heads=heads['num_heads'][:2]),
-            out_indices=(1, ),
+                embed_dims=widths[0], depths=heads['depths'][:2], num_heads=heads['num_heads'][:2]
+            ),
+            out_indices=(1,),
             out_after_downsample=True,
             stage_cfgs=[dict(), dict(downsample=True)],
             norm_cfg=None,
-            **options),
+            **options,
+        ),
         tail=dict(
-            type='SwinExpert',
-            arch=arch,
-            in_channels=widths[2],
-            out_channels=widths[2:],
-            **options))
+            type='SwinExpert', arch=arch, in_channels=widths[2], out_channels=widths[2:], **options
+        ),
+    )
 
 
 def swin_v2(arch, size, widths, heads, window_size=8, extra_norm=0):
@@ -39,24 +38,27 @@ def swin_v2(arch, size, widths, heads, window_size=8, extra_norm=0):
         windows = windows[:2]
     return dict(
         size=size,
-        whole=dict(
-            type='SwinTransformerV2', arch=arch, window_size=window_size),
+        whole=dict(type='SwinTransformerV2', arch=arch, window_size=window_size),
         trunk=dict(
             type='SwinTransformerV2',
             arch=dict(
                 embed_dims=widths[0],
                 depths=heads['depths'][:2],
                 num_heads=heads['num_heads'][:2],
-                extra_norm_every_n_blocks=extra_norm),
+                extra_norm_every_n_blocks=extra_norm,
+            ),
             window_size=windows,
-            out_indices=(1, ),
-            norm_cfg=None),
+            out_indices=(1,),
+            norm_cfg=None,
+        ),
         tail=dict(
             type='SwinV2Expert',
             arch=arch,
             window_size=window_size,
             in_channels=widths[1],
-            out_channels=widths[2:]))
+            out_channels=widths[2:],
+        ),
+    )
 
 
 def vit(arch, size, sizes, depth, out_type='cls_token', **options):
@@ -71,14 +73,16 @@ def vit(arch, size, sizes, depth, out_type='cls_token', **options):
             img_size=size,
             out_type=out_type,
             final_norm=final_norm,
-            **options),
+            **options,
+        ),
         trunk=dict(
             type=family,
             arch=dict(sizes, num_layers=depth - 2),
             img_size=size,
             out_type='raw',
             final_norm=False,
-            **options),
+            **options,
+        ),
         tail=dict(
             type='ViTExpert',
             arch=arch,
@@ -86,10 +90,9 @@ def vit(arch, size, sizes, depth, out_type='cls_token', **options):
             out_type=out_type,
             final_norm=final_norm,
             num_extra_tokens=1 + (family != 'VisionTransformer'),
-            **{
-                key: value
-                for key, value in options.items() if key != 'patch_size'
-            }))
+            **{key: value for key, value in options.items() if key != 'patch_size'},
+        ),
+    )
 
 
 def convnext(arch, size, depths, channels, **options):
@@ -99,15 +102,18 @@ def convnext(arch, size, depths, channels, **options):
         trunk=dict(
             type='ConvNeXt',
             arch=dict(depths=depths[:2], channels=channels[:2]),
-            out_indices=(1, ),
+            out_indices=(1,),
             gap_before_final_norm=False,
-            **options),
+            **options,
+        ),
         tail=dict(
             type='ConvNeXtExpert',
             arch=arch,
             in_channels=channels[1],
             out_channels=channels[2:],
-            **options))
+            **options,
+        ),
+    )
 
 
 def resnet(family, depth, widths=(512, 1024, 2048), **options):
@@ -120,15 +126,18 @@ def resnet(family, depth, widths=(512, 1024, 2048), **options):
             num_stages=2,
             strides=(1, 2),
             dilations=(1, 1),
-            out_indices=(1, ),
-            **options),
+            out_indices=(1,),
+            **options,
+        ),
         tail=dict(
             type='ResNetExpert',
             family=family,
             depth=depth,
             in_channels=widths[0],
             out_channels=widths[1:],
-            **options))
+            **options,
+        ),
+    )
 
 
 def cifar_resnet(depth, **options):
@@ -136,11 +145,8 @@ def cifar_resnet(depth, **options):
         size=16,
         whole=dict(type='CIFARResNet', depth=depth, **options),
         trunk=dict(type='CIFARResNet', depth=depth, num_stages=1, **options),
-        tail=dict(
-            type='CIFARResNetExpert',
-            depth=depth,
-            out_channels=(32, 64),
-            **options))
+        tail=dict(type='CIFARResNetExpert', depth=depth, out_channels=(32, 64), **options),
+    )
 
 
 WIDTHS = (8, 16, 32, 64)
@@ -154,8 +160,7 @@ TINY = dict(
     cifar_resnet_b=cifar_resnet(20, shortcut='B'),
     resnet10=resnet('ResNet10', 10, (16, 32, 64), **NARROW),
     resnet18=resnet('ResNet', 18, (16, 32, 64), **NARROW),
-    resnext=resnet(
-        'ResNeXt', 50, (64, 128, 256), groups=2, width_per_group=4, **NARROW),
+    resnext=resnet('ResNeXt', 50, (64, 128, 256), groups=2, width_per_group=4, **NARROW),
     swin=swin(SWIN, 64, WIDTHS, SWIN, window_size=2),
     swin_v2=swin_v2(
         dict(SWIN, extra_norm_every_n_blocks=2),
@@ -163,28 +168,21 @@ TINY = dict(
         WIDTHS,
         SWIN,
         window_size=[4, 4, 2, 2],
-        extra_norm=2),
-    vit=vit(dict(VIT, num_layers=4), 32, VIT, 4, layer_scale_init_value=.1),
-    vit_mean=vit(
-        dict(VIT, num_layers=4),
-        32,
-        VIT,
-        4,
-        out_type='avg_featmap',
-        final_norm=False),
-    deit=vit(
-        dict(VIT, num_layers=4), 32, VIT, 4,
-        type='DistilledVisionTransformer'),
+        extra_norm=2,
+    ),
+    vit=vit(dict(VIT, num_layers=4), 32, VIT, 4, layer_scale_init_value=0.1),
+    vit_mean=vit(dict(VIT, num_layers=4), 32, VIT, 4, out_type='avg_featmap', final_norm=False),
+    deit=vit(dict(VIT, num_layers=4), 32, VIT, 4, type='DistilledVisionTransformer'),
     deit_mean=vit(
         dict(VIT, num_layers=4),
         32,
         VIT,
         4,
         type='DistilledVisionTransformer',
-        out_type='avg_featmap'),
+        out_type='avg_featmap',
+    ),
     convnext=convnext(CONVNEXT, 64, **CONVNEXT),
-    convnext_v2=convnext(
-        CONVNEXT, 64, use_grn=True, layer_scale_init_value=0., **CONVNEXT),
+    convnext_v2=convnext(CONVNEXT, 64, use_grn=True, layer_scale_init_value=0.0, **CONVNEXT),
 )
 
 # The published networks, at the smallest size that they take.
@@ -204,9 +202,7 @@ PUBLISHED = dict(
     swin_s=swin('small', 224, (96, 192, 384, 768), SWIN_S),
     swin_b=swin('base', 224, (128, 256, 512, 1024), SWIN_B),
     swin_v2_t=swin_v2('tiny', 256, (96, 192, 384, 768), SWIN_T),
-    deit_tiny=vit('deit-tiny', 32,
-                  dict(embed_dims=192, num_heads=3, feedforward_channels=768),
-                  12),
+    deit_tiny=vit('deit-tiny', 32, dict(embed_dims=192, num_heads=3, feedforward_channels=768), 12),
     convnext_atto=convnext('atto', 32, (2, 2, 6, 2), (40, 80, 160, 320)),
 )
 
@@ -225,11 +221,11 @@ def scatter(module, seed=0):
             continue
         value.normal_(generator=generator)
         if 'running_var' in name:
-            value.abs_().add_(.5)
+            value.abs_().add_(0.5)
         elif value.dim() == 1:
-            value.mul_(.1).add_(name.endswith('weight'))
+            value.mul_(0.1).add_(name.endswith('weight'))
         else:
-            value.mul_(value[0].numel()**-.5)
+            value.mul_(value[0].numel() ** -0.5)
     return module
 
 

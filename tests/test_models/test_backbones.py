@@ -1,11 +1,11 @@
 """Trunks and tails of every family beside mmpretrain's whole backbones."""
+
 import copy
 import re
 
 import pytest
 import torch
-from families import (PUBLISHED, TINY, VIT, build_eval, cifar_resnet, scatter,
-                      whole_feature)
+from families import PUBLISHED, TINY, VIT, build_eval, cifar_resnet, scatter, whole_feature
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -17,11 +17,14 @@ from ride_mm.utils.errors import UserError, user_message
 def renamed(state, names):
     """The whole backbone's weights under their other names too."""
     return dict(
-        state, **{
-            new + key[len(old):]: value
+        state,
+        **{
+            new + key[len(old) :]: value
             for new, old in names.items()
-            for key, value in state.items() if key.startswith(f'{old}.')
-        })
+            for key, value in state.items()
+            if key.startswith(f'{old}.')
+        },
+    )
 
 
 def load(module, state):
@@ -33,18 +36,16 @@ def load(module, state):
 
 @torch.no_grad()
 def check_equality(family, dtype):
-    whole, trunk, tail = (
-        build_eval(family[part]).to(dtype)
-        for part in ('whole', 'trunk', 'tail'))
+    whole, trunk, tail = (build_eval(family[part]).to(dtype) for part in ('whole', 'trunk', 'tail'))
     scatter(whole)
     state = whole.state_dict()
     names = getattr(tail, 'aliases', {})
     load(trunk, renamed(state, names))
     load(tail, state)
     used = {
-        *tail.state_dict(), *trunk.state_dict(),
-        *(key for key in state
-          if key.startswith(tuple(f'{old}.' for old in names.values())))
+        *tail.state_dict(),
+        *trunk.state_dict(),
+        *(key for key in state if key.startswith(tuple(f'{old}.' for old in names.values()))),
     }
     assert set(state) <= used
     x = torch.randn(2, 3, family['size'], family['size'], dtype=dtype)
@@ -79,8 +80,10 @@ def ride(family, **options):
             type='RIDEHead',
             num_classes=4,
             in_channels=tail.out_channels,
-            loss=dict(type='CrossEntropyLoss')),
-        **options)
+            loss=dict(type='CrossEntropyLoss'),
+        ),
+        **options,
+    )
 
 
 def save_whole(family, path):
@@ -111,9 +114,8 @@ def test_pretrained_weights_go_into_the_trunk_and_every_expert(name, tmp_path):
     family = TINY[name]
     whole = save_whole(family, tmp_path / 'whole.pth')
     model = MODELS.build(
-        ride(
-            family,
-            init_cfg=pretrained(tmp_path / 'whole.pth', prefix='backbone')))
+        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth', prefix='backbone'))
+    )
     classifiers = copy.deepcopy(model.head.classifiers)
     model.init_weights()
     check_features(model, whole, family['size'])
@@ -141,21 +143,21 @@ def test_experts_that_start_equal_do_not_stay_so(tmp_path):
     """Their classifiers differ, and so do the gradients of their tails."""
     family = TINY['vit']
     save_whole(family, tmp_path / 'whole.pth')
-    model = MODELS.build(
-        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
+    model = MODELS.build(ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
     model.init_weights()
     model.train()
 
     def weights():
-        return [expert.layers['2'].attn.qkv.weight.detach().clone()
-                for expert in model.neck.experts]  # yapf: disable
+        return [
+            expert.layers['2'].attn.qkv.weight.detach().clone() for expert in model.neck.experts
+        ]
 
     one, other, _ = weights()
     assert torch.equal(one, other)
     samples = [DataSample().set_gt_label(i) for i in range(4)]
     losses = model.loss(torch.randn(4, 3, 32, 32), samples)
     sum(losses.values()).backward()
-    torch.optim.SGD(model.parameters(), lr=.1).step()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
     one, other, third = weights()
     assert not torch.equal(one, other)
     assert not torch.equal(other, third)
@@ -171,8 +173,7 @@ def test_shared_layers_are_pretrained_too(tmp_path):
     model = MODELS.build(cfg)
     keys = [key for key in model.state_dict() if 'norm3' in key]
     assert keys == ['neck.shared.norm3.weight', 'neck.shared.norm3.bias']
-    assert 'backbone.stages.1.downsample.reduction.weight' in (
-        model.state_dict())
+    assert 'backbone.stages.1.downsample.reduction.weight' in (model.state_dict())
     model.init_weights()
     check_features(model, whole, 64)
 
@@ -181,14 +182,12 @@ def test_a_checkpoint_of_the_classifier_is_loaded_as_it_is(tmp_path):
     family = TINY['convnext']
     trained = scatter(MODELS.build(ride(family)))
     torch.save(trained.state_dict(), tmp_path / 'trained.pth')
-    model = MODELS.build(
-        ride(family, init_cfg=pretrained(tmp_path / 'trained.pth')))
+    model = MODELS.build(ride(family, init_cfg=pretrained(tmp_path / 'trained.pth')))
     model.init_weights()
     for key, value in trained.state_dict().items():
         assert torch.equal(model.state_dict()[key], value)
     one, other = (expert.stages['2'] for expert in model.neck.experts[:2])
-    assert not torch.equal(one[0].pointwise_conv1.weight,
-                           other[0].pointwise_conv1.weight)
+    assert not torch.equal(one[0].pointwise_conv1.weight, other[0].pointwise_conv1.weight)
 
 
 def test_only_initialization_takes_a_whole_backbone(tmp_path):
@@ -200,25 +199,30 @@ def test_only_initialization_takes_a_whole_backbone(tmp_path):
         load_checkpoint(model, str(tmp_path / 'whole.pth'))
 
 
-@pytest.mark.parametrize('name, change, message', [
-    ('resnet18', dict(out_channels=(24, 48)),
-     r'ResNetExpert\): layer3.0.conv1.weight is \(32, 16, 3, 3\) there and '
-     r'\(24, 16, 3, 3\) here.*out_channels=\(32, 64\), not \(24, 48\).*'
-     r'model.backbone.init_cfg'),
-    ('cifar_resnet', dict(out_channels=(24, 48)),
-     r'out_channels=\(32, 64\), not \(24, 48\)'),
-    ('convnext', dict(out_channels=(12, 18)),
-     r'out_channels=\(16, 24\), not \(12, 18\)'),
-    ('swin_v2', dict(out_channels=(24, 48)),
-     r'out_channels=\(32, 64\), not \(24, 48\)'),
-    ('vit', dict(arch=dict(VIT, num_layers=4, feedforward_channels=12)),
-     'ffn.layers.0.0.weight is .*another backbone'),
-])
+@pytest.mark.parametrize(
+    'name, change, message',
+    [
+        (
+            'resnet18',
+            dict(out_channels=(24, 48)),
+            r'ResNetExpert\): layer3.0.conv1.weight is \(32, 16, 3, 3\) there and '
+            r'\(24, 16, 3, 3\) here.*out_channels=\(32, 64\), not \(24, 48\).*'
+            r'model.backbone.init_cfg',
+        ),
+        ('cifar_resnet', dict(out_channels=(24, 48)), r'out_channels=\(32, 64\), not \(24, 48\)'),
+        ('convnext', dict(out_channels=(12, 18)), r'out_channels=\(16, 24\), not \(12, 18\)'),
+        ('swin_v2', dict(out_channels=(24, 48)), r'out_channels=\(32, 64\), not \(24, 48\)'),
+        (
+            'vit',
+            dict(arch=dict(VIT, num_layers=4, feedforward_channels=12)),
+            'ffn.layers.0.0.weight is .*another backbone',
+        ),
+    ],
+)
 def test_experts_of_another_width_are_refused(tmp_path, name, change, message):
     save_whole(TINY[name], tmp_path / 'whole.pth')
     family = dict(TINY[name], tail=dict(TINY[name]['tail'], **change))
-    model = MODELS.build(
-        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
+    model = MODELS.build(ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
     with pytest.raises(UserError, match=message):
         model.init_weights()
 
@@ -230,13 +234,10 @@ def test_other_depths_are_refused(tmp_path):
     save_whole(TINY['cifar_resnet'], tmp_path / 'shallow.pth')
     with pytest.raises(UserError, match='model lacks layer1.3.conv1.weight'):
         MODELS.build(
-            ride(
-                TINY['cifar_resnet'],
-                init_cfg=pretrained(tmp_path / 'deep.pth'))).init_weights()
+            ride(TINY['cifar_resnet'], init_cfg=pretrained(tmp_path / 'deep.pth'))
+        ).init_weights()
     with pytest.raises(UserError, match='needs, but the checkpoint lacks'):
-        MODELS.build(
-            ride(deep, init_cfg=pretrained(tmp_path /
-                                           'shallow.pth'))).init_weights()
+        MODELS.build(ride(deep, init_cfg=pretrained(tmp_path / 'shallow.pth'))).init_weights()
 
 
 def test_a_norm_may_be_new(tmp_path):
@@ -244,14 +245,12 @@ def test_a_norm_may_be_new(tmp_path):
     save_whole(TINY['vit'], tmp_path / 'whole.pth')
     family = copy.deepcopy(TINY['vit'])
     family['tail'].update(out_type='avg_featmap', final_norm=False)
-    model = MODELS.build(
-        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
+    model = MODELS.build(ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
     model.init_weights()
     expert = model.neck.experts[0]
     assert expert.ln2.weight.eq(1).all()
     state = torch.load(tmp_path / 'whole.pth')['state_dict']
-    assert torch.equal(expert.layers['3'].ln1.weight,
-                       state['backbone.layers.3.ln1.weight'])
+    assert torch.equal(expert.layers['3'].ln1.weight, state['backbone.layers.3.ln1.weight'])
 
 
 def test_a_prefix_that_is_not_there(tmp_path):
@@ -266,8 +265,7 @@ def test_position_embeddings_are_resized_by_the_trunk(tmp_path):
     save_whole(TINY['vit'], tmp_path / 'whole.pth')
     family = copy.deepcopy(TINY['vit'])
     family['trunk']['img_size'] = 64
-    model = MODELS.build(
-        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
+    model = MODELS.build(ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
     model.init_weights()
     state = torch.load(tmp_path / 'whole.pth')['state_dict']
     position = model.backbone.pos_embed
@@ -281,8 +279,7 @@ def test_swin_v2_takes_weights_of_other_windows(tmp_path):
     family = copy.deepcopy(TINY['swin_v2'])
     for part in ('trunk', 'tail'):
         family[part]['window_size'] = 2
-    model = MODELS.build(
-        ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
+    model = MODELS.build(ride(family, init_cfg=pretrained(tmp_path / 'whole.pth')))
     name = 'stages.2.blocks.1.attn.w_msa.relative_coords_table'
     tables = model.neck.experts[0].state_dict()[name].clone()
     model.init_weights()
@@ -304,8 +301,7 @@ def test_every_weight_is_trained(name):
     x = torch.randn(4, 3, family['size'], family['size'])
     samples = [DataSample().set_gt_label(i) for i in range(4)]
     sum(model.loss(x, samples).values()).backward()
-    assert [key for key, value in model.named_parameters()
-            if value.grad is None] == []  # yapf: disable
+    assert [key for key, value in model.named_parameters() if value.grad is None] == []
 
 
 # ------------------------------------------------------------------ mistakes
@@ -317,13 +313,15 @@ def message_of(cfg):
     return user_message(info.value)
 
 
-@pytest.mark.parametrize('trunk, tail, found', [
-    ('resnet18', 'convnext', 'in_channels=12, but there are 16'),
-    ('vit', 'convnext', r'is \(N, 197, 8\) .*in_channels=12, but there are 8'),
-    ('swin', 'resnet18',
-     r'\(SwinTransformer\).*in_channels=16, .* 32 channels'),
-    ('resnet10', 'vit', 'in_channels=8, but there are 16'),
-])
+@pytest.mark.parametrize(
+    'trunk, tail, found',
+    [
+        ('resnet18', 'convnext', 'in_channels=12, but there are 16'),
+        ('vit', 'convnext', r'is \(N, 197, 8\) .*in_channels=12, but there are 8'),
+        ('swin', 'resnet18', r'\(SwinTransformer\).*in_channels=16, .* 32 channels'),
+        ('resnet10', 'vit', 'in_channels=8, but there are 16'),
+    ],
+)
 def test_a_tail_of_another_family(trunk, tail, found):
     family = dict(trunk=TINY[trunk]['trunk'], tail=TINY[tail]['tail'])
     message = message_of(ride(family))
@@ -354,18 +352,21 @@ def test_a_whole_backbone_is_no_trunk():
     assert 'in_channels=16, but there are 64' in message
 
 
-@pytest.mark.parametrize('name, change, found', [
-    ('swin', dict(arch='tinny'), "Did you mean 'tiny'"),
-    ('swin', dict(arch=dict(depths=[1], num_heads=[1])), 'embed_dims'),
-    ('swin', dict(stages=(1, 2)), 'must be the last,'),
-    ('swin', dict(out_channels=(32, )), 'one entry per stage'),
-    ('swin', dict(out_channels=(24, 64)), 'downsample_cfg'),
-    ('swin', dict(out_channels=(32, 63)), '4 heads of stage 3'),
-    ('swin_v2', dict(out_channels=(33, 64)), '2 heads of stage 2'),
-    ('vit', dict(layers=(1, 2)), 'must be the last,'),
-    ('vit', dict(out_type='raw'), 'out_type="raw" is unknown'),
-    ('convnext', dict(arch='attp'), "Did you mean 'atto'"),
-])
+@pytest.mark.parametrize(
+    'name, change, found',
+    [
+        ('swin', dict(arch='tinny'), "Did you mean 'tiny'"),
+        ('swin', dict(arch=dict(depths=[1], num_heads=[1])), 'embed_dims'),
+        ('swin', dict(stages=(1, 2)), 'must be the last,'),
+        ('swin', dict(out_channels=(32,)), 'one entry per stage'),
+        ('swin', dict(out_channels=(24, 64)), 'downsample_cfg'),
+        ('swin', dict(out_channels=(32, 63)), '4 heads of stage 3'),
+        ('swin_v2', dict(out_channels=(33, 64)), '2 heads of stage 2'),
+        ('vit', dict(layers=(1, 2)), 'must be the last,'),
+        ('vit', dict(out_type='raw'), 'out_type="raw" is unknown'),
+        ('convnext', dict(arch='attp'), "Did you mean 'atto'"),
+    ],
+)
 def test_options_that_do_not_fit(name, change, found):
     message = message_of(dict(TINY[name]['tail'], **change))
     assert found in message
@@ -394,8 +395,7 @@ def test_routing_and_macs_of_every_family(name):
         doubts = model.head.router(0, feature, logits)
         model.head.router.fc.bias.data -= doubts.median() + 1e-4
         seen = []
-        model.neck.experts[1].register_forward_hook(
-            lambda _, args, out: seen.append(len(out)))
+        model.neck.experts[1].register_forward_hook(lambda _, args, out: seen.append(len(out)))
         expected = [model.infer(row)[:2] for row in x.split(1)]
         seen.clear()
         mean_logits, used, *_ = model.infer(x)
@@ -403,32 +403,29 @@ def test_routing_and_macs_of_every_family(name):
     assert seen == [sum(count > 1 for count in used.tolist())]
     assert 0 < seen[0] < 6
     torch.testing.assert_close(
-        mean_logits,
-        torch.cat([logits for logits, _ in expected]),
-        rtol=1e-4,
-        atol=1e-5)
+        mean_logits, torch.cat([logits for logits, _ in expected]), rtol=1e-4, atol=1e-5
+    )
     macs = macs_by_part(model, (3, family['size'], family['size']))
     whole = build_eval(family['whole'])
     image = torch.zeros(1, 3, family['size'], family['size'])
     classifier = 4 * model.head.in_channels
-    assert macs['trunk'][0] + macs['experts'][0] - classifier == count_macs(
-        whole, image)
+    assert macs['trunk'][0] + macs['experts'][0] - classifier == count_macs(whole, image)
 
 
-@pytest.mark.parametrize('frozen, names', [
-    (-1, []),
-    (0, ['conv1', 'bn1']),
-    (1, ['conv1', 'bn1', 'layer1']),
-])
+@pytest.mark.parametrize(
+    'frozen, names',
+    [
+        (-1, []),
+        (0, ['conv1', 'bn1']),
+        (1, ['conv1', 'bn1', 'layer1']),
+    ],
+)
 def test_frozen_stages_of_a_cifar_resnet(tiny_model, frozen, names):
     """As mmpretrain's ResNet: neither weights nor statistics move."""
     tiny_model.backbone.frozen_stages = frozen
     model = MODELS.build(tiny_model).train()
-    before = {
-        name: value.clone()
-        for name, value in model.backbone.state_dict().items()
-    }
-    optimizer = torch.optim.SGD(model.parameters(), lr=.1)
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.head.set_class_counts(range(10, 0, -1))
     samples = [DataSample().set_gt_label(label) for label in range(8)]
     losses = model(torch.randn(8, 3, 8, 8), samples, mode='loss')

@@ -23,11 +23,14 @@ def draw(augment, n=8):
     return augment(images, scores)
 
 
-@pytest.mark.parametrize('lam, expected', [
-    (.3, [0., 0., .3, .3, .3, .3]),
-    (.5, [.5, .5, .5, .5, .5, .5]),
-    (.7, [.7, .7, 1., 1., .7, .7]),
-])
+@pytest.mark.parametrize(
+    'lam, expected',
+    [
+        (0.3, [0.0, 0.0, 0.3, 0.3, 0.3, 0.3]),
+        (0.5, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
+        (0.7, [0.7, 0.7, 1.0, 1.0, 0.7, 0.7]),
+    ],
+)
 def test_remix_shares_by_hand(lam, expected):
     """The label of the smaller class wins where it is a third or less."""
     pairs = [(300, 100), (300, 1), (100, 300), (1, 300), (100, 99), (99, 100)]
@@ -36,7 +39,7 @@ def test_remix_shares_by_hand(lam, expected):
 
 
 def test_remix_mixes_images_as_mixup_does():
-    images, scores = draw(build(type='Mixup', alpha=1.))
+    images, scores = draw(build(type='Mixup', alpha=1.0))
     remixed, shares = draw(build(type='Remix', class_counts=COUNTS))
     torch.testing.assert_close(remixed, images)
     torch.testing.assert_close(shares.sum(1), torch.ones(8))
@@ -47,9 +50,9 @@ def test_remix_mixes_images_as_mixup_does():
 
 
 def test_remix_labels_the_mixture_by_the_smaller_class():
-    images, shares = draw(build(type='Remix', class_counts=COUNTS, tau=1.))
+    images, shares = draw(build(type='Remix', class_counts=COUNTS, tau=1.0))
     for n, (image, share) in enumerate(zip(images.flatten(1), shares)):
-        other, = set(image.nonzero().flatten().tolist()) - {n} or {n}
+        (other,) = set(image.nonzero().flatten().tolist()) - {n} or {n}
         own, partner = n % 4, other % 4
         if COUNTS[own] >= 3 * COUNTS[partner]:
             assert share[partner] == 1

@@ -4,6 +4,7 @@ Each pair is built, trained one step and asked for a prediction. What passes
 is the page docs/combinations.md, written by
 `python tests/test_models/test_combinations.py`.
 """
+
 import copy
 import sys
 from pathlib import Path
@@ -51,24 +52,25 @@ MECHANISMS = {
     'one network': dict(num_experts=1, head=dict(diversity=None, router=None)),
     'diversity, official form': dict(),
     'diversity, form of the paper': dict(
-        head=dict(diversity=dict(type='DiversityLoss', form='paper'))),
+        head=dict(diversity=dict(type='DiversityLoss', form='paper'))
+    ),
     'joint loss': dict(head=dict(joint_loss=True)),
     'deferred re-weighting': dict(reweighting=0.9999),
-    'Mixup': augmented(type='Mixup', alpha=1.),
-    'CutMix': augmented(type='CutMix', alpha=1.),
+    'Mixup': augmented(type='Mixup', alpha=1.0),
+    'CutMix': augmented(type='CutMix', alpha=1.0),
     'Remix': augmented(type='Remix'),
     'teacher': dict(teacher=dict()),
-    'linear classifiers': dict(
-        head=dict(classifier=dict(type='LinearClassifier'))),
+    'linear classifiers': dict(head=dict(classifier=dict(type='LinearClassifier'))),
     'cRT': dict(stage='classifier'),
     'LWS': dict(stage='classifier', head=dict(learn_scales=True)),
     'router': dict(stage='router'),
-    'logit adjustment of predictions': dict(
-        test_cfg=dict(logit_adjustment=1.)),
+    'logit adjustment of predictions': dict(test_cfg=dict(logit_adjustment=1.0)),
 }
 # A list of losses has no one loss, and is for three experts.
-IMPOSSIBLE = {('one for each expert (SADE)', 'one network'),
-              ('one for each expert (SADE)', 'joint loss')}
+IMPOSSIBLE = {
+    ('one for each expert (SADE)', 'one network'),
+    ('one for each expert (SADE)', 'joint loss'),
+}
 FAMILIES = {
     'CIFAR ResNet': 'cifar_resnet',
     'ResNet-10': 'resnet10',
@@ -80,9 +82,12 @@ FAMILIES = {
     'DeiT': 'deit',
     'ConvNeXt': 'convnext',
 }
-MECHANISM_PAIRS = [(loss, mechanism) for loss in LOSSES
-                   for mechanism in MECHANISMS
-                   if (loss, mechanism) not in IMPOSSIBLE]
+MECHANISM_PAIRS = [
+    (loss, mechanism)
+    for loss in LOSSES
+    for mechanism in MECHANISMS
+    if (loss, mechanism) not in IMPOSSIBLE
+]
 FAMILY_PAIRS = [(loss, family) for loss in LOSSES for family in FAMILIES]
 
 
@@ -96,17 +101,18 @@ def build(family, loss, teacher=None, reweighting=None, **options):
         in_channels=in_channels,
         loss=copy.deepcopy(LOSSES[loss]),
         diversity=dict(type='DiversityLoss'),
-        router=dict(type='ExpertRouter', topk=4))
+        router=dict(type='ExpertRouter', topk=4),
+    )
     head.update(options.pop('head', {}))
     cfg = dict(
         type='RIDEClassifier',
         backbone=parts['trunk'],
         neck=dict(type='MultiExpertNeck', expert=parts['tail']),
         head=head,
-        **options)
+        **options,
+    )
     if teacher is not None:
-        cfg['teacher'] = dict(
-            config=copy.deepcopy({**cfg, 'teacher': None}), **teacher)
+        cfg['teacher'] = dict(config=copy.deepcopy({**cfg, 'teacher': None}), **teacher)
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     model.set_class_counts(COUNTS)
@@ -118,7 +124,8 @@ def batch(size, n=6):
     generator = torch.Generator().manual_seed(1)
     return dict(
         inputs=torch.randn(n, 3, size, size, generator=generator),
-        data_samples=BatchDataSample(torch.arange(n) % NUM_CLASSES))
+        data_samples=BatchDataSample(torch.arange(n) % NUM_CLASSES),
+    )
 
 
 def train_and_predict(model, size):
@@ -166,16 +173,20 @@ def test_loss_and_family(loss, family):
 
 def table(title, columns, pairs):
     lines = [['loss', *columns], ['---'] * (len(columns) + 1)]
-    lines += [[loss] + ['yes' if (loss, column) in pairs else '–'
-                        for column in columns] for loss in LOSSES]
-    rows = ''.join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines += [
+        [loss] + ['yes' if (loss, column) in pairs else '–' for column in columns]
+        for loss in LOSSES
+    ]
+    rows = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
     return f'\n## {title}\n\n{rows}'
 
 
 def page():
-    return (HEAD +
-            table('Losses and mechanisms', MECHANISMS, MECHANISM_PAIRS) +
-            table('Losses and networks', FAMILIES, FAMILY_PAIRS))
+    return (
+        HEAD
+        + table('Losses and mechanisms', MECHANISMS, MECHANISM_PAIRS)
+        + table('Losses and networks', FAMILIES, FAMILY_PAIRS)
+    )
 
 
 def test_the_page():

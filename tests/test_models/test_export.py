@@ -1,4 +1,5 @@
 """What a trace, an ONNX file and an exported program compute."""
+
 import re
 from pathlib import Path
 
@@ -18,14 +19,12 @@ def trace(model, example):
 
 def export(model, example):
     return torch.export.export(
-        model, (example, ),
-        dynamic_shapes=({
-            0: torch.export.Dim('images')
-        }, )).module()
+        model, (example,), dynamic_shapes=({0: torch.export.Dim('images')},)
+    ).module()
 
 
 def onnx(model, example):
-    torch.onnx.export(model, (example, ), 'unused.onnx', dynamo=False)
+    torch.onnx.export(model, (example,), 'unused.onnx', dynamo=False)
 
 
 class Predict(torch.nn.Module):
@@ -62,7 +61,8 @@ def test_a_prediction_is_not_recorded(record, mode, tmp_path, monkeypatch):
     assert re.match(
         'mode="predict" cannot be traced or exported: .* would be frozen in. '
         'Export mode="tensor", .*: see docs/export.md$',
-        str(error.value))
+        str(error.value),
+    )
     assert not list(tmp_path.iterdir())
     # Nor is anything left behind.
     assert len(model.eval().predict(images(2))) == 2
@@ -87,8 +87,7 @@ def test_tensor_mode_is_recorded(name, record):
     model.head.set_temperature(2.5)
     with torch.no_grad():
         recorded = record(model, images(3, size))
-        expected = model.head.expert_logits(
-            model.extract_feat(images(5, size))).mean(0)
+        expected = model.head.expert_logits(model.extract_feat(images(5, size))).mean(0)
         found = recorded(images(5, size))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert not torch.equal(found[:3], model(images(3, size)))
@@ -98,16 +97,16 @@ def test_tensor_mode_as_onnx(tmp_path):
     reference = pytest.importorskip('onnx.reference')
     model, file = build('cifar_resnet', 'route'), str(tmp_path / 'ride.onnx')
     torch.onnx.export(
-        model, (images(3), ),
+        model,
+        (images(3),),
         file,
         dynamo=False,
         input_names=['images'],
-        dynamic_axes=dict(images={0: 'n'}))
-    found, = reference.ReferenceEvaluator(file).run(
-        None, dict(images=images(5).numpy()))
+        dynamic_axes=dict(images={0: 'n'}),
+    )
+    (found,) = reference.ReferenceEvaluator(file).run(None, dict(images=images(5).numpy()))
     with torch.no_grad():
-        torch.testing.assert_close(
-            torch.from_numpy(found), model(images(5)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found), model(images(5)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_page(monkeypatch):

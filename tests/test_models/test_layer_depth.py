@@ -1,4 +1,5 @@
 """Layer-wise learning-rate decay: depths of the whole network."""
+
 import pytest
 import torch
 from families import PUBLISHED, TINY
@@ -8,10 +9,9 @@ from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
 
-RATE = .75
+RATE = 0.75
 # Not in mmpretrain's own count.
-NOT_COUNTED = ('cifar_resnet', 'cifar_resnet_b', 'resnet10', 'resnet18',
-               'swin_v2', 'swin_v2_t')
+NOT_COUNTED = ('cifar_resnet', 'cifar_resnet_b', 'resnet10', 'resnet18', 'swin_v2', 'swin_v2_t')
 
 
 def model_of(family):
@@ -26,7 +26,10 @@ def model_of(family):
                 type='RIDEHead',
                 num_classes=4,
                 in_channels=tail.out_channels,
-                router=dict(type='ExpertRouter', topk=2))))
+                router=dict(type='ExpertRouter', topk=2),
+            ),
+        )
+    )
 
 
 def order_of_use(model, size):
@@ -35,11 +38,13 @@ def order_of_use(model, size):
     names, order = {id(p): name for name, p in model.named_parameters()}, []
 
     def note(module, args):
-        order.extend(names[id(p)] for p in module.parameters(recurse=False)
-                     if names[id(p)] not in order)
+        order.extend(
+            names[id(p)] for p in module.parameters(recurse=False) if names[id(p)] not in order
+        )
 
     hooks = [
-        module.register_forward_pre_hook(note) for module in model.modules()
+        module.register_forward_pre_hook(note)
+        for module in model.modules()
         if not list(module.children())
     ]
     with torch.no_grad():
@@ -51,16 +56,13 @@ def order_of_use(model, size):
 
 def check(model, size):
     """Depths grow along the network, from the stem on; rates follow."""
-    depths = {
-        name: model.get_layer_depth(name)
-        for name, _ in model.named_parameters()
-    }
-    num_depths, = {number for _, number in depths.values()}
+    depths = {name: model.get_layer_depth(name) for name, _ in model.named_parameters()}
+    (num_depths,) = {number for _, number in depths.values()}
     parts = dict(trunk=[], head=[])
     for name in order_of_use(model, size):
         part = 'trunk' if name.startswith('backbone.') else 'head'
         if name.startswith('neck.experts.'):
-            part = name[:len('neck.experts.0')]
+            part = name[: len('neck.experts.0')]
         parts.setdefault(part, []).append(depths[name][0])
     assert parts['trunk'][0] == 0
     for expert in range(model.num_experts):
@@ -72,23 +74,27 @@ def check(model, size):
         model,
         dict(
             constructor='LearningRateDecayOptimWrapperConstructor',
-            optimizer=dict(type='SGD', lr=.1, weight_decay=.01),
-            paramwise_cfg=dict(layer_decay_rate=RATE)))
+            optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01),
+            paramwise_cfg=dict(layer_decay_rate=RATE),
+        ),
+    )
     # Without the placeholder that the wrapper adds.
-    scales = {
-        group['param_name']: group['lr'] / .1
-        for group in wrapper.optimizer.param_groups
-    }
+    scales = {group['param_name']: group['lr'] / 0.1 for group in wrapper.optimizer.param_groups}
     for name, scale in scales.items():
-        assert scale == pytest.approx(RATE**(num_depths - 1 - depths[name][0]))
+        assert scale == pytest.approx(RATE ** (num_depths - 1 - depths[name][0]))
         if name.startswith('head.'):
             assert scale == 1
         if not name.startswith('backbone.'):
             continue
         if name.count('.') == 1 or name.startswith(
-            ('backbone.conv1.', 'backbone.stem.', 'backbone.patch_embed.',
-             'backbone.downsample_layers.0.')):
-            assert scale == pytest.approx(RATE**(num_depths - 1))
+            (
+                'backbone.conv1.',
+                'backbone.stem.',
+                'backbone.patch_embed.',
+                'backbone.downsample_layers.0.',
+            )
+        ):
+            assert scale == pytest.approx(RATE ** (num_depths - 1))
     return depths
 
 
@@ -101,7 +107,7 @@ def test_families(name):
     whole = MODELS.build(family['whole'])
     for key, _ in whole.named_parameters(prefix='backbone'):
         expected = whole.get_layer_depth(key, 'backbone.')
-        rest = key[len('backbone.'):]
+        rest = key[len('backbone.') :]
         for found in (key, f'neck.experts.0.{rest}', f'neck.experts.1.{rest}'):
             # mmpretrain counts this token as a part of the head.
             if found in depths and 'dist_token' not in found:
@@ -116,13 +122,12 @@ def test_published_networks(name):
         return
     whole, tail = (MODELS.build(family[part]) for part in ('whole', 'tail'))
     for key, _ in whole.named_parameters(prefix='backbone'):
-        assert tail.get_layer_depth(
-            key, 'backbone.') == whole.get_layer_depth(key, 'backbone.')
+        assert tail.get_layer_depth(key, 'backbone.') == whole.get_layer_depth(key, 'backbone.')
 
 
 @pytest.mark.parametrize(
-    'name',
-    ['r32', 'r10', 'r50', 'rx50', 'r152_pretrained', 'swin_t', 'swin_s'])
+    'name', ['r32', 'r10', 'r50', 'rx50', 'r152_pretrained', 'swin_t', 'swin_s']
+)
 def test_models_of_the_configs(root, name):
     cfg = Config.fromfile(root / f'configs/_base_/models/ride_{name}.py').model
     check(MODELS.build(cfg), 32 if name == 'r32' else 224)
@@ -140,8 +145,7 @@ def test_norm_on_the_output_of_a_trunk():
     del family['trunk']['norm_cfg']
     family['trunk']['out_after_downsample'] = True
     model = model_of(family)
-    norm = next(name for name, _ in model.backbone.named_parameters()
-                if name.startswith('norm'))
+    norm = next(name for name, _ in model.backbone.named_parameters() if name.startswith('norm'))
     # After blocks 1, 2 and 3.
     assert model.get_layer_depth(f'backbone.{norm}') == (3, 8)
 

@@ -1,4 +1,5 @@
 """Checkpoints of a model some of whose parts are trained by LoRA."""
+
 import copy
 
 import pytest
@@ -13,8 +14,7 @@ from ride_mm.utils.errors import UserError
 
 
 def lora(module, target):
-    return dict(
-        type='LoRAModel', module=module, rank=2, targets=[dict(type=target)])
+    return dict(type='LoRAModel', module=module, rank=2, targets=[dict(type=target)])
 
 
 def build(seed, *parts, name='swin'):
@@ -27,7 +27,8 @@ def build(seed, *parts, name='swin'):
         num_classes=4,
         num_experts=2,
         in_channels=MODELS.build(tail).out_channels,
-        router=dict(type='ExpertRouter', topk=2))
+        router=dict(type='ExpertRouter', topk=2),
+    )
     if 'backbone' in parts:
         backbone = lora(backbone, 'qkv')
     if 'expert' in parts:
@@ -39,8 +40,7 @@ def build(seed, *parts, name='swin'):
         head = lora(head, 'fc')
     for part in {'head.classifier', 'head.router'} & {*parts}:
         head[part[5:]] = lora(dict(type='LinearClassifier'), '.*')
-    return MODELS.build(
-        dict(type='RIDEClassifier', backbone=backbone, neck=neck, head=head))
+    return MODELS.build(dict(type='RIDEClassifier', backbone=backbone, neck=neck, head=head))
 
 
 @torch.no_grad()
@@ -57,14 +57,17 @@ def disturb(model):
     torch.manual_seed(5)
     for name, value in model.state_dict().items():
         if value.is_floating_point() and 'running_var' not in name:
-            value += .1 * torch.randn_like(value)
+            value += 0.1 * torch.randn_like(value)
 
 
-@pytest.mark.parametrize('parts', [
-    ('backbone', ),
-    ('expert', ),
-    ('backbone', 'expert'),
-])
+@pytest.mark.parametrize(
+    'parts',
+    [
+        ('backbone',),
+        ('expert',),
+        ('backbone', 'expert'),
+    ],
+)
 def test_a_checkpoint_is_whole(parts, tmp_path):
     """The fresh model has other weights, those that LoRA freezes as well."""
     model, file = build(0, *parts), str(tmp_path / 'epoch_1.pth')
@@ -82,11 +85,9 @@ def test_a_checkpoint_is_whole(parts, tmp_path):
         assert not torch.equal(found, other)
 
 
-@pytest.mark.parametrize('part',
-                         ['neck', 'head', 'head.classifier', 'head.router'])
+@pytest.mark.parametrize('part', ['neck', 'head', 'head.classifier', 'head.router'])
 def test_the_experts_are_not_hidden(part):
-    with pytest.raises(
-            UserError, match=rf'model\.{part}\.type="LoRAModel" .*\.expert$'):
+    with pytest.raises(UserError, match=rf'model\.{part}\.type="LoRAModel" .*\.expert$'):
         build(0, part)
 
 
@@ -98,8 +99,7 @@ def test_pretrained_weights(tmp_path):
     init_cfg = dict(type='Pretrained', checkpoint=file, prefix='backbone')
     for part in ('trunk', 'tail'):
         module = dict(TINY['swin'][part], init_cfg=init_cfg)
-        for key, value in MODELS.build(
-                lora(module, '.*qkv')).module.state_dict().items():
+        for key, value in MODELS.build(lora(module, '.*qkv')).module.state_dict().items():
             if '.lora_' not in key:
                 key = key.replace('.original_layer', '')
                 assert torch.equal(value, state[f'backbone.{key}']), key
@@ -114,24 +114,22 @@ def test_targets_are_regular_expressions():
         Config(
             dict(
                 default_scope='mmpretrain',
-                model=dict(
-                    type='ImageClassifier',
-                    backbone=lora(TINY['swin']['whole'], '.*qkv')))))
+                model=dict(type='ImageClassifier', backbone=lora(TINY['swin']['whole'], '.*qkv')),
+            )
+        )
+    )
 
 
 def test_a_whole_model_is_copied_with_all_weights():
     """As EMAHook does."""
     model = build(0, 'expert')
-    assert copy.deepcopy(model).state_dict().keys() == model.state_dict(
-    ).keys()
+    assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
 
 
 def test_a_checkpoint_with_a_part_missing_is_refused():
     model = build(0, 'expert')
     state = {
-        key: value
-        for key, value in model.state_dict().items()
-        if not key.startswith('backbone.')
+        key: value for key, value in model.state_dict().items() if not key.startswith('backbone.')
     }
     with pytest.raises(UserError, match='backbone.*: not in the checkpoint'):
         model.load_state_dict(state)
@@ -144,8 +142,9 @@ def test_mmpretrains_own_models_save_their_adapters_alone():
             type='ImageClassifier',
             backbone=backbone,
             neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=4, in_channels=64)))
+            head=dict(type='LinearClsHead', num_classes=4, in_channels=64),
+        )
+    )
     kept = model.state_dict()
     assert {'head.fc.weight', 'head.fc.bias'} < {*kept}
-    assert all('.lora_' in key for key in kept
-               if key.startswith('backbone.'))
+    assert all('.lora_' in key for key in kept if key.startswith('backbone.'))

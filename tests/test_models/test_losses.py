@@ -1,4 +1,5 @@
 """Every loss against a plain, looped derivation in float64."""
+
 import math
 
 import pytest
@@ -6,17 +7,18 @@ import torch
 from mmpretrain.registry import MODELS
 
 from ride_mm.models.losses.class_weights import effective_number_weights
-from ride_mm.models.losses.classification_loss import (classification_loss,
-                                                       split_soft_label)
-from ride_mm.models.losses.diversity_loss import (class_temperature,
-                                                  mean_divergence,
-                                                  pairwise_divergence)
+from ride_mm.models.losses.classification_loss import classification_loss, split_soft_label
+from ride_mm.models.losses.diversity_loss import (
+    class_temperature,
+    mean_divergence,
+    pairwise_divergence,
+)
 from ride_mm.models.losses.focal_loss import softmax_focal_loss
 from ride_mm.models.losses.ldam_loss import ldam_loss, ldam_margins
 from ride_mm.models.losses.routing_loss import router_targets, routing_loss
 from ride_mm.utils.errors import UserError
 
-CIFAR_COUNTS = [int(500 * 0.01**(c / 99)) for c in range(100)]
+CIFAR_COUNTS = [int(500 * 0.01 ** (c / 99)) for c in range(100)]
 COUNTS = [400, 90, 30, 7, 2]
 
 
@@ -28,7 +30,7 @@ def random_logits(*shape, seed=0):
 
 def random_labels(n, k, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(k, (n, ), generator=generator)
+    return torch.randint(k, (n,), generator=generator)
 
 
 def log_softmax(row):
@@ -44,10 +46,7 @@ def kl(log_p, log_q):
 def assert_same(actual, expected, leaf):
     """Equal values and equal gradients."""
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-    grads = [
-        torch.autograd.grad(value, leaf, retain_graph=True)[0]
-        for value in (actual, expected)
-    ]
+    grads = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in (actual, expected)]
     assert grads[0].abs().max() > 0
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
 
@@ -58,7 +57,7 @@ def assert_same(actual, expected, leaf):
 def test_ldam_margins():
     margins = ldam_margins(COUNTS, 0.5)
     for margin, count in zip(margins.tolist(), COUNTS):
-        assert margin == pytest.approx(0.5 * (2 / count)**0.25, rel=1e-14)
+        assert margin == pytest.approx(0.5 * (2 / count) ** 0.25, rel=1e-14)
 
 
 def test_ldam_margins_on_cifar100_lt():
@@ -78,40 +77,33 @@ def soft_labels(labels, others, shares, k):
 
 def plain_ldam(row, label, margins):
     """Log probabilities after the label's logit is lowered."""
-    return log_softmax([
-        value - margins[c] if c == label else value
-        for c, value in enumerate(row)
-    ])
+    return log_softmax([value - margins[c] if c == label else value for c, value in enumerate(row)])
 
 
 @pytest.mark.parametrize('weighted', [False, True])
 def test_ldam_loss(weighted):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    loss = MODELS.build(dict(type='LDAMLoss', scale=30,
-                             class_counts=COUNTS)).double()
+    loss = MODELS.build(dict(type='LDAMLoss', scale=30, class_counts=COUNTS)).double()
     margins = 30 * ldam_margins(COUNTS).float().double()
     weights = effective_number_weights(COUNTS, 0.9999)
-    total, divisor = 0., 0.
+    total, divisor = 0.0, 0.0
     for row, label in zip(logits, labels.tolist()):
-        weight = weights[label] if weighted else 1.
+        weight = weights[label] if weighted else 1.0
         total = total - weight * plain_ldam(row, label, margins)[label]
         divisor = divisor + weight
     sample_weight = weights[labels] if weighted else None
     actual = loss(
-        logits,
-        labels,
-        weight=sample_weight,
-        avg_factor=sample_weight.sum() if weighted else None)
+        logits, labels, weight=sample_weight, avg_factor=sample_weight.sum() if weighted else None
+    )
     assert_same(actual, total / divisor, logits)
 
 
-@pytest.mark.parametrize('smoothing', [0., .1])
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
 def test_ldam_margin_of_a_mixture_is_the_label_s(smoothing):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    soft = soft_labels(labels, random_labels(6, 5, seed=2),
-                       [1., .9, .5, .3, 0., .7], 5)
+    soft = soft_labels(labels, random_labels(6, 5, seed=2), [1.0, 0.9, 0.5, 0.3, 0.0, 0.7], 5)
     margins = 30 * ldam_margins(COUNTS)
-    expected = 0.
+    expected = 0.0
     for n, label in enumerate(labels.tolist()):
         log_p = plain_ldam(logits[n], label, margins)
         shares = (1 - smoothing) * soft[n] + smoothing / 5
@@ -129,44 +121,39 @@ def test_ldam_module_needs_counts():
 def test_ldam_module_scales_margins():
     loss = MODELS.build(dict(type='LDAMLoss', scale=16, class_counts=COUNTS))
     logits, labels = random_logits(4, 5), random_labels(4, 5)
-    expected = ldam_loss(logits, labels,
-                         16 * ldam_margins(COUNTS).float().double())
+    expected = ldam_loss(logits, labels, 16 * ldam_margins(COUNTS).float().double())
     torch.testing.assert_close(loss(logits, labels), expected.mean())
-    torch.testing.assert_close(
-        loss(logits, labels, reduction_override='none'), expected)
+    torch.testing.assert_close(loss(logits, labels, reduction_override='none'), expected)
     assert not loss.state_dict()
 
 
 # ------------------------------------------------------------------ focal
 
 
-@pytest.mark.parametrize('gamma', [0., 0.5, 2.])
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0])
 def test_softmax_focal_loss(gamma):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    expected = 0.
+    expected = 0.0
     for row, label in zip(logits, labels.tolist()):
         log_p = log_softmax(row)[label]
-        expected = expected - (1 - torch.exp(log_p))**gamma * log_p
-    assert_same(
-        softmax_focal_loss(logits, labels, gamma).sum(), expected, logits)
+        expected = expected - (1 - torch.exp(log_p)) ** gamma * log_p
+    assert_same(softmax_focal_loss(logits, labels, gamma).sum(), expected, logits)
 
 
 def test_softmax_focal_loss_of_a_mixture():
     logits, labels = random_logits(4, 5), random_labels(4, 5)
-    soft = soft_labels(labels, random_labels(4, 5, seed=2), [1., .8, .3, 0.],
-                       5)
-    expected = 0.
+    soft = soft_labels(labels, random_labels(4, 5, seed=2), [1.0, 0.8, 0.3, 0.0], 5)
+    expected = 0.0
     for row, shares in zip(logits, soft):
         for share, log_p in zip(shares, log_softmax(row)):
-            expected = expected - share * (1 - torch.exp(log_p))**2 * log_p
-    assert_same(softmax_focal_loss(logits, soft, 2.).sum(), expected, logits)
+            expected = expected - share * (1 - torch.exp(log_p)) ** 2 * log_p
+    assert_same(softmax_focal_loss(logits, soft, 2.0).sum(), expected, logits)
     loss = MODELS.build(dict(type='SoftmaxFocalLoss'))
-    torch.testing.assert_close(
-        loss(logits, labels, soft_label=soft), expected / 4)
+    torch.testing.assert_close(loss(logits, labels, soft_label=soft), expected / 4)
 
 
 def test_softmax_focal_loss_of_a_sure_prediction_has_a_gradient():
-    logits = torch.tensor([[80., 0., 0.]], requires_grad=True)
+    logits = torch.tensor([[80.0, 0.0, 0.0]], requires_grad=True)
     softmax_focal_loss(logits, torch.tensor([0]), 0.5).sum().backward()
     assert logits.grad.isfinite().all()
 
@@ -183,7 +170,7 @@ def build_exactly(**cfg):
 
 def test_balanced_softmax_loss():
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    expected = 0.
+    expected = 0.0
     for row, label in zip(logits, labels.tolist()):
         terms = [n * torch.exp(z) for n, z in zip(COUNTS, row)]
         expected = expected - torch.log(terms[label] / sum(terms))
@@ -191,13 +178,12 @@ def test_balanced_softmax_loss():
     assert_same(loss(logits, labels), expected / 6, logits)
 
 
-@pytest.mark.parametrize('tau', [0., 1., 1.5])
+@pytest.mark.parametrize('tau', [0.0, 1.0, 1.5])
 def test_logit_adjustment_loss(tau):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    expected = 0.
+    expected = 0.0
     for row, label in zip(logits, labels.tolist()):
-        terms = [(n / sum(COUNTS))**tau * torch.exp(z)
-                 for n, z in zip(COUNTS, row)]
+        terms = [(n / sum(COUNTS)) ** tau * torch.exp(z) for n, z in zip(COUNTS, row)]
         expected = expected - torch.log(terms[label] / sum(terms))
     loss = build_exactly(type='LogitAdjustmentLoss', tau=tau)
     assert_same(loss(logits, labels), expected / 6, logits)
@@ -208,10 +194,10 @@ def test_inverse_softmax_loss():
     # not in order of size, and two of a size
     counts = [30, 400, 7, 2, 7]
     inverse = [7, 2, 30, 400, 7]
-    expected = 0.
+    expected = 0.0
     for row, label in zip(logits, labels.tolist()):
         terms = [
-            n / sum(counts) / (m / sum(counts))**2 * torch.exp(z)
+            n / sum(counts) / (m / sum(counts)) ** 2 * torch.exp(z)
             for n, m, z in zip(counts, inverse, row)
         ]
         expected = expected - torch.log(terms[label] / sum(terms))
@@ -221,37 +207,40 @@ def test_inverse_softmax_loss():
 
 
 def test_inverse_softmax_of_a_reversed_list():
-    loss = MODELS.build(dict(type='InverseSoftmaxLoss', tau=1.))
+    loss = MODELS.build(dict(type='InverseSoftmaxLoss', tau=1.0))
     offsets = loss.values_of(COUNTS)
     expected = torch.tensor(COUNTS).double() / torch.tensor(COUNTS[::-1])
     torch.testing.assert_close(offsets, expected.log())
 
 
-@pytest.mark.parametrize('cfg', [
-    dict(type='BalancedSoftmaxLoss'),
-    dict(type='LogitAdjustmentLoss', tau=2.),
-    dict(type='InverseSoftmaxLoss'),
-])
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(type='BalancedSoftmaxLoss'),
+        dict(type='LogitAdjustmentLoss', tau=2.0),
+        dict(type='InverseSoftmaxLoss'),
+    ],
+)
 def test_logit_adjustment_of_a_mixture(cfg):
     logits, labels = random_logits(4, 5), random_labels(4, 5)
     others = random_labels(4, 5, seed=2)
-    shares = torch.tensor([1., .8, .3, 0.]).double()
+    shares = torch.tensor([1.0, 0.8, 0.3, 0.0]).double()
     loss = build_exactly(**cfg)
-    parts = [
-        loss(logits, target, reduction_override='none')
-        for target in (labels, others)
-    ]
+    parts = [loss(logits, target, reduction_override='none') for target in (labels, others)]
     expected = (shares * parts[0] + (1 - shares) * parts[1]).mean()
     soft = soft_labels(labels, others, shares, 5)
     assert_same(loss(logits, labels, soft_label=soft), expected, logits)
 
 
-@pytest.mark.parametrize('cfg', [
-    dict(type='BalancedSoftmaxLoss'),
-    dict(type='ClassBalancedLoss'),
-    dict(type='InverseSoftmaxLoss'),
-    dict(type='LogitAdjustmentLoss'),
-])
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(type='BalancedSoftmaxLoss'),
+        dict(type='ClassBalancedLoss'),
+        dict(type='InverseSoftmaxLoss'),
+        dict(type='LogitAdjustmentLoss'),
+    ],
+)
 def test_losses_that_need_counts(cfg):
     logits, labels = random_logits(4, 5), random_labels(4, 5)
     loss = MODELS.build(cfg)
@@ -272,18 +261,20 @@ def plain_weights():
     return [5 * weight / sum(weights) for weight in weights]
 
 
-@pytest.mark.parametrize('inner, gamma', [
-    (dict(type='CrossEntropyLoss'), 0),
-    (dict(type='SoftmaxFocalLoss', gamma=2.), 2),
-])
+@pytest.mark.parametrize(
+    'inner, gamma',
+    [
+        (dict(type='CrossEntropyLoss'), 0),
+        (dict(type='SoftmaxFocalLoss', gamma=2.0), 2),
+    ],
+)
 def test_class_balanced_loss(inner, gamma):
     logits, labels = random_logits(6, 5), random_labels(6, 5)
     weights = plain_weights()
-    expected = 0.
+    expected = 0.0
     for row, label in zip(logits, labels.tolist()):
         log_p = log_softmax(row)[label]
-        expected = (
-            expected - weights[label] * (1 - torch.exp(log_p))**gamma * log_p)
+        expected = expected - weights[label] * (1 - torch.exp(log_p)) ** gamma * log_p
     loss = build_exactly(type='ClassBalancedLoss', loss=inner, beta=0.99)
     assert_same(loss(logits, labels), expected / 6, logits)
 
@@ -291,13 +282,12 @@ def test_class_balanced_loss(inner, gamma):
 def test_class_balanced_loss_tells_the_inner_loss_the_counts():
     logits, labels = random_logits(6, 5), random_labels(6, 5)
     inner = MODELS.build(dict(type='LDAMLoss', class_counts=COUNTS))
-    loss = MODELS.build(
-        dict(type='ClassBalancedLoss', loss=dict(type='LDAMLoss')))
+    loss = MODELS.build(dict(type='ClassBalancedLoss', loss=dict(type='LDAMLoss')))
     loss.set_class_counts(COUNTS)
     weights = effective_number_weights(COUNTS).float()[labels]
     torch.testing.assert_close(
-        loss(logits, labels),
-        (weights * inner(logits, labels, reduction_override='none')).mean())
+        loss(logits, labels), (weights * inner(logits, labels, reduction_override='none')).mean()
+    )
 
 
 # ------------------------------------------------------------ mixed images
@@ -305,32 +295,30 @@ def test_class_balanced_loss_tells_the_inner_loss_the_counts():
 
 def test_split_soft_label():
     labels = torch.tensor([0, 1, 2, 3])
-    soft = soft_labels(labels, [4, 0, 2, 1], [.7, .2, .6, 0.], 5)
+    soft = soft_labels(labels, [4, 0, 2, 1], [0.7, 0.2, 0.6, 0.0], 5)
     other, share = split_soft_label(labels, soft)
     assert other.tolist() == [4, 0, 2, 1]
-    assert share.tolist() == pytest.approx([.7, .2, 1., 0.])
+    assert share.tolist() == pytest.approx([0.7, 0.2, 1.0, 0.0])
 
 
 def test_a_loss_of_class_indices_on_mixed_images():
     logits, labels = random_logits(6, 5), random_labels(6, 5)
-    soft = soft_labels(labels, random_labels(6, 5, seed=2),
-                       [1., .875, .5, .25, 0., .75], 5)
+    soft = soft_labels(labels, random_labels(6, 5, seed=2), [1.0, 0.875, 0.5, 0.25, 0.0, 0.75], 5)
     # Powers of two: mmpretrain rounds weights to float32.
-    weights = torch.tensor([.5, 1., .25, 2., 4., 1.]).double()
-    expected = 0.
+    weights = torch.tensor([0.5, 1.0, 0.25, 2.0, 4.0, 1.0]).double()
+    expected = 0.0
     for row, shares, weight in zip(logits, soft, weights):
         for share, log_p in zip(shares, log_softmax(row)):
             expected = expected - weight * share * log_p
     loss = MODELS.build(dict(type='CrossEntropyLoss'))
-    actual = classification_loss(
-        loss, logits, labels, soft, weight=weights, avg_factor=3.)
+    actual = classification_loss(loss, logits, labels, soft, weight=weights, avg_factor=3.0)
     assert_same(actual, expected / 3, logits)
 
 
 def test_seesaw_loss_on_mixed_images():
     """Its counters take both classes of a mixture, and no third one."""
     logits, labels = random_logits(3, 5), torch.tensor([1, 2, 3])
-    soft = soft_labels(labels, [1, 4, 4], [1., .6, .2], 5)
+    soft = soft_labels(labels, [1, 4, 4], [1.0, 0.6, 0.2], 5)
     loss = MODELS.build(dict(type='SeesawLoss', num_classes=5))
     value = classification_loss(loss, logits, labels, soft)
     assert value.isfinite() and value > 0
@@ -348,9 +336,8 @@ def test_pairwise_divergence(num_experts):
     if num_experts == 1:
         assert actual.item() == pytest.approx(0, abs=1e-12)
         return
-    log_p = [[log_softmax(row / temperature) for row in expert]
-             for expert in logits]
-    expected = 0.
+    log_p = [[log_softmax(row / temperature) for row in expert] for expert in logits]
+    expected = 0.0
     for i in range(num_experts):
         for j in range(num_experts):
             if i != j:
@@ -368,12 +355,11 @@ def test_mean_divergence(num_experts):
         assert actual.item() == pytest.approx(0, abs=1e-12)
         return
     mean = (sum(expert for expert in logits) / num_experts).detach()
-    expected = 0.
+    expected = 0.0
     for n in range(4):
         log_mean = log_softmax(mean[n] / temperature)
         for expert in logits:
-            expected = expected + kl(log_mean,
-                                     log_softmax(expert[n] / temperature))
+            expected = expected + kl(log_mean, log_softmax(expert[n] / temperature))
     mean_temperature = sum(temperature.tolist()) / len(temperature)
     assert_same(actual, mean_temperature**2 * expected / 4, logits)
 
@@ -381,12 +367,11 @@ def test_mean_divergence(num_experts):
 def test_class_temperature():
     gamma, total = 0.05, sum(COUNTS)
     psi = [gamma * 5 * n / total + 1 - gamma for n in COUNTS]
-    official = class_temperature(COUNTS, 'official', eta=2., gamma=gamma)
-    paper = class_temperature(COUNTS, 'paper', eta=2., gamma=gamma)
+    official = class_temperature(COUNTS, 'official', eta=2.0, gamma=gamma)
+    paper = class_temperature(COUNTS, 'paper', eta=2.0, gamma=gamma)
     for c in range(5):
         assert official[c].item() == pytest.approx(2 * psi[c] / max(psi))
-        assert paper[c].item() == pytest.approx(2 * psi[c] + 2 *
-                                                (1 - max(psi)))
+        assert paper[c].item() == pytest.approx(2 * psi[c] + 2 * (1 - max(psi)))
 
 
 def test_class_temperature_on_cifar100_lt():
@@ -407,8 +392,7 @@ def test_diversity_module_official_waits_for_reweighting():
     torch.testing.assert_close(loss(logits), uniform)
     loss.set_reweighting(True)
     temperature = class_temperature(COUNTS).float().double()
-    torch.testing.assert_close(
-        loss(logits), -0.45 * mean_divergence(logits, temperature))
+    torch.testing.assert_close(loss(logits), -0.45 * mean_divergence(logits, temperature))
     loss.set_reweighting(False)
     torch.testing.assert_close(loss(logits), uniform)
 
@@ -420,8 +404,7 @@ def test_diversity_module_paper_has_temperatures_at_once():
         loss(logits)
     loss.set_class_counts(COUNTS)
     temperature = class_temperature(COUNTS, 'paper').float().double()
-    torch.testing.assert_close(
-        loss(logits), -0.2 * pairwise_divergence(logits, temperature))
+    torch.testing.assert_close(loss(logits), -0.2 * pairwise_divergence(logits, temperature))
 
 
 def test_diversity_module_mistakes():
@@ -435,14 +418,15 @@ def test_diversity_module_mistakes():
 # ----------------------------------------------------------------- router
 
 
-@pytest.mark.parametrize('form, weight, warned', [('paper', 0.05, True),
-                                                  ('paper', 0.02, False),
-                                                  ('official', 0.45, False)])
-def test_weights_that_drive_experts_apart_are_named(form, weight, warned,
-                                                    monkeypatch):
+@pytest.mark.parametrize(
+    'form, weight, warned',
+    [('paper', 0.05, True), ('paper', 0.02, False), ('official', 0.45, False)],
+)
+def test_weights_that_drive_experts_apart_are_named(form, weight, warned, monkeypatch):
     said = []
-    monkeypatch.setattr('ride_mm.models.losses.diversity_loss.print_log',
-                        lambda message, **_: said.append(message))
+    monkeypatch.setattr(
+        'ride_mm.models.losses.diversity_loss.print_log', lambda message, **_: said.append(message)
+    )
     MODELS.build(dict(type='DiversityLoss', form=form, weight=weight))
     assert [f'weight={weight}' in line for line in said] == [True] * warned
 
@@ -450,29 +434,29 @@ def test_weights_that_drive_experts_apart_are_named(form, weight, warned,
 def test_router_targets_by_hand():
     # Three experts, two classes, label 0; the margin of class 0 over class 1
     # of each expert, image by image.
-    margins = torch.tensor([
-        [1., -1., -1., -1., 1.],
-        [1., 2., -1., -1., -3.],
-        [1., 0.5, 3., -1., 3.],
-    ])
+    margins = torch.tensor(
+        [
+            [1.0, -1.0, -1.0, -1.0, 1.0],
+            [1.0, 2.0, -1.0, -1.0, -3.0],
+            [1.0, 0.5, 3.0, -1.0, 3.0],
+        ]
+    )
     logits = torch.stack((margins, torch.zeros_like(margins)), dim=-1)
     # Ensembles: RRR, WRR, WWR, WWW, RWR.
-    expected = [[False, True, True, False, False],
-                [False, False, True, False, True]]
+    expected = [[False, True, True, False, False], [False, False, True, False, True]]
     targets = router_targets(logits, torch.zeros(5, dtype=torch.long))
     assert targets.tolist() == expected
 
 
 def test_routing_loss():
     logits = random_logits(2, 7)
-    targets = torch.rand(2, 7, generator=torch.Generator().manual_seed(3)) > .5
-    expected = 0.
+    targets = torch.rand(2, 7, generator=torch.Generator().manual_seed(3)) > 0.5
+    expected = 0.0
     for row, target_row in zip(logits, targets.tolist()):
         for z, target in zip(row, target_row):
             p = 1 / (1 + torch.exp(-z))
-            expected = expected - (100 * torch.log(p) if target else 3 *
-                                   torch.log(1 - p))
-    assert_same(routing_loss(logits, targets, 100., 3.), expected / 14, logits)
+            expected = expected - (100 * torch.log(p) if target else 3 * torch.log(1 - p))
+    assert_same(routing_loss(logits, targets, 100.0, 3.0), expected / 14, logits)
 
 
 # -------------------------------------------------------------------- DRW

@@ -58,13 +58,13 @@ def used(predictions):
 
 def test_batch_data_samples_are_as_good_as_a_list(tiny_model):
     model = build(
-        tiny_model,
-        data_preprocessor=dict(mean=[1., 2., 3.], std=[4.] * 3, to_rgb=True))
+        tiny_model, data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[4.0] * 3, to_rgb=True)
+    )
     labels = torch.cat([sample.gt_label for sample in samples()])
     one, other = (
-        model.data_preprocessor(
-            dict(inputs=images(), data_samples=data_samples), training=True)
-        for data_samples in (samples(), BatchDataSample(labels)))
+        model.data_preprocessor(dict(inputs=images(), data_samples=data_samples), training=True)
+        for data_samples in (samples(), BatchDataSample(labels))
+    )
     assert torch.equal(one['inputs'], other['inputs'])
     model.eval()
     losses = [model.loss(**data) for data in (one, other)]
@@ -73,11 +73,14 @@ def test_batch_data_samples_are_as_good_as_a_list(tiny_model):
         assert torch.equal(losses[0][name], losses[1][name])
 
 
-@pytest.mark.parametrize('augment', [
-    dict(type='Mixup', alpha=1.),
-    dict(type='CutMix', alpha=1.),
-    dict(type='Remix'),
-])
+@pytest.mark.parametrize(
+    'augment',
+    [
+        dict(type='Mixup', alpha=1.0),
+        dict(type='CutMix', alpha=1.0),
+        dict(type='Remix'),
+    ],
+)
 def test_mixed_batches(tiny_model, augment):
     """Of both kinds, with the same loss."""
     model = build(tiny_model, train_cfg=dict(augments=augment)).eval()
@@ -87,13 +90,16 @@ def test_mixed_batches(tiny_model, augment):
     for data_samples in (samples(), BatchDataSample(labels)):
         seed_everything(3)
         data = model.data_preprocessor(
-            dict(inputs=images(), data_samples=data_samples), training=True)
+            dict(inputs=images(), data_samples=data_samples), training=True
+        )
         assert not torch.equal(data['inputs'], images())
         assert torch.equal(
             torch.stack([sample.gt_score for sample in data['data_samples']]),
-            gather_scores(data['data_samples']))
-        results.append((data['inputs'], gather_scores(data['data_samples']),
-                        model.loss(**data)['loss_cls']))
+            gather_scores(data['data_samples']),
+        )
+        results.append(
+            (data['inputs'], gather_scores(data['data_samples']), model.loss(**data)['loss_cls'])
+        )
     for one, other in zip(*results):
         assert torch.equal(one, other)
     plain = model.loss(results[0][0], BatchDataSample(labels))
@@ -102,9 +108,8 @@ def test_mixed_batches(tiny_model, augment):
 
 def test_the_router_sees_real_images(tiny_model):
     model = build(
-        tiny_model,
-        train_cfg=dict(augments=dict(type='Mixup', alpha=1.)),
-        stage='router')
+        tiny_model, train_cfg=dict(augments=dict(type='Mixup', alpha=1.0)), stage='router'
+    )
     data = model.data_preprocessor(batch(), training=True)
     assert torch.equal(data['inputs'], images())
 
@@ -150,8 +155,7 @@ def test_the_compiler_chooses_the_memory_format(tiny_model):
         return compiled(model, inputs, *args)
 
     model._compiled = spy
-    model.loss(images().contiguous(memory_format=torch.channels_last),
-               samples())
+    model.loss(images().contiguous(memory_format=torch.channels_last), samples())
     assert len(seen) == 1 and seen[0].is_contiguous()
 
 
@@ -168,15 +172,17 @@ def test_compiled_code_is_kept_by_number_of_threads(threads):
     assert set(options['options']) <= set(_inductor.list_options())
 
 
-@pytest.mark.parametrize('own', [
-    dict(backend='aot_eager'),
-    dict(mode='reduce-overhead'),
-    dict(options={'max_autotune': True}),
-])
+@pytest.mark.parametrize(
+    'own',
+    [
+        dict(backend='aot_eager'),
+        dict(mode='reduce-overhead'),
+        dict(options={'max_autotune': True}),
+    ],
+)
 def test_options_of_the_compiler_are_the_users(own):
     assert ride.compile_options(own) == dict(dynamic=False, **own)
-    assert ride.compile_options(dict(own, dynamic=True)) == dict(
-        dynamic=True, **own)
+    assert ride.compile_options(dict(own, dynamic=True)) == dict(dynamic=True, **own)
 
 
 # ------------------------------------------------------------- prediction
@@ -186,10 +192,16 @@ def test_ensemble_is_the_mean_of_logits(tiny_model):
     model = build(tiny_model).eval()
     predictions = predict(model, images(), mode='ensemble')
     with torch.no_grad():
-        expected = torch.stack([
-            model.head.classifiers[k](model.neck.experts[k](model.backbone(
-                images())[-1])) for k in range(3)
-        ]).mean(0).softmax(1)
+        expected = (
+            torch.stack(
+                [
+                    model.head.classifiers[k](model.neck.experts[k](model.backbone(images())[-1]))
+                    for k in range(3)
+                ]
+            )
+            .mean(0)
+            .softmax(1)
+        )
     torch.testing.assert_close(scores(predictions), expected)
     assert used(predictions) == [3] * 12
     assert {p.relative_compute for p in predictions} == {1.0}
@@ -200,11 +212,11 @@ def test_ensemble_is_the_mean_of_logits(tiny_model):
 def test_logit_adjustment_changes_scores_and_not_the_route(tiny_model):
     model = build(tiny_model)
     plain = predict(model, images(), mode='route')
-    adjusted = predict(model, images(), logit_adjustment=2.)
+    adjusted = predict(model, images(), logit_adjustment=2.0)
     prior = torch.tensor(COUNTS) / sum(COUNTS)
     torch.testing.assert_close(
-        scores(adjusted),
-        torch.nn.functional.normalize(scores(plain) / prior**2, p=1))
+        scores(adjusted), torch.nn.functional.normalize(scores(plain) / prior**2, p=1)
+    )
     assert used(adjusted) == used(plain)
     assert model.adjusts_logits
 
@@ -213,8 +225,7 @@ def test_threshold_0_is_the_ensemble(tiny_model):
     model = build(tiny_model)
     routed = predict(model, images(), mode='route', threshold=0)
     ensemble = predict(model, images(), mode='ensemble')
-    torch.testing.assert_close(
-        scores(routed), scores(ensemble), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scores(routed), scores(ensemble), rtol=1e-5, atol=1e-6)
     assert used(routed) == [3] * 12
 
 
@@ -266,8 +277,7 @@ def test_routing_image_by_image(tiny_model):
     x = images(40)
     with torch.no_grad():
         feature = model.neck.experts[0](model.backbone(x)[-1])
-        doubts = model.head.router(0, feature,
-                                   model.head.classifiers[0](feature))
+        doubts = model.head.router(0, feature, model.head.classifiers[0](feature))
     # Between two images, so that rounding decides nothing.
     middle = torch.sigmoid(doubts).sort().values[19:21]
     threshold = middle.mean().item()
@@ -278,10 +288,8 @@ def test_routing_image_by_image(tiny_model):
     assert used(routed) == [count for count, _ in expected]
     assert len(set(used(routed))) > 1
     torch.testing.assert_close(
-        scores(routed),
-        torch.stack([score for _, score in expected]),
-        rtol=1e-4,
-        atol=1e-5)
+        scores(routed), torch.stack([score for _, score in expected]), rtol=1e-4, atol=1e-5
+    )
 
 
 def split_thresholds(model, x):
@@ -326,19 +334,17 @@ def test_relative_compute(tiny_model):
 
 
 def test_expert_logits_on_request(tiny_model):
-    model = build(
-        tiny_model, test_cfg=dict(mode='ensemble', expert_logits=True))
+    model = build(tiny_model, test_cfg=dict(mode='ensemble', expert_logits=True))
     prediction = predict(model, images())[0]
     assert prediction.expert_logits.shape == (3, 10)
-    torch.testing.assert_close(
-        prediction.expert_logits.mean(0).softmax(0), prediction.pred_score)
+    torch.testing.assert_close(prediction.expert_logits.mean(0).softmax(0), prediction.pred_score)
     with torch.no_grad():
         assert model.infer(images())[2].shape == (3, 12, 10)
 
 
 def test_router_logits_on_request(tiny_model):
     """They say who would have stopped where, and with which scores."""
-    request = dict(mode='ensemble', expert_logits=True, logit_adjustment=2.)
+    request = dict(mode='ensemble', expert_logits=True, logit_adjustment=2.0)
     model = build(tiny_model, test_cfg=request).eval()
     model.set_class_counts(range(100, 0, -10))
     model.head.set_temperature(2.5)
@@ -347,12 +353,7 @@ def test_router_logits_on_request(tiny_model):
     with torch.no_grad():
         thresholds = split_thresholds(model, images())
     asked = predict(model, images())
-    routed = predict(
-        model,
-        images(),
-        mode='route',
-        threshold=thresholds,
-        expert_logits=False)
+    routed = predict(model, images(), mode='route', threshold=thresholds, expert_logits=False)
     assert len(set(used(routed))) > 1
     for sample, expected in zip(asked, routed):
         goes_on = sample.router_logits.sigmoid() > torch.tensor(thresholds)
@@ -360,8 +361,8 @@ def test_router_logits_on_request(tiny_model):
         assert count == expected.num_experts_used
         assert sample.routed_compute[count - 1] == expected.relative_compute
         torch.testing.assert_close(
-            sample.expert_logits[:count].mean(0).softmax(0),
-            expected.pred_score)
+            sample.expert_logits[:count].mean(0).softmax(0), expected.pred_score
+        )
 
 
 def test_temperature_is_kept_with_the_weights(tiny_model):
@@ -377,8 +378,7 @@ def test_temperature_is_kept_with_the_weights(tiny_model):
     assert torch.equal(scores(warm).argmax(1), scores(plain).argmax(1))
     # A checkpoint without one has none.
     other.load_state_dict(build(tiny_model).state_dict())
-    torch.testing.assert_close(
-        scores(predict(other, images(), mode='ensemble')), scores(plain))
+    torch.testing.assert_close(scores(predict(other, images(), mode='ensemble')), scores(plain))
 
 
 @pytest.mark.parametrize('mode', ['ensemble', 'route'])
@@ -391,8 +391,7 @@ def test_a_cpu_predicts_part_by_part(tiny_model, monkeypatch, mode):
         # Parts of 5, 5 and 2 images of 16 x 16.
         monkeypatch.setattr(ride, '_CPU_PIXELS', 5 * 16 * 16 + 100)
         sizes = []
-        model.backbone.register_forward_pre_hook(
-            lambda _, args: sizes.append(len(args[0])))
+        model.backbone.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
         found = model.infer(images())
         assert sizes == [5, 5, 2]
     torch.testing.assert_close(found[0], expected[0])
@@ -412,8 +411,7 @@ def test_tensor_mode_is_the_mean_of_logits(tiny_model):
     model = build(tiny_model).eval()
     with torch.no_grad():
         logits = model(images())
-    torch.testing.assert_close(
-        logits.softmax(1), scores(predict(model, images(), mode='ensemble')))
+    torch.testing.assert_close(logits.softmax(1), scores(predict(model, images(), mode='ensemble')))
 
 
 def test_predict_fills_given_samples(tiny_model):
@@ -430,9 +428,8 @@ def test_predict_fills_given_samples(tiny_model):
 
 def train(model, steps=1, wrapper=OptimWrapper, **kwargs):
     optim_wrapper = wrapper(
-        optimizer=torch.optim.SGD(
-            model.parameters(), lr=0.1, weight_decay=0.1),
-        **kwargs)
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1), **kwargs
+    )
     model.train()
     for _ in range(steps):
         log = model.train_step(batch(), optim_wrapper)
@@ -443,8 +440,7 @@ def test_stage_experts_leaves_the_router_alone(tiny_model):
     model = build(tiny_model)
     before = copy.deepcopy(model.state_dict())
     log = train(model)
-    assert log['loss'] == pytest.approx(
-        log['loss_cls'] + log['loss_diversity'], rel=1e-6)
+    assert log['loss'] == pytest.approx(log['loss_cls'] + log['loss_diversity'], rel=1e-6)
     assert log['loss_diversity'] <= 0
     for key, value in model.state_dict().items():
         unchanged = torch.equal(value, before[key])
@@ -459,9 +455,7 @@ def test_stage_router_trains_nothing_else(tiny_model):
     assert model.training and model.head.router.training
     assert not model.backbone.training and not model.neck.training
     changed = {
-        key
-        for key, value in model.state_dict().items()
-        if not torch.equal(value, before[key])
+        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
     }
     # Running means of BatchNorm included, all else is as it was.
     assert changed and all(key.startswith('head.router') for key in changed)
@@ -472,10 +466,10 @@ def test_amp_on_the_cpu(tiny_model, monkeypatch):
     monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
     plain, mixed = build(tiny_model), build(tiny_model)
     seen = []
-    mixed.backbone.conv1.register_forward_hook(
-        lambda module, args, out: seen.append(out.dtype))
+    mixed.backbone.conv1.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     mixed.head.classifiers[0].register_forward_hook(
-        lambda module, args, out: seen.append(out.dtype))
+        lambda module, args, out: seen.append(out.dtype)
+    )
     expected = train(plain)
     log = train(mixed, wrapper=AmpOptimWrapper)
     assert seen == [torch.bfloat16, torch.float32]
@@ -489,7 +483,7 @@ def test_amp_wrapper_state_and_mistakes(monkeypatch):
     monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
-    wrapper = AmpOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=1.))
+    wrapper = AmpOptimWrapper(optimizer=optimizer, clip_grad=dict(max_norm=1.0))
     wrapper.update_params((3 * parameter).sum())
     assert parameter.item() == pytest.approx(0.9)
     wrapper.load_state_dict(wrapper.state_dict())
@@ -502,10 +496,11 @@ def test_compiled_step(tiny_model, stage):
     """One graph, and the same losses."""
     tiny_model.num_experts = 2  # the compiler takes its time for each
     plain = build(tiny_model, stage=stage).double().train()
-    compiled = build(
-        tiny_model,
-        stage=stage,
-        compile=dict(fullgraph=True, backend='aot_eager')).double().train()
+    compiled = (
+        build(tiny_model, stage=stage, compile=dict(fullgraph=True, backend='aot_eager'))
+        .double()
+        .train()
+    )
     logs = []
     for model in (plain, compiled):
         losses = model.loss(images().double(), samples())
@@ -513,8 +508,7 @@ def test_compiled_step(tiny_model, stage):
         logs.append({key: loss.item() for key, loss in losses.items()})
     assert logs[1] == pytest.approx(logs[0], rel=1e-10)
     for name, parameter in plain.named_parameters():
-        torch.testing.assert_close(
-            compiled.get_parameter(name).grad, parameter.grad)
+        torch.testing.assert_close(compiled.get_parameter(name).grad, parameter.grad)
     # A copy runs on its own weights.
     twin = copy.deepcopy(compiled)
     with torch.no_grad():
@@ -526,6 +520,7 @@ def test_compiled_step(tiny_model, stage):
 
 def test_frozen_stages_of_the_user_stay_frozen(root):
     from mmengine.config import Config
+
     cfg = Config.fromfile(root / 'configs/_base_/models/ride_r50.py').model
     cfg.backbone.frozen_stages = 1
     model = MODELS.build(cfg)
@@ -557,9 +552,7 @@ def test_another_architecture_is_refused(tiny_model):
 def test_a_checkpoint_without_router_is_whole(tiny_model):
     model = build(tiny_model)
     state = {
-        key: value
-        for key, value in build(tiny_model).state_dict().items()
-        if 'router' not in key
+        key: value for key, value in build(tiny_model).state_dict().items() if 'router' not in key
     }
     result = model.load_state_dict(state, strict=False)
     assert all('router' in key for key in result.missing_keys)
@@ -574,14 +567,17 @@ def test_losses_leave_nothing_in_the_checkpoint(tiny_model):
 # --------------------------------------------------------------- mistakes
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(stage='routers'), 'stage="routers"'),
-    (dict(test_cfg=dict(mode='routed')), 'mode="routed"'),
-    (dict(test_cfg=dict(treshold=0.3)), 'treshold'),
-    (dict(test_cfg=dict(threshold=30)), 'between 0 and 1'),
-    (dict(test_cfg=dict(threshold=[.5, .5, .5])), 'each of 2 routers'),
-    (dict(test_cfg=dict(mode='route', expert_logits=True)), 'ensemble'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(stage='routers'), 'stage="routers"'),
+        (dict(test_cfg=dict(mode='routed')), 'mode="routed"'),
+        (dict(test_cfg=dict(treshold=0.3)), 'treshold'),
+        (dict(test_cfg=dict(threshold=30)), 'between 0 and 1'),
+        (dict(test_cfg=dict(threshold=[0.5, 0.5, 0.5])), 'each of 2 routers'),
+        (dict(test_cfg=dict(mode='route', expert_logits=True)), 'ensemble'),
+    ],
+)
 def test_users_mistakes(tiny_model, change, message):
     with pytest.raises(UserError, match=message):
         build(tiny_model, **change)

@@ -1,30 +1,29 @@
 """Which images go on to the next expert, against doing it by hand."""
+
 import math
 
 import pytest
 import torch
 
-from ride_mm.models.routing import (experts_used, route, router_bound,
-                                    thresholds_by_router)
+from ride_mm.models.routing import experts_used, route, router_bound, thresholds_by_router
 
 
 def test_bounds():
     assert router_bound(0) == -math.inf and router_bound(1) == math.inf
-    for p in (.01, .5, .9):
+    for p in (0.01, 0.5, 0.9):
         assert 1 / (1 + math.exp(-router_bound(p))) == pytest.approx(p)
-    assert thresholds_by_router(.3, 2) == [.3, .3]
-    assert thresholds_by_router((.3, .4), 2) == [.3, .4]
+    assert thresholds_by_router(0.3, 2) == [0.3, 0.3]
+    assert thresholds_by_router((0.3, 0.4), 2) == [0.3, 0.4]
 
 
-@pytest.mark.parametrize('threshold', [0., .3, 1., [.6, .2, .5]])
+@pytest.mark.parametrize('threshold', [0.0, 0.3, 1.0, [0.6, 0.2, 0.5]])
 def test_experts_used(threshold):
     logits = torch.randn(3, 50, dtype=torch.float64)
     bounds = threshold if isinstance(threshold, list) else [threshold] * 3
     expected = []
     for image in range(50):
         used = 1
-        while used < 4 and torch.sigmoid(
-                logits[used - 1, image]) > bounds[used - 1]:
+        while used < 4 and torch.sigmoid(logits[used - 1, image]) > bounds[used - 1]:
             used += 1
         expected.append(used)
     assert experts_used(logits, threshold).tolist() == expected
@@ -41,10 +40,14 @@ def test_images_stop_and_never_come_back():
         seen.append(len(rows))
         return rows
 
-    mean, used = route(trunk, run_expert, lambda k, rows: rows @ weights[k],
-                       lambda k, rows, logits: rows @ doubts[k], [.4, .6])
-    assert used.tolist() == experts_used(
-        (doubts @ trunk.T), [.4, .6]).tolist()
+    mean, used = route(
+        trunk,
+        run_expert,
+        lambda k, rows: rows @ weights[k],
+        lambda k, rows, logits: rows @ doubts[k],
+        [0.4, 0.6],
+    )
+    assert used.tolist() == experts_used((doubts @ trunk.T), [0.4, 0.6]).tolist()
     assert set(used.tolist()) == {1, 2, 3}
     assert seen == [40, int((used > 1).sum()), int((used > 2).sum())]
     for row, count in enumerate(used.tolist()):

@@ -11,32 +11,38 @@ from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import UserError
 
 COUNTS = [50, 40, 30, 20, 10, 8, 6, 4, 3, 2]
-PIXELS = dict(mean=[.1] * 3, std=[1.] * 3, to_rgb=True)
+PIXELS = dict(mean=[0.1] * 3, std=[1.0] * 3, to_rgb=True)
 
 
 def plain_divergence(student, teacher, temperature):
     """Mean over images of T^2 * KL(teacher || student)."""
-    return temperature**2 * sum(
-        kl(log_softmax(t / temperature), log_softmax(s / temperature))
-        for s, t in zip(student, teacher)) / len(teacher)
+    return (
+        temperature**2
+        * sum(
+            kl(log_softmax(t / temperature), log_softmax(s / temperature))
+            for s, t in zip(student, teacher)
+        )
+        / len(teacher)
+    )
 
 
 def test_distillation_loss():
     student, teacher = random_logits(4, 5), random_logits(4, 5, seed=1)
     assert_same(
         distillation_loss(student, teacher.detach(), 1.5),
-        plain_divergence(student, teacher.detach(), 1.5), student)
+        plain_divergence(student, teacher.detach(), 1.5),
+        student,
+    )
 
 
 def test_students():
     logits = random_logits(3, 4, 5)
     teacher = random_logits(4, 5, seed=1).detach()
-    mean = MODELS.build(dict(type='DistillationLoss', weight=.5))
-    expected = .5 * plain_divergence(sum(logits) / 3, teacher, 1.5)
+    mean = MODELS.build(dict(type='DistillationLoss', weight=0.5))
+    expected = 0.5 * plain_divergence(sum(logits) / 3, teacher, 1.5)
     assert_same(mean(logits, teacher), expected, logits)
-    each = MODELS.build(
-        dict(type='DistillationLoss', temperature=2., student='experts'))
-    expected = sum(plain_divergence(z, teacher, 2.) for z in logits) / 3
+    each = MODELS.build(dict(type='DistillationLoss', temperature=2.0, student='experts'))
+    expected = sum(plain_divergence(z, teacher, 2.0) for z in logits) / 3
     assert_same(each(logits, teacher), expected, logits)
     with pytest.raises(UserError, match='"all" is unknown.*experts'):
         MODELS.build(dict(type='DistillationLoss', student='all'))
@@ -85,7 +91,9 @@ def test_the_loss_of_a_distilled_model(tiny_model, teacher):
     torch.testing.assert_close(
         losses['loss_distill'].double(),
         plain_divergence(student.double(), logits.double(), 1.5),
-        rtol=1e-4, atol=1e-5)  # yapf: disable
+        rtol=1e-4,
+        atol=1e-5,
+    )
     # the official code goes over everything once for each expert
     repeated = build(tiny_model, teacher=dict(options, multiply_losses=True))
     for name, value in repeated.loss(*batch()).items():
@@ -120,7 +128,8 @@ def test_any_classifier_is_a_teacher(tiny_model, tmp_path):
         data_preprocessor=PIXELS,
         backbone=dict(type='ResNet', depth=18),
         neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=10, in_channels=512))
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=512),
+    )
     checkpoint = str(tmp_path / 'resnet.pth')
     torch.save(MODELS.build(cfg).state_dict(), checkpoint)
     model = build(tiny_model, teacher=dict(config=cfg, checkpoint=checkpoint))
@@ -133,7 +142,7 @@ def test_users_mistakes(tiny_model, teacher):
         (dict(options, config='no.py'), 'teacher.config: .* no file no.py'),
         (dict(options, checkpoint='no.pth'), 'teacher.checkpoint: .* no.pth'),
         (dict(config=options['config']), 'needs config and checkpoint'),
-        (dict(options, temperature=2.), 'teacher has no option .temperature.'),
+        (dict(options, temperature=2.0), 'teacher has no option .temperature.'),
     ]:
         with pytest.raises(UserError, match=message):
             build(tiny_model, teacher=wrong).loss(*batch())
@@ -141,18 +150,13 @@ def test_users_mistakes(tiny_model, teacher):
         other = copy.deepcopy(Config.fromfile(options['config']).model)
         other.data_preprocessor = PIXELS
         other.backbone.depth = other.neck.expert.depth = 32
-        build(
-            tiny_model, teacher=dict(options, config=other)).loss(*batch())
+        build(tiny_model, teacher=dict(options, config=other)).loss(*batch())
     other = copy.deepcopy(tiny_model)
     other.head.num_classes = 100
-    model = MODELS.build(
-        dict(other, teacher=options, data_preprocessor=PIXELS))
+    model = MODELS.build(dict(other, teacher=options, data_preprocessor=PIXELS))
     model.set_class_counts(range(1, 101))
     with pytest.raises(UserError, match='10 classes.*num_classes=100'):
         model.loss(*batch())
-    model = build(
-        tiny_model,
-        teacher=options,
-        data_preprocessor=dict(PIXELS, mean=[1., 2., 3.]))
+    model = build(tiny_model, teacher=options, data_preprocessor=dict(PIXELS, mean=[1.0, 2.0, 3.0]))
     with pytest.raises(UserError, match=r'teacher gets .*\[1.0, 2.0, 3.0\]'):
         model.loss(*batch())

@@ -26,8 +26,16 @@ def run(capsys):
 def images(tmp_path):
     """Two classes with four and two images to train on, one each to test."""
     random = np.random.default_rng(0)
-    for name in ('train/cat/0', 'train/cat/1', 'train/cat/2', 'train/cat/3',
-                 'train/dog/0', 'train/dog/1', 'val/cat/9', 'val/dog/9'):
+    for name in (
+        'train/cat/0',
+        'train/cat/1',
+        'train/cat/2',
+        'train/cat/3',
+        'train/dog/0',
+        'train/dog/1',
+        'val/cat/9',
+        'val/dog/9',
+    ):
         path = tmp_path / f'{name}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(256, size=(8, 8, 3), dtype=np.uint8)
@@ -46,20 +54,21 @@ def test_nothing_to_mend(run, images):
 
 
 def test_all_that_may_be_wrong(run, images):
-    (images / 'train/cat/1.png').write_bytes(
-        (images / 'train/dog/1.png').read_bytes())
-    (images / 'val/dog/9.png').write_bytes(
-        (images / 'train/dog/0.png').read_bytes())
+    (images / 'train/cat/1.png').write_bytes((images / 'train/dog/1.png').read_bytes())
+    (images / 'val/dog/9.png').write_bytes((images / 'train/dog/0.png').read_bytes())
     (images / 'train/cat/2.png').write_bytes(b'')
     (images / 'train/cat/notes.txt').touch()
     found = images / 'found.json'
     code, out = run(images, '--json', found)
     assert code == 1
-    for words in ('images that cannot be read: 1',
-                  'images under several labels, by their content: 1',
-                  'images of val that are in train as well, by their conten',
-                  'leaves out 1 file without an image extension (1 .txt)',
-                  str(images / 'train/cat/2.png'), 'What to do: '):
+    for words in (
+        'images that cannot be read: 1',
+        'images under several labels, by their content: 1',
+        'images of val that are in train as well, by their conten',
+        'leaves out 1 file without an image extension (1 .txt)',
+        str(images / 'train/cat/2.png'),
+        'What to do: ',
+    ):
         assert words in out
     written = json.loads(found.read_text())
     errors = [finding['error'] for finding in written['findings']]
@@ -70,14 +79,13 @@ def test_all_that_may_be_wrong(run, images):
 
 
 def test_a_list_names_its_lines(run, images):
-    (images / 'train.txt').write_text(
-        'cat/0.png 0\n\ndog/0.png 1\ncat/0.png 1\n')
+    (images / 'train.txt').write_text('cat/0.png 0\n\ndog/0.png 1\ncat/0.png 1\n')
     config = images / 'config.py'
-    config.write_text(f'''
+    config.write_text(f"""
 train_dataloader = dict(dataset=dict(
     type='LongTailList', data_root={str(images)!r}, ann_file='train.txt',
     data_prefix='train'))
-''')
+""")
     code, out = run(config)
     assert code == 1
     assert f'{images}/train.txt:4: {images}/train/cat/0.png' in out
@@ -92,7 +100,7 @@ def test_data_that_cannot_be_loaded(run, images):
 def test_all_lines_of_a_list_that_cannot_be_loaded(run, images):
     (images / 'train.txt').write_text('cat/0.png 0\ndog/0.png\neel/1.png x\n')
     config = images / 'config.py'
-    config.write_text(f'''
+    config.write_text(f"""
 train_dataloader = dict(dataset=dict(
     type='LongTailList', data_root={str(images)!r}, ann_file='train.txt',
     data_prefix='train'))
@@ -100,7 +108,7 @@ val_dataloader = dict(dataset=dict(
     type='LongTailList', data_root={str(images)!r}, data_prefix='val',
     class_counts='train'))
 val_evaluator = dict(type='LongTailMetric', thresholds=(3, 4))
-''')
+""")
     code, out = run(config)
     assert code == 1
     for line in (2, 3):
@@ -124,7 +132,9 @@ train_dataloader = dict(dataset=dict({data}, data_prefix='train'))
 
 
 def test_a_users_mistake(images):
-    for args, words in (([images / 'none.py'], 'there is no config'),
-                        ([images, '--json', images / 'found.txt'], '.json')):
+    for args, words in (
+        ([images / 'none.py'], 'there is no config'),
+        ([images, '--json', images / 'found.txt'], '.json'),
+    ):
         with pytest.raises(UserError, match=words):
             load_tool('tools/check_data.py').main([str(arg) for arg in args])

@@ -1,4 +1,5 @@
 """The config written beside a converted checkpoint fits it and trains."""
+
 import official_to_ride_mm
 import pytest
 import torch
@@ -18,21 +19,18 @@ def converted(folder, name, num_classes=None):
     state = answers.draw()
     if num_classes is not None:
         state = {
-            key:
-            torch.rand(len(value), num_classes) if 'linears' in key else value
+            key: torch.rand(len(value), num_classes) if 'linears' in key else value
             for key, value in state.items()
         }
-    src, dst, config = (
-        str(folder / name) for name in ('src.pth', 'dst.pth', 'my_config.py'))
+    src, dst, config = (str(folder / name) for name in ('src.pth', 'dst.pth', 'my_config.py'))
     torch.save(dict(state_dict=state), src)
     official_to_ride_mm.main([src, dst, '--config-out', config])
     return config, dst
 
 
-@pytest.mark.parametrize('name', [
-    'r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10_shared', 'r10_ea',
-    'swin_t_2'
-])
+@pytest.mark.parametrize(
+    'name', ['r32', 'r32_2_linear', 'r32_4', 'r32_ea', 'r10_shared', 'r10_ea', 'swin_t_2']
+)
 def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
     config, checkpoint = converted(tmp_path, name)
     answers = Answers.load(name)
@@ -55,18 +53,20 @@ def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
         logits, used, *_ = model.infer(answers.images())
     expected = answers.routed if routes else answers.ensemble
     assert abs(logits - torch.tensor(expected)).max() < 1e-4
-    assert set(used.tolist()) == (
-        set(answers.num_experts) if routes else {len(answers.logits)})
+    assert set(used.tolist()) == (set(answers.num_experts) if routes else {len(answers.logits)})
 
 
-@pytest.mark.parametrize('name, num_classes, data', [
-    ('r32_4', 100, 'CIFAR100LT'),
-    ('r32_4', 10, 'CIFAR10LT'),
-    ('r32_4', 20, None),
-    ('r10_3', 365, 'PlacesLT'),
-    ('r10_3', 8142, 'INaturalist2018'),
-    ('swin_t_2', 1000, 'ImageNetLT'),
-])
+@pytest.mark.parametrize(
+    'name, num_classes, data',
+    [
+        ('r32_4', 100, 'CIFAR100LT'),
+        ('r32_4', 10, 'CIFAR10LT'),
+        ('r32_4', 20, None),
+        ('r10_3', 365, 'PlacesLT'),
+        ('r10_3', 8142, 'INaturalist2018'),
+        ('swin_t_2', 1000, 'ImageNetLT'),
+    ],
+)
 def test_data_of_a_config(tmp_path, name, num_classes, data):
     config, checkpoint = converted(tmp_path, name, num_classes)
     note = f'# No data set here has {num_classes} classes'
@@ -89,8 +89,7 @@ def test_config_of_the_docs_trains_a_router(tmp_path):
     cfg = Config.fromfile(config)
     model = MODELS.build(cfg.model)
     assert model.stage == 'router' and cfg.load_from == checkpoint
-    missing, extra = model.load_state_dict(
-        torch.load(checkpoint)['state_dict'], strict=False)
+    missing, extra = model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=False)
     assert not extra
     assert missing and all('router' in key for key in missing)
     assert cfg.train_cfg.max_epochs == 5
@@ -105,11 +104,16 @@ def test_tools_take_a_converted_checkpoint(tmp_path, monkeypatch, capsys):
     write_images(data_root, 'ImageNet_LT')
     config, checkpoint = converted(tmp_path, 'r10_ea', 1000)
     monkeypatch.chdir(tmp_path)
-    load_tool('tools/test.py').main([
-        config, checkpoint, '--cfg-options',
-        f'test_dataloader.dataset.data_root={data_root}',
-        'test_dataloader.num_workers=0', 'test_dataloader.batch_size=2'
-    ])
+    load_tool('tools/test.py').main(
+        [
+            config,
+            checkpoint,
+            '--cfg-options',
+            f'test_dataloader.dataset.data_root={data_root}',
+            'test_dataloader.num_workers=0',
+            'test_dataloader.batch_size=2',
+        ]
+    )
     assert 'long_tail/overall' in capsys.readouterr().out
 
     cfg = Config.fromfile(config)

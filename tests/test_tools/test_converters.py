@@ -1,4 +1,5 @@
 """Official checkpoints: files that are read, and written back."""
+
 import os
 import pickle
 import sys
@@ -20,7 +21,8 @@ from ride_mm.utils.errors import UserError
 def same(found, expected):
     """Whether two state dicts are equal, bit for bit."""
     return found.keys() == expected.keys() and all(
-        torch.equal(found[key], expected[key]) for key in expected)
+        torch.equal(found[key], expected[key]) for key in expected
+    )
 
 
 @pytest.fixture
@@ -48,61 +50,61 @@ def altered(state, change):
     return state
 
 
-@pytest.mark.parametrize('key', [
-    'backbone.bn1.running_var',
-    'backbone.layer1.4.conv2.weight',
-    'backbone.layer3s.2.0.bn2.num_batches_tracked',
-    'backbone.layer3s.0.0.bn2.weight',
-    'backbone.linears.1.weight',
-    'backbone.expert_help_pred_hidden_fcs.1.bias',
-    'backbone.expert_help_pred_fc.weight',
-])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'backbone.bn1.running_var',
+        'backbone.layer1.4.conv2.weight',
+        'backbone.layer3s.2.0.bn2.num_batches_tracked',
+        'backbone.layer3s.0.0.bn2.weight',
+        'backbone.linears.1.weight',
+        'backbone.expert_help_pred_hidden_fcs.1.bias',
+        'backbone.expert_help_pred_fc.weight',
+    ],
+)
 def test_every_key_is_needed(official, key):
     with pytest.raises(UserError, match=f'it lacks {key}$'):
         to_ours(altered(official, lambda state: state.pop(key)))
 
 
-@pytest.mark.parametrize('key', [
-    'backbone.layer1.4.conv3.weight',
-    'backbone.layer2s.0.4.bn3.bias',
-    'backbone.linears.1.bias',
-    'backbone.expert_help_pred_hidden_fcs.2.weight',
-    'backbone.fc.weight',
-    'fc.weight',
-])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'backbone.layer1.4.conv3.weight',
+        'backbone.layer2s.0.4.bn3.bias',
+        'backbone.linears.1.bias',
+        'backbone.expert_help_pred_hidden_fcs.2.weight',
+        'backbone.fc.weight',
+        'fc.weight',
+    ],
+)
 def test_every_key_is_used(official, key):
     with pytest.raises(UserError, match=f'it has .*{key}'):
-        to_ours(
-            altered(official,
-                    lambda state: state.update({key: torch.zeros(1)})))
+        to_ours(altered(official, lambda state: state.update({key: torch.zeros(1)})))
 
 
 @pytest.mark.parametrize('index', ['7', '999999999', 'x'])
 def test_experts_without_a_gap(official, index):
-    gap = {
-        key.replace('linears.2.', f'linears.{index}.'): value
-        for key, value in official.items()
-    }
+    gap = {key.replace('linears.2.', f'linears.{index}.'): value for key, value in official.items()}
     with pytest.raises(UserError, match='it lacks backbone.linears.2.weight'):
         to_ours(gap)
 
 
-@pytest.mark.parametrize('key', [
-    'backbone.layer2s.1.3.conv1.weight',
-    'backbone.linears.2.weight',
-    'backbone.expert_help_pred_hidden_fcs.0.weight',
-    'backbone.layer3s.1.0.bn1.running_mean',
-])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'backbone.layer2s.1.3.conv1.weight',
+        'backbone.linears.2.weight',
+        'backbone.expert_help_pred_hidden_fcs.0.weight',
+        'backbone.layer3s.1.0.bn1.running_mean',
+    ],
+)
 def test_every_shape_matters(official, key):
     shape = tuple(official[key].shape)
     with pytest.raises(UserError) as caught:
-        to_ours(
-            altered(
-                official, lambda state: state.update(
-                    {key: torch.zeros((7, ) + shape[1:])})))
-    found = (7, ) + shape[1:]
-    assert str(
-        caught.value) == (f'its {key} has the shape {found}, expected {shape}')
+        to_ours(altered(official, lambda state: state.update({key: torch.zeros((7,) + shape[1:])})))
+    found = (7,) + shape[1:]
+    assert str(caught.value) == (f'its {key} has the shape {found}, expected {shape}')
 
 
 def test_names_of_other_times(official, convert, capsys):
@@ -113,16 +115,12 @@ def test_names_of_other_times(official, convert, capsys):
     assert '"module." of DataParallel left out' in capsys.readouterr().out
 
     ensemble = {
-        key.replace('expert_help', 'ensemble_help'): value
-        for key, value in parallel.items()
+        key.replace('expert_help', 'ensemble_help'): value for key, value in parallel.items()
     }
     assert same(convert(dict(state_dict=ensemble)), expected)
     assert 'router under its old name' in capsys.readouterr().out
 
-    uncounted = {
-        key: value
-        for key, value in official.items() if 'num_batches' not in key
-    }
+    uncounted = {key: value for key, value in official.items() if 'num_batches' not in key}
     zeros = convert(dict(state_dict=uncounted))
     assert 'BatchNorm counters missing' in capsys.readouterr().out
     assert zeros.keys() == expected.keys()
@@ -140,8 +138,7 @@ def test_file_of_an_old_torch_and_a_gpu(official, convert, monkeypatch):
     tag = 'torch.serialization.location_tag'
     monkeypatch.setattr(tag, lambda storage: 'cuda:7')
     for zipped in (True, False):
-        found = convert(
-            dict(state_dict=official), _use_new_zipfile_serialization=zipped)
+        found = convert(dict(state_dict=official), _use_new_zipfile_serialization=zipped)
         assert same(found, expected)
 
 
@@ -155,13 +152,12 @@ class Call:
         return self.call
 
 
-def test_pickled_objects_are_neither_imported_nor_run(official, convert,
-                                                      tmp_path, monkeypatch,
-                                                      capsys):
+def test_pickled_objects_are_neither_imported_nor_run(
+    official, convert, tmp_path, monkeypatch, capsys
+):
     parse_config = types.ModuleType('parse_config')
     monkeypatch.setitem(sys.modules, 'parse_config', parse_config)
-    parse_config.ConfigParser = type('ConfigParser', (),
-                                     dict(__module__='parse_config'))
+    parse_config.ConfigParser = type('ConfigParser', (), dict(__module__='parse_config'))
     config = parse_config.ConfigParser()
     config._config = OrderedDict(n_gpu=1, arch=OrderedDict(type='X'))
     config._save_dir = tmp_path
@@ -174,13 +170,16 @@ def test_pickled_objects_are_neither_imported_nor_run(official, convert,
         optimizer=dict(state={}, param_groups=[dict(lr=0.01)]),
         monitor_best=0.5,
         config=config,
-        criterion=OrderedDict())
+        criterion=OrderedDict(),
+    )
 
     # remembers the module while it is written, and not while it is read
     original = torch.save
     monkeypatch.setattr(
-        torch, 'save', lambda *args, **kwargs:
-        (original(*args, **kwargs), sys.modules.pop('parse_config', None)))
+        torch,
+        'save',
+        lambda *args, **kwargs: (original(*args, **kwargs), sys.modules.pop('parse_config', None)),
+    )
     state = convert(content)
     assert same(state, to_ours(official)[1])
     assert 'parse_config' not in sys.modules and not marker.exists()
@@ -196,9 +195,8 @@ def test_file_of_ride_swin(convert, tmp_path, monkeypatch):
     official = Answers.load('swin_t_2').draw()
     yacs = types.ModuleType('yacs')
     monkeypatch.setitem(sys.modules, 'yacs', yacs)
-    yacs.CfgNode = type('CfgNode', (dict, ), dict(__module__='yacs'))
-    state = convert(
-        dict(model=official, epoch=299, config=yacs.CfgNode(MODEL='swin')))
+    yacs.CfgNode = type('CfgNode', (dict,), dict(__module__='yacs'))
+    state = convert(dict(model=official, epoch=299, config=yacs.CfgNode(MODEL='swin')))
     assert same(state, to_ours(official)[1])
     back = str(tmp_path / 'back.pth')
     ride_mm_to_official.main([str(tmp_path / 'dst.pth'), back])
@@ -215,7 +213,7 @@ def test_file_of_ride_swin(convert, tmp_path, monkeypatch):
 
 def truncate(path):
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
 
 
 def mmpretrain_resnet(path):
@@ -223,50 +221,50 @@ def mmpretrain_resnet(path):
         dict(
             type='ImageClassifier',
             backbone=dict(type='ResNet', depth=18),
-            head=dict(type='LinearClsHead', num_classes=2, in_channels=512)))
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=512),
+        )
+    )
     torch.save(dict(meta=dict(), state_dict=model.state_dict()), path)
 
 
-@pytest.mark.parametrize('make, words', [
-    (truncate, 'the file is truncated'),
-    (lambda path: path.write_text('<html>'),
-     "PyTorch checkpoint: it starts with b'<html>'"),
-    (lambda path: path.write_bytes(pickle.dumps([1])), 'not a checkpoint'),
-    (lambda path: path.unlink(), 'the file does not exist'),
-    (mmpretrain_resnet, 'no checkpoint of the official RIDE code.* it has '
-     'backbone.conv1.weight, '),
-    (lambda path: torch.save([1], path), 'it has no state_dict or model'),
-    (lambda path: torch.save(dict(state_dict=dict(a=1)), path),
-     "is 'a', which is no tensor"),
-    (lambda path: torch.save(
-        dict(state_dict=to_ours(torch.load(path)['state_dict'])[1]), path),
-     'already a checkpoint of ride_mm'),
-])
+@pytest.mark.parametrize(
+    'make, words',
+    [
+        (truncate, 'the file is truncated'),
+        (lambda path: path.write_text('<html>'), "PyTorch checkpoint: it starts with b'<html>'"),
+        (lambda path: path.write_bytes(pickle.dumps([1])), 'not a checkpoint'),
+        (lambda path: path.unlink(), 'the file does not exist'),
+        (
+            mmpretrain_resnet,
+            'no checkpoint of the official RIDE code.* it has backbone.conv1.weight, ',
+        ),
+        (lambda path: torch.save([1], path), 'it has no state_dict or model'),
+        (lambda path: torch.save(dict(state_dict=dict(a=1)), path), "is 'a', which is no tensor"),
+        (
+            lambda path: torch.save(
+                dict(state_dict=to_ours(torch.load(path)['state_dict'])[1]), path
+            ),
+            'already a checkpoint of ride_mm',
+        ),
+    ],
+)
 def test_other_files(official, tmp_path, make, words):
     src = tmp_path / 'src.pth'
     torch.save(dict(state_dict=official), src)
     make(src)
     with pytest.raises(UserError, match=words) as caught:
-        official_to_ride_mm.main([
-            str(src),
-            str(tmp_path / 'dst.pth'), '--config-out',
-            str(tmp_path / 'c.py')
-        ])
+        official_to_ride_mm.main(
+            [str(src), str(tmp_path / 'dst.pth'), '--config-out', str(tmp_path / 'c.py')]
+        )
     assert str(src) in str(caught.value) and '\n' not in str(caught.value)
     assert not set(os.listdir(tmp_path)) - {'src.pth'}
 
 
 def test_networks_that_have_no_place(official):
-    own = {
-        key.replace('pred_fc.', 'pred_fcs.0.'): value
-        for key, value in official.items()
-    }
+    own = {key.replace('pred_fc.', 'pred_fcs.0.'): value for key, value in official.items()}
     with pytest.raises(UserError, match='share_expert_help_pred_fc=False'):
         to_ours(own)
-    shallow = {
-        key: value
-        for key, value in official.items() if 'layer1.4' not in key
-    }
+    shallow = {key: value for key, value in official.items() if 'layer1.4' not in key}
     with pytest.raises(UserError, match=r'stages have \(4, 5, 5\) blocks'):
         to_ours(shallow)
 
@@ -280,10 +278,8 @@ def test_shared_third_stage_of_another_width():
         to_ours(weights)
 
 
-def test_nothing_is_overwritten_or_half_written(official, tmp_path,
-                                                monkeypatch):
-    src, dst, config = (
-        tmp_path / name for name in ('src.pth', 'dst.pth', 'c.py'))
+def test_nothing_is_overwritten_or_half_written(official, tmp_path, monkeypatch):
+    src, dst, config = (tmp_path / name for name in ('src.pth', 'dst.pth', 'c.py'))
     torch.save(dict(state_dict=official), src)
     arguments = [str(src), str(dst), '--config-out', str(config)]
     for path in (dst, config):
@@ -333,18 +329,23 @@ def test_router_goes_back_if_trained(tiny_model, tmp_path, updates):
     ride_mm_to_official.main([src, dst])
     content = torch.load(dst)
     assert content['arch'] == f'ResNet32{"EA" if updates else ""}Model'
-    assert any('help_pred' in key for key in content['state_dict']) == (
-        updates > 0)
+    assert any('help_pred' in key for key in content['state_dict']) == (updates > 0)
 
 
-@pytest.mark.parametrize('change, words', [
-    (dict(backbone=dict(depth=20), neck=dict(expert=dict(depth=20))),
-     'the official code has no ResNet20EAModel'),
-    (dict(backbone=dict(shortcut='B'), neck=dict(expert=dict(shortcut='B'))),
-     'it has .*layer2.0.downsample'),
-])
-def test_networks_the_official_code_has_not(tiny_model, tmp_path, change,
-                                            words):
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (
+            dict(backbone=dict(depth=20), neck=dict(expert=dict(depth=20))),
+            'the official code has no ResNet20EAModel',
+        ),
+        (
+            dict(backbone=dict(shortcut='B'), neck=dict(expert=dict(shortcut='B'))),
+            'it has .*layer2.0.downsample',
+        ),
+    ],
+)
+def test_networks_the_official_code_has_not(tiny_model, tmp_path, change, words):
     tiny_model.backbone.depth = tiny_model.neck.expert.depth = 32
     cfg = Config(dict(model=tiny_model))
     cfg.merge_from_dict(dict(model=change))
@@ -361,6 +362,5 @@ def test_backbone_the_official_code_has_not(tmp_path):
     src = str(tmp_path / 'a.pth')
     state = {'backbone.cls_token': 0, 'neck.experts.0.layers.8.ln1.bias': 0}
     torch.save(dict(state_dict={key: torch.ones(1) for key in state}), src)
-    with pytest.raises(
-            UserError, match='no network with the keys backbone.c'):
+    with pytest.raises(UserError, match='no network with the keys backbone.c'):
         ride_mm_to_official.main([src, str(tmp_path / 'b.pth')])

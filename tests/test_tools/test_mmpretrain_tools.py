@@ -1,4 +1,5 @@
 """docs/mmpretrain_tools.md: MMPretrain's own tools, run on a tiny training."""
+
 import json
 import os
 import pickle
@@ -23,8 +24,7 @@ from mmpretrain import get_model
 from mmpretrain.registry import DATASETS
 from sklearn import manifold
 
-from ride_mm.analysis import (image_size, measure_compute, read_predictions,
-                              summarize)
+from ride_mm.analysis import image_size, measure_compute, read_predictions, summarize
 from ride_mm.datasets import DigitsLT
 from ride_mm.engine.schedule import load_training
 from ride_mm.utils.errors import UserError
@@ -55,22 +55,21 @@ def run(tmp_path_factory):
     """A folder with a config, two checkpoints, a log and predictions."""
     folder = tmp_path_factory.mktemp('run')
     (folder / 'tiny.py').write_text(CONFIG.format(root=ROOT))
-    block, = re.findall(r'  ```python\n(.*?)  ```', PAGE, flags=re.S)
+    (block,) = re.findall(r'  ```python\n(.*?)  ```', PAGE, flags=re.S)
     (folder / 'file.py').write_text(
-        textwrap.dedent(block).replace('configs/ride_r32_digits_lt.py',
-                                       './tiny.py'))
+        textwrap.dedent(block).replace('configs/ride_r32_digits_lt.py', './tiny.py')
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('LOCAL_RANK', '0')
         patch.chdir(folder)
         load_tool('tools/train.py').main(['tiny.py', '--work-dir', 'run'])
-        load_tool('tools/test.py').main([
-            'tiny.py', 'run/epoch_2.pth', '--out', 'pred.pkl', '--work-dir',
-            'test'
-        ])
+        load_tool('tools/test.py').main(
+            ['tiny.py', 'run/epoch_2.pth', '--out', 'pred.pkl', '--work-dir', 'test']
+        )
     torch.set_num_threads(threads)
-    log, = folder.glob('run/*/vis_data/2*.json')
+    (log,) = folder.glob('run/*/vis_data/2*.json')
     log.rename(folder / 'log.json')
     return folder
 
@@ -100,16 +99,12 @@ def confusion(predictions):
 def test_page_names_every_tool():
     folders = ('analysis_tools', 'visualization', 'misc')
     tools = {
-        name
-        for name, path in launcher.find_tools().items()
-        if path.parent.name in folders
+        name for name, path in launcher.find_tools().items() if path.parent.name in folders
     } - {'utils'}
-    assert tools | {'publish_model'} == set(
-        re.findall(r'^\| `(\w+)` \|', PAGE, flags=re.M))
+    assert tools | {'publish_model'} == set(re.findall(r'^\| `(\w+)` \|', PAGE, flags=re.M))
     mended = re.findall(r'^\| `(\w+)` .* \*patched\*', PAGE, flags=re.M)
     assert set(mended) == set(launcher.MENDS)
-    named = re.findall(r'^python tools/mmpretrain_tool.py ([a-z_]+)', PAGE,
-                       re.M)
+    named = re.findall(r'^python tools/mmpretrain_tool.py ([a-z_]+)', PAGE, re.M)
     assert tools - {'shape_bias'} < set(named) <= set(launcher.find_tools())
 
 
@@ -131,17 +126,24 @@ def test_help_is_that_of_the_tool(tool, capsys):
 
 
 def test_curves(tool, tmp_path):
-    tool('analyze_logs', 'plot_curve', 'log.json', '--keys', 'loss',
-         'long_tail/overall', 'experts/mean', '--out', 'curves.png')
+    tool(
+        'analyze_logs',
+        'plot_curve',
+        'log.json',
+        '--keys',
+        'loss',
+        'long_tail/overall',
+        'experts/mean',
+        '--out',
+        'curves.png',
+    )
     assert is_picture('curves.png')
     for key in ('loss_cls', 'loss_router'):
         with pytest.raises((KeyError, ValueError), match=key):
             tool('analyze_logs', 'plot_curve', 'log.json', '--keys', key)
         lines = (tmp_path / 'log.json').read_text().splitlines(True)
-        (tmp_path / 'stage.json').write_text(''.join(line for line in lines
-                                                     if f'"{key}"' in line))
-        tool('analyze_logs', 'plot_curve', 'stage.json', '--keys', key,
-             '--out', f'{key}.png')
+        (tmp_path / 'stage.json').write_text(''.join(line for line in lines if f'"{key}"' in line))
+        tool('analyze_logs', 'plot_curve', 'stage.json', '--keys', key, '--out', f'{key}.png')
         assert is_picture(f'{key}.png')
 
 
@@ -158,13 +160,23 @@ def test_times(tool, tmp_path, capsys):
 
 
 def test_analyze_results(tool, tmp_path):
-    tool('analyze_results', 'tiny.py', 'pred.pkl', '--out-dir', 'images',
-         '--topk', 3, '--rescale-factor', 16)
+    tool(
+        'analyze_results',
+        'tiny.py',
+        'pred.pkl',
+        '--out-dir',
+        'images',
+        '--topk',
+        3,
+        '--rescale-factor',
+        16,
+    )
     samples = mmengine.load('pred.pkl')
     samples.sort(key=lambda sample: sample['pred_score'].max())
     for folder, right in (('success', True), ('fail', False)):
         expected = [
-            sample['sample_idx'] for sample in samples
+            sample['sample_idx']
+            for sample in samples
             if (sample['pred_label'] == sample['gt_label']).all() == right
         ][:3]
         pictures = list((tmp_path / 'images' / folder).glob('*.png'))
@@ -175,8 +187,15 @@ def test_analyze_results(tool, tmp_path):
 def test_confusion_matrix_of_predictions_and_of_a_checkpoint(tool):
     expected = confusion(read_predictions('pred.pkl'))
     for index, source in enumerate(('pred.pkl', 'run/epoch_2.pth')):
-        tool('confusion_matrix', 'tiny.py', source, '--out', f'{index}.pkl',
-             '--show-path', f'{index}.png')
+        tool(
+            'confusion_matrix',
+            'tiny.py',
+            source,
+            '--out',
+            f'{index}.pkl',
+            '--show-path',
+            f'{index}.png',
+        )
         matrix = mmengine.load(f'{index}.pkl')
         assert matrix.tolist() == expected.tolist()
         assert is_picture(f'{index}.png')
@@ -185,17 +204,17 @@ def test_confusion_matrix_of_predictions_and_of_a_checkpoint(tool):
 def test_without_the_launcher(tool, tmp_path):
     """As mim runs it: the config alone brings ride_mm."""
     command = re.search(r'TOOLS=.*\$TOOLS/analysis_tools/\w+\.py', PAGE, re.S)
-    done = subprocess.run([
-        'bash', '-c', f'{command[0]} tiny.py run/epoch_2.pth --out direct.pkl'
-    ],
-                          env=dict(
-                              os.environ,
-                              PYTHONPATH=str(ROOT),
-                              OMP_NUM_THREADS='1',
-                              PATH=f'{os.path.dirname(sys.executable)}:'
-                              f'{os.environ["PATH"]}'),
-                          capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        ['bash', '-c', f'{command[0]} tiny.py run/epoch_2.pth --out direct.pkl'],
+        env=dict(
+            os.environ,
+            PYTHONPATH=str(ROOT),
+            OMP_NUM_THREADS='1',
+            PATH=f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}',
+        ),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     expected = confusion(read_predictions('pred.pkl'))
     assert mmengine.load('direct.pkl').tolist() == expected.tolist()
@@ -204,22 +223,32 @@ def test_without_the_launcher(tool, tmp_path):
 def test_eval_metric(tool, capsys):
     counts = DigitsLT(split='test').metainfo['class_counts']
     given = 'class_counts=[' + ','.join(map(str, counts)) + ']'
-    tool('eval_metric', 'pred.pkl', '--metric', 'type=Accuracy', 'topk=1,5',
-         '--metric', 'type=LongTailMetric', given, '--metric',
-         'type=CalibrationMetric', given, '--metric',
-         'type=ExpertUsageMetric', given)
+    tool(
+        'eval_metric',
+        'pred.pkl',
+        '--metric',
+        'type=Accuracy',
+        'topk=1,5',
+        '--metric',
+        'type=LongTailMetric',
+        given,
+        '--metric',
+        'type=CalibrationMetric',
+        given,
+        '--metric',
+        'type=ExpertUsageMetric',
+        given,
+    )
     found = dict(re.findall(r"'([\w/-]+)': ([\d.]+)", capsys.readouterr().out))
     expected = {
         name: value
-        for name, value in summarize(read_predictions('pred.pkl'),
-                                     counts).items()
+        for name, value in summarize(read_predictions('pred.pkl'), counts).items()
         if not name.startswith('label_shift/')  # no metric's
     }
     assert set(expected) < set(found)
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value), name
-    assert float(found['accuracy/top1']) == pytest.approx(
-        expected['long_tail/overall'])
+    assert float(found['accuracy/top1']) == pytest.approx(expected['long_tail/overall'])
     assert 'accuracy/top5' in found
 
 
@@ -230,22 +259,27 @@ class Attack:
         return open, ('trace', 'w')
 
 
-@pytest.mark.parametrize('args', [
-    ('confusion_matrix', 'tiny.py', 'FILE'),
-    ('eval_metric', 'FILE', '--metric', 'type=Accuracy'),
-    ('analyze_results', 'tiny.py', 'FILE', '--out-dir', 'out'),
-])
-@pytest.mark.parametrize('name, content', [
-    ('bad.pkl', pickle.dumps([Attack()])),
-    ('bad.pickle', pickle.dumps([Attack()])[:-1]),
-    ('bad.yaml', b'!!python/object/apply:builtins.open [trace, w]'),
-])
+@pytest.mark.parametrize(
+    'args',
+    [
+        ('confusion_matrix', 'tiny.py', 'FILE'),
+        ('eval_metric', 'FILE', '--metric', 'type=Accuracy'),
+        ('analyze_results', 'tiny.py', 'FILE', '--out-dir', 'out'),
+    ],
+)
+@pytest.mark.parametrize(
+    'name, content',
+    [
+        ('bad.pkl', pickle.dumps([Attack()])),
+        ('bad.pickle', pickle.dumps([Attack()])[:-1]),
+        ('bad.yaml', b'!!python/object/apply:builtins.open [trace, w]'),
+    ],
+)
 def test_files_of_others_run_no_code(tool, tmp_path, args, name, content):
     (tmp_path / name).write_bytes(content)
     if args[0] == 'confusion_matrix' and name != 'bad.pkl':
         return  # which it takes for a checkpoint
-    with pytest.raises(UserError, match=f'^{name}: cannot be read as plain '
-                                        'data'):
+    with pytest.raises(UserError, match=f'^{name}: cannot be read as plain data'):
         tool(*(name if arg == 'FILE' else arg for arg in args))
     assert not (tmp_path / 'trace').exists()
 
@@ -258,8 +292,9 @@ def test_get_flops_is_ours_without_the_classifiers(tool, capsys):
     assert image_size(cfg) == (16, 16)
     tool('get_flops', 'tiny.py', '--shape', 16)
     compute = measure_compute(get_model(cfg), (3, 16, 16), batch_norm=True)
-    counted = sum(part.macs for part in compute.parts
-                  if part.name == 'trunk' or part.name.endswith('tail'))
+    counted = sum(
+        part.macs for part in compute.parts if part.name == 'trunk' or part.name.endswith('tail')
+    )
     counted += 3 * 48 * 4 * 4  # pooling
     printed = capsys.readouterr().out
     assert f'Flops: {counted / 1e6:.3f}M' in printed
@@ -271,8 +306,17 @@ def test_get_flops_is_ours_without_the_classifiers(tool, capsys):
 
 @pytest.mark.parametrize('mode', ['original', 'transformed', 'concat'])
 def test_browse_dataset(tool, mode, tmp_path):
-    tool('browse_dataset', 'tiny.py', '--mode', mode, '--not-show',
-         '--output-dir', 'browse', '--show-number', 2)
+    tool(
+        'browse_dataset',
+        'tiny.py',
+        '--mode',
+        mode,
+        '--not-show',
+        '--output-dir',
+        'browse',
+        '--show-number',
+        2,
+    )
     pictures = sorted((tmp_path / 'browse').iterdir())
     assert len(pictures) == 2
     assert all(is_picture(path, number=100) for path in pictures)
@@ -316,19 +360,23 @@ train_dataloader = dict(
 # -------------------------------------------------------------------- models
 
 
-@pytest.mark.parametrize('row, config, size',
-                         [('CIFAR ResNet-32', 'ride_r32_digits_lt.py', 16),
-                          ('ResNet-50', 'ride_r50_imagenet_lt.py', 64)])
+@pytest.mark.parametrize(
+    'row, config, size',
+    [
+        ('CIFAR ResNet-32', 'ride_r32_digits_lt.py', 16),
+        ('ResNet-50', 'ride_r50_imagenet_lt.py', 64),
+    ],
+)
 def test_layers_of_an_expert_have_its_own_gradients(row, config, size):
     """That is what vis_cam draws."""
-    expert, trunk = re.search(fr'^\| {row}.*? `(\S+)` \| `(\S+)` \|$', PAGE,
-                              re.M).groups()
+    expert, trunk = re.search(rf'^\| {row}.*? `(\S+)` \| `(\S+)` \|$', PAGE, re.M).groups()
     model = get_model(str(ROOT / 'configs' / config))
     layers = [expert.replace('.k.', f'.{k}.') for k in range(3)] + [trunk]
     maps = {}
     for name in layers:
         model.get_submodule(name).register_forward_hook(
-            lambda _, args, out, name=name: maps.update({name: out}))
+            lambda _, args, out, name=name: maps.update({name: out})
+        )
     image = torch.randn(1, 3, size, size)
     mean_logits = model(image)
     feats = [torch.flatten(maps[name].mean((2, 3)), 1) for name in layers[:3]]
@@ -336,10 +384,11 @@ def test_layers_of_an_expert_have_its_own_gradients(row, config, size):
     for name, logit in zip(layers, own):
         gradient, by_mean = (
             torch.autograd.grad(score, maps[name], retain_graph=True)[0]
-            for score in (logit, mean_logits[0, 3]))
+            for score in (logit, mean_logits[0, 3])
+        )
         assert gradient.abs().sum() > 0
         torch.testing.assert_close(by_mean, gradient / 3)
-    gradient, = torch.autograd.grad(mean_logits[0, 3], maps[trunk])
+    (gradient,) = torch.autograd.grad(mean_logits[0, 3], maps[trunk])
     assert gradient.dim() == 4 and gradient.abs().sum() > 0
 
 
@@ -349,9 +398,17 @@ def test_vis_cam(tool):
     pipeline = Config.fromfile('file.py').test_dataloader.dataset.pipeline
     assert torch.equal(
         Compose(pipeline)(dict(img_path='digit.png'))['inputs'],
-        DATASETS.build(dataset)[0]['inputs'])
-    args = ('digit.png', 'file.py', 'run/epoch_1.pth', '--target-layers',
-            'neck.experts.1.layer3.2', '--save-path', 'cam.png')
+        DATASETS.build(dataset)[0]['inputs'],
+    )
+    args = (
+        'digit.png',
+        'file.py',
+        'run/epoch_1.pth',
+        '--target-layers',
+        'neck.experts.1.layer3.2',
+        '--save-path',
+        'cam.png',
+    )
     if find_spec('pytorch_grad_cam') is None:
         with pytest.raises(ImportError, match='grad-cam'):
             tool('vis_cam', *args)
@@ -365,34 +422,39 @@ def test_vis_scheduler(tool):
     config = str(ROOT / 'configs/ride_r32_digits_lt.py')
     load_training(config, stage='router').dump('router.py')
     epochs = np.arange(40)
-    warm_up = .05 * np.minimum(1, (epochs + 1) / 5)
-    steps = .1**((epochs >= 32).astype(int) + (epochs >= 36))
-    cosine = .01 * (1 + np.cos(np.pi * np.arange(5) / 5)) / 2
+    warm_up = 0.05 * np.minimum(1, (epochs + 1) / 5)
+    steps = 0.1 ** ((epochs >= 32).astype(int) + (epochs >= 36))
+    cosine = 0.01 * (1 + np.cos(np.pi * np.arange(5) / 5)) / 2
     size = len(DigitsLT())
     for config, expected, batch_size, options in (
-        (config, warm_up * steps, 32,
-         ['--cfg-options', 'train_cfg.max_epochs=40']),
+        (config, warm_up * steps, 32, ['--cfg-options', 'train_cfg.max_epochs=40']),
         ('router.py', cosine, 64, []),
     ):
-        tool('vis_scheduler', config, '--not-show', '--save-path', 'lr.png',
-             *options)
+        tool('vis_scheduler', config, '--not-show', '--save-path', 'lr.png', *options)
         drawn = plt.gcf().axes[0].lines[0].get_ydata()
         np.testing.assert_allclose(drawn, expected.repeat(size // batch_size))
         assert is_picture('lr.png')
 
 
 TSNE = ('--max-num-samples', 4, '--n-iter', 250, '--perplexity', 5)
-SINGLE = ('--cfg-options', 'model.num_experts=1', 'model.head.router=None',
-          'model.head.diversity=None')
+SINGLE = (
+    '--cfg-options',
+    'model.num_experts=1',
+    'model.head.router=None',
+    'model.head.diversity=None',
+)
 
 
-@pytest.mark.parametrize('options, channels', [
-    (('--checkpoint', 'run/epoch_2.pth', '--vis-stage', 'backbone'), 16),
-    (SINGLE, 48),
-])
+@pytest.mark.parametrize(
+    'options, channels',
+    [
+        (('--checkpoint', 'run/epoch_2.pth', '--vis-stage', 'backbone'), 16),
+        (SINGLE, 48),
+    ],
+)
 def test_vis_tsne(tool, tmp_path, options, channels):
     tool('vis_tsne', 'tiny.py', '--work-dir', 'tsne', *TSNE, *options)
-    features, = tmp_path.glob('tsne/*/feat_0.npy')
+    (features,) = tmp_path.glob('tsne/*/feat_0.npy')
     assert np.load(features).shape == (40, channels)
     assert is_picture(features.with_suffix('.png'))
 
@@ -400,26 +462,25 @@ def test_vis_tsne(tool, tmp_path, options, channels):
 @pytest.mark.parametrize('stage', ['neck', 'pre_logits'])
 def test_vis_tsne_has_one_name_for_the_features(tool, stage):
     with pytest.raises(IndexError, match='out of range'):
-        tool('vis_tsne', 'tiny.py', '--work-dir', 'tsne', *TSNE, '--vis-stage',
-             stage)
+        tool('vis_tsne', 'tiny.py', '--work-dir', 'tsne', *TSNE, '--vis-stage', stage)
 
 
 def test_features_of_the_experts(tool):
     """The page's way round vis_tsne."""
     code = re.search(r'```python\n(import matplotlib.*?)```', PAGE, re.S)[1]
     code = code.replace('configs/ride_r32_digits_lt.py', 'tiny.py').replace(
-        'work_dirs/ride_r32_digits_lt/epoch_45.pth', 'run/epoch_2.pth')
+        'work_dirs/ride_r32_digits_lt/epoch_45.pth', 'run/epoch_2.pth'
+    )
     names = {}
     exec(code.replace('TSNE()', 'TSNE(max_iter=250)'), names)
     assert is_picture('tsne.png')
-    loader = Runner.build_dataloader(
-        Config.fromfile('tiny.py').test_dataloader)
+    loader = Runner.build_dataloader(Config.fromfile('tiny.py').test_dataloader)
     model = names['extractor'].model
     batch = model.data_preprocessor(next(iter(loader)))['inputs']
     with torch.no_grad():
         expected = model.extract_feat(batch)
     for k in range(3):
-        found = torch.stack([f[k] for f in names['features'][:len(batch)]])
+        found = torch.stack([f[k] for f in names['features'][: len(batch)]])
         torch.testing.assert_close(found, expected[k])
 
 
@@ -436,15 +497,14 @@ def test_print_config(tool, capsys):
 
 def test_publish_model(tool, tmp_path):
     tool('publish_model', 'run/epoch_2.pth', 'ride.pth')
-    published, = tmp_path.glob('ride_*.pth')
+    (published,) = tmp_path.glob('ride_*.pth')
     assert re.fullmatch(r'ride_\d{8}-[0-9a-f]{8}.pth', published.name)
     checkpoint = torch.load(published, weights_only=True)
     assert set(checkpoint) == {'meta', 'state_dict'}
     assert checkpoint['meta']['dataset_meta']['classes']
     state = get_model('tiny.py', 'run/epoch_2.pth').state_dict()
     assert checkpoint['state_dict'].keys() == state.keys()
-    for name, value in get_model('tiny.py',
-                                 str(published)).state_dict().items():
+    for name, value in get_model('tiny.py', str(published)).state_dict().items():
         assert torch.equal(value, state[name]), name
 
 
@@ -464,17 +524,18 @@ def test_mended_adjust_bbox(adjust_bbox, monkeypatch):
     monkeypatch.setattr(_tight_bbox, 'adjust_bbox', adjust_bbox)
     figure = plt.figure()
     with launcher.mend_adjust_bbox():
-        assert _tight_bbox.adjust_bbox(figure,
-                                       'box') == ('box',
-                                                  figure.canvas.get_renderer())
+        assert _tight_bbox.adjust_bbox(figure, 'box') == ('box', figure.canvas.get_renderer())
     assert _tight_bbox.adjust_bbox is adjust_bbox
     plt.close(figure)
 
 
-@pytest.mark.parametrize('tsne', [
-    lambda perplexity, max_iter: (perplexity, max_iter),
-    lambda perplexity, n_iter: (perplexity, n_iter),
-])
+@pytest.mark.parametrize(
+    'tsne',
+    [
+        lambda perplexity, max_iter: (perplexity, max_iter),
+        lambda perplexity, n_iter: (perplexity, n_iter),
+    ],
+)
 def test_mended_tsne(tsne, monkeypatch):
     monkeypatch.setattr(manifold, 'TSNE', tsne)
     with launcher.mend_tsne():

@@ -1,4 +1,5 @@
 """The tools on a config of MMEngine's new style: classes, not names."""
+
 import pytest
 from conftest import ROOT, load_tool
 from mmengine.config import Config
@@ -14,8 +15,12 @@ from ride_mm.engine.config import is_ride, load_config
 from ride_mm.engine.schedule import check_warm_up
 from ride_mm.utils.errors import UserError
 
-CONFIGS = ('ride_r32_digits_lt', 'ride_r50_imagenet_lt',
-           'ride_swin_t_imagenet_lt', 'ride_r32_cifar100_lt_balanced_softmax')
+CONFIGS = (
+    'ride_r32_digits_lt',
+    'ride_r50_imagenet_lt',
+    'ride_swin_t_imagenet_lt',
+    'ride_r32_cifar100_lt_balanced_softmax',
+)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -26,7 +31,8 @@ def test_classes_are_read_as_names(tmp_path, name):
     cfg = load_config(path)
     assert is_ride(cfg)
     assert DATASETS.get(cfg.train_dataloader.dataset.type) is DATASETS.get(
-        names.train_dataloader.dataset.type)
+        names.train_dataloader.dataset.type
+    )
     assert describe_config(cfg) == describe_config(names)
     # Written and read again, it is the same.
     cfg.dump(tmp_path / 'dumped.py')
@@ -35,8 +41,8 @@ def test_classes_are_read_as_names(tmp_path, name):
 
 def test_a_class_where_no_tool_has_read_the_config(tmp_path):
     cfg = Config.fromfile(
-        write_new_style(
-            Config.fromfile(ROOT / 'configs/ride_r32_digits_lt.py'), tmp_path))
+        write_new_style(Config.fromfile(ROOT / 'configs/ride_r32_digits_lt.py'), tmp_path)
+    )
     launch.enable_amp(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     launch.enable_all_experts(cfg)

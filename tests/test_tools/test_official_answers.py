@@ -1,4 +1,5 @@
 """Converted official networks answer as the official code did."""
+
 import pytest
 import torch
 from draws import FOLDER, Answers
@@ -18,14 +19,14 @@ def asked_for(settings):
             NUM_EXPERTS='num_experts',
             NUM_CLASSES='num_classes',
             USE_NORMED_LINEAR='use_normed_linear',
-            FORCE_ORIGINAL_FEATURE_DIM='force_original_feature_dim')
-        return dict({
-            name: model[key]
-            for key, name in names.items()
-        },
-                    type='SwinTransformer',
-                    depths=model['SWIN']['DEPTHS'],
-                    num_heads=model['SWIN']['NUM_HEADS'])
+            FORCE_ORIGINAL_FEATURE_DIM='force_original_feature_dim',
+        )
+        return dict(
+            {name: model[key] for key, name in names.items()},
+            type='SwinTransformer',
+            depths=model['SWIN']['DEPTHS'],
+            num_heads=model['SWIN']['NUM_HEADS'],
+        )
     arch = settings['arch']
     options = dict(arch['args'], type=arch['type'])
     options.pop('reduce_dimension', None)
@@ -44,8 +45,7 @@ def test_answers_of_the_official_code(name):
     official = answers.draw()
     network, state = to_ours(official)
     settings = network.official_settings()
-    assert asked_for(settings).items() >= asked_for(
-        dict(arch=answers.arch)).items()
+    assert asked_for(settings).items() >= asked_for(dict(arch=answers.arch)).items()
 
     model = MODELS.build(network.model()).eval()
     model.load_state_dict(state)

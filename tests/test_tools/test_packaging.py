@@ -23,18 +23,19 @@ def project(root, tmp_path):
     ignore = shutil.ignore_patterns('__pycache__', '.mim')
     for name in ('ride_mm', 'requirements', 'configs', 'tools'):
         shutil.copytree(root / name, project / name, ignore=ignore)
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE',
-                 'model-index.yml'):
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'model-index.yml'):
         shutil.copy(root / name, project / name)
     return project
 
 
 def run(cwd, code, **env):
-    done = subprocess.run([sys.executable, '-c', code],
-                          cwd=cwd,
-                          env=dict(os.environ, **env),
-                          capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=cwd,
+        env=dict(os.environ, **env),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -52,7 +53,8 @@ def test_mim_links(project):
 # as in the environment that tools/run_tests.sh makes
 builds_wheels = pytest.mark.skipif(
     digit_version(setuptools.__version__) < digit_version('70.1'),
-    reason='setuptools makes wheels by itself from 70.1 on')
+    reason='setuptools makes wheels by itself from 70.1 on',
+)
 
 
 @builds_wheels
@@ -64,23 +66,26 @@ def test_wheel(project):
     stale.parent.mkdir(parents=True)
     stale.touch()
 
-    run(project, 'from setuptools import build_meta; '
-        'build_meta.build_wheel(".")')
-    wheel, = project.glob('*.whl')
+    run(project, 'from setuptools import build_meta; build_meta.build_wheel(".")')
+    (wheel,) = project.glob('*.whl')
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         train = archive.read('ride_mm/.mim/tools/train.py')
-        metadata = archive.read('ride_mm-{}.dist-info/METADATA'.format(
-            wheel.name.split('-')[1])).decode()
+        metadata = archive.read(
+            'ride_mm-{}.dist-info/METADATA'.format(wheel.name.split('-')[1])
+        ).decode()
     assert train == (project / 'tools' / 'train.py').read_bytes()
-    for name in ('configs/ride_r32_digits_lt.py', 'configs/_base_/'
-                 'default_runtime.py', 'model-index.yml',
-                 'tools/dist_train.sh', 'tools/test.py'):
+    for name in (
+        'configs/ride_r32_digits_lt.py',
+        'configs/_base_/default_runtime.py',
+        'model-index.yml',
+        'tools/dist_train.sh',
+        'tools/test.py',
+    ):
         assert f'ride_mm/.mim/{name}' in names
     sources = (project / 'ride_mm').rglob('*.py')
     assert {
-        path.relative_to(project).as_posix()
-        for path in sources if '.mim' not in path.parts
+        path.relative_to(project).as_posix() for path in sources if '.mim' not in path.parts
     } <= set(names)
     for name in ('page.html', 'parts.html', 'style.css'):
         assert f'ride_mm/analysis/report/{name}' in names
@@ -94,8 +99,13 @@ def test_wheel(project):
         if line.startswith('Requires-Dist') and 'extra' not in line
     ]
     assert sorted(name.split('>')[0] for name in required) == [
-        'Jinja2', 'matplotlib', 'numpy', 'rich', 'scikit-learn', 'scipy',
-        'torchmetrics'
+        'Jinja2',
+        'matplotlib',
+        'numpy',
+        'rich',
+        'scikit-learn',
+        'scipy',
+        'torchmetrics',
     ]
     assert 'mmcv-lite' not in metadata
 
@@ -106,15 +116,14 @@ def test_editable_install(project, tmp_path):
     target = tmp_path / 'site-packages'
     target.mkdir()
     # what pip calls
-    run(
-        project, 'from setuptools import build_meta; '
-        f'build_meta.build_editable({str(target)!r})')
-    wheel, = target.glob('*.whl')
+    run(project, f'from setuptools import build_meta; build_meta.build_editable({str(target)!r})')
+    (wheel,) = target.glob('*.whl')
     shutil.unpack_archive(wheel, target, format='zip')
     found = run(
-        tmp_path, 'from mmengine.utils import get_installed_path; '
-        'print(get_installed_path("ride_mm"))',
-        PYTHONPATH=str(target))
+        tmp_path,
+        'from mmengine.utils import get_installed_path; print(get_installed_path("ride_mm"))',
+        PYTHONPATH=str(target),
+    )
     assert found.strip() == str(project / 'ride_mm')
     assert (project / 'ride_mm' / '.mim' / 'tools' / 'train.py').is_file()
 
@@ -126,10 +135,10 @@ def test_names_of_an_installed_package(project, tmp_path):
     setup = runpy.run_path(str(project / 'setup.py'))
     setup['copy_mim'](project / 'ride_mm')
     shutil.move(project / 'ride_mm', site)
-    (tmp_path / 'child.py').write_text(
-        "_base_ = 'ride_mm::baselines/ce_r32_cifar100_lt.py'\n")
+    (tmp_path / 'child.py').write_text("_base_ = 'ride_mm::baselines/ce_r32_cifar100_lt.py'\n")
     found = run(
-        tmp_path, """
+        tmp_path,
+        """
 import sys
 sys.modules['pkg_resources'] = None
 import ride_mm
@@ -138,18 +147,18 @@ from mmpretrain import get_model
 print(ride_mm.__file__)
 print(Config.fromfile('child.py').model.type)
 print(type(get_model('ride_r32_digits_lt')).__name__)
-""", PYTHONPATH=str(site)).split()
-    assert found == [
-        str(site / 'ride_mm' / '__init__.py'), 'RIDEClassifier',
-        'RIDEClassifier'
-    ]
+""",
+        PYTHONPATH=str(site),
+    ).split()
+    assert found == [str(site / 'ride_mm' / '__init__.py'), 'RIDEClassifier', 'RIDEClassifier']
 
 
 def test_model_index(root):
     """Every config that it lists exists, and the other way round."""
     index = yaml.safe_load((root / 'model-index.yml').read_text())
     models = [
-        model for path in index['Import']
+        model
+        for path in index['Import']
         for model in yaml.safe_load((root / path).read_text())['Models']
     ]
     configs = {
@@ -161,47 +170,45 @@ def test_model_index(root):
     # Accuracy is that of the results.
     figures = {
         model['Name']: model['Results'][0]['Metrics']
-        for model in models if model['Results'][0]['Metrics']
+        for model in models
+        if model['Results'][0]['Metrics']
     }
-    assert {*figures} == {
-        'ce_r32_cifar100_lt', 'ldam_drw_r32_cifar100_lt',
-        'ride_r32_cifar100_lt'
-    }
+    assert {*figures} == {'ce_r32_cifar100_lt', 'ldam_drw_r32_cifar100_lt', 'ride_r32_cifar100_lt'}
     for name, metrics in figures.items():
-        files = [*root.glob(f'results/{name}_amp_seed*.json')
-                 ] or [*root.glob(f'results/{name}_seed*.json')]
-        results, = read_seeds(files).values()
+        files = [*root.glob(f'results/{name}_amp_seed*.json')] or [
+            *root.glob(f'results/{name}_seed*.json')
+        ]
+        (results,) = read_seeds(files).values()
         assert metrics['Seeds'] == len(results)
         for key, figure in (('Top 1', 'overall'), ('Few-shot', 'few')):
             assert metrics[f'{key} Accuracy'] == pytest.approx(
-                mean(result['figures']['final'][f'long_tail/{figure}']
-                     for result in results), abs=.05)
+                mean(result['figures']['final'][f'long_tail/{figure}'] for result in results),
+                abs=0.05,
+            )
 
 
 def test_import_says_nothing(root):
-    done = subprocess.run([sys.executable, '-c', 'import ride_mm'],
-                          cwd=root,
-                          capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', 'import ride_mm'], cwd=root, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
 def test_tools_have_names_of_their_own(root):
     """``mim run ride_mm NAME`` runs the first file of this name."""
-    names = [
-        path.name for path in (root / 'tools').rglob('*')
-        if path.suffix in ('.py', '.sh')
-    ]
+    names = [path.name for path in (root / 'tools').rglob('*') if path.suffix in ('.py', '.sh')]
     assert len(names) == len(set(names))
 
 
 def test_nothing_of_unix_alone_is_imported(root):
     """As on Windows, where these modules are missing."""
     run(
-        root, """
+        root,
+        """
 import sys
 for name in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):
     sys.modules[name] = None
 import ride_mm.analysis
 import ride_mm.engine.launch
-""")
+""",
+    )

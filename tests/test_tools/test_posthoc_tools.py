@@ -1,5 +1,6 @@
 """Decoupled training on a checkpoint of stage 1, with and without experts,
 and the temperature of a trained model."""
+
 import importlib
 import logging
 
@@ -77,11 +78,10 @@ def write_checkpoint(config):
     """A checkpoint of stage 1: features that know a little, by chance."""
     torch.manual_seed(0)
     cfg = Config.fromfile(config)
-    model = MODELS.build(
-        dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
     for classifier in model.head.classifiers:
         with torch.no_grad():
-            classifier.weight *= torch.arange(1., 11.).unsqueeze(1)
+            classifier.weight *= torch.arange(1.0, 11.0).unsqueeze(1)
     path = config.replace('.py', '.pth')
     torch.save(dict(meta={}, state_dict=model.state_dict()), path)
     return path, model
@@ -99,30 +99,30 @@ def images_of(dataset, model):
 def test_tau_normalization(root, tool, experts, capsys):
     config = write_config(root, 'linear', experts)
     checkpoint, model = write_checkpoint(config)
-    tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth',
-         '--taus', 0, .5, 1, 1.5)
+    tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth', '--taus', 0, 0.5, 1, 1.5)
     cfg = Config.fromfile(config)
     images, labels = images_of(cfg.val_dataloader.dataset, model)
     feats = [feat.detach() for feat in model.extract_feat(images)]
     counts = [5] * 10
     figures = {}
-    for tau in (0., .5, 1., 1.5):
+    for tau in (0.0, 0.5, 1.0, 1.5):
         logits = sum(
-            feat @ (layer.weight / layer.weight.norm(dim=1)[:, None]**tau).T
-            for feat, layer in zip(feats, model.head.classifiers))
+            feat @ (layer.weight / layer.weight.norm(dim=1)[:, None] ** tau).T
+            for feat, layer in zip(feats, model.head.classifiers)
+        )
         hits = (logits.argmax(1) == labels).numpy()
         figures[tau] = long_tail_accuracy(hits, labels.numpy(), counts)
     best = max(figures, key=lambda tau: figures[tau]['balanced'])
     out = capsys.readouterr().out
     assert f'| {best:g} < ' in out
     for tau, values in figures.items():
-        assert f"{values['balanced']:.2f}" in out
+        assert f'{values["balanced"]:.2f}' in out
     state = torch.load('new.pth')['state_dict']
     for index, layer in enumerate(model.head.classifiers):
         key = f'head.classifiers.{index}'
         torch.testing.assert_close(
-            state[f'{key}.weight'],
-            layer.weight / layer.weight.norm(dim=1)[:, None]**best)
+            state[f'{key}.weight'], layer.weight / layer.weight.norm(dim=1)[:, None] ** best
+        )
         assert not state[f'{key}.bias'].any()
     model.load_state_dict(state)
 
@@ -130,8 +130,7 @@ def test_tau_normalization(root, tool, experts, capsys):
 def test_logit_adjustment(root, tool, capsys):
     config = write_config(root, 'linear')
     checkpoint, model = write_checkpoint(config)
-    tool('choose_tau', config, checkpoint, 'logit-adjustment', '--taus', 0, 1,
-         2)
+    tool('choose_tau', config, checkpoint, 'logit-adjustment', '--taus', 0, 1, 2)
     cfg = Config.fromfile(config)
     dataset = cfg.val_dataloader.dataset
     images, labels = images_of(dataset, model)
@@ -146,15 +145,14 @@ def test_logit_adjustment(root, tool, capsys):
     best = max(figures, key=lambda tau: figures[tau]['balanced'])
     out = capsys.readouterr().out
     assert f'model.test_cfg.logit_adjustment={best}' in out
-    assert f"{figures[best]['balanced']:.2f}" in out
+    assert f'{figures[best]["balanced"]:.2f}' in out
     assert figures[best] != figures[0]
 
 
 @pytest.mark.parametrize('experts', [1, 3])
 def test_nearest_class_mean(root, tool, experts):
     """The classifiers of the checkpoint are of another type."""
-    checkpoint, model = write_checkpoint(
-        write_config(root, 'linear', experts))
+    checkpoint, model = write_checkpoint(write_config(root, 'linear', experts))
     config = write_config(root, 'cosine', experts, 'CosineClassifier')
     tool('nearest_class_mean', config, checkpoint, '--out', 'ncm.pth')
     cfg = Config.fromfile(config)
@@ -167,7 +165,10 @@ def test_nearest_class_mean(root, tool, experts):
             chosen = feats[labels == label].detach().double()
             torch.testing.assert_close(
                 state[f'head.classifiers.{index}.weight'][label].double(),
-                sum(chosen) / len(chosen), rtol=1e-4, atol=1e-6)
+                sum(chosen) / len(chosen),
+                rtol=1e-4,
+                atol=1e-6,
+            )
     MODELS.build(cfg.model).load_state_dict(state)
 
 
@@ -179,28 +180,24 @@ def test_temperature(root, tool, capsys):
     tool('fit_temperature', config, 'ncm.pth', '--out', 'warm.pth')
     saved = torch.load('warm.pth')
     temperature = saved['meta']['temperature']
-    assert saved['state_dict']['head.temperature'] == pytest.approx(
-        temperature)
+    assert saved['state_dict']['head.temperature'] == pytest.approx(temperature)
     cfg = Config.fromfile(config)
-    model = MODELS.build(
-        dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
     model.load_state_dict(saved['state_dict'])
     images, labels = images_of(cfg.val_dataloader.dataset, model)
     with torch.no_grad():
         logits = model(images).double()
         scores = torch.stack([s.pred_score for s in model.predict(images)])
     torch.testing.assert_close(
-        scores.double(), (logits / temperature).softmax(1),
-        rtol=1e-4,
-        atol=1e-6)
+        scores.double(), (logits / temperature).softmax(1), rtol=1e-4, atol=1e-6
+    )
 
     def nll(value):
         return F.cross_entropy(logits / value, labels).item()
 
-    assert nll(temperature) < min(nll(.99 * temperature),
-                                  nll(1.01 * temperature))
+    assert nll(temperature) < min(nll(0.99 * temperature), nll(1.01 * temperature))
     out = capsys.readouterr().out
-    for value in (1., temperature):
+    for value in (1.0, temperature):
         assert f'{nll(value):.4f}' in out
 
 
@@ -208,22 +205,23 @@ def test_temperature(root, tool, capsys):
 @pytest.mark.parametrize('scales', [False, True])
 def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
     """cRT and LWS; interrupted and resumed, with the same weights."""
-    checkpoint, model = write_checkpoint(
-        write_config(root, 'linear', experts))
+    checkpoint, model = write_checkpoint(write_config(root, 'linear', experts))
     hook = None if scales else dict(type='NewClassifiersHook')
     (tmp_path / 'stage.py').write_text(
-        STAGE.format(
-            name='linear', scales=scales, checkpoint=checkpoint, hook=hook))
+        STAGE.format(name='linear', scales=scales, checkpoint=checkpoint, hook=hook)
+    )
     states = []
     for name, epochs in (('whole', [2]), ('parts', [1, 2])):
         for max_epochs in epochs:
             cfg = load_config('stage.py')
-            cfg.merge_from_dict({
-                'work_dir': name,
-                'train_cfg.max_epochs': max_epochs,
-                'experiment_name': f'{name}_{max_epochs}_{scales}_{experts}',
-                'default_hooks.checkpoint.interval': 1,
-            })
+            cfg.merge_from_dict(
+                {
+                    'work_dir': name,
+                    'train_cfg.max_epochs': max_epochs,
+                    'experiment_name': f'{name}_{max_epochs}_{scales}_{experts}',
+                    'default_hooks.checkpoint.interval': 1,
+                }
+            )
             if max_epochs != epochs[0]:
                 cfg.load_from, cfg.resume = None, True
             launch.set_dataloader_defaults(cfg)
@@ -234,8 +232,7 @@ def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
     changed = {
         key
         for key, value in states[-1].items()
-        if key != 'head.scales'
-        and not torch.equal(value, model.state_dict()[key])
+        if key != 'head.scales' and not torch.equal(value, model.state_dict()[key])
     }
     for key in states[0]:
         assert torch.equal(states[0][key], states[1][key]), key
@@ -244,31 +241,55 @@ def test_classifiers_are_trained_alone(root, tool, scales, experts, tmp_path):
         assert not (states[0]['head.scales'] == 1).any()
     else:
         assert changed == {
-            f'head.classifiers.{i}.{name}'
-            for i in range(experts) for name in ('weight', 'bias')
+            f'head.classifiers.{i}.{name}' for i in range(experts) for name in ('weight', 'bias')
         }
         # New ones: far from those that had grown with the class.
-        assert states[0]['head.classifiers.0.weight'].abs().max() < .5
+        assert states[0]['head.classifiers.0.weight'].abs().max() < 0.5
 
 
 def test_mistakes(root, tool, tmp_path, capsys):
     config = write_config(root, 'linear')
     checkpoint, _ = write_checkpoint(config)
     with pytest.raises(UserError, match='must not be used for this choice'):
-        tool('choose_tau', root / 'configs/ride_r32_digits_lt.py', checkpoint,
-             'tau-norm', '--out', 'new.pth')
+        tool(
+            'choose_tau',
+            root / 'configs/ride_r32_digits_lt.py',
+            checkpoint,
+            'tau-norm',
+            '--out',
+            'new.pth',
+        )
     with pytest.raises(UserError, match='must not be used for this choice'):
-        tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
-             checkpoint, '--out', 'new.pth')
+        tool(
+            'fit_temperature',
+            root / 'configs/ride_r32_digits_lt.py',
+            checkpoint,
+            '--out',
+            'new.pth',
+        )
     # The same images, although the data sets are not written alike.
     for option, name in (('imb_factor=.05', 'test'), ('split=train', 'train')):
         with pytest.raises(UserError, match=f'are in the {name} set, which'):
-            tool('fit_temperature', root / 'configs/ride_r32_digits_lt.py',
-                 checkpoint, '--out', 'new.pth', '--cfg-options',
-                 f'val_dataloader.dataset.{option}')
+            tool(
+                'fit_temperature',
+                root / 'configs/ride_r32_digits_lt.py',
+                checkpoint,
+                '--out',
+                'new.pth',
+                '--cfg-options',
+                f'val_dataloader.dataset.{option}',
+            )
     with pytest.raises(UserError, match='config has no val_dataloader'):
-        tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth',
-             '--cfg-options', 'val_dataloader=None')
+        tool(
+            'choose_tau',
+            config,
+            checkpoint,
+            'tau-norm',
+            '--out',
+            'new.pth',
+            '--cfg-options',
+            'val_dataloader=None',
+        )
     with pytest.raises(SystemExit):
         tool('choose_tau', config, checkpoint, 'tau-norm')
     assert '--out FILE is for tau-norm' in capsys.readouterr().err

@@ -31,7 +31,8 @@ def predictions(root, tmp_path):
         weights=None,
         classes=None,
         class_counts=COUNTS,
-        thresholds=(20, 100))
+        thresholds=(20, 100),
+    )
     generator = torch.Generator().manual_seed(0)
     samples = []
     for index in range(60):
@@ -40,7 +41,7 @@ def predictions(root, tmp_path):
         sample.set_pred_score(logits.mean(0).softmax(0))
         sample.expert_logits = logits
         sample.router_logits = torch.randn(2, generator=generator)
-        sample.routed_compute = torch.tensor([.6, .8, 1.], dtype=torch.float64)
+        sample.routed_compute = torch.tensor([0.6, 0.8, 1.0], dtype=torch.float64)
         samples.append(dict(sample.to_dict(), run=run))
     path = tmp_path / 'predictions.pkl'
     mmengine.dump(samples, str(path))
@@ -48,15 +49,27 @@ def predictions(root, tmp_path):
 
 
 @pytest.mark.parametrize('per_router', [False, True])
-def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path,
-                                             per_router, capsys):
+def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path, per_router, capsys):
     out, figures = tmp_path / 'cheap.py', tmp_path / 'new' / 'figures.json'
     plot = tmp_path / 'tradeoff.png'
-    tool(predictions, '--budget', .75, '--out-config', out, '--json', figures,
-         '--plot', plot, '--config', root / CONFIG, '--cfg-options',
-         'model.head.router.topk=7', *(['--per-router'] if per_router else []))
+    tool(
+        predictions,
+        '--budget',
+        0.75,
+        '--out-config',
+        out,
+        '--json',
+        figures,
+        '--plot',
+        plot,
+        '--config',
+        root / CONFIG,
+        '--cfg-options',
+        'model.head.router.topk=7',
+        *(['--per-router'] if per_router else []),
+    )
     chosen = json.loads(figures.read_text())['marked']['chosen']
-    assert chosen['compute'] <= .75
+    assert chosen['compute'] <= 0.75
     cfg = Config.fromfile(out)
     assert cfg.model.head.router.topk == 7
     assert cfg.model.test_cfg.mode == 'route'
@@ -68,34 +81,33 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path,
     assert point.accuracy == pytest.approx(chosen['accuracy'])
     assert plot.read_bytes().startswith(b'\x89PNG')
     out_text = capsys.readouterr().out
-    assert 'chosen' in out_text and f"{chosen['compute']:.4f}" in out_text
+    assert 'chosen' in out_text and f'{chosen["compute"]:.4f}' in out_text
     with pytest.raises(UserError, match='--out-config .* not overwritten'):
-        tool(predictions, '--budget', .75, '--out-config', out, '--config',
-             root / CONFIG)
+        tool(predictions, '--budget', 0.75, '--out-config', out, '--config', root / CONFIG)
 
 
-@pytest.mark.parametrize('threshold, text', [
-    (.5, '0.5'),
-    ([.25, 1e-7], '0.25, 1e-07'),
-    (1 - 2**-30, '1 - 9.31e-10'),
-    ([0., 1.], '0, 1'),
-])
+@pytest.mark.parametrize(
+    'threshold, text',
+    [
+        (0.5, '0.5'),
+        ([0.25, 1e-7], '0.25, 1e-07'),
+        (1 - 2**-30, '1 - 9.31e-10'),
+        ([0.0, 1.0], '0, 1'),
+    ],
+)
 def test_thresholds_can_be_told_apart(threshold, text):
     assert load_tool(TOOL).threshold_text(threshold) == text
 
 
-def test_no_config_of_the_file_is_run(tool, predictions, root, tmp_path,
-                                      capsys):
+def test_no_config_of_the_file_is_run(tool, predictions, root, tmp_path, capsys):
     """The config that is written is that of the user, with no option of the
     file that could name what is built."""
     out = tmp_path / 'cheap.py'
     with pytest.raises(SystemExit):
-        tool(predictions, '--budget', .75, '--out-config', out)
-    assert '--out-config and --config need each other' in (
-        capsys.readouterr().err)
+        tool(predictions, '--budget', 0.75, '--out-config', out)
+    assert '--out-config and --config need each other' in (capsys.readouterr().err)
     with pytest.raises(UserError, match='model.head.router.topk=7, which is'):
-        tool(predictions, '--budget', .75, '--out-config', out, '--config',
-             root / CONFIG)
+        tool(predictions, '--budget', 0.75, '--out-config', out, '--config', root / CONFIG)
     assert not out.exists()
 
 
@@ -104,7 +116,7 @@ def test_mistakes(tool, predictions, tmp_path, capsys):
         tool(predictions, '--per-router')
     assert 'need --budget or --accuracy' in capsys.readouterr().err
     with pytest.raises(UserError, match='below the minimum'):
-        tool(predictions, '--budget', .1)
+        tool(predictions, '--budget', 0.1)
     with pytest.raises(UserError, match='the name of a plot must end in'):
         tool('absent.pkl', '--plot', 'tradeoff.jpeg')
     with pytest.raises(UserError, match='no predictions file'):

@@ -1,4 +1,5 @@
 """tools/train.py and tools/test.py, and what a mistake of the user gets."""
+
 import json
 import os
 import pickle
@@ -56,7 +57,8 @@ def folder(tmp_path, monkeypatch):
         for i in range(4):
             cv2.imwrite(
                 str(tmp_path / 'data' / name / f'{i}.png'),
-                rng.integers(0, 255, (32, 32), dtype=np.uint8))
+                rng.integers(0, 255, (32, 32), dtype=np.uint8),
+            )
     (tmp_path / 'tiny.py').write_text(CONFIG.format(data=tmp_path / 'data'))
     # the tools set it
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -94,10 +96,7 @@ def test_train_resume_and_test(folder, train, test):
     assert resumed['meta']['epoch'] == 2
     assert resumed['meta']['iter'] == 4
     # from a checkpoint by name, into another folder
-    train([
-        'tiny.py', '--resume',
-        str(run / 'epoch_1.pth'), '--work-dir', 'other', *more
-    ])
+    train(['tiny.py', '--resume', str(run / 'epoch_1.pth'), '--work-dir', 'other', *more])
     for name, value in weights(folder / 'other' / 'epoch_2.pth').items():
         assert torch.equal(value, resumed['state_dict'][name])
 
@@ -110,30 +109,34 @@ def test_train_resume_and_test(folder, train, test):
     with open('results/pred.pkl', 'rb') as file:
         predictions = pickle.load(file)
     assert len(predictions) == 8
-    assert predictions[0]['pred_score'].shape == (2, )
+    assert predictions[0]['pred_score'].shape == (2,)
     with pytest.raises(UserError, match='not overwritten'):
         test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
 
     # data/a and data/b have files of the same names
-    test([
-        'tiny.py', checkpoint, '--show-dir', 'images', '--cfg-options',
-        "default_hooks.visualization.type='VisualizationHook'",
-        'test_dataloader.batch_size=3'
-    ])
+    test(
+        [
+            'tiny.py',
+            checkpoint,
+            '--show-dir',
+            'images',
+            '--cfg-options',
+            "default_hooks.visualization.type='VisualizationHook'",
+            'test_dataloader.batch_size=3',
+        ]
+    )
     numbers = sorted(name.split('_')[0] for name in os.listdir('images'))
     assert numbers == [str(i) for i in range(8)]
 
-    test([
-        'tiny.py', checkpoint, '--tta', '--amp', '--out', 'metrics.json',
-        '--out-item', 'metrics'
-    ])
+    test(
+        ['tiny.py', checkpoint, '--tta', '--amp', '--out', 'metrics.json', '--out-item', 'metrics']
+    )
     with open('metrics.json') as file:
         assert 0 <= json.load(file)['accuracy/top1'] <= 100
 
 
 def test_another_number_of_epochs(folder, train, capsys):
-    train(['tiny.py', '--epochs', '2', '--no-validate', '--cfg-options',
-           'train_cfg.max_epochs=3'])  # yapf: disable
+    train(['tiny.py', '--epochs', '2', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=3'])
     run = folder / 'work_dirs' / 'tiny'
     assert (run / 'epoch_2.pth').is_file()
     assert not (run / 'epoch_3.pth').is_file()
@@ -170,8 +173,8 @@ def test_fused_batch_norm_predicts_the_same(root, tmp_path, test, monkeypatch):
         scores.append(torch.stack([p['pred_score'] for p in predictions]))
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
     num_norms = [
-        sum(isinstance(module, torch.nn.BatchNorm2d)
-            for module in runner.model.modules()) for runner in runners
+        sum(isinstance(module, torch.nn.BatchNorm2d) for module in runner.model.modules())
+        for runner in runners
     ]
     assert num_norms == [11 + 3 * 20, 0]
 
@@ -182,7 +185,7 @@ def test_a_resume_with_nothing_there_is_a_new_run(folder, train):
 
 
 def test_mistakes(folder, train, test):
-    with pytest.raises(UserError, match="no config tinyy.py.*mean tiny.py"):
+    with pytest.raises(UserError, match='no config tinyy.py.*mean tiny.py'):
         train(['tinyy.py'])
     with pytest.raises(UserError, match='base_batch_size'):
         train(['tiny.py', '--auto-scale-lr'])
@@ -210,8 +213,7 @@ def run(root, *command):
     env.pop('LOCAL_RANK', None)
     # `python` of dist_train.sh is the one that runs the tests
     env['VIRTUAL_ENV'] = sys.prefix
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=env)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env)
 
 
 def test_one_line_for_a_mistake(root, folder):
@@ -219,8 +221,8 @@ def test_one_line_for_a_mistake(root, folder):
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f'error: there is no config tinyy.py (relative to {folder}). '
-        'Did you mean tiny.py?')
+        f'error: there is no config tinyy.py (relative to {folder}). Did you mean tiny.py?'
+    )
 
 
 @pytest.mark.slow
@@ -229,8 +231,7 @@ def test_two_processes_without_a_gpu(root, folder, monkeypatch):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         monkeypatch.setenv('PORT', str(free.getsockname()[1]))
-    done = run(root, 'bash', root / 'tools' / 'dist_train.sh', 'tiny.py', 2,
-               '--work-dir', 'two')
+    done = run(root, 'bash', root / 'tools' / 'dist_train.sh', 'tiny.py', 2, '--work-dir', 'two')
     assert done.returncode == 0, done.stderr[-2000:]
     checkpoint = torch.load('two/epoch_1.pth', weights_only=False)
     # 8 images, 4 of them in a step of each process

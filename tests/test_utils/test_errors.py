@@ -52,12 +52,10 @@ def test_run_tool_ends_a_user_error_in_one_line(capsys, monkeypatch):
     with pytest.raises(SystemExit) as info:
         run_tool(wrapped_as_by_a_registry)
     assert info.value.code == 2
-    assert capsys.readouterr().err == (
-        'error: topk=50 is larger than num_classes=10.\n')
+    assert capsys.readouterr().err == ('error: topk=50 is larger than num_classes=10.\n')
 
 
-def test_run_tool_ends_what_the_system_refuses_in_one_line(
-        capsys, monkeypatch, tmp_path):
+def test_run_tool_ends_what_the_system_refuses_in_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv('RANK', raising=False)
     monkeypatch.delenv('RIDE_MM_DEBUG', raising=False)
     with pytest.raises(SystemExit):
@@ -69,8 +67,7 @@ def test_run_tool_ends_what_the_system_refuses_in_one_line(
 
     with pytest.raises(SystemExit):
         run_tool(full)
-    assert capsys.readouterr().err == (
-        'error: a file: No space left on device\n')
+    assert capsys.readouterr().err == ('error: a file: No space left on device\n')
 
     def interrupted():
         raise TimeoutError('of a process group')

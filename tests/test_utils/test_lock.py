@@ -12,11 +12,11 @@ from conftest import start_method
 from ride_mm.utils.errors import UserError, run_tool
 from ride_mm.utils.lock import lock_work_dir
 
-LOCK = '''
+LOCK = """
 import sys
 from ride_mm.utils.lock import lock_work_dir
 lock_work_dir(sys.argv[1])
-'''
+"""
 
 
 def hold(work_dir, locked):
@@ -35,16 +35,16 @@ def test_one_process_at_a_time(root, tmp_path):
         assert locked.wait(60)
         with pytest.raises(UserError) as error:
             lock_work_dir(work_dir)
-        assert re.search(rf'in use by process {other.pid} on .* since 20',
-                         str(error.value))
+        assert re.search(rf'in use by process {other.pid} on .* since 20', str(error.value))
     finally:
         other.kill()
         other.join()
     # nothing is left by what was killed; the same process may come again
     lock_work_dir(work_dir)
     lock_work_dir(work_dir)
-    again = subprocess.run([sys.executable, '-c', LOCK, work_dir],
-                           cwd=root, capture_output=True, timeout=60)
+    again = subprocess.run(
+        [sys.executable, '-c', LOCK, work_dir], cwd=root, capture_output=True, timeout=60
+    )
     assert f'is in use by process {os.getpid()} ' in again.stderr.decode()
 
 

@@ -5,7 +5,6 @@ from ride_mm.utils.progress import track
 
 
 class Terminal(io.StringIO):
-
     def isatty(self):
         return True
 

@@ -1,6 +1,7 @@
 """Measure bias and variance of models with training sets of their own."""
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from ride_mm.analysis import compare_bias_variance
 from ride_mm.analysis.style import check_format
@@ -16,17 +17,13 @@ See docs/bias_variance.md.
 """
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'folder', nargs='+', help="the folder with the runs of each config")
-    parser.add_argument(
-        '--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
-    parser.add_argument(
-        '--json', metavar='FILE', help='file to write the figures to')
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('folder', nargs='+', help='the folder with the runs of each config')
+    parser.add_argument('--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
+    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     args = parser.parse_args(argv)
     if args.plot:
         check_format(args.plot)

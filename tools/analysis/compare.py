@@ -1,6 +1,7 @@
 """Compare methods over their seeds and the test images."""
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from ride_mm.analysis import compare_files
 from ride_mm.utils.errors import run_tool
@@ -14,34 +15,30 @@ EXAMPLE = """example:
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         'runs',
         nargs='+',
         metavar='RUN',
         help='a file that tools/test.py --out wrote (.pkl), or METHOD=FILE; '
         'runs of one method are its seeds, and the other methods are compared '
-        'with the first (default: one method per config and options)')
+        'with the first (default: one method per config and options)',
+    )
     parser.add_argument(
-        '--resamples',
-        type=int,
-        default=2000,
-        help='number of bootstrap resamples (default: 2000)')
+        '--resamples', type=int, default=2000, help='number of bootstrap resamples (default: 2000)'
+    )
     parser.add_argument(
-        '--seed', type=int, default=0, help='random seed of the bootstrap '
-                                            '(default: 0)')
-    parser.add_argument(
-        '--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
-    parser.add_argument(
-        '--json', metavar='FILE', help='file to write the figures to (.json)')
+        '--seed', type=int, default=0, help='random seed of the bootstrap (default: 0)'
+    )
+    parser.add_argument('--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
+    parser.add_argument('--json', metavar='FILE', help='file to write the figures to (.json)')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     compare_files(args.runs, args.resamples, args.seed, args.plot, args.json)
 

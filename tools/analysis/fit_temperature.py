@@ -1,12 +1,12 @@
 """Fit the temperature of a model's scores on held-out images."""
+
 import argparse
-from typing import Dict, Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
 
-from ride_mm.analysis.calibration.temperature import (collect_logits,
-                                                      fit_temperature)
+from ride_mm.analysis.calibration.temperature import collect_logits, fit_temperature
 from ride_mm.datasets.class_counts import stated_counts
 from ride_mm.engine import launch
 from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
@@ -26,35 +26,32 @@ checkpoint that is written predicts the same classes.
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()])
+        parents=[launch.common_arguments()],
+    )
     parser.add_argument('checkpoint', help='the checkpoint')
-    parser.add_argument(
-        '--out',
-        metavar='FILE',
-        required=True,
-        help='checkpoint to write (.pth)')
+    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
     return parser.parse_args(argv)
 
 
-def figures_of(logits, labels, counts) -> Dict[str, float]:
+def figures_of(logits, labels, counts) -> dict[str, float]:
     quality = score_quality(logits.softmax(1), labels)
     return calibration(quality, labels.numpy(), counts)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    launch.check_output_file(args.out, ('.pth', ))
+    launch.check_output_file(args.out, ('.pth',))
     runner = load_runner(args, check=check_val_set)
     model, loader = runner.model, runner.val_dataloader
-    if not hasattr(model, 'head') or not hasattr(model.head,
-                                                 'set_temperature'):
-        raise UserError('only a RIDEClassifier stores a temperature, found '
-                        f'model.type="{type(model).__name__}"')
+    if not hasattr(model, 'head') or not hasattr(model.head, 'set_temperature'):
+        raise UserError(
+            f'only a RIDEClassifier stores a temperature, found model.type="{type(model).__name__}"'
+        )
     counts = stated_counts(loader.dataset)
     if counts is not None and model.adjusts_logits:
         model.set_class_counts(counts)
@@ -64,15 +61,18 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     counts = np.ones(logits.size(1), int) if counts is None else counts
     rows = {
         'before': figures_of(logits, labels, counts),
-        f'temperature {temperature:.4f}':
-        figures_of(logits / temperature, labels, counts)
+        f'temperature {temperature:.4f}': figures_of(logits / temperature, labels, counts),
     }
     Console(width=1000).print(
         build_table(
             f'Calibration on {len(labels)} held-out images',
             ['', *TITLES.values()],
-            [[label, *(f'{values[name]:.4f}' for name in TITLES)]
-             for label, values in rows.items()]))
+            [
+                [label, *(f'{values[name]:.4f}' for name in TITLES)]
+                for label, values in rows.items()
+            ],
+        )
+    )
     model.head.set_temperature(temperature)
     write_checkpoint(model, args.out, temperature=temperature)
 

@@ -4,8 +4,9 @@ Trunk, tail and classifier of each expert, and router apart, for one image;
 and what an image costs on average when a router says how many experts it uses.
 Any other image classifier of MMPretrain: backbone, neck and head.
 """
+
 import argparse
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 from ride_mm.analysis import report_compute
 from ride_mm.engine.config import add_cfg_options
@@ -25,59 +26,65 @@ config gives its 77.84 M.
 """
 
 
-def percentages(text: str) -> List[float]:
+def percentages(text: str) -> list[float]:
     return [float(share) for share in text.split(',')]
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='the config file')
     parser.add_argument(
         '--shape',
         nargs='+',
         type=int,
         metavar=('H', 'W'),
-        help='rows and columns of an image (default: the training size of the '
-        'config)')
+        help='rows and columns of an image (default: the training size of the config)',
+    )
     usage = parser.add_mutually_exclusive_group()
     usage.add_argument(
         '--usage',
         type=percentages,
         metavar='P1,P2,...',
-        help='percent of the images that use exactly 1, 2, ... experts')
+        help='percent of the images that use exactly 1, 2, ... experts',
+    )
     usage.add_argument(
         '--predictions',
         metavar='FILE',
-        help='take --usage from a file that tools/test.py --out wrote (.pkl)')
+        help='take --usage from a file that tools/test.py --out wrote (.pkl)',
+    )
     parser.add_argument(
         '--batch-norm',
         action='store_true',
         help='count 2 MACs per BatchNorm output, as the paper does (default: '
-        'none, as BatchNorm can be fused into the preceding convolution)')
-    add_cfg_options(
-        parser,
-        'override settings of the config, such as model.num_experts=4')
+        'none, as BatchNorm can be fused into the preceding convolution)',
+    )
+    add_cfg_options(parser, 'override settings of the config, such as model.num_experts=4')
+    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     parser.add_argument(
-        '--json', metavar='FILE', help='file to write the figures to')
-    parser.add_argument(
-        '--plot',
-        metavar='FILE',
-        help='plot of the compute by experts used (.png, .svg, .pdf)')
+        '--plot', metavar='FILE', help='plot of the compute by experts used (.png, .svg, .pdf)'
+    )
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape {args.shape}: expected H or H W, both above 0')
     return args
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     # One number is both.
     shape = args.shape and (args.shape[0], args.shape[-1])
-    report_compute(args.config, shape, args.usage, args.predictions,
-                   args.batch_norm, args.cfg_options, args.json, args.plot)
+    report_compute(
+        args.config,
+        shape,
+        args.usage,
+        args.predictions,
+        args.batch_norm,
+        args.cfg_options,
+        args.json,
+        args.plot,
+    )
 
 
 if __name__ == '__main__':

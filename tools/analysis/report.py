@@ -1,8 +1,9 @@
 """Write what a trained model does as one page that can be sent to others."""
+
 import argparse
 import shlex
 import sys
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from ride_mm.analysis import write_report
 from ride_mm.engine import launch
@@ -26,58 +27,62 @@ def image_count(text: str) -> int:
     return number
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        'run',
-        help='the work_dir of a training with predictions in it, or a file '
-        'of predictions')
+        'run', help='the work_dir of a training with predictions in it, or a file of predictions'
+    )
     parser.add_argument(
-        '-o',
-        '--out',
-        metavar='FILE',
-        required=True,
-        help='the page to write (.html)')
+        '-o', '--out', metavar='FILE', required=True, help='the page to write (.html)'
+    )
     parser.add_argument(
         '--predictions',
         metavar='FILE',
         help='what tools/test.py --all-experts --out wrote (default: '
-        'predictions.pkl of the work_dir)')
+        'predictions.pkl of the work_dir)',
+    )
     parser.add_argument(
         '--images',
         type=image_count,
         default=12,
         metavar='N',
-        help='how many of the hardest images to show (default: 12)')
+        help='how many of the hardest images to show (default: 12)',
+    )
     parser.add_argument(
         '--config',
         metavar='FILE',
         help='the config of the test, to show these images and the settings; '
         'a config is Python code, and only this one is executed (default: no '
-        'images)')
+        'images)',
+    )
     add_cfg_options(parser, 'override settings of the config')
     parser.add_argument(
-        '--figures',
-        metavar='DIR',
-        help='folder to also write the figures into, as SVG and PNG')
-    parser.add_argument(
-        '--json', metavar='FILE', help='file to write the figures to')
+        '--figures', metavar='DIR', help='folder to also write the figures into, as SVG and PNG'
+    )
+    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    launch.check_output_file(args.out, ('.html', ))
+    launch.check_output_file(args.out, ('.html',))
     if args.json:
-        launch.check_output_file(args.json, ('.json', ), '--json')
+        launch.check_output_file(args.json, ('.json',), '--json')
     command = ['python', 'tools/analysis/report.py']
     command += sys.argv[1:] if argv is None else argv
-    notes = write_report(args.run, args.out, args.predictions, args.figures,
-                         args.json, args.images, shlex.join(command),
-                         args.config, args.cfg_options)
+    notes = write_report(
+        args.run,
+        args.out,
+        args.predictions,
+        args.figures,
+        args.json,
+        args.images,
+        shlex.join(command),
+        args.config,
+        args.cfg_options,
+    )
     for note in notes:
         print(f'note: {note}', file=sys.stderr)
     for path in filter(None, (args.out, args.figures, args.json)):

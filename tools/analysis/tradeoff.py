@@ -1,14 +1,20 @@
 """Accuracy against compute for every threshold of the routers."""
+
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Dict, List, Optional, Sequence
 
 import mmengine
 from rich.console import Console
 
-from ride_mm.analysis import (Curve, OperatingPoint, RoutingSimulator,
-                              choose_point, plot_tradeoff,
-                              read_own_predictions)
+from ride_mm.analysis import (
+    Curve,
+    OperatingPoint,
+    RoutingSimulator,
+    choose_point,
+    plot_tradeoff,
+    read_own_predictions,
+)
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
 from ride_mm.compat.atomic_backend import write_file
@@ -33,114 +39,115 @@ data set.
 _ROWS, _JSON_POINTS = 11, 200
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'predictions', help='what tools/test.py --all-experts --out wrote')
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('predictions', help='what tools/test.py --all-experts --out wrote')
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
         '--budget',
         type=float,
         metavar='X',
-        help='choose the most accurate point with at most this compute (1 = '
-        'all experts)')
+        help='choose the most accurate point with at most this compute (1 = all experts)',
+    )
     wanted.add_argument(
         '--accuracy',
         type=float,
         metavar='PERCENT',
-        help='choose the cheapest point with at least this accuracy')
+        help='choose the cheapest point with at least this accuracy',
+    )
     parser.add_argument(
         '--group',
         default='overall',
         choices=['overall', 'many', 'medium', 'few'],
-        help='group whose accuracy decides (default: overall)')
+        help='group whose accuracy decides (default: overall)',
+    )
     parser.add_argument(
-        '--per-router',
-        action='store_true',
-        help='choose a threshold for each router')
+        '--per-router', action='store_true', help='choose a threshold for each router'
+    )
     parser.add_argument(
-        '--out-config',
-        metavar='FILE',
-        help='config to write with the chosen threshold (.py)')
+        '--out-config', metavar='FILE', help='config to write with the chosen threshold (.py)'
+    )
     parser.add_argument(
         '--config',
         metavar='FILE',
-        help='the config of the test, for --out-config; a config is Python '
-        'code and is executed')
+        help='the config of the test, for --out-config; a config is Python code and is executed',
+    )
     add_cfg_options(parser, 'override settings of the config')
     parser.add_argument('--plot', metavar='FILE', help='plot to write')
-    parser.add_argument(
-        '--json', metavar='FILE', help='file to write the figures to')
+    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     args = parser.parse_args(argv)
     if args.budget is args.accuracy and (args.out_config or args.per_router):
-        parser.error('--out-config and --per-router need --budget or '
-                     '--accuracy')
+        parser.error('--out-config and --per-router need --budget or --accuracy')
     if bool(args.out_config) != bool(args.config):
-        parser.error('--out-config and --config need each other: --out-config '
-                     'writes the config of the test with the chosen threshold')
+        parser.error(
+            '--out-config and --config need each other: --out-config '
+            'writes the config of the test with the chosen threshold'
+        )
     return args
 
 
-def points_table(points: Dict[str, OperatingPoint]):
+def points_table(points: dict[str, OperatingPoint]):
     """A row for each point, by its label."""
     groups = next(iter(points.values())).accuracy
-    rows = [[
-        label, threshold_text(point.threshold), f'{point.compute:.4f}',
-        *(f'{point.accuracy[name]:.2f}' for name in groups)
-    ] for label, point in points.items()]
-    return build_table('Accuracy (%) against compute (1 = all experts)',
-                       ['', 'threshold', 'compute', *groups], rows)
+    rows = [
+        [
+            label,
+            threshold_text(point.threshold),
+            f'{point.compute:.4f}',
+            *(f'{point.accuracy[name]:.2f}' for name in groups),
+        ]
+        for label, point in points.items()
+    ]
+    return build_table(
+        'Accuracy (%) against compute (1 = all experts)',
+        ['', 'threshold', 'compute', *groups],
+        rows,
+    )
 
 
 def threshold_text(threshold) -> str:
     values = threshold if isinstance(threshold, list) else [threshold]
     # Near 1, where routers are sure, only the distance tells them apart.
     return ', '.join(
-        f'1 - {1 - value:.3g}' if .999 < value < 1 else f'{value:.6g}'
-        for value in values)
+        f'1 - {1 - value:.3g}' if 0.999 < value < 1 else f'{value:.6g}' for value in values
+    )
 
 
-def candidates(simulator: RoutingSimulator, curve: Curve,
-               per_router: bool) -> List[OperatingPoint]:
+def candidates(simulator: RoutingSimulator, curve: Curve, per_router: bool) -> list[OperatingPoint]:
     points = [curve[index] for index in range(len(curve))]
     return points + simulator.grid() if per_router else points
 
 
-def write_config(path: str, config: str, options: dict,
-                 point: OperatingPoint) -> None:
+def write_config(path: str, config: str, options: dict, point: OperatingPoint) -> None:
     """Write a config that routes by the threshold."""
     cfg = load_config(config, options)
     cfg.model.test_cfg = dict(
-        cfg.model.get('test_cfg') or {},
-        mode='route',
-        threshold=point.threshold)
+        cfg.model.get('test_cfg') or {}, mode='route', threshold=point.threshold
+    )
     write_file(path, cfg.pretty_text)
     print(path)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out_config:
-        launch.check_output_file(args.out_config, ('.py', ), '--out-config')
+        launch.check_output_file(args.out_config, ('.py',), '--out-config')
     if args.plot:
         check_format(args.plot)
     predictions = read_own_predictions(args.predictions, experts=True)
     run = predictions.run
     if args.config:
-        options = options_of_test(
-            args.predictions, run, args.cfg_options, of_model=True)
-    simulator = RoutingSimulator(
-        predictions, ClassGroups(run['class_counts'], run['thresholds']))
+        options = options_of_test(args.predictions, run, args.cfg_options, of_model=True)
+    simulator = RoutingSimulator(predictions, ClassGroups(run['class_counts'], run['thresholds']))
     curve = simulator.curve()
     routers = len(simulator.router_logits)
-    marked = {'0.5': simulator.at([.5] * routers)}
+    marked = {'0.5': simulator.at([0.5] * routers)}
     if args.budget is not None or args.accuracy is not None:
         marked['chosen'] = choose_point(
-            candidates(simulator, curve, args.per_router), args.budget,
-            args.accuracy, args.group)
+            candidates(simulator, curve, args.per_router), args.budget, args.accuracy, args.group
+        )
 
     thinned = curve.thinned(_ROWS)
     rows = {f'{i}': thinned[i] for i in range(len(thinned))}
@@ -151,8 +158,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         points = curve.thinned(_JSON_POINTS)
         content = dict(
             curve=[asdict(points[i]) for i in range(len(points))],
-            marked={label: asdict(point)
-                    for label, point in marked.items()})
+            marked={label: asdict(point) for label, point in marked.items()},
+        )
         mmengine.dump(content, args.json, file_format='json', indent=1)
         print(args.json)
     if args.out_config:

@@ -1,12 +1,14 @@
 """A table of names, and what is done with a state dict by it."""
+
 from collections import OrderedDict
-from typing import Callable, Dict, Iterable, List, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 
 from ride_mm.utils.errors import UserError
 
-State = Dict[str, torch.Tensor]
+State = dict[str, torch.Tensor]
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -56,14 +58,13 @@ def rename(state: State, table: Iterable[Entry]) -> State:
     for key, tensor in state.items():
         for entry in table:
             if key.startswith(entry.source):
-                rest = key[len(entry.source):]
+                rest = key[len(entry.source) :]
                 renamed[entry.target + rest] = entry.change(tensor)
                 break
         else:
             unplaced.append(key)
     if unplaced:
-        raise UserError(f'it has {_list(unplaced)}, which such a network does '
-                        'not have')
+        raise UserError(f'it has {_list(unplaced)}, which such a network does not have')
     return renamed
 
 
@@ -78,16 +79,16 @@ def check_same_keys(found: State, expected: State) -> None:
         raise UserError(f'it lacks {_list(missing)}')
     extra = [key for key in found if key not in expected]
     if extra:
-        raise UserError(f'it has {_list(extra)}, which such a network does '
-                        'not have')
+        raise UserError(f'it has {_list(extra)}, which such a network does not have')
     for key, tensor in found.items():
         if tensor.shape != expected[key].shape:
             raise UserError(
                 f'its {key} has the shape {tuple(tensor.shape)}, expected '
-                f'{tuple(expected[key].shape)}')
+                f'{tuple(expected[key].shape)}'
+            )
 
 
-def _list(keys: List[str], shown: int = 5) -> str:
+def _list(keys: list[str], shown: int = 5) -> str:
     more = f' and {len(keys) - shown} more' if len(keys) > shown else ''
     return ', '.join(keys[:shown]) + more
 
@@ -103,10 +104,7 @@ def count(state: State, prefix: str) -> int:
         int: How many indices there are. Should one be missing, the last one
         is left over when keys are compared.
     """
-    indices = {
-        key[len(prefix):].split('.')[0]
-        for key in state if key.startswith(prefix)
-    }
+    indices = {key[len(prefix) :].split('.')[0] for key in state if key.startswith(prefix)}
     return len(indices)
 
 

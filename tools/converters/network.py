@@ -1,6 +1,7 @@
 """What the official networks have in common."""
+
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, List, Optional, Tuple
+from typing import Any, ClassVar
 
 from key_table import Entry, State
 
@@ -29,8 +30,8 @@ class Network:
 
     layout: Any
     num_classes: int
-    out_channels: Tuple[int, ...]
-    topk: Optional[int]
+    out_channels: tuple[int, ...]
+    topk: int | None
 
     @classmethod
     def infer(cls, state: State) -> 'Network':
@@ -47,7 +48,7 @@ class Network:
         raise NotImplementedError
 
     @property
-    def recipes(self) -> Dict[int, str]:
+    def recipes(self) -> dict[int, str]:
         """dict[int, str]: Our configs by the number of classes; the first is
         for all other numbers."""
         raise NotImplementedError
@@ -94,9 +95,11 @@ class Network:
                 num_classes=self.num_classes,
                 in_channels=self.out_channels[-1],
                 classifier=classifier,
-                router=router))
+                router=router,
+            ),
+        )
 
-    def table(self) -> List[Entry]:
+    def table(self) -> list[Entry]:
         """What the official keys are called here."""
         return self.layout.table()
 
@@ -106,7 +109,7 @@ class Network:
         number = self.layout.num_experts
         return f'{self.name}, {number} expert' + 's' * (number > 1)
 
-    def facts(self) -> List[Tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
         """What the network is, as names and values."""
         layout = self.layout
         own = zip(layout.tail, self.out_channels)
@@ -117,9 +120,10 @@ class Network:
             ('network', self.title),
             ('classes', str(self.num_classes)),
             ('shared stages', ', '.join(map(str, layout.trunk))),
-            ('stages of an expert', ', '.join(f'{stage} ({channels} channels)'
-                                              for stage, channels in own)),
-            ('classifier',
-             'cosine, scale 30' if layout.cosine else 'linear, with bias'),
+            (
+                'stages of an expert',
+                ', '.join(f'{stage} ({channels} channels)' for stage, channels in own),
+            ),
+            ('classifier', 'cosine, scale 30' if layout.cosine else 'linear, with bias'),
             ('router', router),
         ]

@@ -1,4 +1,5 @@
 """The config of a converted checkpoint."""
+
 import os
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ default_hooks = dict(two_stage=None)
 """
 
 
-def config_text(network: Network, checkpoint: str, config: str,
-                title: str) -> str:
+def config_text(network: Network, checkpoint: str, config: str, title: str) -> str:
     """Write the config of a converted checkpoint.
 
     Losses, data and schedule are those of the recipe for such a network.
@@ -33,17 +33,19 @@ def config_text(network: Network, checkpoint: str, config: str,
     """
     recipes = network.recipes
     name = recipes.get(network.num_classes, next(iter(recipes.values())))
-    base = os.path.relpath(CONFIGS / name,
-                           os.path.dirname(os.path.abspath(config)))
+    base = os.path.relpath(CONFIGS / name, os.path.dirname(os.path.abspath(config)))
     model = _with_losses(network, Config.fromfile(CONFIGS / name).model)
-    text = (f'# {title}\n_base_ = {base!r}\n\nmodel = {_as_code(model)}\n\n'
-            f'load_from = {checkpoint!r}\n')
+    text = (
+        f'# {title}\n_base_ = {base!r}\n\nmodel = {_as_code(model)}\n\nload_from = {checkpoint!r}\n'
+    )
     if network.topk is None:
         text += _EXPERTS_ALONE
     if network.num_classes not in recipes:
-        text += (f'\n# No data set here has {network.num_classes} classes: '
-                 'name yours in train_dataloader,\n# val_dataloader and '
-                 'test_dataloader.\n')
+        text += (
+            f'\n# No data set here has {network.num_classes} classes: '
+            'name yours in train_dataloader,\n# val_dataloader and '
+            'test_dataloader.\n'
+        )
     return text
 
 
@@ -64,9 +66,7 @@ def _as_code(value: Any, indent: int = 0) -> str:
     """A nested dict as it is written in a config."""
     if not isinstance(value, dict):
         return repr(value)
-    items = [
-        f'{key}={_as_code(item, indent + 4)}' for key, item in value.items()
-    ]
+    items = [f'{key}={_as_code(item, indent + 4)}' for key, item in value.items()]
     line = f'dict({", ".join(items)})'
     if '\n' not in line and len(line) < 60:
         return line

@@ -1,7 +1,9 @@
 """The checkpoints of the official repository and ours, in both directions."""
+
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple, Optional, Tuple, Type
+from typing import Any, NamedTuple
 
 import torch
 from key_table import State, check_same_keys, rename
@@ -13,12 +15,14 @@ from official_swin import Swin
 from torch.overrides import TorchFunctionMode
 
 import ride_mm  # noqa: F401
-from ride_mm.compat.checkpoint_loading import (CheckpointError,
-                                               load_checkpoint_file,
-                                               load_foreign_checkpoint)
+from ride_mm.compat.checkpoint_loading import (
+    CheckpointError,
+    load_checkpoint_file,
+    load_foreign_checkpoint,
+)
 from ride_mm.utils.errors import UserError, user_message
 
-ARCHITECTURES: Tuple[Type[Network], ...] = (ResNet, Swin)
+ARCHITECTURES: tuple[type[Network], ...] = (ResNet, Swin)
 # What old BatchNorms did not count, and old versions named otherwise.
 _COUNTER = '.num_batches_tracked'
 _OLD_NAMES = ('backbone.ensemble_help_pred_', 'backbone.expert_help_pred_')
@@ -38,7 +42,7 @@ class OfficialFile(NamedTuple):
 
     state: State
     epoch: Any
-    notes: Tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def read_official(path: str) -> OfficialFile:
@@ -63,8 +67,10 @@ def read_official(path: str) -> OfficialFile:
         raise UserError('it is already a checkpoint of ride_mm')
     if _architecture(state, 'official_sign') is None:
         signs = ' or '.join(kind.official_sign for kind in ARCHITECTURES)
-        raise UserError('it is no checkpoint of the official RIDE code, whose '
-                        f'keys begin with {signs}; it has {_some(state)}')
+        raise UserError(
+            'it is no checkpoint of the official RIDE code, whose '
+            f'keys begin with {signs}; it has {_some(state)}'
+        )
     if any(key.startswith(_OLD_NAMES[0]) for key in state):
         notes.append('router under its old name, "ensemble_help_pred"')
         state = _renamed(state, *_OLD_NAMES)
@@ -80,12 +86,11 @@ def _state_dict(checkpoint: Any, *names: str) -> State:
         raise UserError(f'it has no {" or ".join(names)}')
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
-            raise UserError(f'among its weights is {key!r}, which is no '
-                            'tensor')
+            raise UserError(f'among its weights is {key!r}, which is no tensor')
     return state
 
 
-def _architecture(state: State, sign: str) -> Optional[Type[Network]]:
+def _architecture(state: State, sign: str) -> type[Network] | None:
     """The architecture whose sign one of the keys begins with."""
     for kind in ARCHITECTURES:
         if any(key.startswith(getattr(kind, sign)) for key in state):
@@ -100,14 +105,14 @@ def _some(state: State) -> str:
 def _renamed(state: State, old: str, new: str) -> State:
     renamed = OrderedDict()
     for key, tensor in state.items():
-        name = new + key[len(old):] if key.startswith(old) else key
+        name = new + key[len(old) :] if key.startswith(old) else key
         if name in renamed:
             raise UserError(f'it has {name} under two names')
         renamed[name] = tensor
     return renamed
 
 
-def to_ours(state: State) -> Tuple[Network, State]:
+def to_ours(state: State) -> tuple[Network, State]:
     """Convert official weights; every key is used exactly once.
 
     Args:
@@ -131,8 +136,7 @@ def to_ours(state: State) -> Tuple[Network, State]:
     check_same_keys(state, expected)
     for key, tensor in constants.items():
         if not torch.equal(state.pop(key), tensor):
-            raise UserError(f'its {key} differs from that of the official '
-                            'code')
+            raise UserError(f'its {key} differs from that of the official code')
     converted = rename(state, table)
     if has_router:
         converted[_UPDATES] = torch.tensor(1)
@@ -141,18 +145,15 @@ def to_ours(state: State) -> Tuple[Network, State]:
 
 def _lacks_counters(state: State) -> bool:
     """Whether there are BatchNorms, old ones that did not count batches."""
-    return any(
-        key.endswith('.running_mean')
-        for key in state) and not any(key.endswith(_COUNTER) for key in state)
+    return any(key.endswith('.running_mean') for key in state) and not any(
+        key.endswith(_COUNTER) for key in state
+    )
 
 
 def _with_counters(state: State, expected: State) -> State:
     if not _lacks_counters(state):
         return OrderedDict(state)
-    counters = {
-        key: torch.tensor(0)
-        for key in expected if key.endswith(_COUNTER)
-    }
+    counters = {key: torch.tensor(0) for key in expected if key.endswith(_COUNTER)}
     return OrderedDict(state, **counters)
 
 
@@ -171,15 +172,17 @@ def read_ours(path: str) -> State:
     """
     state = _state_dict(load_checkpoint_file(path, 'cpu'), 'state_dict')
     if not any(key.startswith('neck.experts.') for key in state):
-        raise UserError('it is no checkpoint of ride_mm, which has '
-                        f'neck.experts; it has {_some(state)}')
+        raise UserError(
+            f'it is no checkpoint of ride_mm, which has neck.experts; it has {_some(state)}'
+        )
     if state.get(_UPDATES, 0) == 0:
-        state = OrderedDict((key, tensor) for key, tensor in state.items()
-                            if not key.startswith(_ROUTER))
+        state = OrderedDict(
+            (key, tensor) for key, tensor in state.items() if not key.startswith(_ROUTER)
+        )
     return state
 
 
-def to_official(state: State) -> Tuple[Network, State]:
+def to_official(state: State) -> tuple[Network, State]:
     """Convert our weights; every key is used exactly once.
 
     Args:
@@ -197,8 +200,7 @@ def to_official(state: State) -> Tuple[Network, State]:
     state.pop(_UPDATES, None)
     kind = _architecture(state, 'our_sign')
     if kind is None:
-        raise UserError('the official code has no network with the keys '
-                        f'{_some(state)}')
+        raise UserError(f'the official code has no network with the keys {_some(state)}')
     table = kind.layout_type.of_ours(state).table()
     converted = rename(state, [entry.backward() for entry in table])
     network = kind.infer(converted)

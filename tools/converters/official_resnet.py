@@ -1,6 +1,7 @@
 """ResNets of the official repository: their keys, and what the keys tell."""
+
 from dataclasses import dataclass
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from key_table import Entry, State, count, size, transposed
 from mmpretrain.registry import MODELS
@@ -10,10 +11,20 @@ from ride_mm.models.backbones.cifar_resnet import DEPTHS
 from ride_mm.utils.errors import UserError
 
 # The classes of the official `model/model.py`.
-CLASSES = ('ResNet10Model', 'ResNet32Model', 'ResNet50Model', 'ResNet101Model',
-           'ResNet152Model', 'ResNeXt50Model', 'ResNeXt152Model',
-           'ResNet10EAModel', 'ResNet32EAModel', 'ResNet50EAModel',
-           'ResNet152EAModel', 'ResNeXt50EAModel')
+CLASSES = (
+    'ResNet10Model',
+    'ResNet32Model',
+    'ResNet50Model',
+    'ResNet101Model',
+    'ResNet152Model',
+    'ResNeXt50Model',
+    'ResNeXt152Model',
+    'ResNet10EAModel',
+    'ResNet32EAModel',
+    'ResNet50EAModel',
+    'ResNet152EAModel',
+    'ResNeXt50EAModel',
+)
 _ROUTER = 'backbone.expert_help_pred_'
 
 
@@ -28,8 +39,8 @@ class Layout(NamedTuple):
     """
 
     num_experts: int
-    trunk: Tuple[int, ...]
-    tail: Tuple[int, ...]
+    trunk: tuple[int, ...]
+    tail: tuple[int, ...]
     cosine: bool
 
     @classmethod
@@ -45,8 +56,7 @@ class Layout(NamedTuple):
             stages = _stages(state, 'backbone.layer{}.')
             trunk, tail = stages[:-2], stages[-2:]
             first = 'backbone.linear.'
-        return cls(
-            max(num_experts, 1), trunk, tail, first + 'bias' not in state)
+        return cls(max(num_experts, 1), trunk, tail, first + 'bias' not in state)
 
     @classmethod
     def of_ours(cls, state: State) -> 'Layout':
@@ -55,7 +65,8 @@ class Layout(NamedTuple):
             count(state, 'head.classifiers.'),
             _stages(state, 'backbone.layer{}.'),
             _stages(state, 'neck.experts.0.layer{}.'),
-            'head.classifiers.0.bias' not in state)
+            'head.classifiers.0.bias' not in state,
+        )
 
     def stage(self, stage: int, expert: int = 0) -> str:
         """What the official keys of a stage begin with."""
@@ -67,7 +78,7 @@ class Layout(NamedTuple):
         several = self.num_experts > 1
         return 'backbone.linear' + (f's.{expert}.' if several else '.')
 
-    def table(self) -> List[Entry]:
+    def table(self) -> list[Entry]:
         """What the official keys are called here."""
         # The official cosine keeps its weights as (in, out).
         change = (transposed, transposed) if self.cosine else ()
@@ -79,21 +90,19 @@ class Layout(NamedTuple):
                 Entry(self.stage(stage, e), f'neck.experts.{e}.layer{stage}.')
                 for stage in self.tail
             ]
-            table.append(
-                Entry(self.classifier(e), f'head.classifiers.{e}.', *change))
+            table.append(Entry(self.classifier(e), f'head.classifiers.{e}.', *change))
         table.append(Entry(_ROUTER + 'hidden_fcs.', 'head.router.hidden_fcs.'))
         table.append(Entry(_ROUTER + 'fc.', 'head.router.fc.'))
         return table
 
 
-def _stages(state: State, prefix: str) -> Tuple[int, ...]:
+def _stages(state: State, prefix: str) -> tuple[int, ...]:
     return tuple(
-        stage for stage in range(1, 5) if any(
-            key.startswith(prefix.format(stage)) for key in state))
+        stage for stage in range(1, 5) if any(key.startswith(prefix.format(stage)) for key in state)
+    )
 
 
-def _network(state: State, blocks: Tuple[int, ...],
-             bottleneck: bool) -> Tuple[str, int]:
+def _network(state: State, blocks: tuple[int, ...], bottleneck: bool) -> tuple[str, int]:
     """Family and depth, from the number of blocks in each stage."""
     if len(blocks) == 3:
         depth = 6 * blocks[0] + 2
@@ -110,11 +119,10 @@ def _network(state: State, blocks: Tuple[int, ...],
             is_bottleneck = block.__name__ == 'Bottleneck'
             if numbers == blocks and is_bottleneck == bottleneck:
                 return family, depth
-    raise UserError(f'its stages have {blocks} blocks, which no ResNet of the '
-                    'official code has')
+    raise UserError(f'its stages have {blocks} blocks, which no ResNet of the official code has')
 
 
-def _topk(state: State) -> Optional[int]:
+def _topk(state: State) -> int | None:
     """Number of logits that the router looks at; None without a router."""
     if not any(key.startswith(_ROUTER) for key in state):
         return None
@@ -123,9 +131,9 @@ def _topk(state: State) -> Optional[int]:
             'its router has a last layer for each expert '
             '(share_expert_help_pred_fc=False), but ExpertRouter shares one: '
             'convert the checkpoint of the first stage and train the router '
-            'here')
-    return size(state, _ROUTER + 'fc.weight', 1) - size(
-        state, _ROUTER + 'hidden_fcs.0.weight')
+            'here'
+        )
+    return size(state, _ROUTER + 'fc.weight', 1) - size(state, _ROUTER + 'hidden_fcs.0.weight')
 
 
 @dataclass(frozen=True)
@@ -155,15 +163,12 @@ class ResNet(Network):
         family, depth = _network(state, blocks, bottleneck)
         expansion = 4 if bottleneck else 1
         last = '0.bn3.weight' if bottleneck else '0.bn2.weight'
-        channels = {
-            stage: size(state,
-                        layout.stage(stage) + last)
-            for stage in stages
-        }
+        channels = {stage: size(state, layout.stage(stage) + last) for stage in stages}
         if 3 in layout.trunk and channels[3] != 256 * expansion:
             raise UserError(
                 f'its shared stage 3 (share_layer3=True) has {channels[3]} '
-                f'channels; a trunk of mmpretrain has {256 * expansion} there')
+                f'channels; a trunk of mmpretrain has {256 * expansion} there'
+            )
         weight = layout.classifier() + 'weight'
         return cls(
             layout,
@@ -172,7 +177,8 @@ class ResNet(Network):
             topk=_topk(state),
             family=family,
             depth=depth,
-            expansion=expansion)
+            expansion=expansion,
+        )
 
     @property
     def name(self) -> str:
@@ -184,17 +190,14 @@ class ResNet(Network):
         return self.family == 'CIFARResNet'
 
     @property
-    def recipes(self) -> Dict[int, str]:
+    def recipes(self) -> dict[int, str]:
         if self._is_cifar:
-            return {
-                100: 'ride_r32_cifar100_lt.py',
-                10: 'ride_r32_cifar10_lt.py'
-            }
+            return {100: 'ride_r32_cifar100_lt.py', 10: 'ride_r32_cifar10_lt.py'}
         size = dict(ResNet10='r10', ResNeXt='rx50').get(self.family, 'r50')
         return {
             1000: f'ride_{size}_imagenet_lt.py',
             8142: 'ride_r50_inaturalist2018.py',
-            365: 'ride_r152_places_lt.py'
+            365: 'ride_r152_places_lt.py',
         }
 
     def backbone(self) -> dict:
@@ -203,9 +206,10 @@ class ResNet(Network):
         if not self._is_cifar:
             config.update(
                 strides=(1, 2, 2)[:stages],
-                dilations=(1, ) * stages,
-                out_indices=(stages - 1, ),
-                zero_init_residual=False)
+                dilations=(1,) * stages,
+                out_indices=(stages - 1,),
+                zero_init_residual=False,
+            )
         return config
 
     def neck(self) -> dict:
@@ -213,9 +217,10 @@ class ResNet(Network):
         expert = dict(
             type='CIFARResNetExpert' if self._is_cifar else 'ResNetExpert',
             depth=self.depth,
-            in_channels=width * 2**(len(self.layout.trunk) - 1),
+            in_channels=width * 2 ** (len(self.layout.trunk) - 1),
             stages=tuple(stage - 1 for stage in self.layout.tail),
-            out_channels=self.out_channels)
+            out_channels=self.out_channels,
+        )
         if not self._is_cifar:
             expert.update(family=self.family)
         return dict(expert=expert)
@@ -223,8 +228,7 @@ class ResNet(Network):
     def official_settings(self) -> dict:
         layout = self.layout
         kind = self._official_class()
-        args = dict(
-            num_classes=self.num_classes, num_experts=layout.num_experts)
+        args = dict(num_classes=self.num_classes, num_experts=layout.num_experts)
         for stage, channels in zip(layout.tail, self.out_channels):
             args[f'layer{stage}_output_dim'] = channels // self.expansion
         if 3 in layout.trunk:
@@ -237,21 +241,22 @@ class ResNet(Network):
 
     def _official_class(self) -> str:
         layout = self.layout
-        kind = self.name.replace(
-            '-', '') + ('Model' if self.topk is None else 'EAModel')
+        kind = self.name.replace('-', '') + ('Model' if self.topk is None else 'EAModel')
         tails = [(2, 3) if self._is_cifar else (3, 4)]
         if self.family != 'ResNeXt' and layout.num_experts > 1:
-            tails.append((4, ))
+            tails.append((4,))
         if kind not in CLASSES or layout.tail not in tails:
             raise UserError(
                 f'the official code has no {kind} whose experts have the '
-                f'stages {layout.tail}; its models are {", ".join(CLASSES)}')
-        if layout.cosine and (kind == 'ResNeXt152Model' or
-                              (kind, layout.num_experts)
-                              == ('ResNeXt50Model', 1)):
+                f'stages {layout.tail}; its models are {", ".join(CLASSES)}'
+            )
+        if layout.cosine and (
+            kind == 'ResNeXt152Model' or (kind, layout.num_experts) == ('ResNeXt50Model', 1)
+        ):
             raise UserError(
                 f'the official {kind} with {layout.num_experts} experts has '
-                'linear classifiers only, no cosine classifiers')
+                'linear classifiers only, no cosine classifiers'
+            )
         return kind
 
     def official_checkpoint(self, state: State) -> dict:

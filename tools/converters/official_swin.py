@@ -1,6 +1,7 @@
 """RIDE-Swin: its keys, and what the keys tell."""
+
 from dataclasses import dataclass
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from key_table import Entry, State, count, size, transposed
@@ -58,7 +59,7 @@ def shift_mask(side: int) -> torch.Tensor:
     windows = region.unflatten(1, (-1, _WINDOW)).unflatten(0, (-1, _WINDOW))
     windows = windows.transpose(1, 2).reshape(-1, _WINDOW**2)
     apart = windows.unsqueeze(1) != windows.unsqueeze(2)
-    return torch.where(apart, -100., 0.)
+    return torch.where(apart, -100.0, 0.0)
 
 
 class SwinLayout(NamedTuple):
@@ -71,7 +72,7 @@ class SwinLayout(NamedTuple):
     """
 
     num_experts: int
-    depths: Tuple[int, ...]
+    depths: tuple[int, ...]
     cosine: bool
 
     trunk = (1, 2)
@@ -82,9 +83,9 @@ class SwinLayout(NamedTuple):
         """Read the layout from official keys."""
         return cls(
             count(state, 'heads.'),
-            tuple(
-                count(state, f'layers.{stage}.branches.0.blocks.')
-                for stage in range(4)), 'heads.0.bias' not in state)
+            tuple(count(state, f'layers.{stage}.branches.0.blocks.') for stage in range(4)),
+            'heads.0.bias' not in state,
+        )
 
     @classmethod
     def of_ours(cls, state: State) -> 'SwinLayout':
@@ -93,11 +94,13 @@ class SwinLayout(NamedTuple):
         return cls(
             count(state, 'head.classifiers.'),
             tuple(
-                count(state,
-                      f'{trunk if stage < _TRUNK else tail}.{stage}.blocks.')
-                for stage in range(4)), 'head.classifiers.0.bias' not in state)
+                count(state, f'{trunk if stage < _TRUNK else tail}.{stage}.blocks.')
+                for stage in range(4)
+            ),
+            'head.classifiers.0.bias' not in state,
+        )
 
-    def table(self) -> List[Entry]:
+    def table(self) -> list[Entry]:
         """What the official keys are called here."""
         change = (transposed, transposed) if self.cosine else ()
         table = [
@@ -109,22 +112,20 @@ class SwinLayout(NamedTuple):
             table += self._stage(stage, 0, f'backbone.stages.{stage}.')
         for e in range(self.num_experts):
             for stage in range(_TRUNK, 4):
-                table += self._stage(stage, e,
-                                     f'neck.experts.{e}.stages.{stage}.')
-            table.append(
-                Entry(f'heads.{e}.', f'head.classifiers.{e}.', *change))
+                table += self._stage(stage, e, f'neck.experts.{e}.stages.{stage}.')
+            table.append(Entry(f'heads.{e}.', f'head.classifiers.{e}.', *change))
         return table
 
-    def _stage(self, stage: int, branch: int, ours: str) -> List[Entry]:
+    def _stage(self, stage: int, branch: int, ours: str) -> list[Entry]:
         official = f'layers.{stage}.branches.{branch}.'
         blocks = [
-            Entry(f'{official}blocks.{block}.{source}',
-                  f'{ours}blocks.{block}.{target}')
+            Entry(f'{official}blocks.{block}.{source}', f'{ours}blocks.{block}.{target}')
             for block in range(self.depths[stage])
             for source, target in _BLOCK.items()
         ]
-        merging = Entry(official + 'downsample.', ours + 'downsample.',
-                        merge_by_rows, merge_by_columns)
+        merging = Entry(
+            official + 'downsample.', ours + 'downsample.', merge_by_rows, merge_by_columns
+        )
         return blocks + [merging]
 
 
@@ -142,7 +143,7 @@ class Swin(Network):
     layout_type = SwinLayout
 
     embed_dims: int
-    num_heads: Tuple[int, ...]
+    num_heads: tuple[int, ...]
 
     @classmethod
     def infer(cls, state: State) -> 'Swin':
@@ -151,17 +152,14 @@ class Swin(Network):
         bias_table = block + 'attn.relative_position_bias_table'
         return cls(
             layout,
-            num_classes=size(state, 'heads.0.weight',
-                             1 if layout.cosine else 0),
+            num_classes=size(state, 'heads.0.weight', 1 if layout.cosine else 0),
             out_channels=tuple(
-                size(state,
-                     block.format(stage - 1) + 'norm1.weight')
-                for stage in layout.tail),
+                size(state, block.format(stage - 1) + 'norm1.weight') for stage in layout.tail
+            ),
             topk=None,
             embed_dims=size(state, 'patch_embed.proj.weight'),
-            num_heads=tuple(
-                size(state, bias_table.format(stage), 1)
-                for stage in range(4)))
+            num_heads=tuple(size(state, bias_table.format(stage), 1) for stage in range(4)),
+        )
 
     @property
     def _arch(self) -> dict:
@@ -169,18 +167,20 @@ class Swin(Network):
         return dict(
             embed_dims=self.embed_dims,
             depths=list(self.layout.depths),
-            num_heads=list(self.num_heads))
+            num_heads=list(self.num_heads),
+        )
 
     @property
     def name(self) -> str:
         names = [
-            name for name, arch in SwinTransformer.arch_zoo.items()
+            name
+            for name, arch in SwinTransformer.arch_zoo.items()
             if len(name) == 1 and arch == self._arch
         ]
         return f'Swin-{names[0].upper()}' if names else 'Swin'
 
     @property
-    def recipes(self) -> Dict[int, str]:
+    def recipes(self) -> dict[int, str]:
         size = 's' if self.name == 'Swin-S' else 't'
         return {1000: f'ride_swin_{size}_imagenet_lt.py'}
 
@@ -198,13 +198,14 @@ class Swin(Network):
             arch=dict(
                 embed_dims=self.embed_dims,
                 depths=list(depths[:_TRUNK]),
-                num_heads=list(self.num_heads[:_TRUNK])),
-            stage_cfgs=[dict(),
-                        dict(downsample=True, downsample_cfg=merging)],
+                num_heads=list(self.num_heads[:_TRUNK]),
+            ),
+            stage_cfgs=[dict(), dict(downsample=True, downsample_cfg=merging)],
             out_after_downsample=True,
-            out_indices=(_TRUNK - 1, ),
+            out_indices=(_TRUNK - 1,),
             norm_cfg=None,
-            drop_path_rate=self._drop_path_rate * last)
+            drop_path_rate=self._drop_path_rate * last,
+        )
 
     def neck(self) -> dict:
         expert = dict(
@@ -214,19 +215,20 @@ class Swin(Network):
             stages=tuple(stage - 1 for stage in self.layout.tail),
             out_channels=self.out_channels,
             final_norm=False,
-            drop_path_rate=self._drop_path_rate)
+            drop_path_rate=self._drop_path_rate,
+        )
         norm = dict(type='NormPool', channels=self.out_channels[-1])
         return dict(expert=expert, shared=dict(norm3=norm))
 
     def constants(self) -> State:
         """What the official code saves though it follows from the rest."""
         return {
-            f'layers.{stage}.branches.{branch}.blocks.{block}.attn_mask':
-            shift_mask(_SIDE // 2**stage)
+            f'layers.{stage}.branches.{branch}.blocks.{block}.attn_mask': shift_mask(
+                _SIDE // 2**stage
+            )
             # the map of the last stage is a single window
             for stage in range(3)
-            for branch in range(1 if stage <
-                                _TRUNK else self.layout.num_experts)
+            for branch in range(1 if stage < _TRUNK else self.layout.num_experts)
             for block in range(1, self.layout.depths[stage], 2)
         }
 
@@ -234,22 +236,25 @@ class Swin(Network):
         full = (4 * self.embed_dims, 8 * self.embed_dims)
         reduced = tuple(channels * 3 // 4 for channels in full)
         several = self.layout.num_experts > 1
-        if self.out_channels not in ((full, reduced) if several else (full, )):
+        if self.out_channels not in ((full, reduced) if several else (full,)):
             raise UserError(
                 f'the official code has no {self.title}, whose stages 3 and 4 '
-                f'have {self.out_channels} channels')
+                f'have {self.out_channels} channels'
+            )
         return dict(
             MODEL=dict(
                 TYPE='swin',
                 NUM_CLASSES=self.num_classes,
                 NUM_EXPERTS=self.layout.num_experts,
                 USE_NORMED_LINEAR=self.layout.cosine,
-                FORCE_ORIGINAL_FEATURE_DIM=several
-                and self.out_channels == full,
+                FORCE_ORIGINAL_FEATURE_DIM=several and self.out_channels == full,
                 SWIN=dict(
                     EMBED_DIM=self.embed_dims,
                     DEPTHS=list(self.layout.depths),
-                    NUM_HEADS=list(self.num_heads))))
+                    NUM_HEADS=list(self.num_heads),
+                ),
+            )
+        )
 
     def official_checkpoint(self, state: State) -> dict:
         return dict(model=state)

@@ -3,9 +3,10 @@
 The network is told from the weights alone; nothing that the file names is
 imported or run, and every weight is used exactly once.
 """
+
 import argparse
 import os
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import rich
 from official_config import config_text
@@ -21,23 +22,22 @@ EXAMPLE = """example:
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('src', help='the checkpoint of the official code')
     parser.add_argument('dst', help='the checkpoint to write')
     parser.add_argument(
         '--config-out',
         metavar='CONFIG',
-        help='also write a config for tools/test.py and tools/train.py')
-    parser.add_argument(
-        '--overwrite', action='store_true', help='overwrite existing files')
+        help='also write a config for tools/test.py and tools/train.py',
+    )
+    parser.add_argument('--overwrite', action='store_true', help='overwrite existing files')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     outputs = [args.dst] + ([args.config_out] if args.config_out else [])
     check_outputs(outputs, args.overwrite)
@@ -45,11 +45,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         found = read_official(args.src)
         network, state = to_ours(found.state)
     name = os.path.basename(args.src)
-    contents = {
-        args.dst:
-        checkpoint_bytes(
-            dict(meta=dict(converted_from=name), state_dict=state))
-    }
+    contents = {args.dst: checkpoint_bytes(dict(meta=dict(converted_from=name), state_dict=state))}
     if args.config_out:
         title = f'{network.title}, converted from {name!r}.'
         text = config_text(network, args.dst, args.config_out, title)

@@ -1,7 +1,8 @@
 """What the converters write: whole or not at all, and over nothing."""
+
 import io
 import os
-from typing import Dict, Iterable, Sequence, Tuple
+from collections.abc import Iterable, Sequence
 
 import torch
 from rich.table import Table
@@ -18,8 +19,7 @@ def check_outputs(paths: Iterable[str], overwrite: bool) -> None:
     """
     for path in paths:
         if os.path.exists(path) and not overwrite:
-            raise UserError(f'{path} exists: name another file, or pass '
-                            '--overwrite')
+            raise UserError(f'{path} exists: name another file, or pass --overwrite')
 
 
 def checkpoint_bytes(checkpoint: dict) -> bytes:
@@ -29,13 +29,13 @@ def checkpoint_bytes(checkpoint: dict) -> bytes:
     return buffer.getvalue()
 
 
-def write(contents: Dict[str, bytes]) -> None:
+def write(contents: dict[str, bytes]) -> None:
     """Write files, each one whole or not at all."""
     for path, content in contents.items():
         write_file(path, content)
 
 
-def facts_table(title: str, facts: Sequence[Tuple[str, str]]) -> Table:
+def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Table:
     """Lay out what was found, one row per fact."""
     table = Table(title=title, show_header=False, title_justify='left')
     for fact in facts:

@@ -2,9 +2,10 @@
 
 A router that has not been trained is left out.
 """
+
 import argparse
 import json
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import rich
 from official_format import about, read_ours, to_official
@@ -21,19 +22,17 @@ one of its configs/, with the "arch" that is printed here and "n_gpu": 1.
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('src', help='the checkpoint of ride_mm')
     parser.add_argument('dst', help='the checkpoint to write')
-    parser.add_argument(
-        '--overwrite', action='store_true', help='overwrite an existing file')
+    parser.add_argument('--overwrite', action='store_true', help='overwrite an existing file')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check_outputs([args.dst], args.overwrite)
     with about(args.src):
@@ -42,8 +41,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     checkpoint = network.official_checkpoint(state)
     rich.print(facts_table(args.src, network.facts()))
     write({args.dst: checkpoint_bytes(checkpoint)})
-    print(f'wrote {args.dst}; the official config needs '
-          f'{json.dumps(settings, indent=2)}')
+    print(f'wrote {args.dst}; the official config needs {json.dumps(settings, indent=2)}')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Choose tau of tau-normalization or logit adjustment on validation images."""
+
 import argparse
-from typing import Dict, Optional, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,67 +27,63 @@ there is no validation list, train and choose with dict(type='HoldOut').
 METHODS = ('tau-norm', 'logit-adjustment')
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()])
+        parents=[launch.common_arguments()],
+    )
     parser.add_argument('checkpoint', help='the checkpoint of stage 1')
     parser.add_argument('method', choices=METHODS, help='what tau is of')
     parser.add_argument(
         '--taus',
         nargs='+',
         type=float,
-        default=np.arange(0, 2.01, .1).round(1).tolist(),
+        default=np.arange(0, 2.01, 0.1).round(1).tolist(),
         metavar='TAU',
-        help='candidates (default: 0.0 0.1 ... 2.0)')
+        help='candidates (default: 0.0 0.1 ... 2.0)',
+    )
     parser.add_argument(
-        '--out',
-        metavar='FILE',
-        help='checkpoint to write with the classifiers normalized (.pth)')
+        '--out', metavar='FILE', help='checkpoint to write with the classifiers normalized (.pth)'
+    )
     args = parser.parse_args(argv)
     if (args.method == 'tau-norm') != bool(args.out):
         parser.error('--out FILE is for tau-norm, which needs it')
     return args
 
 
-def figures_table(figures: Dict[float, dict], best: float) -> str:
+def figures_table(figures: dict[float, dict], best: float) -> str:
     """A row for each tau, the best one marked."""
-    names = [
-        name for name in ('overall', 'balanced', *GROUPS)
-        if name in figures[best]
+    names = [name for name in ('overall', 'balanced', *GROUPS) if name in figures[best]]
+    rows = [
+        [f'{tau:g}' + ' <' * (tau == best)] + [f'{values[name]:.2f}' for name in names]
+        for tau, values in figures.items()
     ]
-    rows = [[f'{tau:g}' + ' <' * (tau == best)] +
-            [f'{values[name]:.2f}' for name in names]
-            for tau, values in figures.items()]
-    return render_table(
-        build_table('Accuracy by tau (%)', ['tau', *names], rows))
+    return render_table(build_table('Accuracy by tau (%)', ['tau', *names], rows))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out:
-        launch.check_output_file(args.out, ('.pth', ))
+        launch.check_output_file(args.out, ('.pth',))
     runner = load_runner(args, check=check_val_set)
     loader = runner.val_dataloader
     counts = stated_counts(loader.dataset)
     if counts is None:
-        raise UserError("the validation set states no metainfo["
-                        "'class_counts']: use a dataset of ride_mm")
+        raise UserError(
+            "the validation set states no metainfo['class_counts']: use a dataset of ride_mm"
+        )
     if args.method == 'tau-norm':
         predict, labels = decoupling.tau_normalization(runner.model, loader)
     else:
-        predict, labels = decoupling.logit_adjustment(runner.model, loader,
-                                                      counts)
-    tau, figures = decoupling.choose_tau(predict, labels.numpy(), counts,
-                                         args.taus)
+        predict, labels = decoupling.logit_adjustment(runner.model, loader, counts)
+    tau, figures = decoupling.choose_tau(predict, labels.numpy(), counts, args.taus)
     print(figures_table(figures, tau))
     if args.out:
         decoupling.tau_normalize_(runner.model, tau)
         # The router knew other logits.
-        write_checkpoint(
-            runner.model, args.out, without=('head.router.', ), tau=tau)
+        write_checkpoint(runner.model, args.out, without=('head.router.',), tau=tau)
     else:
         print(f'--cfg-options model.test_cfg.logit_adjustment={tau:g}')
 

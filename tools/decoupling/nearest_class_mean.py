@@ -1,7 +1,8 @@
 """Make each class's mean feature the weight of its cosine classifier."""
+
 import argparse
 import copy
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from ride_mm.analysis import decoupling
 from ride_mm.engine import launch
@@ -19,18 +20,15 @@ the checkpoint was trained with does not matter.
 """
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()])
+        parents=[launch.common_arguments()],
+    )
     parser.add_argument('checkpoint', help='the checkpoint of stage 1')
-    parser.add_argument(
-        '--out',
-        metavar='FILE',
-        required=True,
-        help='checkpoint to write (.pth)')
+    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
     return parser.parse_args(argv)
 
 
@@ -38,21 +36,19 @@ def training_loader(runner):
     """All training images, once, as a test sees them."""
     cfg = copy.deepcopy(runner.cfg.test_dataloader)
     cfg.dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
-    innermost_dataset(cfg).pipeline = innermost_dataset(
-        runner.cfg.test_dataloader).pipeline
+    innermost_dataset(cfg).pipeline = innermost_dataset(runner.cfg.test_dataloader).pipeline
     return runner.build_dataloader(cfg)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    launch.check_output_file(args.out, ('.pth', ))
+    launch.check_output_file(args.out, ('.pth',))
     runner = load_runner(args, own_classifiers=True)
-    means = decoupling.nearest_class_means(runner.model,
-                                           training_loader(runner))
+    means = decoupling.nearest_class_means(runner.model, training_loader(runner))
     for classifier, mean in zip(runner.model.head.classifiers, means):
         classifier.weight.data.copy_(mean)
     # The router knew other logits.
-    write_checkpoint(runner.model, args.out, without=('head.router.', ))
+    write_checkpoint(runner.model, args.out, without=('head.router.',))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 # Scanned digits that come with scikit-learn: nothing to download.
 dataset_type = 'DigitsLT'
 
-data_preprocessor = dict(mean=[77.5] * 3, std=[96.] * 3, to_rgb=False)
+data_preprocessor = dict(mean=[77.5] * 3, std=[96.0] * 3, to_rgb=False)
 
 # scans of 8x8 pixels, enlarged
 resize = dict(type='Resize', scale=(16, 16))
@@ -18,8 +18,7 @@ test_pipeline = [resize, dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
-    dataset=dict(
-        type=dataset_type, split='train', pipeline=train_pipeline),
+    dataset=dict(type=dataset_type, split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(

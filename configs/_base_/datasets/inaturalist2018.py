@@ -13,11 +13,7 @@ data_preprocessor = dict(
 # As ImageNet-LT's, without ColorJitter.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        interpolation='bilinear',
-        backend='pillow'),
+    dict(type='RandomResizedCrop', scale=224, interpolation='bilinear', backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
@@ -26,9 +22,8 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=64,
     num_workers=12,
-    dataset=dict(
-        type=dataset_type, data_root=data_root, pipeline=train_pipeline))
+    dataset=dict(type=dataset_type, data_root=data_root, pipeline=train_pipeline),
+)
 val_dataloader = dict(dataset=dict(type=dataset_type, data_root=data_root))
 # There is no test list: the last epoch counts, none is selected.
-test_dataloader = dict(
-    dataset=dict(type=dataset_type, data_root=data_root, split='val'))
+test_dataloader = dict(dataset=dict(type=dataset_type, data_root=data_root, split='val'))

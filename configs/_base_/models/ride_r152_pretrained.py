@@ -7,7 +7,9 @@ model = dict(
         type='Pretrained',
         checkpoint='https://download.openmmlab.com/mmclassification/v0/resnet/'
         'resnet152_8xb32_in1k_20210901-4d7582fa.pth',
-        prefix='backbone'),
+        prefix='backbone',
+    ),
     backbone=dict(depth=152),
     neck=dict(expert=dict(depth=152, out_channels=(1024, 2048))),
-    head=dict(in_channels=2048))
+    head=dict(in_channels=2048),
+)

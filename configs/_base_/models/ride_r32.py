@@ -7,11 +7,9 @@ model = dict(
     neck=dict(
         type='MultiExpertNeck',
         expert=dict(
-            type='CIFARResNetExpert',
-            depth=32,
-            in_channels=16,
-            stages=(1, 2),
-            out_channels=(24, 48))),
+            type='CIFARResNetExpert', depth=32, in_channels=16, stages=(1, 2), out_channels=(24, 48)
+        ),
+    ),
     head=dict(
         type='RIDEHead',
         num_classes=100,
@@ -23,6 +21,9 @@ model = dict(
             type='ExpertRouter',
             topk=30,
             loss=dict(type='RoutingLoss', pos_weight=100),
-            init_cfg=dict(type='Kaiming', layer='Linear', mode='fan_in'))),
+            init_cfg=dict(type='Kaiming', layer='Linear', mode='fan_in'),
+        ),
+    ),
     # 'auto' routes as soon as the router has been trained
-    test_cfg=dict(mode='auto', threshold=0.5))
+    test_cfg=dict(mode='auto', threshold=0.5),
+)

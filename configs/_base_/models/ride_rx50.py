@@ -3,4 +3,5 @@ _base_ = './ride_r50.py'
 
 model = dict(
     backbone=dict(type='ResNeXt', groups=32, width_per_group=4),
-    neck=dict(expert=dict(family='ResNeXt', groups=32, width_per_group=4)))
+    neck=dict(expert=dict(family='ResNeXt', groups=32, width_per_group=4)),
+)

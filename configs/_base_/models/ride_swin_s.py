@@ -4,4 +4,5 @@ _base_ = './ride_swin_t.py'
 model = dict(
     # 0.3 for the last of the 24 blocks
     backbone=dict(drop_path_rate=0.3 * 3 / 23),
-    neck=dict(expert=dict(arch='small', drop_path_rate=0.3)))
+    neck=dict(expert=dict(arch='small', drop_path_rate=0.3)),
+)

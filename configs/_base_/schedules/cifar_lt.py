@@ -3,8 +3,8 @@ _base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(
-        type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 5, by_epoch=True, end=5),
     dict(type='MultiStepLR', milestones=[160, 180], gamma=0.01, by_epoch=True),
@@ -18,4 +18,5 @@ test_cfg = dict()
 default_hooks = dict(
     class_counts=dict(type='ClassCountsHook'),
     reweighting=dict(type='DeferredReweightingHook', begin=160),
-    two_stage=dict(type='TwoStageHook', begin=200, **_base_.router_stage))
+    two_stage=dict(type='TwoStageHook', begin=200, **_base_.router_stage),
+)

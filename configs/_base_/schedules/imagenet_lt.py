@@ -3,8 +3,8 @@ _base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(
-        type='SGD', lr=0.1, momentum=0.9, weight_decay=2e-4, nesterov=True))
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=2e-4, nesterov=True),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 5, by_epoch=True, end=5),
     dict(type='MultiStepLR', milestones=[60, 80], gamma=0.1, by_epoch=True),
@@ -23,5 +23,7 @@ default_hooks = dict(
         begin=100,
         **dict(
             _base_.router_stage,
-            train_dataloader=dict(
-                batch_size=64, sampler=dict(type='ClassBalancedSampler')))))
+            train_dataloader=dict(batch_size=64, sampler=dict(type='ClassBalancedSampler')),
+        ),
+    ),
+)

@@ -4,10 +4,9 @@ _base_ = ['./router.py', '../default_runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(
-        type='SGD', lr=0.01, momentum=0.9, weight_decay=4e-4, nesterov=True),
-    paramwise_cfg=dict(
-        custom_keys=dict(backbone=dict(lr_mult=0.1), neck=dict(lr_mult=0.1))))
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=4e-4, nesterov=True),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1), neck=dict(lr_mult=0.1))),
+)
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[10, 20], gamma=0.1, by_epoch=True),
 ]
@@ -25,5 +24,7 @@ default_hooks = dict(
         begin=30,
         **dict(
             _base_.router_stage,
-            train_dataloader=dict(
-                batch_size=128, sampler=dict(type='ClassBalancedSampler')))))
+            train_dataloader=dict(batch_size=128, sampler=dict(type='ClassBalancedSampler')),
+        ),
+    ),
+)

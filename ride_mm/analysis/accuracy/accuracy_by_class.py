@@ -1,25 +1,25 @@
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from ride_mm.analysis.style import (GRID, GROUP_COLORS, INK, clean, new_figure,
-                                    save, set_head)
+from ride_mm.analysis.style import GRID, GROUP_COLORS, INK, clean, new_figure, save, set_head
 from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 
 MAX_BARS = 120
 MAX_DOTS = 2000
 
 
-def plot_accuracy_by_class(accuracy: Sequence[float],
-                           groups: GroupsLike,
-                           path: Union[str, Path],
-                           overall: float,
-                           group_accuracy: Optional[Dict[str, float]] = None,
-                           class_names: Optional[Sequence[str]] = None
-                           ) -> Path:
+def plot_accuracy_by_class(
+    accuracy: Sequence[float],
+    groups: GroupsLike,
+    path: str | Path,
+    overall: float,
+    group_accuracy: dict[str, float] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
     """Draw the accuracy of every class above its number of training images.
 
     The classes stand from the largest to the smallest, coloured by group.
@@ -44,55 +44,51 @@ def plot_accuracy_by_class(accuracy: Sequence[float],
     groups = ClassGroups.of(groups)
     accuracy, counts = np.asarray(accuracy, float), groups.counts
     if accuracy.shape != counts.shape or accuracy.ndim != 1:
-        raise ValueError('accuracy and class_counts must both have shape '
-                         f'(K, ), but got {accuracy.shape} and '
-                         f'{counts.shape}.')
+        raise ValueError(
+            'accuracy and class_counts must both have shape '
+            f'(K, ), but got {accuracy.shape} and '
+            f'{counts.shape}.'
+        )
     order = np.argsort(-counts, kind='stable')
     accuracy, counts = accuracy[order], counts[order]
     masks = {name: mask[order] for name, mask in groups.masks.items()}
-    means = group_accuracy or {
-        name: _mean(accuracy[mask])
-        for name, mask in masks.items()
-    }
+    means = group_accuracy or {name: _mean(accuracy[mask]) for name, mask in masks.items()}
 
     figure = new_figure(6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
-    floor = max(counts.min() / 2, .8)
+    floor = max(counts.min() / 2, 0.8)
     for name, mask in masks.items():
         where, mean = np.flatnonzero(mask), means.get(name, np.nan)
         draw_classes(top, where, accuracy, GROUP_COLORS[name])
-        edges = np.append(where, where[-1] + 1) - .5
+        edges = np.append(where, where[-1] + 1) - 0.5
         bottom.stairs(
             np.maximum(counts[where], floor),
             edges,
             baseline=floor,
             fill=True,
             color=GROUP_COLORS[name],
-            label=_group_label(groups.titles[name], where.size, mean))
-        top.hlines(
-            mean, edges[0], edges[-1], colors=INK, linestyles=(0, (4, 3)))
+            label=_group_label(groups.titles[name], where.size, mean),
+        )
+        top.hlines(mean, edges[0], edges[-1], colors=INK, linestyles=(0, (4, 3)))
 
-    set_head(figure, f'Accuracy by class: {overall:.1f}% overall',
-             bottom.get_legend_handles_labels()[0])
+    set_head(
+        figure, f'Accuracy by class: {overall:.1f}% overall', bottom.get_legend_handles_labels()[0]
+    )
     top.set(ylabel='accuracy (%)', ylim=(0, 100))
     bottom.set(
-        ylabel='training images',
-        yscale='log',
-        ylim=(floor, None),
-        xlim=(-.5, len(counts) - .5))
+        ylabel='training images', yscale='log', ylim=(floor, None), xlim=(-0.5, len(counts) - 0.5)
+    )
     bottom.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:g}'))
     label_classes(bottom, order, class_names)
     for axes in (top, bottom):
         clean(axes)
-        axes.grid(axis='y', color=GRID, linewidth=.8)
+        axes.grid(axis='y', color=GRID, linewidth=0.8)
     return save(figure, path)
 
 
-def draw_classes(axes: Axes,
-                 where: np.ndarray,
-                 accuracy: np.ndarray,
-                 color: str,
-                 alpha: float = .85) -> None:
+def draw_classes(
+    axes: Axes, where: np.ndarray, accuracy: np.ndarray, color: str, alpha: float = 0.85
+) -> None:
     """Draw a bar per class, or where these are too thin per some neighbours.
 
     Args:
@@ -106,15 +102,24 @@ def draw_classes(axes: Axes,
     """
     size = _classes_per_bar(accuracy.size)
     if size > 1 and accuracy.size <= MAX_DOTS:
-        axes.plot(where, accuracy[where], '.', color=INK, alpha=.3,
-                  markersize=3, markeredgewidth=0, clip_on=False)
+        axes.plot(
+            where,
+            accuracy[where],
+            '.',
+            color=INK,
+            alpha=0.3,
+            markersize=3,
+            markeredgewidth=0,
+            clip_on=False,
+        )
     parts = np.array_split(where, -(-where.size // size))
     axes.bar(
         [part.mean() for part in parts],
         [_mean(accuracy[part]) for part in parts],
-        width=[part.size * (.8 if size == 1 else 1) for part in parts],
+        width=[part.size * (0.8 if size == 1 else 1) for part in parts],
         color=color,
-        alpha=alpha)
+        alpha=alpha,
+    )
 
 
 def _classes_per_bar(num_classes: int) -> int:
@@ -133,9 +138,7 @@ def _group_label(title: str, num_classes: int, mean: float) -> str:
     return label if np.isnan(mean) else f'{label}, {mean:.1f}%'
 
 
-def label_classes(axes: Axes,
-                  order: np.ndarray,
-                  class_names: Optional[Sequence[str]] = None) -> None:
+def label_classes(axes: Axes, order: np.ndarray, class_names: Sequence[str] | None = None) -> None:
     """Name up to 30 classes on the axis, and say how they stand there."""
     if class_names is not None and len(order) <= 30:
         slanted = len(order) > 10
@@ -145,7 +148,8 @@ def label_classes(axes: Axes,
             rotation=45 if slanted else 0,
             ha='right' if slanted else 'center',
             # a dollar is no formula
-            parse_math=False)
+            parse_math=False,
+        )
     label = 'classes, from the largest to the smallest'
     size = _classes_per_bar(len(order))
     if size > 1:

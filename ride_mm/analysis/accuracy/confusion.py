@@ -1,6 +1,6 @@
 """What large and small classes are taken for."""
+
 from dataclasses import dataclass
-from typing import Dict
 
 import numpy as np
 
@@ -23,15 +23,16 @@ class GroupConfusion:
         by_chance (dict[str, float]): What ``to_larger`` would be if errors
             were spread evenly over all other classes.
     """
-    share: Dict[str, Dict[str, float]]
-    right: Dict[str, float]
-    to_larger: Dict[str, float]
-    by_chance: Dict[str, float]
+
+    share: dict[str, dict[str, float]]
+    right: dict[str, float]
+    to_larger: dict[str, float]
+    by_chance: dict[str, float]
 
 
-def group_confusion(pred_label: np.ndarray,
-                    gt_label: np.ndarray,
-                    groups: GroupsLike) -> GroupConfusion:
+def group_confusion(
+    pred_label: np.ndarray, gt_label: np.ndarray, groups: GroupsLike
+) -> GroupConfusion:
     """Compute how the groups of classes are confused with each other.
 
     Args:
@@ -58,31 +59,17 @@ def group_confusion(pred_label: np.ndarray,
     # Of the other classes, how many are larger than the true one.
     rank = np.searchsorted(np.sort(counts), counts, side='right')
     chance = (len(counts) - rank)[gt_label] / max(len(counts) - 1, 1)
-    errors = {
-        name: images & ~hits
-        for name, images in members.items() if (images & ~hits).any()
-    }
+    errors = {name: images & ~hits for name, images in members.items() if (images & ~hits).any()}
     return GroupConfusion(
         share={
-            name: {
-                other: _percent(mask[pred_label], images)
-                for other, mask in classes.items()
-            }
+            name: {other: _percent(mask[pred_label], images) for other, mask in classes.items()}
             for name, images in members.items()
         },
-        right={
-            name: _percent(hits, images)
-            for name, images in members.items()
-        },
-        to_larger={
-            name: _percent(larger, wrong)
-            for name, wrong in errors.items()
-        },
-        by_chance={
-            name: _percent(chance, wrong)
-            for name, wrong in errors.items()
-        })
+        right={name: _percent(hits, images) for name, images in members.items()},
+        to_larger={name: _percent(larger, wrong) for name, wrong in errors.items()},
+        by_chance={name: _percent(chance, wrong) for name, wrong in errors.items()},
+    )
 
 
 def _percent(values: np.ndarray, images: np.ndarray) -> float:
-    return 100. * float(np.mean(values[images]))
+    return 100.0 * float(np.mean(values[images]))

@@ -1,9 +1,10 @@
 """The images that a model has most trouble with."""
+
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Opinion:
         confidence (float): Its probability.
         asked (bool): Whether the routed model asked it.
     """
+
     label: int
     confidence: float
     asked: bool
@@ -57,14 +59,15 @@ class HardImage:
         pixelated (bool): Whether the picture has so few pixels that they are
             to be seen.
     """
+
     index: int
     gt_label: int
     pred_label: int
     confidence: float
     nll: float
-    opinions: List[Opinion] = field(default_factory=list)
-    used: Optional[int] = None
-    picture: Optional[str] = None
+    opinions: list[Opinion] = field(default_factory=list)
+    used: int | None = None
+    picture: str | None = None
     pixelated: bool = False
 
     @property
@@ -74,10 +77,8 @@ class HardImage:
 
 
 def hardest_images(
-        predictions: Predictions,
-        groups: GroupsLike,
-        number: int,
-        config: Optional[Config] = None) -> Dict[str, List[HardImage]]:
+    predictions: Predictions, groups: GroupsLike, number: int, config: Config | None = None
+) -> dict[str, list[HardImage]]:
     """Find the images whose true class has the least probability.
 
     Args:
@@ -98,37 +99,43 @@ def hardest_images(
             predictions, or cannot be read.
     """
     quality = score_quality(
-        torch.from_numpy(predictions.pred_score),
-        torch.from_numpy(predictions.gt_label))
+        torch.from_numpy(predictions.pred_score), torch.from_numpy(predictions.gt_label)
+    )
     groups = ClassGroups.of(groups).of_images(predictions.gt_label)
     groups.pop('overall')
     order = np.argsort(-quality.nll, kind='stable')
     chosen = {
-        name: order[images[order]][:len(share)]
+        name: order[images[order]][: len(share)]
         for (name, images), share in zip(
-            groups.items(), np.array_split(np.arange(number), len(groups)))
+            groups.items(), np.array_split(np.arange(number), len(groups))
+        )
     }
     indices = np.concatenate(list(chosen.values()))
-    pictures = {} if config is None else load_pictures(config, indices,
-                                                       predictions.gt_label)
+    pictures = {} if config is None else load_pictures(config, indices, predictions.gt_label)
     return {
         name: [
-            _describe(predictions, int(i), float(quality.nll[i]),
-                      float(quality.confidence[i]), pictures.get(int(i)))
+            _describe(
+                predictions,
+                int(i),
+                float(quality.nll[i]),
+                float(quality.confidence[i]),
+                pictures.get(int(i)),
+            )
             for i in of_group
         ]
-        for name, of_group in chosen.items() if len(of_group)
+        for name, of_group in chosen.items()
+        if len(of_group)
     }
 
 
-def _describe(predictions: Predictions, index: int, nll: float,
-              confidence: float, picture: Optional[np.ndarray]) -> HardImage:
+def _describe(
+    predictions: Predictions, index: int, nll: float, confidence: float, picture: np.ndarray | None
+) -> HardImage:
     used, opinions = None, []
     if predictions.num_experts_used is not None:
         used = int(predictions.num_experts_used[index])
     if predictions.expert_logits is not None:
-        scores = softmax(
-            predictions.expert_logits[:, index].astype(np.float64), axis=1)
+        scores = softmax(predictions.expert_logits[:, index].astype(np.float64), axis=1)
         opinions = [
             Opinion(int(of_expert.argmax()), float(of_expert.max()), k < used)
             for k, of_expert in enumerate(scores)
@@ -142,11 +149,13 @@ def _describe(predictions: Predictions, index: int, nll: float,
         opinions,
         used,
         picture=None if picture is None else data_uri(picture),
-        pixelated=picture is not None and max(picture.shape) < _FEW_PIXELS)
+        pixelated=picture is not None and max(picture.shape) < _FEW_PIXELS,
+    )
 
 
-def load_pictures(config: Config, indices: Sequence[int],
-                  gt_label: np.ndarray) -> Dict[int, np.ndarray]:
+def load_pictures(
+    config: Config, indices: Sequence[int], gt_label: np.ndarray
+) -> dict[int, np.ndarray]:
     """Load test images as the model gets them, before normalization.
 
     Args:
@@ -172,24 +181,21 @@ def load_pictures(config: Config, indices: Sequence[int],
             f'the predictions are of {len(gt_label)} images, but the test set '
             f'of the config ({type(dataset).__name__}, {len(labels)} images) '
             'differs in its images or their order. Use `--images 0` for a '
-            'report without images.')
+            'report without images.'
+        )
     # the convention of mmpretrain: what is to be made RGB is BGR
-    preprocessor = (
-        config.get('data_preprocessor')
-        or config.model.get('data_preprocessor') or {})
+    preprocessor = config.get('data_preprocessor') or config.model.get('data_preprocessor') or {}
     is_bgr = preprocessor.get('to_rgb', False)
     try:
-        return {
-            int(index): _to_rgb(dataset[int(index)]['inputs'], is_bgr)
-            for index in indices
-        }
+        return {int(index): _to_rgb(dataset[int(index)]['inputs'], is_bgr) for index in indices}
     except OSError as e:
         raise _unreadable(e) from e
 
 
 def _unreadable(error: Exception) -> UserError:
-    return UserError(f'the test images cannot be read: {error} Use `--images '
-                     '0` for a report without images.')
+    return UserError(
+        f'the test images cannot be read: {error} Use `--images 0` for a report without images.'
+    )
 
 
 def _to_rgb(image: torch.Tensor, is_bgr: bool) -> np.ndarray:

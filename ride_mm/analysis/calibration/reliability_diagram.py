@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Dict, Union
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -7,8 +6,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ride_mm.analysis.style import (GROUP_COLORS, INK, PANEL_TITLE, SOFT,
-                                    clean, new_figure, save, set_head)
+from ride_mm.analysis.style import (
+    GROUP_COLORS,
+    INK,
+    PANEL_TITLE,
+    SOFT,
+    clean,
+    new_figure,
+    save,
+    set_head,
+)
 from ride_mm.datasets.class_groups import Thresholds, group_titles
 from ride_mm.evaluation import ReliabilityBins
 
@@ -16,10 +23,12 @@ _GAP = '#F0B48C'
 _DASHES = (0, (4, 3))
 
 
-def plot_reliability(bins: Dict[str, ReliabilityBins],
-                     errors: Dict[str, float],
-                     path: Union[str, Path],
-                     thresholds: Thresholds = 'ride') -> Path:
+def plot_reliability(
+    bins: dict[str, ReliabilityBins],
+    errors: dict[str, float],
+    path: str | Path,
+    thresholds: Thresholds = 'ride',
+) -> Path:
     """Draw accuracy against confidence, overall and by class size.
 
     Below each diagram stands how many images have which confidence.
@@ -37,22 +46,24 @@ def plot_reliability(bins: Dict[str, ReliabilityBins],
         Path: The file.
     """
     figure = new_figure(4.2)
-    panels = figure.subplots(
-        2, len(bins), squeeze=False, sharex=True, height_ratios=(3, 1))
+    panels = figure.subplots(2, len(bins), squeeze=False, sharex=True, height_ratios=(3, 1))
     titles = group_titles(thresholds)
     for (top, bottom), (name, of_group) in zip(panels.T, bins.items()):
         color = GROUP_COLORS.get(name, SOFT)
         _draw_accuracy(top, of_group, color)
         _draw_images(bottom, of_group, color)
-        top.set_title(f'{titles[name]}\nECE {errors[name]:.1f}%',
-                      **PANEL_TITLE)
+        top.set_title(f'{titles[name]}\nECE {errors[name]:.1f}%', **PANEL_TITLE)
     panels[0, 0].set_ylabel('accuracy')
     panels[1, 0].set_ylabel('images')
-    set_head(figure, f'Reliability: ECE {errors["overall"]:.1f}%', [
-        Patch(color=SOFT, label='accuracy of the bin'),
-        Patch(color=_GAP, label='gap to its mean confidence'),
-        Line2D([], [], color=INK, ls=_DASHES, label='perfect calibration')
-    ])
+    set_head(
+        figure,
+        f'Reliability: ECE {errors["overall"]:.1f}%',
+        [
+            Patch(color=SOFT, label='accuracy of the bin'),
+            Patch(color=_GAP, label='gap to its mean confidence'),
+            Line2D([], [], color=INK, ls=_DASHES, label='perfect calibration'),
+        ],
+    )
     return save(figure, path)
 
 
@@ -64,7 +75,8 @@ def _draw_accuracy(axes: Axes, bins: ReliabilityBins, color: str) -> None:
         align='edge',
         color=color,
         edgecolor='white',
-        linewidth=.5)
+        linewidth=0.5,
+    )
     axes.bar(
         bins.edges[:-1],
         bins.confidence - bins.accuracy,
@@ -73,7 +85,8 @@ def _draw_accuracy(axes: Axes, bins: ReliabilityBins, color: str) -> None:
         align='edge',
         color=_GAP,
         edgecolor='white',
-        linewidth=.5)
+        linewidth=0.5,
+    )
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, ls=_DASHES)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -88,8 +101,9 @@ def _draw_images(axes: Axes, bins: ReliabilityBins, color: str) -> None:
         align='edge',
         color=color,
         edgecolor='white',
-        linewidth=.5)
-    axes.set_xticks([0, .5, 1])
+        linewidth=0.5,
+    )
+    axes.set_xticks([0, 0.5, 1])
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.tick_params(labelbottom=True)

@@ -2,7 +2,6 @@
 
 Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 """
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from ride_mm.models import RIDEClassifier
 from ride_mm.utils.errors import UserError
 
 # Outside lies no classifier that has learned anything and still errs.
-BOUNDS = (.01, 100.)
+BOUNDS = (0.01, 100.0)
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -40,19 +39,18 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
     # Convex in 1 / T, so it has one minimum in log T as well.
     low, high = torch.tensor(BOUNDS).double().log().tolist()
-    found = minimize_scalar(
-        nll, bounds=(low, high), method='bounded', options=dict(xatol=1e-6))
+    found = minimize_scalar(nll, bounds=(low, high), method='bounded', options=dict(xatol=1e-6))
     all_right = (logits.argmax(1) == labels).all()
     if all_right or min(found.x - low, high - found.x) < 1e-3:
         raise UserError(
             f'no temperature between {BOUNDS[0]} and {BOUNDS[1]} fits these '
             f'{len(labels)} images: did the model train on them, or are they '
-            'too few?')
+            'too few?'
+        )
     return float(torch.tensor(found.x).exp())
 
 
-def collect_logits(model: RIDEClassifier,
-                   loader: DataLoader) -> Tuple[torch.Tensor, torch.Tensor]:
+def collect_logits(model: RIDEClassifier, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
     """Predict as a test does, up to the softmax.
 
     Args:

@@ -1,9 +1,10 @@
 """Methods compared over the seeds and the test images."""
+
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import mmengine
 import numpy as np
@@ -13,8 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ride_mm.analysis.comparison.compare_plot import plot_differences
-from ride_mm.analysis.comparison.intervals import (LEVEL, Difference,
-                                                   bootstrap, check_draws)
+from ride_mm.analysis.comparison.intervals import LEVEL, Difference, bootstrap, check_draws
 from ride_mm.analysis.comparison.runs import Runs, read_runs
 from ride_mm.analysis.style import check_format
 from ride_mm.datasets.class_groups import GROUPS
@@ -47,18 +47,19 @@ class Comparison:
         by_part (dict[str, list[Difference]]): Of each method but the
             baseline, the mean difference over the classes of each part.
     """
+
     runs: Runs
-    figures: Dict[str, List[Dict[str, float]]]
-    by_class: Dict[str, np.ndarray]
-    differences: Dict[str, Dict[str, Difference]]
-    parts: List[np.ndarray]
-    by_part: Dict[str, List[Difference]]
+    figures: dict[str, list[dict[str, float]]]
+    by_class: dict[str, np.ndarray]
+    differences: dict[str, dict[str, Difference]]
+    parts: list[np.ndarray]
+    by_part: dict[str, list[Difference]]
 
     def mean(self, method: str, figure: str) -> float:
         """The mean of a figure over the runs of a method."""
         return mean(run[figure] for run in self.figures[method])
 
-    def deviation(self, method: str, figure: str) -> Optional[float]:
+    def deviation(self, method: str, figure: str) -> float | None:
         """The standard deviation over the runs (n - 1), None of one run."""
         values = [run[figure] for run in self.figures[method]]
         return stdev(values) if len(values) > 1 else None
@@ -67,13 +68,13 @@ class Comparison:
         """The difference by class, points, shape (K, ), with NaN."""
         return self.by_class[method] - self.by_class[self.runs.baseline]
 
-    def class_shares(self, method: str, figure: str) -> Tuple[float, float]:
+    def class_shares(self, method: str, figure: str) -> tuple[float, float]:
         """Percent of the classes of a group that are better, and worse."""
         groups = self.runs.groups.masks
         points = self.class_differences(method)
         points = points[groups.get(figure, slice(None))]
         points = points[~np.isnan(points)]
-        return 100. * np.mean(points > 0), 100. * np.mean(points < 0)
+        return 100.0 * np.mean(points > 0), 100.0 * np.mean(points < 0)
 
 
 def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
@@ -103,26 +104,25 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
     """
     labels, num_classes = runs.gt_label, len(runs.groups)
     figures = {
-        method: [
-            long_tail_accuracy(run.hits, labels, runs.groups)
-            for run in of_method
-        ]
+        method: [long_tail_accuracy(run.hits, labels, runs.groups) for run in of_method]
         for method, of_method in runs.methods.items()
     }
     hits = {method: runs.hits(method) for method in runs.methods}
     by_class = {
-        method:
-        accuracy_by_class(of_method.ravel(), np.tile(labels, len(of_method)),
-                          num_classes)
+        method: accuracy_by_class(of_method.ravel(), np.tile(labels, len(of_method)), num_classes)
         for method, of_method in hits.items()
     }
     parts = _split_groups(runs)
     weights = _image_weights(runs, parts)
     differences, by_part = {}, {}
     if runs.others:
-        found = bootstrap([_terms(runs, hits, m) for m in runs.others],
-                          _strata(runs, parts),
-                          np.stack(list(weights.values())), resamples, seed)
+        found = bootstrap(
+            [_terms(runs, hits, m) for m in runs.others],
+            _strata(runs, parts),
+            np.stack(list(weights.values())),
+            resamples,
+            seed,
+        )
         for method, row in zip(runs.others, found):
             named = dict(zip(weights, row))
             by_part[method] = [named.pop(i) for i in range(len(parts))]
@@ -130,37 +130,34 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
     return Comparison(runs, figures, by_class, differences, parts, by_part)
 
 
-def _split_groups(runs: Runs) -> List[np.ndarray]:
+def _split_groups(runs: Runs) -> list[np.ndarray]:
     """The tested classes, from the largest, in up to four parts a group."""
     tested = np.bincount(runs.gt_label, minlength=len(runs.groups)) > 0
     largest_first = np.argsort(-runs.groups.counts, kind='stable')
     parts = []
     for group in runs.groups.masks.values():
         classes = largest_first[(group & tested)[largest_first]]
-        parts += [
-            part for part in np.array_split(classes, _PARTS) if part.size
-        ]
+        parts += [part for part in np.array_split(classes, _PARTS) if part.size]
     return parts
 
 
-def _image_weights(runs: Runs, parts: List[np.ndarray]) -> Dict:
+def _image_weights(runs: Runs, parts: list[np.ndarray]) -> dict:
     """The weight, in percent, of each image in each figure, and in the mean
     over the classes of each part."""
     labels, num_classes = runs.gt_label, len(runs.groups)
     images = np.bincount(labels, minlength=num_classes)
     weights = {
-        name: 100. * group / np.count_nonzero(group)
+        name: 100.0 * group / np.count_nonzero(group)
         for name, group in runs.groups.of_images(labels).items()
     }
-    for name, part in (('balanced', np.flatnonzero(images)),
-                       *enumerate(parts)):
+    for name, part in (('balanced', np.flatnonzero(images)), *enumerate(parts)):
         chosen = np.isin(np.arange(num_classes), part)[labels]
-        weights[name] = 100. * chosen / (len(part) * images[labels])
+        weights[name] = 100.0 * chosen / (len(part) * images[labels])
     order = [name for name in FIGURES if name in weights]
     return {name: weights[name] for name in (*order, *range(len(parts)))}
 
 
-def _strata(runs: Runs, parts: List[np.ndarray]) -> np.ndarray:
+def _strata(runs: Runs, parts: list[np.ndarray]) -> np.ndarray:
     """What is resampled apart: the classes, those of one image by part."""
     num_classes = len(runs.groups)
     stratum = np.arange(num_classes)
@@ -170,15 +167,13 @@ def _strata(runs: Runs, parts: List[np.ndarray]) -> np.ndarray:
     return stratum[runs.gt_label]
 
 
-def _terms(runs: Runs, hits: Dict[str, np.ndarray],
-           method: str) -> List[np.ndarray]:
+def _terms(runs: Runs, hits: dict[str, np.ndarray], method: str) -> list[np.ndarray]:
     """What adds up to the difference, by what varies independently."""
-    ours, theirs = (
-        hits[name].astype(float) for name in (method, runs.baseline))
+    ours, theirs = (hits[name].astype(float) for name in (method, runs.baseline))
     return [ours - theirs] if runs.share_weights(method) else [ours, -theirs]
 
 
-def comparison_tables(comparison: Comparison) -> List[Table]:
+def comparison_tables(comparison: Comparison) -> list[Table]:
     """Lay out a comparison.
 
     Args:
@@ -195,25 +190,40 @@ def comparison_tables(comparison: Comparison) -> List[Table]:
         build_table(
             'Accuracy (%), mean ± standard deviation over the runs',
             ['method', 'runs', *(titles[name] for name in names)],
-            [[escape(method), str(len(runs.methods[method]))] +
-             [_mean_cell(comparison, method, name) for name in names]
-             for method in runs.methods])
+            [
+                [escape(method), str(len(runs.methods[method]))]
+                + [_mean_cell(comparison, method, name) for name in names]
+                for method in runs.methods
+            ],
+        )
     ]
     for method, differences in comparison.differences.items():
         rows = []
         for name, difference in differences.items():
             shares = comparison.class_shares(method, name)
-            rows.append([
-                titles[name], f'{difference.value:+.2f}',
-                _interval_cell(difference), difference.verdict,
-                *(f'{share:.0f}' for share in shares)
-            ])
+            rows.append(
+                [
+                    titles[name],
+                    f'{difference.value:+.2f}',
+                    _interval_cell(difference),
+                    difference.verdict,
+                    *(f'{share:.0f}' for share in shares),
+                ]
+            )
         tables.append(
             build_table(
-                f'{escape(method)} minus {escape(runs.baseline)}, accuracy', [
-                    'training images', 'points', f'{100 * LEVEL:g}% interval',
-                    'verdict', 'classes better (%)', 'classes worse (%)'
-                ], rows))
+                f'{escape(method)} minus {escape(runs.baseline)}, accuracy',
+                [
+                    'training images',
+                    'points',
+                    f'{100 * LEVEL:g}% interval',
+                    'verdict',
+                    'classes better (%)',
+                    'classes worse (%)',
+                ],
+                rows,
+            )
+        )
     for table in tables:
         table.box = box.ROUNDED
     return tables
@@ -221,8 +231,10 @@ def comparison_tables(comparison: Comparison) -> List[Table]:
 
 def _mean_cell(comparison: Comparison, method: str, figure: str) -> str:
     deviation = comparison.deviation(method, figure)
-    return (f'{comparison.mean(method, figure):.2f} ± '
-            f"{'-' if deviation is None else f'{deviation:.2f}'}")
+    return (
+        f'{comparison.mean(method, figure):.2f} ± '
+        f'{"-" if deviation is None else f"{deviation:.2f}"}'
+    )
 
 
 def _interval_cell(difference: Difference) -> str:
@@ -233,15 +245,14 @@ def _interval_cell(difference: Difference) -> str:
 
 def coverage_note(runs: Runs) -> str:
     """Say what the intervals are about."""
-    single = [
-        m for m, of_method in runs.methods.items() if len(of_method) == 1
-    ]
+    single = [m for m, of_method in runs.methods.items() if len(of_method) == 1]
     if not single:
-        return ('The intervals are about the methods: they cover other test '
-                'images and other seeds.')
-    return (f"A single run each: {', '.join(single)}. The intervals cover "
-            'other test images but not other training seeds: they are about '
-            'these weights, not about the methods.')
+        return 'The intervals are about the methods: they cover other test images and other seeds.'
+    return (
+        f'A single run each: {", ".join(single)}. The intervals cover '
+        'other test images but not other training seeds: they are about '
+        'these weights, not about the methods.'
+    )
 
 
 def to_json(comparison: Comparison) -> dict:
@@ -261,10 +272,9 @@ def to_json(comparison: Comparison) -> dict:
         baseline=runs.baseline,
         thresholds=runs.groups.thresholds,
         class_counts=runs.groups.counts.tolist(),
-        methods={m: _method_json(comparison, m)
-                 for m in runs.methods},
-        differences={m: _difference_json(comparison, m)
-                     for m in runs.others})
+        methods={m: _method_json(comparison, m) for m in runs.methods},
+        differences={m: _difference_json(comparison, m) for m in runs.others},
+    )
 
 
 def _method_json(comparison: Comparison, method: str) -> dict:
@@ -272,20 +282,13 @@ def _method_json(comparison: Comparison, method: str) -> dict:
     keys = ('config', 'options', 'checkpoint', 'weights')
     return dict(
         runs=[
-            dict(
-                file=run.file,
-                **{key: run.made_by[key]
-                   for key in keys},
-                figures=of_run)
+            dict(file=run.file, **{key: run.made_by[key] for key in keys}, figures=of_run)
             for run, of_run in zip(comparison.runs.methods[method], figures)
         ],
-        mean={key: comparison.mean(method, key)
-              for key in figures[0]},
-        deviation={
-            key: comparison.deviation(method, key)
-            for key in figures[0]
-        },
-        by_class=_plain(comparison.by_class[method]))
+        mean={key: comparison.mean(method, key) for key in figures[0]},
+        deviation={key: comparison.deviation(method, key) for key in figures[0]},
+        by_class=_plain(comparison.by_class[method]),
+    )
 
 
 def _difference_json(comparison: Comparison, method: str) -> dict:
@@ -293,50 +296,49 @@ def _difference_json(comparison: Comparison, method: str) -> dict:
     for name, difference in comparison.differences[method].items():
         better, worse = comparison.class_shares(method, name)
         figures[name] = dict(
-            _plain_difference(difference),
-            classes_better=better,
-            classes_worse=worse)
+            _plain_difference(difference), classes_better=better, classes_worse=worse
+        )
     return dict(
         same_weights=comparison.runs.share_weights(method),
         figures=figures,
         by_class=_plain(comparison.class_differences(method)),
         by_part=[
-            dict(classes=part.tolist(),
-                 **_plain_difference(difference)) for part, difference in zip(
-                     comparison.parts, comparison.by_part[method])
-        ])
+            dict(classes=part.tolist(), **_plain_difference(difference))
+            for part, difference in zip(comparison.parts, comparison.by_part[method])
+        ],
+    )
 
 
 def _plain_difference(difference: Difference) -> dict:
-    value, low, high = _plain(
-        [difference.value, difference.low, difference.high])
-    return dict(
-        difference=value, low=low, high=high, verdict=difference.verdict)
+    value, low, high = _plain([difference.value, difference.low, difference.high])
+    return dict(difference=value, low=low, high=high, verdict=difference.verdict)
 
 
-def _plain(values: Iterable[float]) -> List[Optional[float]]:
+def _plain(values: Iterable[float]) -> list[float | None]:
     return [None if math.isnan(value) else float(value) for value in values]
 
 
-def draw_comparison(comparison: Comparison, path: Union[str, Path]) -> Path:
+def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Draw the differences, see :func:`plot_differences`."""
     runs = comparison.runs
     return plot_differences(
         comparison.differences,
-        {m: comparison.class_differences(m)
-         for m in runs.others},
+        {m: comparison.class_differences(m) for m in runs.others},
         comparison.by_part,
         comparison.parts,
         runs.groups,
         path,
-        baseline=runs.baseline)
+        baseline=runs.baseline,
+    )
 
 
-def compare_files(arguments: Sequence[str],
-                  resamples: int = 2000,
-                  seed: int = 0,
-                  plot_file: Union[str, Path, None] = None,
-                  json_file: Union[str, Path, None] = None) -> Comparison:
+def compare_files(
+    arguments: Sequence[str],
+    resamples: int = 2000,
+    seed: int = 0,
+    plot_file: str | Path | None = None,
+    json_file: str | Path | None = None,
+) -> Comparison:
     """Print, and draw, a comparison of files of predictions.
 
     Args:
@@ -360,9 +362,11 @@ def compare_files(arguments: Sequence[str],
         check_format(plot_file)
     runs = read_runs(arguments)
     if plot_file is not None and not runs.others:
-        raise UserError('a plot shows differences, but these are runs of one '
-                        f'method, {runs.baseline}. Methods of one config need '
-                        'names: METHOD=FILE.')
+        raise UserError(
+            'a plot shows differences, but these are runs of one '
+            f'method, {runs.baseline}. Methods of one config need '
+            'names: METHOD=FILE.'
+        )
     comparison = compare(runs, resamples, seed)
 
     # Wide enough for any name, also where the output is a pipe.
@@ -376,8 +380,7 @@ def compare_files(arguments: Sequence[str],
     if plot_file is not None:
         print(draw_comparison(comparison, plot_file))
     if json_file is not None:
-        content = dict(
-            to_json(comparison), level=LEVEL, resamples=resamples, seed=seed)
+        content = dict(to_json(comparison), level=LEVEL, resamples=resamples, seed=seed)
         mmengine.dump(content, str(json_file), file_format='json', indent=2)
         print(json_file)
     return comparison

@@ -1,14 +1,15 @@
 """Intervals for differences in accuracy, by resampling the test images."""
+
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
 
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
 
-LEVEL = .95
+LEVEL = 0.95
 # Fewer leave no resample outside the interval on either side.
 MIN_RESAMPLES = round(2 / (1 - LEVEL))
 # As good as a normal distribution, and finite.
@@ -26,6 +27,7 @@ class Difference:
         low (float): The lower end of its interval; NaN where there is none.
         high (float): The upper end.
     """
+
     value: float
     low: float
     high: float
@@ -40,11 +42,13 @@ class Difference:
         return 'worse' if self.high < 0 else 'not told apart'
 
 
-def bootstrap(differences: Sequence[Terms],
-              strata: np.ndarray,
-              weights: np.ndarray,
-              resamples: int = 2000,
-              seed: int = 0) -> List[List[Difference]]:
+def bootstrap(
+    differences: Sequence[Terms],
+    strata: np.ndarray,
+    weights: np.ndarray,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[list[Difference]]:
     """Estimate weighted sums over images with bootstrap intervals.
 
     A resample draws n - 1 of the n images of each stratum with replacement,
@@ -83,18 +87,16 @@ def bootstrap(differences: Sequence[Terms],
             negative.
     """
     check_draws(resamples, seed)
-    means = np.stack(
-        [sum(term.mean(axis=0) for term in terms) for terms in differences])
+    means = np.stack([sum(term.mean(axis=0) for term in terms) for terms in differences])
     sums = resample(means, strata, weights, resamples, seed)
     drawn = np.stack(list(track(sums, 'Drawing test images', resamples)))
     values = means @ weights.T
     rows = []
     for c, terms in enumerate(differences):
         noise = training_noise(terms, strata, weights)
-        rows.append([
-            _difference(*figure, seed)
-            for figure in zip(values[c], drawn[:, c].T, *noise)
-        ])
+        rows.append(
+            [_difference(*figure, seed) for figure in zip(values[c], drawn[:, c].T, *noise)]
+        )
     return rows
 
 
@@ -106,14 +108,17 @@ def check_draws(resamples: int, seed: int) -> None:
             seed is negative.
     """
     if resamples < MIN_RESAMPLES:
-        raise UserError(f'an interval of {100 * LEVEL:g}% takes at least '
-                        f'{MIN_RESAMPLES} resamples, but got {resamples}.')
+        raise UserError(
+            f'an interval of {100 * LEVEL:g}% takes at least '
+            f'{MIN_RESAMPLES} resamples, but got {resamples}.'
+        )
     if seed < 0:
         raise UserError(f'the seed must be 0 or more, but got {seed}.')
 
 
-def resample(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
-             resamples: int, seed: int) -> Iterator[np.ndarray]:
+def resample(
+    values: np.ndarray, strata: np.ndarray, weights: np.ndarray, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
     """Draw images anew, and compute weighted sums over them.
 
     Args:
@@ -128,8 +133,7 @@ def resample(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
     """
     order = np.lexsort((*values, strata))  # whatever order they come in
     values = values[:, order]
-    _, first, sizes = np.unique(
-        strata[order], return_index=True, return_counts=True)
+    _, first, sizes = np.unique(strata[order], return_index=True, return_counts=True)
     draws = np.maximum(sizes - 1, 1)
     weights = weights[:, order[first]] * (sizes / draws)
     begin, count = np.repeat(first, draws), np.repeat(sizes, draws)
@@ -141,8 +145,9 @@ def resample(values: np.ndarray, strata: np.ndarray, weights: np.ndarray,
         yield sums @ weights.T
 
 
-def training_noise(terms: Terms, strata: np.ndarray,
-                   weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def training_noise(
+    terms: Terms, strata: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the variance of a difference that comes with the seeds.
 
     Args:
@@ -162,11 +167,12 @@ def training_noise(terms: Terms, strata: np.ndarray,
             between, by_chance = variance_of_mean(term, strata, weights)
             variance += between - by_chance
             uncertainty += between**2 / (len(term) - 1)
-    return np.maximum(variance, 0.), uncertainty
+    return np.maximum(variance, 0.0), uncertainty
 
 
-def variance_of_mean(term: np.ndarray, strata: np.ndarray,
-                     weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def variance_of_mean(
+    term: np.ndarray, strata: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Find how much the mean over runs varies from some runs to others.
 
     Runs differ for two reasons: one is better than another, and equally good
@@ -186,30 +192,31 @@ def variance_of_mean(term: np.ndarray, strata: np.ndarray,
         of it that is due to chance, each with shape (G, ).
     """
     _, first, strata, sizes = np.unique(
-        strata, return_index=True, return_inverse=True, return_counts=True)
+        strata, return_index=True, return_inverse=True, return_counts=True
+    )
     by_stratum = np.stack([np.bincount(strata, run) for run in term]) / sizes
     squares = np.bincount(strata, term.var(axis=0, ddof=1))
     squares -= sizes * by_stratum.var(axis=0, ddof=1)
     interaction = squares / np.maximum(sizes - 1, 1)
-    by_chance = weights[:, first]**2 @ (sizes * interaction)
+    by_chance = weights[:, first] ** 2 @ (sizes * interaction)
     between = (term @ weights.T).var(axis=0, ddof=1)
     return between / len(term), by_chance / len(term)
 
 
-def _difference(value: float, drawn: np.ndarray, training: float,
-                uncertainty: float, seed: int) -> Difference:
+def _difference(
+    value: float, drawn: np.ndarray, training: float, uncertainty: float, seed: int
+) -> Difference:
     """A difference with its interval, from the resamples of the images."""
-    images = 0. if np.ptp(drawn) == 0 else drawn.var()
+    images = 0.0 if np.ptp(drawn) == 0 else drawn.var()
     if value != 0 and images + training == 0:
         return Difference(value, math.nan, math.nan)
     degrees = _MANY_DEGREES
     if uncertainty > 0:
-        degrees = max((images + training)**2 / uncertainty, 1.)
+        degrees = max((images + training) ** 2 / uncertainty, 1.0)
     # The same for all figures: equal ones have equal intervals.
     rng = np.random.default_rng([seed, 1])
     noise = math.sqrt(training) * rng.standard_normal(len(drawn))
     few_runs = np.sqrt(rng.chisquare(degrees, len(drawn)) / degrees)
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile((drawn - value + noise) / few_runs,
-                            (tail, 1 - tail))
+    low, high = np.quantile((drawn - value + noise) / few_runs, (tail, 1 - tail))
     return Difference(float(value), float(value + low), float(value + high))

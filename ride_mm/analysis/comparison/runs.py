@@ -1,8 +1,9 @@
 """Predictions of several trained models on the same test images."""
+
 import os.path as osp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -24,10 +25,11 @@ class Run:
             :func:`~ride_mm.evaluation.describe_run`.
         pred_label (np.ndarray, optional): Predicted labels, shape (N, ).
     """
+
     file: str
     hits: np.ndarray
     made_by: dict
-    pred_label: Optional[np.ndarray] = None
+    pred_label: np.ndarray | None = None
 
     @property
     def weights(self) -> str:
@@ -45,7 +47,8 @@ class Runs:
         gt_label (np.ndarray): True labels with shape (N, ).
         groups (ClassGroups): The class groups.
     """
-    methods: Dict[str, List[Run]]
+
+    methods: dict[str, list[Run]]
     gt_label: np.ndarray
     groups: ClassGroups
 
@@ -55,7 +58,7 @@ class Runs:
         return next(iter(self.methods))
 
     @property
-    def others(self) -> List[str]:
+    def others(self) -> list[str]:
         """list[str]: The methods that are compared with the baseline."""
         return list(self.methods)[1:]
 
@@ -65,8 +68,7 @@ class Runs:
 
     def share_weights(self, method: str) -> bool:
         """Whether a method is the baseline's weights, tested otherwise."""
-        weights = [[run.weights for run in self.methods[name]]
-                   for name in (method, self.baseline)]
+        weights = [[run.weights for run in self.methods[name]] for name in (method, self.baseline)]
         return weights[0] == weights[1]
 
 
@@ -101,18 +103,18 @@ def read_runs(arguments: Sequence[str]) -> Runs:
         del predictions  # scores of many classes fill the memory
 
     methods = {}
-    for (name, _), derived, run in zip(named, _derive_names(made_by),
-                                       map(Run, files, hits, made_by,
-                                           labels)):
+    for (name, _), derived, run in zip(
+        named, _derive_names(made_by), map(Run, files, hits, made_by, labels)
+    ):
         methods.setdefault(name or derived, []).append(run)
     _check_weights(methods)
     _sort_like_baseline(methods)
     return Runs(
-        methods, first.gt_label,
-        ClassGroups(first.run['class_counts'], first.run['thresholds']))
+        methods, first.gt_label, ClassGroups(first.run['class_counts'], first.run['thresholds'])
+    )
 
 
-def _split(argument: str) -> Tuple[Optional[str], str]:
+def _split(argument: str) -> tuple[str | None, str]:
     """The name of the method, where there is one, and the file."""
     name, sign, file = argument.partition('=')
     if not sign or Path(argument).is_file():
@@ -122,53 +124,63 @@ def _split(argument: str) -> Tuple[Optional[str], str]:
     return name, file
 
 
-def _check_same_test_set(first_file: str, first: Predictions, file: str,
-                         other: Predictions) -> None:
+def _check_same_test_set(
+    first_file: str, first: Predictions, file: str, other: Predictions
+) -> None:
     labels = first.gt_label, other.gt_label
-    counts, thresholds = ([p.run[key] for p in (first, other)]
-                          for key in ('class_counts', 'thresholds'))
+    counts, thresholds = (
+        [p.run[key] for p in (first, other)] for key in ('class_counts', 'thresholds')
+    )
     if len(first) != len(other):
         found = f'{len(first)} and {len(other)} images'
     elif (labels[0] != labels[1]).any():
         image = int(np.flatnonzero(labels[0] != labels[1])[0])
-        found = (f'image {image} has class {labels[0][image]} in one and '
-                 f'class {labels[1][image]} in the other')
+        found = (
+            f'image {image} has class {labels[0][image]} in one and '
+            f'class {labels[1][image]} in the other'
+        )
     elif counts[0] != counts[1]:
         found = 'their classes differ in the number of training images'
     elif thresholds[0] != thresholds[1]:
-        found = (f'many, medium and few are split at {thresholds[0]} in one '
-                 f'and at {thresholds[1]} in the other')
+        found = (
+            f'many, medium and few are split at {thresholds[0]} in one '
+            f'and at {thresholds[1]} in the other'
+        )
     else:
         return
-    raise UserError(f'{first_file} and {file} cannot be compared: {found}. '
-                    'All runs have to be tested on the same images, in the '
-                    'same order, with the same groups.')
+    raise UserError(
+        f'{first_file} and {file} cannot be compared: {found}. '
+        'All runs have to be tested on the same images, in the '
+        'same order, with the same groups.'
+    )
 
 
-def _derive_names(made_by: Sequence[dict]) -> List[str]:
+def _derive_names(made_by: Sequence[dict]) -> list[str]:
     """Name the method of each run after its config."""
     configs = [osp.normpath(run['config']) for run in made_by]
-    options = [{
-        key: value
-        for key, value in run['options'].items()
-        if not HOUSEKEEPING.fullmatch(key)
-    } for run in made_by]
+    options = [
+        {key: value for key, value in run['options'].items() if not HOUSEKEEPING.fullmatch(key)}
+        for run in made_by
+    ]
     names = []
     for config, own in zip(configs, options):
-        alike = {
-            other
-            for other in configs if Path(other).stem == Path(config).stem
-        }
+        alike = {other for other in configs if Path(other).stem == Path(config).stem}
         name = Path(config).stem if len(alike) == 1 else config
         beside = [o for o, other in zip(options, configs) if other == config]
-        names.append(' '.join([name] + [
-            f'{key}={value}' for key, value in sorted(own.items())
-            if any(key not in o or o[key] != value for o in beside)
-        ]))
+        names.append(
+            ' '.join(
+                [name]
+                + [
+                    f'{key}={value}'
+                    for key, value in sorted(own.items())
+                    if any(key not in o or o[key] != value for o in beside)
+                ]
+            )
+        )
     return names
 
 
-def _check_weights(methods: Dict[str, List[Run]]) -> None:
+def _check_weights(methods: dict[str, list[Run]]) -> None:
     for method, runs in methods.items():
         known = {}
         for run in runs:
@@ -178,10 +190,11 @@ def _check_weights(methods: Dict[str, List[Run]]) -> None:
                     f'{other.file} and {run.file} have the same weights '
                     f'({run.made_by["checkpoint"]}) and would count as two '
                     f'seeds of {method}. Give each seed once; two ways to '
-                    'test the same weights need names: METHOD=FILE.')
+                    'test the same weights need names: METHOD=FILE.'
+                )
 
 
-def _sort_like_baseline(methods: Dict[str, List[Run]]) -> None:
+def _sort_like_baseline(methods: dict[str, list[Run]]) -> None:
     baseline = [run.weights for run in next(iter(methods.values()))]
     place = {weights: i for i, weights in enumerate(baseline)}
     for runs in methods.values():

@@ -1,9 +1,10 @@
 """Figures of runs with several seeds."""
+
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Dict, List, Sequence, Union
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,14 +18,12 @@ from ride_mm.utils.errors import UserError
 STAGES = dict(stage_1='all experts', final='routed')
 _COLUMNS = {
     'all': 'long_tail/overall',
-    **{
-        group: f'long_tail/{group}'
-        for group in GROUPS
-    }, 'compute': 'experts/compute'
+    **{group: f'long_tail/{group}' for group in GROUPS},
+    'compute': 'experts/compute',
 }
 
 
-def read_seeds(paths: Sequence[Union[str, Path]]) -> Dict[str, List[dict]]:
+def read_seeds(paths: Sequence[str | Path]) -> dict[str, list[dict]]:
     """Read what ``tools/sweep.py`` leaves of its runs.
 
     Args:
@@ -44,15 +43,13 @@ def read_seeds(paths: Sequence[Union[str, Path]]) -> Dict[str, List[dict]]:
             result['figures']['final'], result['seed']
             found[result['name']].append(result)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f'{path}: expected the figures of a run of '
-                            f'tools/sweep.py, found {error!r}') from error
+            raise UserError(
+                f'{path}: expected the figures of a run of tools/sweep.py, found {error!r}'
+            ) from error
     return dict(found)
 
 
-def mean_text(results: Sequence[dict],
-              stage: str,
-              key: str,
-              digits: int = 1) -> str:
+def mean_text(results: Sequence[dict], stage: str, key: str, digits: int = 1) -> str:
     """Mean over the seeds and, of several, their standard deviation.
 
     Args:
@@ -73,7 +70,7 @@ def mean_text(results: Sequence[dict],
     return text
 
 
-def seeds_table(paths: Sequence[Union[str, Path]]) -> Table:
+def seeds_table(paths: Sequence[str | Path]) -> Table:
     """Lay out the accuracy of several configs, as means over seeds.
 
     Args:
@@ -86,19 +83,25 @@ def seeds_table(paths: Sequence[Union[str, Path]]) -> Table:
     for name, results in read_seeds(paths).items():
         stages = results[0]['figures']
         for stage in stages:
-            rows.append([
-                f'{name}, {STAGES[stage]}' if 'stage_1' in stages else name,
-                str(len(results)),
-                str(results[0]['figures'][stage]['epoch']),
-                *(mean_text(results, stage, key,
-                            2 if key == 'experts/compute' else 1)
-                  for key in _COLUMNS.values())
-            ])
-    return build_table('Accuracy (%): mean ± standard deviation over seeds',
-                       ['config', 'seeds', 'epochs', *_COLUMNS], rows)
+            rows.append(
+                [
+                    f'{name}, {STAGES[stage]}' if 'stage_1' in stages else name,
+                    str(len(results)),
+                    str(results[0]['figures'][stage]['epoch']),
+                    *(
+                        mean_text(results, stage, key, 2 if key == 'experts/compute' else 1)
+                        for key in _COLUMNS.values()
+                    ),
+                ]
+            )
+    return build_table(
+        'Accuracy (%): mean ± standard deviation over seeds',
+        ['config', 'seeds', 'epochs', *_COLUMNS],
+        rows,
+    )
 
 
-def plot_seeds(results: Dict[str, List[dict]], path: Union[str, Path]) -> Path:
+def plot_seeds(results: dict[str, list[dict]], path: str | Path) -> Path:
     """Draw accuracy by class size: bars of means, with every seed as a dot.
 
     Args:
@@ -112,28 +115,25 @@ def plot_seeds(results: Dict[str, List[dict]], path: Union[str, Path]) -> Path:
     titles = list(_COLUMNS)[:4]
     figure = Figure(figsize=(8, 3.6), layout='constrained')
     axes = figure.subplots()
-    width = .8 / len(results)
+    width = 0.8 / len(results)
     colors = ('#999999', '#0072B2', '#009E73', '#E69F00', '#CC79A7')
     for i, (label, runs) in enumerate(results.items()):
-        values = np.array([[
-            run['figures']['final'].get(_COLUMNS[title], np.nan)
-            for title in titles
-        ] for run in runs])
-        places = np.arange(len(titles)) + (i -
-                                           (len(results) - 1) / 2) * width
+        values = np.array(
+            [
+                [run['figures']['final'].get(_COLUMNS[title], np.nan) for title in titles]
+                for run in runs
+            ]
+        )
+        places = np.arange(len(titles)) + (i - (len(results) - 1) / 2) * width
         bars = axes.bar(
-            places,
-            values.mean(0),
-            width=.92 * width,
-            color=colors[i % len(colors)],
-            label=label)
+            places, values.mean(0), width=0.92 * width, color=colors[i % len(colors)], label=label
+        )
         axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=8, color=INK)
-        axes.scatter(
-            np.tile(places, len(runs)), values.ravel(), s=9, color=INK)
+        axes.scatter(np.tile(places, len(runs)), values.ravel(), s=9, color=INK)
     axes.set_xticks(range(len(titles)), titles)
     axes.set_ylabel('accuracy (%)')
-    axes.margins(y=.1)
+    axes.margins(y=0.1)
     clean(axes)
-    axes.grid(axis='y', color=GRID, linewidth=.8)
+    axes.grid(axis='y', color=GRID, linewidth=0.8)
     axes.legend(**dict(LEGEND, ncols=min(3, len(results))))
     return save(figure, path)

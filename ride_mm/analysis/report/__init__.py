@@ -1,6 +1,6 @@
 """A report of a model: one page that needs nothing else."""
+
 from pathlib import Path
-from typing import List, Optional, Union
 
 import mmengine
 
@@ -17,15 +17,17 @@ from ride_mm.utils.progress import track
 __all__ = ['Findings', 'Source', 'find', 'open_source', 'write_report']
 
 
-def write_report(run: Union[str, Path],
-                 out: Union[str, Path],
-                 predictions_file: Union[str, Path, None] = None,
-                 figures_dir: Union[str, Path, None] = None,
-                 json_file: Union[str, Path, None] = None,
-                 num_images: int = 12,
-                 command: str = 'ride_mm.analysis.write_report',
-                 config: Union[str, Path, None] = None,
-                 cfg_options: Optional[dict] = None) -> List[str]:
+def write_report(
+    run: str | Path,
+    out: str | Path,
+    predictions_file: str | Path | None = None,
+    figures_dir: str | Path | None = None,
+    json_file: str | Path | None = None,
+    num_images: int = 12,
+    command: str = 'ride_mm.analysis.write_report',
+    config: str | Path | None = None,
+    cfg_options: dict | None = None,
+) -> list[str]:
     """Write what a trained model does as one page, to be sent to others.
 
     Args:
@@ -56,20 +58,17 @@ def write_report(run: Union[str, Path],
             together.
     """
     if figures_dir is not None and any(Path(figures_dir).glob('*')):
-        raise UserError(f'--figures {figures_dir} is not empty: choose '
-                        'another folder.')
+        raise UserError(f'--figures {figures_dir} is not empty: choose another folder.')
     found = find(open_source(run, predictions_file, config, cfg_options))
     maker = FigureMaker(None if figures_dir is None else Path(figures_dir))
     sections = [
-        build() for build in track(
-            builders(found, maker, num_images, command),
-            description='Writing the report')
+        build()
+        for build in track(
+            builders(found, maker, num_images, command), description='Writing the report'
+        )
     ]
     page = Page(page_title(found), summary(found), cards(found), sections)
     write_file(out, render(page))
     if json_file is not None:
         mmengine.dump(found.as_dict(), str(json_file), indent=2)
-    return [
-        part.text for section in sections for part in section.parts
-        if isinstance(part, Note)
-    ]
+    return [part.text for section in sections for part in section.parts if isinstance(part, Note)]

@@ -1,8 +1,10 @@
 """The figures of a report, for the page and for a paper."""
+
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Callable, Optional
+from typing import Any
 
 from ride_mm.analysis.report.page import Figure
 
@@ -17,11 +19,10 @@ class FigureMaker:
             as PNG. Defaults to None, which means no files.
     """
 
-    def __init__(self, out_dir: Optional[Path] = None) -> None:
+    def __init__(self, out_dir: Path | None = None) -> None:
         self.out_dir = out_dir
 
-    def draw(self, key: str, label: str, plot: Callable[..., Path],
-             **options: Any) -> Figure:
+    def draw(self, key: str, label: str, plot: Callable[..., Path], **options: Any) -> Figure:
         """Draw a figure.
 
         Args:

@@ -1,7 +1,8 @@
 """What a report says, as figures."""
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import expert_usage
 from ride_mm.utils.errors import UserError
 
-_THRESHOLD = .5
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Findings:
             every image, where ``main`` is routed.
         confusion (GroupConfusion): Of ``main``.
     """
+
     source: Source
     main: Predictions
-    routed: Optional[Predictions]
-    routing: Optional[List[float]]
-    figures: Dict[str, float]
-    all_experts: Optional[Dict[str, float]]
+    routed: Predictions | None
+    routing: list[float] | None
+    figures: dict[str, float]
+    all_experts: dict[str, float] | None
     confusion: GroupConfusion
 
     @cached_property
@@ -55,23 +57,21 @@ class Findings:
         return classes or [f'class {i}' for i in range(len(self.classes))]
 
     @property
-    def titles(self) -> Dict[str, str]:
+    def titles(self) -> dict[str, str]:
         """dict[str, str]: The groups with their sizes, which are not broken
         into lines."""
         return {
-            name:
-            title[:len(name) + 1] +
-            title[len(name) + 1:].replace(' ', '\u00a0')
+            name: title[: len(name) + 1] + title[len(name) + 1 :].replace(' ', '\u00a0')
             for name, title in self.classes.titles.items()
         }
 
     @cached_property
-    def groups(self) -> Dict[str, np.ndarray]:
+    def groups(self) -> dict[str, np.ndarray]:
         """dict[str, np.ndarray]: The images of each group, bool masks."""
         return self.classes.of_images(self.main.gt_label)
 
     @property
-    def num_experts(self) -> Optional[int]:
+    def num_experts(self) -> int | None:
         """int, optional: The number of experts, as far as the predictions
         tell. None if the model has none."""
         if self.main.num_experts_used is None:
@@ -82,7 +82,7 @@ class Findings:
         return len(logits)
 
     @property
-    def usage(self) -> Optional[Predictions]:
+    def usage(self) -> Predictions | None:
         """Predictions, optional: With how many experts routed images used.
         None where nothing is routed."""
         used = self.main.num_experts_used
@@ -96,16 +96,19 @@ class Findings:
         return self.usage is not None and self.usage is self.main
 
     @cached_property
-    def usage_figures(self) -> Dict[str, float]:
+    def usage_figures(self) -> dict[str, float]:
         """dict[str, float]: What :func:`expert_usage` finds in ``usage``."""
-        return expert_usage(self.usage.num_experts_used,
-                            self.usage.relative_compute, self.usage.gt_label,
-                            self.classes)
+        return expert_usage(
+            self.usage.num_experts_used,
+            self.usage.relative_compute,
+            self.usage.gt_label,
+            self.classes,
+        )
 
-    def of_kind(self, kind: str) -> Dict[str, float]:
+    def of_kind(self, kind: str) -> dict[str, float]:
         """The figures of a kind, such as 'calibration', by their names."""
         return {
-            key[len(kind) + 1:]: value
+            key[len(kind) + 1 :]: value
             for key, value in self.figures.items()
             if key.startswith(f'{kind}/')
         }
@@ -116,7 +119,8 @@ class Findings:
             routing=self.routing,
             figures=self.figures,
             all_experts=self.all_experts,
-            confusion=asdict(self.confusion))
+            confusion=asdict(self.confusion),
+        )
 
 
 def find(source: Source) -> Findings:
@@ -139,9 +143,15 @@ def find(source: Source) -> Findings:
         routed = route(stored, routing)
         if _routes(source):
             main, all_experts = routed, summarize(stored, groups)
-    return Findings(source, main, routed, routing, summarize(main, groups),
-                    all_experts,
-                    group_confusion(main.pred_label, main.gt_label, groups))
+    return Findings(
+        source,
+        main,
+        routed,
+        routing,
+        summarize(main, groups),
+        all_experts,
+        group_confusion(main.pred_label, main.gt_label, groups),
+    )
 
 
 def _test_cfg(source: Source) -> dict:
@@ -154,20 +164,21 @@ def _routes(source: Source) -> bool:
     """Whether the config has the model route. The config that a test with
     `--all-experts` dumps into the work_dir does not count."""
     options = _test_cfg(source)
-    return (options.get('mode') != 'ensemble'
-            or options.get('expert_logits', False))
+    return options.get('mode') != 'ensemble' or options.get('expert_logits', False)
 
 
-def _routing_thresholds(source: Source, num_routers: int) -> List[float]:
+def _routing_thresholds(source: Source, num_routers: int) -> list[float]:
     threshold = _test_cfg(source).get('threshold', _THRESHOLD)
     single = isinstance(threshold, (int, float))
     values = [threshold] * num_routers if single else threshold
-    if (not isinstance(values, (list, tuple)) or len(values) != num_routers
-            or not all(
-                isinstance(value, (int, float)) and 0 <= value <= 1
-                for value in values)):
+    if (
+        not isinstance(values, (list, tuple))
+        or len(values) != num_routers
+        or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values)
+    ):
         raise UserError(
             f'model.test_cfg.threshold={threshold!r} of the config: expected '
             'a probability, or one for each of the '
-            f'{num_routers} routers of these predictions.')
+            f'{num_routers} routers of these predictions.'
+        )
     return list(map(float, values))

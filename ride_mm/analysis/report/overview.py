@@ -1,5 +1,4 @@
 """The top of a report: what it is about, and the key figures."""
-from typing import Dict, List
 
 from mmengine.config import Config
 
@@ -19,33 +18,45 @@ def page_title(found: Findings) -> str:
 def summary(found: Findings) -> str:
     """What the page is about, in a sentence or two."""
     counts = found.classes.counts
-    text = (f'{len(found.main):,} test images of {len(counts):,} classes, '
-            f'which have {max(counts):,} to {min(counts):,} training images. ')
+    text = (
+        f'{len(found.main):,} test images of {len(counts):,} classes, '
+        f'which have {max(counts):,} to {min(counts):,} training images. '
+    )
     if found.is_routed:
-        return text + ('The figures are those of the routed model: experts '
-                       'run one after the other until a router stops.')
+        return text + (
+            'The figures are those of the routed model: experts '
+            'run one after the other until a router stops.'
+        )
     if found.routed is not None:
-        return text + ('The figures are those of all experts, as the config '
-                       'says; the router is evaluated separately.')
+        return text + (
+            'The figures are those of all experts, as the config '
+            'says; the router is evaluated separately.'
+        )
     return text
 
 
-def cards(found: Findings) -> List[Card]:
+def cards(found: Findings) -> list[Card]:
     """The key figures."""
     shown = [
-        Card(name, f"{found.figures[f'long_tail/{name}']:.1f}%",
-             _all_experts(found, f'long_tail/{name}')) for name in found.groups
+        Card(
+            name,
+            f'{found.figures[f"long_tail/{name}"]:.1f}%',
+            _all_experts(found, f'long_tail/{name}'),
+        )
+        for name in found.groups
     ]
     shown.append(
-        Card('calibration error', f"{found.figures['calibration/ece']:.1f}%",
-             _all_experts(found, 'calibration/ece')))
+        Card(
+            'calibration error',
+            f'{found.figures["calibration/ece"]:.1f}%',
+            _all_experts(found, 'calibration/ece'),
+        )
+    )
     if found.is_routed:
         usage = found.usage_figures
         shown += [
-            Card('experts per image', f'{usage["mean"]:.2f}',
-                 f'of {found.num_experts}'),
-            Card('compute', f'{100 * usage["compute"]:.0f}%',
-                 'of all experts'),
+            Card('experts per image', f'{usage["mean"]:.2f}', f'of {found.num_experts}'),
+            Card('compute', f'{100 * usage["compute"]:.0f}%', 'of all experts'),
         ]
     return shown
 
@@ -63,21 +74,28 @@ def configuration(found: Findings, _: FigureMaker) -> Section:
     try:
         facts = {} if config is None else describe_config(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError('the config of the training is not one for ride_mm or '
-                        f'mmpretrain: {error}') from error
-    facts['classes'] = (f'{len(counts):,}, from {max(counts):,} down to '
-                        f'{min(counts):,} training images, {sum(counts):,} '
-                        'in all')
+        raise UserError(
+            f'the config of the training is not one for ride_mm or mmpretrain: {error}'
+        ) from error
+    facts['classes'] = (
+        f'{len(counts):,}, from {max(counts):,} down to '
+        f'{min(counts):,} training images, {sum(counts):,} '
+        'in all'
+    )
     facts['test images'] = f'{len(found.main):,}'
     if found.routing is not None:
         facts['prediction'] = _describe_routing(found)
     facts['checkpoint'] = run['checkpoint']
-    section = Section('configuration', 'Configuration',
-                      'The model and its training data.', [Facts(facts)])
+    section = Section(
+        'configuration', 'Configuration', 'The model and its training data.', [Facts(facts)]
+    )
     if config is None:
         section.parts.append(
-            Note('Settings of the model are left out: pass the config of the '
-                 f'test with `--config {run["config"]}`.'))
+            Note(
+                'Settings of the model are left out: pass the config of the '
+                f'test with `--config {run["config"]}`.'
+            )
+        )
     return section
 
 
@@ -90,7 +108,7 @@ def _describe_routing(found: Findings) -> str:
     return f'routed, threshold {values}'
 
 
-def describe_config(config: Config) -> Dict[str, str]:
+def describe_config(config: Config) -> dict[str, str]:
     """Say in a few words what a config trains, as far as it tells.
 
     Args:
@@ -103,20 +121,18 @@ def describe_config(config: Config) -> Dict[str, str]:
     head = model.get('head') or {}
     experts = model.get('num_experts') or head.get('num_experts')
     facts = {
-        'model':
-        _name(model) + (f', {experts} experts' if experts else ''),
-        'trunk' if experts else 'network':
-        _name(model.get('backbone'), 'depth', 'arch'),
-        'loss':
-        ' and '.join(
-            filter(None, (_name(head.get(part), 'weight', 'max_margin')
-                          for part in ('loss', 'diversity')))),
-        'training set':
-        _name(
-            innermost_dataset(config.get('train_dataloader')),
-            'imb_type', 'imb_factor'),
-        'training':
-        ', '.join(_describe_training(config)),
+        'model': _name(model) + (f', {experts} experts' if experts else ''),
+        'trunk' if experts else 'network': _name(model.get('backbone'), 'depth', 'arch'),
+        'loss': ' and '.join(
+            filter(
+                None,
+                (_name(head.get(part), 'weight', 'max_margin') for part in ('loss', 'diversity')),
+            )
+        ),
+        'training set': _name(
+            innermost_dataset(config.get('train_dataloader')), 'imb_type', 'imb_factor'
+        ),
+        'training': ', '.join(_describe_training(config)),
     }
     return {term: text for term, text in facts.items() if text}
 
@@ -126,14 +142,15 @@ def _name(part: object, *options: str) -> str:
     if not isinstance(part, dict) or 'type' not in part:
         return ''
     values = [
-        f'{name.replace("_", " ")} {part[name]}' for name in options
+        f'{name.replace("_", " ")} {part[name]}'
+        for name in options
         if isinstance(part.get(name), (int, float, str))
     ]
     text = type_name(part)
     return f'{text} ({", ".join(values)})' if values else text
 
 
-def _describe_training(config: Config) -> List[str]:
+def _describe_training(config: Config) -> list[str]:
     loader = config.get('train_dataloader') or {}
     texts = [_describe_epochs(config)]
     if 'batch_size' in loader:

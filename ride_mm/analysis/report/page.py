@@ -1,7 +1,9 @@
 """The page: what it consists of, and its HTML."""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -28,6 +30,7 @@ class Card(NamedTuple):
 @dataclass(frozen=True)
 class Figure:
     """A picture: its data URL, and what it shows."""
+
     source: str
     label: str
     kind: str = 'figure'
@@ -36,6 +39,7 @@ class Figure:
 @dataclass(frozen=True)
 class Table:
     """A table; the first cell of each row is its head."""
+
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str
@@ -45,13 +49,15 @@ class Table:
 @dataclass(frozen=True)
 class Facts:
     """Key-value list."""
-    facts: Dict[str, str]
+
+    facts: dict[str, str]
     kind: str = 'facts'
 
 
 @dataclass(frozen=True)
 class Note:
     """What is left out, and how to get it."""
+
     text: str
     kind: str = 'note'
 
@@ -59,6 +65,7 @@ class Note:
 @dataclass(frozen=True)
 class Details:
     """A text to unfold."""
+
     title: str
     text: str
     kind: str = 'details'
@@ -67,7 +74,8 @@ class Details:
 @dataclass(frozen=True)
 class Gallery:
     """The hardest images by the title of their group."""
-    groups: Dict[str, List[HardImage]]
+
+    groups: dict[str, list[HardImage]]
     names: Sequence[str]
     class_counts: Sequence[int]
     routed: bool
@@ -84,6 +92,7 @@ class Section:
         text (str): How to read it.
         parts (list): What it shows.
     """
+
     key: str
     title: str
     text: str
@@ -93,17 +102,18 @@ class Section:
 @dataclass(frozen=True)
 class Page:
     """All that is on the page."""
+
     title: str
     summary: str
-    cards: List[Card]
-    sections: List[Section]
+    cards: list[Card]
+    sections: list[Section]
 
 
 def percent(share: float) -> str:
     """Write a probability."""
-    if share < .0005:
+    if share < 0.0005:
         return 'below 0.1%'
-    return f'{100 * share:.1f}%' if share < .1 else f'{100 * share:.0f}%'
+    return f'{100 * share:.1f}%' if share < 0.1 else f'{100 * share:.0f}%'
 
 
 def mark_code(text: str) -> Markup:
@@ -120,7 +130,8 @@ def render(page: Page) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        lstrip_blocks=True)
+        lstrip_blocks=True,
+    )
     environment.filters.update(percent=percent, code=mark_code)
     style = Markup((_FOLDER / 'style.css').read_text(encoding='utf-8'))
     return environment.get_template('page.html').render(page=page, style=style)

@@ -1,7 +1,8 @@
 """What a report is made of, and whether it belongs together."""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Optional, Union
 
 from mmengine.config import Config
 
@@ -33,12 +34,13 @@ class Source:
         data (Config, optional): Where the pictures are: the config that the
             user has named. Nothing is built from another one.
     """
+
     predictions: Predictions
     file: Path
-    config: Optional[Config]
-    training: Optional[Config]
-    curves: Optional[TrainingCurves] = None
-    data: Optional[Config] = None
+    config: Config | None
+    training: Config | None
+    curves: TrainingCurves | None = None
+    data: Config | None = None
 
     @property
     def test_command(self) -> str:
@@ -47,19 +49,20 @@ class Source:
         return test_command(run['config'], run['checkpoint'], 'FILE.pkl')
 
 
-def test_command(config: Union[str, Path],
-                 checkpoint: Union[str, Path],
-                 out: Union[str, Path],
-                 all_experts: bool = True) -> str:
+def test_command(
+    config: str | Path, checkpoint: str | Path, out: str | Path, all_experts: bool = True
+) -> str:
     """Write the command that makes predictions."""
     option = '--all-experts ' if all_experts else ''
     return f'python tools/test.py {config} {checkpoint} {option}--out {out}'
 
 
-def open_source(run: Union[str, Path],
-                predictions_file: Union[str, Path, None] = None,
-                config: Union[str, Path, None] = None,
-                cfg_options: Optional[dict] = None) -> Source:
+def open_source(
+    run: str | Path,
+    predictions_file: str | Path | None = None,
+    config: str | Path | None = None,
+    cfg_options: dict | None = None,
+) -> Source:
     """Find and check what a report is made of.
 
     Args:
@@ -83,37 +86,39 @@ def open_source(run: Union[str, Path],
     """
     run = Path(run)
     if run.is_dir():
-        return _open_work_dir(run, Path(predictions_file or run / NAME),
-                              config, cfg_options)
+        return _open_work_dir(run, Path(predictions_file or run / NAME), config, cfg_options)
     if not run.is_file():
-        raise UserError(f'there is no {run}: expected the work_dir of a '
-                        'training, or a file that tools/test.py --out wrote.')
+        raise UserError(
+            f'there is no {run}: expected the work_dir of a '
+            'training, or a file that tools/test.py --out wrote.'
+        )
     if predictions_file is not None:
-        raise UserError(f'--predictions needs a work_dir, but {run} is a '
-                        'file: pass only one of the two.')
+        raise UserError(
+            f'--predictions needs a work_dir, but {run} is a file: pass only one of the two.'
+        )
     predictions = read_own_predictions(run)
     data = _load_config(run, predictions.run, config, cfg_options)
     described = data or _read_config(predictions.run)
     return Source(predictions, run, described, described, data=data)
 
 
-def _open_work_dir(work_dir: Path, file: Path, config: Union[str, Path, None],
-                   cfg_options: Optional[dict]) -> Source:
+def _open_work_dir(
+    work_dir: Path, file: Path, config: str | Path | None, cfg_options: dict | None
+) -> Source:
     if not file.is_file():
         raise _no_predictions(work_dir, file)
     predictions = read_own_predictions(file)
-    _check_weights(work_dir, file, predictions.run,
-                   predictions.num_experts_used is not None)
+    _check_weights(work_dir, file, predictions.run, predictions.num_experts_used is not None)
     curves = read_curves(work_dir)
     training = None if curves is None else read_dumped_config(curves.config)
     data = _load_config(file, predictions.run, config, cfg_options)
     tested = data or _read_config(predictions.run)
-    return Source(predictions, file, tested or training, training or tested,
-                  curves, data)
+    return Source(predictions, file, tested or training, training or tested, curves, data)
 
 
-def _load_config(file: Path, run: dict, config: Union[str, Path, None],
-                 cfg_options: Optional[dict]) -> Optional[Config]:
+def _load_config(
+    file: Path, run: dict, config: str | Path | None, cfg_options: dict | None
+) -> Config | None:
     """The config that the user has named."""
     if config is None:
         return None
@@ -121,13 +126,12 @@ def _load_config(file: Path, run: dict, config: Union[str, Path, None],
     return load_config(str(config), options, is_built=False)
 
 
-def _read_config(run: dict) -> Optional[Config]:
+def _read_config(run: dict) -> Config | None:
     """What the config says that the file names, if it is a dumped one."""
     try:
         config = read_dumped_config(run['config'])
         config.merge_from_dict(run['options'])
-    except (UserError, OSError, AssertionError, KeyError, TypeError,
-            ValueError):
+    except (UserError, OSError, AssertionError, KeyError, TypeError, ValueError):
         return None
     return config if isinstance(config.get('model'), dict) else None
 
@@ -137,22 +141,21 @@ def _no_predictions(work_dir: Path, file: Path) -> UserError:
     configs = sorted(work_dir.glob('*.py'), key=lambda p: p.stat().st_mtime)
     if not checkpoints or not configs:
         missing = 'checkpoint' if configs else 'config'
-        return UserError(f'{work_dir} holds neither {file.name} nor a '
-                         f'{missing} to create it with: is it the work_dir of '
-                         'a training?')
+        return UserError(
+            f'{work_dir} holds neither {file.name} nor a '
+            f'{missing} to create it with: is it the work_dir of '
+            'a training?'
+        )
     has_experts = is_ride(read_dumped_config(configs[-1]))
     command = test_command(configs[-1], checkpoints[-1], file, has_experts)
-    return UserError(f'there are no predictions {file}. Create them with '
-                     f'`{command}`.')
+    return UserError(f'there are no predictions {file}. Create them with `{command}`.')
 
 
-def _check_weights(work_dir: Path, file: Path, run: dict,
-                   has_experts: bool) -> None:
+def _check_weights(work_dir: Path, file: Path, run: dict, has_experts: bool) -> None:
     """Check that the predictions are of the run's last weights, or of others
     that were made of them (best, calibrated)."""
     numbered = [
-        path for path in launch.find_checkpoints(str(work_dir))
-        if not path.name.startswith('best_')
+        path for path in launch.find_checkpoints(str(work_dir)) if not path.name.startswith('best_')
     ]
     if numbered and fingerprint(str(numbered[-1])) == run['weights']:
         return
@@ -161,19 +164,23 @@ def _check_weights(work_dir: Path, file: Path, run: dict,
         return
     newest = numbered[-1]
     again = test_command(run['config'], newest, 'FILE.pkl', has_experts)
-    alone = ('report on the predictions alone, `python '
-             f'tools/analysis/report.py {file} -o FILE.html`.')
+    alone = (
+        f'report on the predictions alone, `python tools/analysis/report.py {file} -o FILE.html`.'
+    )
     older = _with_weights(numbered, run)
     if older is not None:
-        raise UserError(f'{file} belongs to an older checkpoint of this run, '
-                        f'{older.name}; the newest is {newest.name}. Test the '
-                        f'newest, `{again}`, or {alone}')
+        raise UserError(
+            f'{file} belongs to an older checkpoint of this run, '
+            f'{older.name}; the newest is {newest.name}. Test the '
+            f'newest, `{again}`, or {alone}'
+        )
     raise UserError(
         f'{file} belongs to weights that are not in {work_dir}: '
         f'{run["checkpoint"]}, fingerprint {run["weights"]}. Test {newest} '
-        f'with its own config, or {alone}')
+        f'with its own config, or {alone}'
+    )
 
 
-def _with_weights(paths: Iterable[Path], run: dict) -> Optional[Path]:
+def _with_weights(paths: Iterable[Path], run: dict) -> Path | None:
     found = (p for p in paths if fingerprint(str(p)) == run['weights'])
     return next(found, None)

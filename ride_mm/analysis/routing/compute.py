@@ -1,7 +1,7 @@
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import mmengine
 import numpy as np
@@ -38,6 +38,7 @@ class Part:
         params (int): Parameters. One that several parts share is counted
             with the first of them.
     """
+
     name: str
     macs: int
     params: int
@@ -55,8 +56,9 @@ class Compute:
         ensemble (int): Multiply-accumulates through all parts but the
             router.
     """
-    parts: List[Part]
-    by_experts: List[int]
+
+    parts: list[Part]
+    by_experts: list[int]
     ensemble: int
 
     @property
@@ -79,13 +81,15 @@ class Usage:
             experts.
         macs (float): Expected multiply-accumulates of an image.
     """
-    shares: List[float]
+
+    shares: list[float]
     macs: float
 
 
 @dataclass
 class _Parameters:
     """Counts parameters, each of them once."""
+
     seen: set = field(default_factory=set)
 
     def count(self, *modules: nn.Module) -> int:
@@ -95,9 +99,9 @@ class _Parameters:
         return sum(p.numel() for p in new)
 
 
-def measure_compute(model: ImageClassifier,
-                    image_shape: Tuple[int, int, int],
-                    batch_norm: bool = False) -> Compute:
+def measure_compute(
+    model: ImageClassifier, image_shape: tuple[int, int, int], batch_norm: bool = False
+) -> Compute:
     """Measure multiply-accumulates and parameters of a network's parts.
 
     Args:
@@ -116,18 +120,20 @@ def measure_compute(model: ImageClassifier,
         return _measure_experts(model, image_shape, batch_norm)
     if isinstance(model, ImageClassifier):
         return _measure_chain(model, image_shape, batch_norm)
-    raise UserError(f'model.type="{type(model).__name__}" has no backbone, '
-                    'neck and head to measure: expected a RIDEClassifier or '
-                    'an ImageClassifier')
+    raise UserError(
+        f'model.type="{type(model).__name__}" has no backbone, '
+        'neck and head to measure: expected a RIDEClassifier or '
+        'an ImageClassifier'
+    )
 
 
-def _measure_experts(model: RIDEClassifier, image_shape: Tuple[int, int, int],
-                     batch_norm: bool) -> Compute:
+def _measure_experts(
+    model: RIDEClassifier, image_shape: tuple[int, int, int], batch_norm: bool
+) -> Compute:
     macs = macs_by_part(model, image_shape, batch_norm)
     params, head = _Parameters(), model.head
     parts = [Part('trunk', macs['trunk'][0], params.count(model.backbone))]
-    for index, (expert, classifier) in enumerate(
-            zip(macs['experts'], macs['classifiers'])):
+    for index, (expert, classifier) in enumerate(zip(macs['experts'], macs['classifiers'])):
         tail = params.count(model.neck.experts[index], model.neck.shared)
         weights = params.count(head.classifiers[index])
         if head.scales is not None:
@@ -135,18 +141,19 @@ def _measure_experts(model: RIDEClassifier, image_shape: Tuple[int, int, int],
         name = f'expert {index + 1}'
         parts += [
             Part(f'{name}: tail', expert - classifier, tail),
-            Part(f'{name}: classifier', classifier, weights)
+            Part(f'{name}: classifier', classifier, weights),
         ]
     if head.router is not None:
-        parts.append(
-            Part('router', sum(macs['routers']), params.count(head.router)))
-    return Compute(parts, macs_by_experts(macs, routed=True),
-                   macs_by_experts(macs, routed=False)[-1])
+        parts.append(Part('router', sum(macs['routers']), params.count(head.router)))
+    return Compute(
+        parts, macs_by_experts(macs, routed=True), macs_by_experts(macs, routed=False)[-1]
+    )
 
 
 @torch.no_grad()
-def _measure_chain(model: ImageClassifier, image_shape: Tuple[int, int, int],
-                   batch_norm: bool) -> Compute:
+def _measure_chain(
+    model: ImageClassifier, image_shape: tuple[int, int, int], batch_norm: bool
+) -> Compute:
     training = model.training
     model.eval()
     params, parts = _Parameters(), []
@@ -177,23 +184,26 @@ def expected_macs(by_experts: Sequence[int], shares: Sequence[float]) -> float:
         UserError: If there are not E shares, or they are no shares.
     """
     if not by_experts:
-        raise UserError('shares of images by number of experts need a '
-                        'RIDEClassifier: this model has no experts')
+        raise UserError(
+            'shares of images by number of experts need a RIDEClassifier: this model has no experts'
+        )
     if len(shares) != len(by_experts):
         raise UserError(
             f'{len(shares)} shares of images are given, expected one for '
-            f'each number of experts, 1 to {len(by_experts)}')
+            f'each number of experts, 1 to {len(by_experts)}'
+        )
     shares = np.asarray(shares, dtype=np.float64)
     total = shares.sum()
     if not shares.min() >= 0 or abs(total - 100) > _ROUNDING * len(shares):
-        raise UserError(f'shares of images must be percentages, none below 0, '
-                        f'that sum to 100, found {shares.tolist()}, which sum '
-                        f'to {total:g}')
+        raise UserError(
+            f'shares of images must be percentages, none below 0, '
+            f'that sum to 100, found {shares.tolist()}, which sum '
+            f'to {total:g}'
+        )
     return float(shares @ np.asarray(by_experts) / total)
 
 
-def predicted_shares(predictions: Predictions,
-                     macs: Dict[str, list]) -> Tuple[List[float], bool]:
+def predicted_shares(predictions: Predictions, macs: dict[str, list]) -> tuple[list[float], bool]:
     """Shares of the images by experts used, of a model's own predictions.
 
     Args:
@@ -210,20 +220,21 @@ def predicted_shares(predictions: Predictions,
     """
     used = predictions.num_experts_used
     if used is None:
-        raise UserError('the predictions hold no num_experts_used: they were '
-                        'not made by a RIDEClassifier')
+        raise UserError(
+            'the predictions hold no num_experts_used: they were not made by a RIDEClassifier'
+        )
     most = len(macs['experts'])
     if used.max() > most:
-        raise UserError(f'an image of the predictions used {used.max()} '
-                        f'experts, the model has {most}')
+        raise UserError(
+            f'an image of the predictions used {used.max()} experts, the model has {most}'
+        )
     shares = 100 * np.bincount(used, minlength=most + 1)[1:] / used.size
     everything = macs_by_experts(macs, routed=False)[-1]
     misfits = {}
     for routed in (True, False):
         spent = np.array(macs_by_experts(macs, routed)) / everything
         expected = spent[used - 1]
-        fits = np.isclose(
-            predictions.relative_compute, expected, rtol=1e-6, atol=0)
+        fits = np.isclose(predictions.relative_compute, expected, rtol=1e-6, atol=0)
         if fits.all():
             return shares.tolist(), routed
         misfits[routed] = np.abs(predictions.relative_compute - expected)
@@ -235,10 +246,11 @@ def predicted_shares(predictions: Predictions,
         f'an image of the predictions used {used[odd]} of {most} experts for '
         f'{predictions.relative_compute[odd]:.8g} of the compute of all '
         f'experts, but this config gives {spent:.8g}: were they made with '
-        'another config or image size?')
+        'another config or image size?'
+    )
 
 
-def image_size(cfg: Config) -> Tuple[int, int]:
+def image_size(cfg: Config) -> tuple[int, int]:
     """Rows and columns of the images that a config trains on.
 
     Raises:
@@ -252,14 +264,16 @@ def image_size(cfg: Config) -> Tuple[int, int]:
                 return size, size
             if isinstance(size, (tuple, list)) and len(size) == 2:
                 return tuple(size)
-    raise UserError('no transform of train_dataloader.dataset.pipeline has a '
-                    '`size`, `crop_size` or `scale` that says how large '
-                    'images are')
+    raise UserError(
+        'no transform of train_dataloader.dataset.pipeline has a '
+        '`size`, `crop_size` or `scale` that says how large '
+        'images are'
+    )
 
 
-def compute_tables(compute: Compute,
-                   usage: Optional[Usage] = None,
-                   title: str = 'Compute for one image') -> List[Table]:
+def compute_tables(
+    compute: Compute, usage: Usage | None = None, title: str = 'Compute for one image'
+) -> list[Table]:
     """Lay out what a network costs.
 
     Args:
@@ -272,12 +286,11 @@ def compute_tables(compute: Compute,
         list[rich.table.Table]: By part and, where there are several experts,
         by the number that an image uses.
     """
-    rows = [[part.name, *_cells(part.macs, compute.macs), f'{part.params:,}']
-            for part in (*compute.parts,
-                         Part('all', compute.macs, compute.params))]
-    tables = [
-        build_table(title, ['part', 'MACs (M)', '%', 'parameters'], rows)
+    rows = [
+        [part.name, *_cells(part.macs, compute.macs), f'{part.params:,}']
+        for part in (*compute.parts, Part('all', compute.macs, compute.params))
     ]
+    tables = [build_table(title, ['part', 'MACs (M)', '%', 'parameters'], rows)]
     tables[0].rows[-2].end_section = True
     if len(compute.by_experts) > 1:
         tables.append(_table_by_experts(compute, usage))
@@ -286,34 +299,37 @@ def compute_tables(compute: Compute,
     return tables
 
 
-def _table_by_experts(compute: Compute, usage: Optional[Usage]) -> Table:
-    rows = [[str(num), *_cells(macs, compute.ensemble)]
-            for num, macs in enumerate(compute.by_experts, start=1)]
+def _table_by_experts(compute: Compute, usage: Usage | None) -> Table:
+    rows = [
+        [str(num), *_cells(macs, compute.ensemble)]
+        for num, macs in enumerate(compute.by_experts, start=1)
+    ]
     columns = ['experts used', 'MACs (M)', '% of all experts']
     if usage is not None:
         columns.append('% of images')
         for row, share in zip(rows, usage.shares):
             row.append(f'{share:.2f}')
-        rows.append(
-            ['expected', *_cells(usage.macs, compute.ensemble), '100.00'])
+        rows.append(['expected', *_cells(usage.macs, compute.ensemble), '100.00'])
     table = build_table('An image that uses some experts', columns, rows)
     if usage is not None:
         table.rows[-2].end_section = True
     return table
 
 
-def _cells(macs: float, total: int) -> List[str]:
+def _cells(macs: float, total: int) -> list[str]:
     return [f'{macs / 1e6:,.3f}', f'{100 * macs / total:.2f}']
 
 
-def report_compute(config: Union[str, Path],
-                   shape: Optional[Tuple[int, int]] = None,
-                   shares: Optional[Sequence[float]] = None,
-                   predictions_file: Union[str, Path, None] = None,
-                   batch_norm: bool = False,
-                   cfg_options: Optional[dict] = None,
-                   json_file: Union[str, Path, None] = None,
-                   plot_file: Union[str, Path, None] = None) -> dict:
+def report_compute(
+    config: str | Path,
+    shape: tuple[int, int] | None = None,
+    shares: Sequence[float] | None = None,
+    predictions_file: str | Path | None = None,
+    batch_norm: bool = False,
+    cfg_options: dict | None = None,
+    json_file: str | Path | None = None,
+    plot_file: str | Path | None = None,
+) -> dict:
     """Print what the network of a config costs, and draw it.
 
     Args:
@@ -346,8 +362,9 @@ def report_compute(config: Union[str, Path],
     try:
         compute = measure_compute(model, image_shape, batch_norm)
     except (AssertionError, RuntimeError) as error:
-        raise UserError(f'the model of {config} does not take images of '
-                        f'{_by(image_shape)}: {error}') from error
+        raise UserError(
+            f'the model of {config} does not take images of {_by(image_shape)}: {error}'
+        ) from error
     usage = None
     if shares is not None:
         usage = Usage(list(shares), expected_macs(compute.by_experts, shares))
@@ -355,8 +372,7 @@ def report_compute(config: Union[str, Path],
         usage = _predicted_usage(predictions_file, model, image_shape, compute)
 
     rule = 'counted' if batch_norm else 'not counted'
-    tables = compute_tables(
-        compute, usage, f'One image of {_by(image_shape)}, BatchNorm {rule}')
+    tables = compute_tables(compute, usage, f'One image of {_by(image_shape)}, BatchNorm {rule}')
     # Wide enough for any name, also where the output is a pipe.
     Console(width=1000).print(*tables, sep='\n')
     figures = dict(
@@ -365,7 +381,8 @@ def report_compute(config: Union[str, Path],
         macs=compute.macs,
         params=compute.params,
         **asdict(compute),
-        usage=None if usage is None else asdict(usage))
+        usage=None if usage is None else asdict(usage),
+    )
     if json_file is not None:
         mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         print(json_file)
@@ -378,31 +395,27 @@ def _by(shape: Sequence[int]) -> str:
     return ' x '.join(map(str, shape))
 
 
-def _predicted_usage(path: Union[str, Path], model: ImageClassifier,
-                     image_shape: Tuple[int, int,
-                                        int], compute: Compute) -> Usage:
+def _predicted_usage(
+    path: str | Path, model: ImageClassifier, image_shape: tuple[int, int, int], compute: Compute
+) -> Usage:
     if not isinstance(model, RIDEClassifier):
-        raise UserError(f'{path}: the predictions hold numbers of experts '
-                        'used, but the model has no experts')
+        raise UserError(
+            f'{path}: the predictions hold numbers of experts used, but the model has no experts'
+        )
     predictions = read_predictions(path)
-    if (predictions.router_logits is not None
-            and model.test_cfg['mode'] != 'ensemble'):
+    if predictions.router_logits is not None and model.test_cfg['mode'] != 'ensemble':
         # All experts ran, and the routers tell which the config would ask.
         predictions = route(predictions, model.test_cfg['threshold'])
-    shares, routed = predicted_shares(
-        predictions, macs_by_part(model, image_shape))
+    shares, routed = predicted_shares(predictions, macs_by_part(model, image_shape))
     # Without a router every image used all experts.
-    macs = expected_macs(compute.by_experts, shares) if routed else float(
-        compute.ensemble)
+    macs = expected_macs(compute.by_experts, shares) if routed else float(compute.ensemble)
     return Usage(shares, macs)
 
 
-def _draw(compute: Compute, usage: Optional[Usage], path: Union[str,
-                                                                Path]) -> Path:
+def _draw(compute: Compute, usage: Usage | None, path: str | Path) -> Path:
     pieces = Counter()
     for part in compute.parts:
         pieces[part.name.partition(':')[0]] += part.macs
     # Too small to be seen, and not on the way of every image.
     pieces.pop('router', None)
-    return plot_compute(
-        dict(pieces), path, len(compute.by_experts), usage and usage.shares)
+    return plot_compute(dict(pieces), path, len(compute.by_experts), usage and usage.shares)

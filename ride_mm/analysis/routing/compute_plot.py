@@ -1,5 +1,5 @@
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,13 +8,15 @@ from matplotlib.figure import Figure
 from ride_mm.analysis.style import GROUP_COLORS, INK, SOFT, TITLE, clean, save
 
 # Narrower pieces, as shares of the longest bar, have no room for their name.
-_ROOM = .1
+_ROOM = 0.1
 
 
-def plot_compute(pieces: Dict[str, int],
-                 path: Union[str, Path],
-                 num_experts: int = 0,
-                 shares: Optional[Sequence[float]] = None) -> Path:
+def plot_compute(
+    pieces: dict[str, int],
+    path: str | Path,
+    num_experts: int = 0,
+    shares: Sequence[float] | None = None,
+) -> Path:
     """Draw what an image costs by the number of experts it uses.
 
     Args:
@@ -35,7 +37,7 @@ def plot_compute(pieces: Dict[str, int],
     unit, symbol = (1e9, 'G') if macs.sum() >= 1e9 else (1e6, 'M')
     widths = macs / unit
 
-    figure = Figure(figsize=(10, 1.4 + .75 * len(bars)), layout='constrained')
+    figure = Figure(figsize=(10, 1.4 + 0.75 * len(bars)), layout='constrained')
     axes = figure.subplots()
     for row, (taken, note) in enumerate(bars.values()):
         _draw_bar(axes, row, list(pieces), widths * taken, widths.sum())
@@ -46,15 +48,15 @@ def plot_compute(pieces: Dict[str, int],
     axes.set(
         xlim=(0, 1.3 * widths.sum()),
         xlabel=f'multiply-accumulates ({symbol})',
-        ylim=(len(bars) - .5, -.5))
+        ylim=(len(bars) - 0.5, -0.5),
+    )
     axes.set_title('Compute of an image', **TITLE)
     clean(axes)
     axes.tick_params(axis='y', length=0)
     return save(figure, path)
 
 
-def _bars(num_pieces: int, num_experts: int,
-          shares: Optional[Sequence[float]]) -> Dict[str, tuple]:
+def _bars(num_pieces: int, num_experts: int, shares: Sequence[float] | None) -> dict[str, tuple]:
     """How much each bar takes of the pieces, and a note on it, by name."""
     if num_experts == 0:
         return {'': (np.ones(num_pieces), '')}
@@ -71,19 +73,15 @@ def _bars(num_pieces: int, num_experts: int,
     return bars
 
 
-def _draw_bar(axes: Axes, row: int, names: Sequence[str], widths: np.ndarray,
-              longest: float) -> None:
+def _draw_bar(
+    axes: Axes, row: int, names: Sequence[str], widths: np.ndarray, longest: float
+) -> None:
     """One bar, piece after piece, named where there is room."""
     left = widths.cumsum() - widths
     colors = [SOFT] + [GROUP_COLORS['many']] * (len(names) - 1)
-    axes.barh(row, widths, left=left, height=.68, color=colors, ec='white')
+    axes.barh(row, widths, left=left, height=0.68, color=colors, ec='white')
     for name, start, width in zip(names, left, widths):
         if width > _ROOM * longest:
             axes.text(
-                start + width / 2,
-                row,
-                name,
-                ha='center',
-                va='center',
-                color='white',
-                fontsize=10)
+                start + width / 2, row, name, ha='center', va='center', color='white', fontsize=10
+            )

@@ -1,5 +1,5 @@
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence, Union
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -7,19 +7,20 @@ from matplotlib.ticker import PercentFormatter
 
 from ride_mm.analysis.accuracy.accuracy_by_class import MAX_BARS, label_classes
 from ride_mm.analysis.routing.expert_usage import experts_label, shades
-from ride_mm.analysis.style import (GROUP_COLORS, clean, ink_on, new_figure,
-                                    save, set_head)
+from ride_mm.analysis.style import GROUP_COLORS, clean, ink_on, new_figure, save, set_head
 from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 
 # Percent: the strip that says which classes are many-, medium-, few-shot.
-_STRIP = 7.
+_STRIP = 7.0
 
 
-def plot_experts_by_class(num_experts_used: np.ndarray,
-                          gt_label: np.ndarray,
-                          groups: GroupsLike,
-                          path: Union[str, Path],
-                          class_names: Optional[Sequence[str]] = None) -> Path:
+def plot_experts_by_class(
+    num_experts_used: np.ndarray,
+    gt_label: np.ndarray,
+    groups: GroupsLike,
+    path: str | Path,
+    class_names: Sequence[str] | None = None,
+) -> Path:
     """Draw how many experts the images of every class run.
 
     The tested classes stand from the largest to the smallest. Where there
@@ -53,10 +54,11 @@ def plot_experts_by_class(num_experts_used: np.ndarray,
     if len(order) > MAX_BARS:
         text += f' ({MAX_BARS} bars, each the mean of its classes)'
     axes.set(
-        xlim=(-.5, len(order) - .5),
+        xlim=(-0.5, len(order) - 0.5),
         ylim=(-1.2 * _STRIP, 100),
         xlabel=text,
-        ylabel='share of the test images')
+        ylabel='share of the test images',
+    )
     axes.set_yticks(range(0, 101, 25))
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     set_head(figure, 'Experts used by class')
@@ -64,8 +66,9 @@ def plot_experts_by_class(num_experts_used: np.ndarray,
     return save(figure, path)
 
 
-def shares_by_class(num_experts_used: np.ndarray, gt_label: np.ndarray,
-                    num_classes: int) -> np.ndarray:
+def shares_by_class(
+    num_experts_used: np.ndarray, gt_label: np.ndarray, num_classes: int
+) -> np.ndarray:
     """Compute how many experts the images of each class run.
 
     Args:
@@ -81,7 +84,7 @@ def shares_by_class(num_experts_used: np.ndarray, gt_label: np.ndarray,
     images = np.zeros((num_classes, num_experts_used.max()))
     np.add.at(images, (gt_label, num_experts_used - 1), 1)
     with np.errstate(invalid='ignore'):
-        return 100. * images / images.sum(axis=1, keepdims=True)
+        return 100.0 * images / images.sum(axis=1, keepdims=True)
 
 
 def _draw_shares(axes: Axes, shares: np.ndarray) -> None:
@@ -91,13 +94,15 @@ def _draw_shares(axes: Axes, shares: np.ndarray) -> None:
     heights = np.array([shares[part].mean(axis=0) for part in parts])
     bottom = np.zeros(bars)
     for number, color in enumerate(shades(shares.shape[1])):
-        axes.bar([part.mean() for part in parts],
-                 heights[:, number],
-                 width=[part.size for part in parts],
-                 bottom=bottom,
-                 color=color,
-                 antialiased=False,
-                 label=experts_label(number + 1))
+        axes.bar(
+            [part.mean() for part in parts],
+            heights[:, number],
+            width=[part.size for part in parts],
+            bottom=bottom,
+            color=color,
+            antialiased=False,
+            label=experts_label(number + 1),
+        )
         bottom += heights[:, number]
 
 
@@ -105,14 +110,15 @@ def _draw_group(axes: Axes, where: np.ndarray, name: str) -> None:
     """A strip below the bars of a group."""
     if not where.size:
         return
-    left, right = where[0] - .5, where[-1] + .5
+    left, right = where[0] - 0.5, where[-1] + 0.5
     color = GROUP_COLORS[name]
-    axes.barh(-.6 * _STRIP, right - left, _STRIP, left, color=color)
+    axes.barh(-0.6 * _STRIP, right - left, _STRIP, left, color=color)
     axes.text(
         (left + right) / 2,
-        -.6 * _STRIP,
+        -0.6 * _STRIP,
         name,
         ha='center',
         va='center_baseline',
         fontsize=9,
-        color=ink_on(color))
+        color=ink_on(color),
+    )

@@ -3,9 +3,10 @@
 By the rule of :mod:`ride_mm.models.routing`, what every threshold gives
 follows from one pass of all experts and routers.
 """
+
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -30,9 +31,10 @@ class OperatingPoint:
         accuracy (dict[str, float]): Percent under 'overall', 'many',
             'medium' and 'few'. A group without images is left out.
     """
-    threshold: Union[float, List[float]]
+
+    threshold: float | list[float]
     compute: float
-    accuracy: Dict[str, float]
+    accuracy: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,20 @@ class Curve:
         compute (np.ndarray): Mean relative compute, shape (P, ).
         accuracy (dict[str, np.ndarray]): Percent by group, (P, ) each.
     """
+
     thresholds: np.ndarray
     compute: np.ndarray
-    accuracy: Dict[str, np.ndarray]
+    accuracy: dict[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.thresholds)
 
     def __getitem__(self, index: int) -> OperatingPoint:
         return OperatingPoint(
-            float(self.thresholds[index]), float(self.compute[index]),
-            {name: float(values[index])
-             for name, values in self.accuracy.items()})
+            float(self.thresholds[index]),
+            float(self.compute[index]),
+            {name: float(values[index]) for name, values in self.accuracy.items()},
+        )
 
     def thinned(self, size: int) -> 'Curve':
         """As many of the points, evenly by compute, the ends among them."""
@@ -66,11 +70,11 @@ class Curve:
             self,
             thresholds=self.thresholds[chosen],
             compute=self.compute[chosen],
-            accuracy={k: v[chosen] for k, v in self.accuracy.items()})
+            accuracy={k: v[chosen] for k, v in self.accuracy.items()},
+        )
 
 
-def prefix_hits(expert_logits: np.ndarray,
-                gt_label: np.ndarray) -> np.ndarray:
+def prefix_hits(expert_logits: np.ndarray, gt_label: np.ndarray) -> np.ndarray:
     """Say whether the first k experts together are right.
 
     Args:
@@ -84,8 +88,7 @@ def prefix_hits(expert_logits: np.ndarray,
     return totals.argmax(-1) == gt_label
 
 
-def route(predictions: Predictions,
-          thresholds: Union[float, Sequence[float]]) -> Predictions:
+def route(predictions: Predictions, thresholds: float | Sequence[float]) -> Predictions:
     """Derive the routed model's predictions from those of all experts.
 
     Args:
@@ -99,8 +102,8 @@ def route(predictions: Predictions,
         compute as the model routes them.
     """
     used = experts_used(
-        torch.from_numpy(predictions.router_logits.astype(np.float64)),
-        thresholds).numpy()
+        torch.from_numpy(predictions.router_logits.astype(np.float64)), thresholds
+    ).numpy()
     logits = np.zeros(predictions.expert_logits.shape[1:])
     for number, of_expert in enumerate(predictions.expert_logits):
         asked = used > number
@@ -111,7 +114,8 @@ def route(predictions: Predictions,
         pred_label=scores.argmax(axis=1),
         pred_score=scores,
         num_experts_used=used,
-        relative_compute=predictions.routed_compute[used - 1])
+        relative_compute=predictions.routed_compute[used - 1],
+    )
 
 
 class RoutingSimulator:
@@ -127,20 +131,18 @@ class RoutingSimulator:
         UserError: If there are no logits of experts and routers.
     """
 
-    def __init__(self,
-                 predictions: Predictions,
-                 groups: GroupsLike) -> None:
+    def __init__(self, predictions: Predictions, groups: GroupsLike) -> None:
         if predictions.router_logits is None:
             raise UserError(
                 'the trade-off needs the outputs of all experts and trained '
                 'routers: write the predictions of a routed model with '
                 '`python tools/test.py CONFIG CHECKPOINT --all-experts --out '
-                'FILE.pkl`.')
+                'FILE.pkl`.'
+            )
         self.router_logits = predictions.router_logits.astype(np.float64)
         self._logits = torch.from_numpy(self.router_logits)
         self.compute = predictions.routed_compute
-        self.hits = prefix_hits(predictions.expert_logits,
-                                predictions.gt_label)
+        self.hits = prefix_hits(predictions.expert_logits, predictions.gt_label)
         self.groups = ClassGroups.of(groups).of_images(predictions.gt_label)
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
@@ -148,9 +150,10 @@ class RoutingSimulator:
         used = experts_used(self._logits, list(map(float, thresholds))).numpy()
         right = self.hits[used - 1, np.arange(len(used))]
         return OperatingPoint(
-            list(map(float, thresholds)), float(self.compute[used - 1].mean()),
-            {name: 100. * float(right[images].mean())
-             for name, images in self.groups.items()})
+            list(map(float, thresholds)),
+            float(self.compute[used - 1].mean()),
+            {name: 100.0 * float(right[images].mean()) for name, images in self.groups.items()},
+        )
 
     def curve(self) -> Curve:
         """Every point of one threshold for all routers.
@@ -167,41 +170,41 @@ class RoutingSimulator:
         bounds = (levels[:-1] + levels[1:]) / 2
         thresholds = 1 / (1 + np.exp(-bounds))
         # Points that another threshold leads to; 0 and 1 are the ends.
-        inner = np.flatnonzero((np.diff(levels) > 0) & (thresholds > 0)
-                               & (thresholds < 1))
+        inner = np.flatnonzero((np.diff(levels) > 0) & (thresholds > 0) & (thresholds < 1))
 
         def points(start: float, steps: np.ndarray) -> np.ndarray:
             totals = start + np.cumsum(steps)
             return np.concatenate([[start], totals[inner], totals[-1:]])
 
-        lost = (
-            self.hits[stop, image].astype(np.int64) -
-            self.hits[stop + 1, image])
+        lost = self.hits[stop, image].astype(np.int64) - self.hits[stop + 1, image]
         saved = (self.compute[stop] - self.compute[stop + 1]) / len(doubt[0])
         return Curve(
-            np.concatenate([[0.], thresholds[inner], [1.]]),
-            points(self.compute[-1], saved), {
-                name:
-                100. * points(self.hits[-1, members].sum(),
-                              lost * members[image]) / members.sum()
+            np.concatenate([[0.0], thresholds[inner], [1.0]]),
+            points(self.compute[-1], saved),
+            {
+                name: 100.0
+                * points(self.hits[-1, members].sum(), lost * members[image])
+                / members.sum()
                 for name, members in self.groups.items()
-            })
+            },
+        )
 
-    def grid(self) -> List[OperatingPoint]:
+    def grid(self) -> list[OperatingPoint]:
         """Points of thresholds that differ from router to router: quantiles
         of each router's probabilities, in all combinations."""
-        size = int(_MAX_COMBINATIONS**(1 / len(self.router_logits)))
-        quantiles = np.quantile(
-            self.router_logits, np.linspace(0, 1, size), axis=1).T
+        size = int(_MAX_COMBINATIONS ** (1 / len(self.router_logits)))
+        quantiles = np.quantile(self.router_logits, np.linspace(0, 1, size), axis=1).T
         choices = 1 / (1 + np.exp(-quantiles))
-        choices[:, 0], choices[:, -1] = 0., 1.
+        choices[:, 0], choices[:, -1] = 0.0, 1.0
         return list(map(self.at, itertools.product(*choices)))
 
 
-def choose_point(points: Sequence[OperatingPoint],
-                 budget: Optional[float] = None,
-                 accuracy: Optional[float] = None,
-                 group: str = 'overall') -> OperatingPoint:
+def choose_point(
+    points: Sequence[OperatingPoint],
+    budget: float | None = None,
+    accuracy: float | None = None,
+    group: str = 'overall',
+) -> OperatingPoint:
     """Choose the best point within a budget, or the cheapest good one.
 
     Args:
@@ -219,8 +222,10 @@ def choose_point(points: Sequence[OperatingPoint],
         UserError: If no point does, or there are no such images.
     """
     if group not in points[0].accuracy:
-        raise UserError(f'these predictions have no accuracy of "{group}", '
-                        f'only of {", ".join(points[0].accuracy)}')
+        raise UserError(
+            f'these predictions have no accuracy of "{group}", '
+            f'only of {", ".join(points[0].accuracy)}'
+        )
     if budget is not None:
         fitting = [point for point in points if point.compute <= budget]
         if not fitting:
@@ -228,11 +233,13 @@ def choose_point(points: Sequence[OperatingPoint],
             raise UserError(
                 f'a compute of {budget:g} is below the minimum, one expert on '
                 f'every image: {least.compute:.4f}, with an accuracy of '
-                f'{least.accuracy[group]:.2f} % ({group})')
+                f'{least.accuracy[group]:.2f} % ({group})'
+            )
         return max(fitting, key=lambda p: (p.accuracy[group], -p.compute))
     fitting = [point for point in points if point.accuracy[group] >= accuracy]
     if not fitting:
         most = max(point.accuracy[group] for point in points)
-        raise UserError(f'no threshold gives an accuracy of {accuracy:g} % '
-                        f'({group}); the best is {most:.2f} %')
+        raise UserError(
+            f'no threshold gives an accuracy of {accuracy:g} % ({group}); the best is {most:.2f} %'
+        )
     return min(fitting, key=lambda p: (p.compute, -p.accuracy[group]))

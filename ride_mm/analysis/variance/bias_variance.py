@@ -4,10 +4,11 @@ Domingos, "A Unified Bias-Variance Decomposition and its Applications", ICML
 2000, as in section 3 of Wang et al., "Long-tailed Recognition by Routing
 Diverse Distribution-Aware Experts", ICLR 2021.
 """
+
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence, Union
 
 import numpy as np
 from rich.console import Console
@@ -16,14 +17,13 @@ from rich.table import Table
 from ride_mm.analysis.comparison.runs import Run, read_runs
 from ride_mm.analysis.variance.bias_variance_plot import plot_bias_variance
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.datasets.class_groups import (GROUPS, ClassGroups, GroupsLike,
-                                           Thresholds, group_titles)
+from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike, Thresholds, group_titles
 from ride_mm.evaluation.by_group import validate_labels
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
 
 # Of a config: by group, by measure.
-Figures = Dict[str, Dict[str, float]]
+Figures = dict[str, dict[str, float]]
 _SHOWN = ('error', 'bias', 'variance', 'net_variance', 'ties')
 
 
@@ -52,6 +52,7 @@ class Decomposition:
 
     All have shape (N, ) and, but for the last one, dtype float64.
     """
+
     error: np.ndarray
     bias: np.ndarray
     variance: np.ndarray
@@ -81,18 +82,19 @@ def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
     """
     pred_label, gt_label = np.asarray(pred_label), np.asarray(gt_label)
     if pred_label.shape[1:] != gt_label.shape or not len(pred_label):
-        raise ValueError('pred_label and gt_label must have shapes (R, N) and '
-                         f'(N, ), R > 0, but got {pred_label.shape} and '
-                         f'{gt_label.shape}.')
+        raise ValueError(
+            'pred_label and gt_label must have shapes (R, N) and '
+            f'(N, ), R > 0, but got {pred_label.shape} and '
+            f'{gt_label.shape}.'
+        )
     num_models = len(pred_label)
     right = np.sum(pred_label == gt_label, axis=0)
     # How many models each one agrees with, itself among them.
-    votes = np.stack(
-        [np.sum(pred_label == labels, axis=0) for labels in pred_label])
+    votes = np.stack([np.sum(pred_label == labels, axis=0) for labels in pred_label])
     most = votes.max(axis=0)
     # A label with the most votes is counted by each model that predicts it.
     num_main = np.sum(votes == most, axis=0) // most
-    unbiased = np.where(right == most, 1 / num_main, 0.)
+    unbiased = np.where(right == most, 1 / num_main, 0.0)
     variance = (num_models - most) / num_models
     return Decomposition(
         error=(num_models - right) / num_models,
@@ -100,13 +102,13 @@ def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
         variance=variance,
         unbiased_variance=unbiased * variance,
         helpful_variance=(1 - unbiased) * right / num_models,
-        ties=num_main > 1)
+        ties=num_main > 1,
+    )
 
 
 def bias_variance(
-        pred_label: np.ndarray,
-        gt_label: np.ndarray,
-        groups: GroupsLike) -> Dict[str, Dict[str, float]]:
+    pred_label: np.ndarray, gt_label: np.ndarray, groups: GroupsLike
+) -> dict[str, dict[str, float]]:
     """Compute bias and variance overall and by class size.
 
     They are averaged over the images of a class, then over the classes of a
@@ -138,21 +140,22 @@ def bias_variance(
     masks = dict(groups.masks, overall=np.ones(num_classes, dtype=bool))
     figures = {
         name: dict(classes=int(np.sum(classes & tested)))
-        for name, classes in masks.items() if np.any(classes & tested)
+        for name, classes in masks.items()
+        if np.any(classes & tested)
     }
     for measure, shares in vars(parts).items():
         sums = np.bincount(gt_label, shares, num_classes)
-        by_class = 100. * sums / np.maximum(images, 1)
+        by_class = 100.0 * sums / np.maximum(images, 1)
         for name, values in figures.items():
             values[measure] = float(by_class[masks[name] & tested].mean())
     for values in figures.values():
-        values['net_variance'] = (
-            values['unbiased_variance'] - values['helpful_variance'])
+        values['net_variance'] = values['unbiased_variance'] - values['helpful_variance']
     return figures
 
 
-def bias_variance_table(figures: Dict[str, Figures], num_runs: int,
-                        thresholds: Thresholds) -> Table:
+def bias_variance_table(
+    figures: dict[str, Figures], num_runs: int, thresholds: Thresholds
+) -> Table:
     """Lay out bias and variance of some configs, group by group.
 
     Args:
@@ -165,26 +168,36 @@ def bias_variance_table(figures: Dict[str, Figures], num_runs: int,
         rich.table.Table: The table, for ``rich.print``.
     """
     titles = group_titles(thresholds)
-    rows = [[
-        titles[group], name,
-        str(groups[group]['classes']), *(f'{groups[group][measure]:.2f}'
-                                         for measure in _SHOWN)
-    ] for group in (*GROUPS, 'overall') for name, groups in figures.items()
-            if group in groups]
+    rows = [
+        [
+            titles[group],
+            name,
+            str(groups[group]['classes']),
+            *(f'{groups[group][measure]:.2f}' for measure in _SHOWN),
+        ]
+        for group in (*GROUPS, 'overall')
+        for name, groups in figures.items()
+        if group in groups
+    ]
     table = build_table(
-        f'Bias and variance of {num_runs} runs (%): error = bias + net '
-        'variance', [
-            'training images', 'config', 'classes',
-            *(measure.replace('_', ' ') for measure in _SHOWN)
-        ], rows)
+        f'Bias and variance of {num_runs} runs (%): error = bias + net variance',
+        [
+            'training images',
+            'config',
+            'classes',
+            *(measure.replace('_', ' ') for measure in _SHOWN),
+        ],
+        rows,
+    )
     table.columns[1].justify = 'left'
     return table
 
 
 def compare_bias_variance(
-        folders: Sequence[Union[str, Path]],
-        plot: Union[str, Path, None] = None,
-        json_file: Union[str, Path, None] = None) -> Dict[str, Figures]:
+    folders: Sequence[str | Path],
+    plot: str | Path | None = None,
+    json_file: str | Path | None = None,
+) -> dict[str, Figures]:
     """Print and draw bias and variance of what a sweep has trained.
 
     Args:
@@ -204,23 +217,23 @@ def compare_bias_variance(
             of runs.
     """
     named = [
-        f'{Path(folder).name}={file}' for folder in folders
+        f'{Path(folder).name}={file}'
+        for folder in folders
         for file in _prediction_files(Path(folder))
     ]
     runs = read_runs(named)
     for name, models in runs.methods.items():
         _check_samples(name, models, len(runs.methods[runs.baseline]))
     figures = {
-        name:
-        bias_variance(
-            np.stack([run.pred_label for run in models]), runs.gt_label,
-            runs.groups)
+        name: bias_variance(
+            np.stack([run.pred_label for run in models]), runs.gt_label, runs.groups
+        )
         for name, models in runs.methods.items()
     }
     # Wide enough for any name, also where the output is a pipe.
     Console(width=1000).print(
-        bias_variance_table(figures, len(runs.methods[runs.baseline]),
-                            runs.groups.thresholds))
+        bias_variance_table(figures, len(runs.methods[runs.baseline]), runs.groups.thresholds)
+    )
     if plot is not None:
         print(plot_bias_variance(figures, plot, runs.groups.thresholds))
     if json_file is not None:
@@ -233,27 +246,35 @@ def compare_bias_variance(
     return figures
 
 
-def _prediction_files(folder: Path) -> List[Path]:
+def _prediction_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob('seed_*/predictions.pkl'))
     if not files:
-        raise UserError(f'{folder}: expected the runs of a config, '
-                        'seed_0/predictions.pkl and so on, which '
-                        'tools/sweep.py --resample writes')
+        raise UserError(
+            f'{folder}: expected the runs of a config, '
+            'seed_0/predictions.pkl and so on, which '
+            'tools/sweep.py --resample writes'
+        )
     return files
 
 
 def _check_samples(name: str, models: Sequence[Run], expected: int) -> None:
     """Check that each model has a training set of its own."""
     if len(models) != expected:
-        raise UserError(f'{name} has {len(models)} runs, the first config '
-                        f'{expected}: fewer runs give a lower variance')
+        raise UserError(
+            f'{name} has {len(models)} runs, the first config '
+            f'{expected}: fewer runs give a lower variance'
+        )
     samples = {
-        tuple((key, value) for key, value in run.made_by['options'].items()
-              if key.startswith('train_dataloader.') and key.endswith((
-                  '.subset_seed', '.seed')))
+        tuple(
+            (key, value)
+            for key, value in run.made_by['options'].items()
+            if key.startswith('train_dataloader.') and key.endswith(('.subset_seed', '.seed'))
+        )
         for run in models
     }
     if len(samples) < len(models):
-        raise UserError(f'{name}: some of these runs had the same training '
-                        'images; use tools/sweep.py --resample to give each '
-                        'run its own')
+        raise UserError(
+            f'{name}: some of these runs had the same training '
+            'images; use tools/sweep.py --resample to give each '
+            'run its own'
+        )

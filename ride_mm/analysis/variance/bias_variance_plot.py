@@ -1,5 +1,5 @@
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Sequence, Union
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,9 +13,9 @@ from ride_mm.datasets.class_groups import GROUPS, Thresholds, group_titles
 _MAX_LABELS = 12
 
 
-def plot_bias_variance(figures: Dict[str, Dict[str, Dict[str, float]]],
-                       path: Union[str, Path],
-                       thresholds: Thresholds) -> Path:
+def plot_bias_variance(
+    figures: dict[str, dict[str, dict[str, float]]], path: str | Path, thresholds: Thresholds
+) -> Path:
     """Draw bias and variance of each group, of some configs side by side.
 
     Args:
@@ -29,12 +29,9 @@ def plot_bias_variance(figures: Dict[str, Dict[str, Dict[str, float]]],
         Path: The file.
     """
     groups = [
-        name for name in (*GROUPS, 'overall')
-        if any(name in values for values in figures.values())
+        name for name in (*GROUPS, 'overall') if any(name in values for values in figures.values())
     ]
-    titles = [
-        group_titles(thresholds)[name].replace(' (', '\n(') for name in groups
-    ]
+    titles = [group_titles(thresholds)[name].replace(' (', '\n(') for name in groups]
     figure = Figure(figsize=(11, 4.8), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
     for axes, measure in zip(panels, ('bias', 'variance')):
@@ -43,27 +40,28 @@ def plot_bias_variance(figures: Dict[str, Dict[str, Dict[str, float]]],
         axes.set_xticks(range(len(groups)), titles, fontsize=11)
         clean(axes)
         axes.tick_params(axis='x', length=0)
-        axes.grid(axis='y', color=GRID, linewidth=.8)
+        axes.grid(axis='y', color=GRID, linewidth=0.8)
     panels[0].set_ylabel('% of the test images, averaged over classes')
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         **dict(LEGEND, loc='outside upper left', bbox_to_anchor=None),
-        ncols=min(3, len(figures)))
+        ncols=min(3, len(figures)),
+    )
     return save(figure, path)
 
 
-def _draw_bars(axes: Axes, figures: Dict[str, dict], groups: Sequence[str],
-               measure: str) -> None:
-    colors = colormaps['viridis'](np.linspace(.15, .8, len(figures)))
-    width = .8 / len(figures)
+def _draw_bars(axes: Axes, figures: dict[str, dict], groups: Sequence[str], measure: str) -> None:
+    colors = colormaps['viridis'](np.linspace(0.15, 0.8, len(figures)))
+    width = 0.8 / len(figures)
     for i, (name, values) in enumerate(figures.items()):
         heights = [values.get(group, {}).get(measure, 0) for group in groups]
         bars = axes.bar(
             np.arange(len(groups)) + (i - (len(figures) - 1) / 2) * width,
             heights,
-            width=.94 * width,
+            width=0.94 * width,
             color=colors[i],
-            label=name)
+            label=name,
+        )
         if len(figures) * len(groups) <= _MAX_LABELS:
             axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=2, color=INK)
-    axes.axvline(len(groups) - 1.5, color=SOFT, linewidth=.8, ls=(0, (4, 3)))
+    axes.axvline(len(groups) - 1.5, color=SOFT, linewidth=0.8, ls=(0, (4, 3)))

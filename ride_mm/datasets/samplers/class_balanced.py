@@ -1,9 +1,10 @@
-from typing import Optional, Sized
+from collections.abc import Sized
 
 import numpy as np
 from mmpretrain.registry import DATA_SAMPLERS
 
 from ride_mm.utils.errors import UserError
+
 from .label_sampler import LabelSampler
 
 
@@ -32,13 +33,13 @@ class ClassBalancedSampler(LabelSampler):
         UserError: If ``epoch_size`` is neither of them.
     """
 
-    def __init__(self,
-                 dataset: Sized,
-                 seed: Optional[int] = None,
-                 epoch_size: str = 'dataset') -> None:
+    def __init__(
+        self, dataset: Sized, seed: int | None = None, epoch_size: str = 'dataset'
+    ) -> None:
         if epoch_size not in ('dataset', 'max'):
-            raise UserError("ClassBalancedSampler: epoch_size must be "
-                            f"'dataset' or 'max', found {epoch_size!r}")
+            raise UserError(
+                f"ClassBalancedSampler: epoch_size must be 'dataset' or 'max', found {epoch_size!r}"
+            )
         super().__init__(dataset, seed)
         if epoch_size == 'max':
             self.epoch_size = len(self.counts) * int(self.counts.max())
@@ -69,18 +70,15 @@ class ClassBalancedSampler(LabelSampler):
             self._known_epoch = 0
             self._known_draws = np.zeros_like(self._known_draws)
         for epoch in range(self._known_epoch, self.epoch):
-            self._known_draws = (
-                self._known_draws + self._draws_per_class(self.rng(epoch)))
+            self._known_draws = self._known_draws + self._draws_per_class(self.rng(epoch))
         self._known_epoch = self.epoch
         return self._known_draws
 
     def _draws_per_class(self, rng: np.random.Generator) -> np.ndarray:
         num_classes = len(self.counts)
-        return rng.multinomial(self.epoch_size,
-                               np.full(num_classes, 1 / num_classes))
+        return rng.multinomial(self.epoch_size, np.full(num_classes, 1 / num_classes))
 
-    def _next_images(self, before: np.ndarray,
-                     draws: np.ndarray) -> np.ndarray:
+    def _next_images(self, before: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Get the images of each class from its ``before``-th draw on.
 
         Args:
@@ -92,8 +90,7 @@ class ClassBalancedSampler(LabelSampler):
         """
         # All rounds through a class that its draws touch, side by side.
         first = before // self.counts
-        rounds = np.where(draws > 0,
-                          (before + draws - 1) // self.counts - first + 1, 0)
+        rounds = np.where(draws > 0, (before + draws - 1) // self.counts - first + 1, 0)
         sizes = rounds * self.counts
         place = _ranges(sizes)
         count = np.repeat(self.counts, sizes)
@@ -101,12 +98,10 @@ class ClassBalancedSampler(LabelSampler):
         member = np.repeat(self.starts, sizes) + place % count
 
         # Sorting by a hash within each round shuffles it.
-        round_id = np.repeat(np.cumsum(rounds) - rounds,
-                             sizes) + place // count
+        round_id = np.repeat(np.cumsum(rounds) - rounds, sizes) + place // count
         shuffled = np.lexsort((_hash(self.seed, round_, member), round_id))
         offset = np.cumsum(sizes) - sizes + before % self.counts
-        return self.images[member[shuffled[np.repeat(offset, draws) +
-                                           _ranges(draws)]]]
+        return self.images[member[shuffled[np.repeat(offset, draws) + _ranges(draws)]]]
 
 
 def _ranges(sizes: np.ndarray) -> np.ndarray:

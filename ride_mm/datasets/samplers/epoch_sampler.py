@@ -1,5 +1,5 @@
 import math
-from typing import Iterator, Optional
+from collections.abc import Iterator
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -19,7 +19,7 @@ class EpochSampler(Sampler):
             means a random one that the ranks agree on.
     """
 
-    def __init__(self, epoch_size: int, seed: Optional[int] = None) -> None:
+    def __init__(self, epoch_size: int, seed: int | None = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
@@ -47,7 +47,7 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         """Iterate over the image indices of this rank."""
         indices = np.resize(self.draw(), len(self) * self.world_size)
-        return iter(indices[self.rank::self.world_size].tolist())
+        return iter(indices[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
         """The number of images of this rank in an epoch."""

@@ -1,8 +1,9 @@
-from typing import Optional, Sized
+from collections.abc import Sized
 
 import numpy as np
 
 from ride_mm.utils.errors import UserError
+
 from ..class_counts import get_labels
 from .epoch_sampler import EpochSampler
 
@@ -21,7 +22,7 @@ class LabelSampler(EpochSampler):
         UserError: If the dataset is empty.
     """
 
-    def __init__(self, dataset: Sized, seed: Optional[int] = None) -> None:
+    def __init__(self, dataset: Sized, seed: int | None = None) -> None:
         labels = get_labels(dataset)
         if len(labels) == 0:
             raise UserError(f'{type(self).__name__}: the dataset is empty')
@@ -30,4 +31,5 @@ class LabelSampler(EpochSampler):
         # Image indices class after class, for classes that have images.
         self.images = np.argsort(labels, kind='stable')
         _, self.starts, self.counts = np.unique(
-            labels[self.images], return_index=True, return_counts=True)
+            labels[self.images], return_index=True, return_counts=True
+        )

@@ -1,10 +1,11 @@
 import math
-from typing import Optional, Sized
+from collections.abc import Sized
 
 import numpy as np
 from mmpretrain.registry import DATA_SAMPLERS
 
 from ride_mm.utils.errors import UserError
+
 from .label_sampler import LabelSampler
 
 
@@ -30,16 +31,13 @@ class PowerSampler(LabelSampler):
         UserError: If the power is not a finite number.
     """
 
-    def __init__(self,
-                 dataset: Sized,
-                 power: float = 0.5,
-                 seed: Optional[int] = None) -> None:
+    def __init__(self, dataset: Sized, power: float = 0.5, seed: int | None = None) -> None:
         if not math.isfinite(power):
             raise UserError(f'power must be a finite number, found {power}')
         super().__init__(dataset, seed)
         self.power = power
         # Relative sizes: a power of large counts would overflow.
-        weights = (self.counts / self.counts.max())**power
+        weights = (self.counts / self.counts.max()) ** power
         self.class_probs = weights / weights.sum()
 
     def draw(self) -> np.ndarray:
@@ -49,7 +47,5 @@ class PowerSampler(LabelSampler):
             np.ndarray: Image indices, shape (epoch_size, ).
         """
         rng = self.rng(self.epoch)
-        classes = rng.choice(
-            len(self.counts), size=self.epoch_size, p=self.class_probs)
-        return self.images[self.starts[classes] +
-                           rng.integers(self.counts[classes])]
+        classes = rng.choice(len(self.counts), size=self.epoch_size, p=self.class_probs)
+        return self.images[self.starts[classes] + rng.integers(self.counts[classes])]

@@ -1,4 +1,4 @@
-from typing import Optional, Sized
+from collections.abc import Sized
 
 import numpy as np
 
@@ -17,10 +17,7 @@ class ReshuffledSampler(EpochSampler):
             means a random one that the ranks agree on.
     """
 
-    def __init__(self,
-                 dataset: Sized,
-                 epoch_size: int,
-                 seed: Optional[int] = None) -> None:
+    def __init__(self, dataset: Sized, epoch_size: int, seed: int | None = None) -> None:
         super().__init__(epoch_size, seed)
         self.dataset = dataset
 
@@ -33,4 +30,4 @@ class ReshuffledSampler(EpochSampler):
         rng, size = self.rng(self.epoch), len(self.dataset)
         passes = -(-self.epoch_size // size)
         shuffled = [rng.permutation(size) for _ in range(passes)]
-        return np.concatenate(shuffled)[:self.epoch_size]
+        return np.concatenate(shuffled)[: self.epoch_size]

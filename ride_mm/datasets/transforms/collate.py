@@ -1,18 +1,17 @@
-from typing import Dict, List, Union
-
 import numpy as np
 import torch
 from mmengine.registry import FUNCTIONS
 
 from ride_mm.structures import BatchDataSample
 from ride_mm.utils.errors import UserError
+
 from .crop_flip_rotate import crop_flip_rotate
 
 
 @FUNCTIONS.register_module()
 def collate_batch(
-    samples: List[dict],
-) -> Dict[str, Union[torch.Tensor, BatchDataSample]]:
+    samples: list[dict],
+) -> dict[str, torch.Tensor | BatchDataSample]:
     """Make a batch of images that are not packed one by one.
 
     For pipelines without ``PackInputs``; the labels of a batch travel as one
@@ -34,18 +33,17 @@ def collate_batch(
         raise UserError(
             "collate_fn=dict(type='collate_batch') expects unpacked images, "
             f'found {sorted(samples[0])}: remove PackInputs from the '
-            'pipeline, or set collate_fn=dict(type="default_collate")')
+            'pipeline, or set collate_fn=dict(type="default_collate")'
+        )
     shapes = {sample[key].shape for sample in samples}
     if len(shapes) > 1:
         raise UserError(
             'collate_batch: the images of a batch differ in shape, found '
-            f'{sorted(shapes)}: add Resize to the pipeline')
+            f'{sorted(shapes)}: add Resize to the pipeline'
+        )
     images = np.stack([sample[key] for sample in samples])
     if 'view' in samples[0]:
-        images = crop_flip_rotate(images,
-                                  [sample['view'] for sample in samples])
+        images = crop_flip_rotate(images, [sample['view'] for sample in samples])
     labels = torch.tensor([sample['gt_label'] for sample in samples])
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return dict(
-        inputs=torch.from_numpy(planes),
-        data_samples=BatchDataSample(labels))
+    return dict(inputs=torch.from_numpy(planes), data_samples=BatchDataSample(labels))

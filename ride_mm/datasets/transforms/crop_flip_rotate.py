@@ -1,5 +1,7 @@
 """CIFAR's augmentation, drawn image by image, done a batch at a time."""
-from typing import NamedTuple, Sequence, Tuple
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,10 +53,7 @@ class DrawCropFlipRotate(BaseTransform):
         UserError: If an image with its padding is smaller than the crop.
     """
 
-    def __init__(self,
-                 size: int,
-                 padding: int = 4,
-                 degrees: float = 15) -> None:
+    def __init__(self, size: int, padding: int = 4, degrees: float = 15) -> None:
         self.size = size
         self.padding = padding
         self.degrees = degrees
@@ -69,24 +68,23 @@ class DrawCropFlipRotate(BaseTransform):
         results['view'] = View(self.size, top, left, flip, angle)
         return results
 
-    def _draw_corner(self, height: int, width: int) -> Tuple[int, int]:
-        margins = [
-            length + 2 * self.padding - self.size for length in (height, width)
-        ]
+    def _draw_corner(self, height: int, width: int) -> tuple[int, int]:
+        margins = [length + 2 * self.padding - self.size for length in (height, width)]
         if min(margins) < 0:
             raise UserError(
                 f'DrawCropFlipRotate: size={self.size} is larger than an '
                 f'image of {height} x {width} pixels with '
-                f'padding={self.padding}')
+                f'padding={self.padding}'
+            )
         if margins == [0, 0]:
             return -self.padding, -self.padding
-        return tuple(
-            torch.randint(0, margin + 1, (1, )).item() - self.padding
-            for margin in margins)
+        return tuple(torch.randint(0, margin + 1, (1,)).item() - self.padding for margin in margins)
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(size={self.size}, '
-                f'padding={self.padding}, degrees={self.degrees})')
+        return (
+            f'{type(self).__name__}(size={self.size}, '
+            f'padding={self.padding}, degrees={self.degrees})'
+        )
 
 
 def crop_flip_rotate(images: np.ndarray, views: Sequence[View]) -> np.ndarray:
@@ -100,8 +98,7 @@ def crop_flip_rotate(images: np.ndarray, views: Sequence[View]) -> np.ndarray:
         np.ndarray: Views, (N, S, S, C), uint8; black where there is no image.
     """
     num, height, width, channels = images.shape
-    sizes, top, left, flip, angle = (
-        np.array(column)[:, None, None] for column in zip(*views))
+    sizes, top, left, flip, angle = (np.array(column)[:, None, None] for column in zip(*views))
     size = int(sizes[0, 0, 0])
 
     # From the view back to the image: rotation, flip, crop.
@@ -119,8 +116,7 @@ def crop_flip_rotate(images: np.ndarray, views: Sequence[View]) -> np.ndarray:
     return pixels.take(source, axis=0)
 
 
-def _rotated_grid(angle: np.ndarray,
-                  size: int) -> Tuple[np.ndarray, np.ndarray]:
+def _rotated_grid(angle: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the pixels of a rotated square come from.
 
     In the 16.16 fixed-point numbers of Pillow's ``Image.rotate``, which

@@ -1,5 +1,3 @@
-from typing import Optional
-
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
 
@@ -15,7 +13,7 @@ class LoadImageFromFile(_LoadImageFromFile):
     :class:`mmcv.transforms.LoadImageFromFile` for the options.
     """
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """Load an image.
 
         Args:
@@ -33,6 +31,7 @@ class LoadImageFromFile(_LoadImageFromFile):
             raise
         except Exception as error:
             raise UserError(
-                describe_unreadable(results['img_path'], error) +
-                '. Replace or remove it; tools/check_data.py finds all such '
-                'images') from error
+                describe_unreadable(results['img_path'], error)
+                + '. Replace or remove it; tools/check_data.py finds all such '
+                'images'
+            ) from error

@@ -13,8 +13,17 @@ from .two_stage_hook import TwoStageHook
 from .validation_check_hook import ValidationCheckHook
 
 __all__ = [
-    'CheckpointHook', 'ClassCountsHook', 'DataCheckHook',
-    'DeferredReweightingHook', 'DistSamplerSeedHook', 'NewClassifiersHook',
-    'NonFiniteHook', 'RouterCacheHook', 'ScheduleHook', 'StopSignalHook',
-    'TotalBatchHook', 'TwoStageHook', 'ValidationCheckHook'
+    'CheckpointHook',
+    'ClassCountsHook',
+    'DataCheckHook',
+    'DeferredReweightingHook',
+    'DistSamplerSeedHook',
+    'NewClassifiersHook',
+    'NonFiniteHook',
+    'RouterCacheHook',
+    'ScheduleHook',
+    'StopSignalHook',
+    'TotalBatchHook',
+    'TwoStageHook',
+    'ValidationCheckHook',
 ]

@@ -1,8 +1,9 @@
 import os
 import os.path as osp
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -11,10 +12,14 @@ from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
 from ride_mm.compat.atomic_backend import remove_leftovers, write_file
-from ride_mm.compat.checkpoint_loading import (CheckpointError,
-                                               find_resume_problem,
-                                               numbered_checkpoints, step_of)
+from ride_mm.compat.checkpoint_loading import (
+    CheckpointError,
+    find_resume_problem,
+    numbered_checkpoints,
+    step_of,
+)
 from ride_mm.utils.errors import UserError
+
 from ..buffers import synchronize_buffers
 from ..class_names import check_class_names
 from ..config import find_hook
@@ -51,15 +56,14 @@ class _RemovalsLast:
     def __init__(self, backend: Any, message_hub: MessageHub) -> None:
         self._backend = backend
         self._message_hub = message_hub
-        self._pending: List[Tuple[str, str]] = []
+        self._pending: list[tuple[str, str]] = []
         self._tell()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def _tell(self) -> None:
-        self._message_hub.update_info(
-            _OUTDATED, [osp.basename(path) for _, path in self._pending])
+        self._message_hub.update_info(_OUTDATED, [osp.basename(path) for _, path in self._pending])
 
     def remove(self, filepath: str) -> None:
         self._pending.append(('remove', filepath))
@@ -69,7 +73,7 @@ class _RemovalsLast:
         self._pending.append(('rmtree', dir_path))
         self._tell()
 
-    def carry_out(self, but: List[Optional[str]]) -> None:
+    def carry_out(self, but: list[str | None]) -> None:
         """Carry out the pending removals, except of files written since."""
         pending, self._pending = self._pending, []
         self._tell()
@@ -113,9 +117,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     other storage, and those that are folders (DeepSpeed), are not checked.
     """
 
-    _default_greater_keys = [
-        *MMEngineCheckpointHook._default_greater_keys, 'long_tail'
-    ]
+    _default_greater_keys = [*MMEngineCheckpointHook._default_greater_keys, 'long_tail']
     _depth = 0
 
     def before_run(self, runner) -> None:
@@ -144,7 +146,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if path is not None:
             runner._load_from = path
 
-    def _whole_checkpoint(self, runner) -> Optional[str]:
+    def _whole_checkpoint(self, runner) -> str | None:
         """Find an intact checkpoint to resume from.
 
         Returns:
@@ -157,8 +159,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             if problem is None:
                 return None
             step = step_of(named, self.filename_tmpl)
-            if (step is None or not osp.exists(named)
-                    or not _is_in(named, folder)):
+            if step is None or not osp.exists(named) or not _is_in(named, folder):
                 raise CheckpointError(f'Cannot resume: {problem}.')
             return self._newest_whole(runner, folder, problem, step)
 
@@ -180,11 +181,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             folder = osp.dirname(last)
         return self._newest_whole(runner, folder, problem)
 
-    def _newest_whole(self,
-                      runner,
-                      folder: str,
-                      problem: str,
-                      before: Optional[int] = None) -> str:
+    def _newest_whole(self, runner, folder: str, problem: str, before: int | None = None) -> str:
         problems = [problem]
         for step, path in numbered_checkpoints(folder, self.filename_tmpl):
             if before is not None and step >= before:
@@ -193,23 +190,24 @@ class CheckpointHook(MMEngineCheckpointHook):
             if found is None:
                 runner.logger.warning(
                     f'Cannot resume: {"; ".join(problems)}. Resuming from '
-                    f'{path} instead, the newest intact checkpoint.')
+                    f'{path} instead, the newest intact checkpoint.'
+                )
                 return path
             if found not in problems:
                 problems.append(found)
         raise CheckpointError(
             f'Cannot resume: {"; ".join(problems)}; and {folder} holds no '
             'other checkpoint to resume from. Pass one with `--resume PATH`, '
-            'or start a new run without `--resume` in another work_dir.')
+            'or start a new run without `--resume` in another work_dir.'
+        )
 
-    def _problem(self, path: str, runner) -> Optional[str]:
+    def _problem(self, path: str, runner) -> str | None:
         """Describe what is wrong with a checkpoint; None if it is intact."""
         # a runner with a strategy, such as DeepSpeed's, writes folders
         if '://' in path or (osp.isdir(path) and hasattr(runner, 'strategy')):
             return None
         # the best ones are saved without
-        optimizer = self.save_optimizer and step_of(
-            path, self.filename_tmpl) is not None
+        optimizer = self.save_optimizer and step_of(path, self.filename_tmpl) is not None
         found = find_resume_problem(osp.expanduser(path), optimizer)
         return None if found is None else f'the checkpoint {path} {found}'
 
@@ -217,8 +215,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Folder of this run's checkpoints; `before_train` sets `out_dir`."""
         if self.out_dir is None or str(self.out_dir) == runner.work_dir:
             return runner.work_dir
-        return osp.join(self.out_dir,
-                        osp.basename(runner.work_dir.rstrip(osp.sep)))
+        return osp.join(self.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
 
     def before_train(self, runner) -> None:
         """Prepare the folder of the checkpoints.
@@ -233,14 +230,12 @@ class CheckpointHook(MMEngineCheckpointHook):
         best = getattr(self, 'best_ckpt_path_dict', {})
         best.update({key: self._own(path) for key, path in best.items()})
         outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
-        self.file_backend = _RemovalsLast(self.file_backend,
-                                          runner.message_hub)
+        self.file_backend = _RemovalsLast(self.file_backend, runner.message_hub)
         if is_main_process():
             self._remove_outdated(runner, outdated)
             for folder in {runner.work_dir, str(self.out_dir)}:
                 for path in remove_leftovers(folder):
-                    runner.logger.info(f'Removed {path}, left unfinished by a '
-                                       'killed process.')
+                    runner.logger.info(f'Removed {path}, left unfinished by a killed process.')
 
         self._make_up_validation(runner)
 
@@ -258,18 +253,21 @@ class CheckpointHook(MMEngineCheckpointHook):
         it."""
         loop = runner.train_loop
         last = _last_validated(runner)
-        if (runner._resume and runner.val_loop is not None and self.by_epoch
-                and runner.epoch >= max(1, loop.val_begin)
-                and (runner.epoch % loop.val_interval == 0
-                     or runner.epoch == loop.max_epochs)
-                and last < runner.epoch):
-            runner.logger.info(f'Epoch {runner.epoch} was not validated before'
-                               ' the run was interrupted.')
+        if (
+            runner._resume
+            and runner.val_loop is not None
+            and self.by_epoch
+            and runner.epoch >= max(1, loop.val_begin)
+            and (runner.epoch % loop.val_interval == 0 or runner.epoch == loop.max_epochs)
+            and last < runner.epoch
+        ):
+            runner.logger.info(
+                f'Epoch {runner.epoch} was not validated before the run was interrupted.'
+            )
             runner.val_loop.run()
         elif last > runner.epoch and is_main_process():
             # epochs that are trained once more, as after a damaged checkpoint
-            write_file(
-                osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
+            write_file(osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def after_val_epoch(self, runner, metrics) -> None:
         """Save the best checkpoint, and note that this epoch is validated.
@@ -279,10 +277,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             metrics (dict): Results of the evaluators.
         """
         super().after_val_epoch(runner, metrics)
-        if (self.by_epoch and isinstance(runner._train_loop, BaseLoop)
-                and is_main_process()):
-            write_file(
-                osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
+        if self.by_epoch and isinstance(runner._train_loop, BaseLoop) and is_main_process():
+            write_file(osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def is_last_train_epoch(self, runner) -> bool:
         """Whether a stage ends here, whose last epoch `save_last` saves.
@@ -294,34 +290,31 @@ class CheckpointHook(MMEngineCheckpointHook):
             bool: Whether it does.
         """
         two_stage = find_hook(runner.cfg, 'TwoStageHook') or {}
-        return (super().is_last_train_epoch(runner)
-                or runner.epoch + 1 == two_stage.get('begin'))
+        return super().is_last_train_epoch(runner) or runner.epoch + 1 == two_stage.get('begin')
 
-    def _own(self, path: Any) -> Optional[str]:
+    def _own(self, path: Any) -> str | None:
         """Path of a checkpoint of this run; None if the name is not one."""
         name = osp.basename(str(path))
-        if step_of(name, self.filename_tmpl) is None and not re.fullmatch(
-                r'best_.*\.pth', name):
+        if step_of(name, self.filename_tmpl) is None and not re.fullmatch(r'best_.*\.pth', name):
             return None
         return self.file_backend.join_path(self.out_dir, name)
 
-    def _kept(self) -> List[Optional[str]]:
+    def _kept(self) -> list[str | None]:
         """The checkpoints that are never removed."""
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         return [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
 
-    def _remove_outdated(self, runner, names: List[str]) -> None:
+    def _remove_outdated(self, runner, names: list[str]) -> None:
         """Remove what a killed process did not."""
         kept = [self._own(path) for path in self._kept() if path]
         for path in filter(None, map(self._own, names)):
             step = step_of(path, self.filename_tmpl)
             is_kept = path in kept or (
-                step is not None and
-                (self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids))
+                step is not None and (self.max_keep_ckpts <= 0 or step in self.keep_ckpt_ids)
+            )
             if osp.isfile(path) and not is_kept:
                 os.remove(path)
-                runner.logger.info(f'Removed {path}, left over by a killed '
-                                   'process.')
+                runner.logger.info(f'Removed {path}, left over by a killed process.')
 
     def before_val(self, runner) -> None:
         """Make all ranks validate the same model.
@@ -354,7 +347,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 f'default_hooks.checkpoint.save_best={key_indicators} with '
                 f'rule={rules}: {error.args[0]} Use the metric names of the '
                 "log, as in 'long_tail/overall'; rule='greater' or 'less' "
-                'says which is better') from error
+                'says which is better'
+            ) from error
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         # `Runner.val` calls this without `before_train`
@@ -363,8 +357,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         with self._removing_last():
             super()._save_best_checkpoint(runner, metrics)
 
-    def _save_checkpoint_with_step(self, runner, step: int,
-                                   meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         # Written anew because MMEngine's writes the pointer in place, so
         # that a full disk leaves it empty.
         synchronize_buffers(runner)
@@ -372,8 +365,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             if self.max_keep_ckpts > 0:
                 self._keep(runner, step)
             filename = self.filename_tmpl.format(step)
-            self.last_ckpt = self.file_backend.join_path(
-                self.out_dir, filename)
+            self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
             runner.save_checkpoint(
                 self.out_dir,
@@ -384,11 +376,10 @@ class CheckpointHook(MMEngineCheckpointHook):
                 meta=meta,
                 by_epoch=self.by_epoch,
                 backend_args=self.backend_args,
-                **self.args)
+                **self.args,
+            )
             if is_main_process():
-                write_file(
-                    osp.join(runner.work_dir, 'last_checkpoint'),
-                    self.last_ckpt)
+                write_file(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
 
     def _keep(self, runner, step: int) -> None:
         """Note that ``step`` is kept, and that the oldest may be removed."""
@@ -398,7 +389,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             return
         if len(kept) == self.max_keep_ckpts:
             outdated = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(kept.popleft()))
+                self.out_dir, self.filename_tmpl.format(kept.popleft())
+            )
             if is_main_process():
                 if self.file_backend.isfile(outdated):
                     self.file_backend.remove(outdated)

@@ -1,4 +1,4 @@
-from typing import Sequence
+from collections.abc import Sequence
 
 from mmengine.device import get_device
 from mmengine.hooks import Hook
@@ -7,8 +7,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from ride_mm.datasets.class_counts import (check_class_counts,
-                                           get_class_counts, stated_counts)
+from ride_mm.datasets.class_counts import check_class_counts, get_class_counts, stated_counts
 from ride_mm.models.utils import counting_augments
 from ride_mm.utils.errors import UserError
 
@@ -31,7 +30,8 @@ def check_same_counts(counts: Sequence[int], val_dataset) -> None:
             raise UserError(
                 f'class {label} has {count} training images, but '
                 f'val_dataloader.dataset states {other}: give it the '
-                'imb_factor, or class_counts, of train_dataloader.dataset')
+                'imb_factor, or class_counts, of train_dataloader.dataset'
+            )
 
 
 def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
@@ -48,7 +48,8 @@ def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
     runner.logger.warning(
         f'indices leaves {len(dataset)} of {sum(whole)} training images: '
         'losses, re-weighting and groups use these counts, but a later test '
-        'uses those of the whole set.')
+        'uses those of the whole set.'
+    )
     for metric in runner.val_loop.evaluator.metrics:
         metric.dataset_meta = dict(metric.dataset_meta, class_counts=counts)
     return True
@@ -64,14 +65,14 @@ def takers(model: nn.Module) -> list:
     if hasattr(model, 'set_class_counts'):
         return [model]
     found = [
-        module for module in model.modules()
-        if hasattr(module, 'set_class_counts')
+        module for module in model.modules() if hasattr(module, 'set_class_counts')
     ] + counting_augments(model)
     if not found:
         raise UserError(
             'ClassCountsHook gives class counts to a RIDEClassifier, or to '
             'losses and batch augmentations that take them, found model.type='
-            f'"{type(model).__name__}" without any')
+            f'"{type(model).__name__}" without any'
+        )
     return found
 
 
@@ -119,10 +120,7 @@ class ClassCountsHook(Hook):
                 part.to(get_device())
         self._counts = counts
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Pass them to augmentations that have been switched on since."""
         for augment in counting_augments(unwrapped(runner)):
             if augment.class_counts is None:

@@ -30,4 +30,5 @@ class DataCheckHook(Hook):
                 places = name_some(finding.places, 3)
                 runner.logger.warning(
                     f'{finding.split}: {finding.what} '
-                    f'{f"({places})" if places else ""}: {finding.advice}.')
+                    f'{f"({places})" if places else ""}: {finding.advice}.'
+                )

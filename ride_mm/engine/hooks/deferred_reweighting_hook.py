@@ -3,6 +3,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.errors import UserError
+
 from .class_counts_hook import unwrapped
 
 
@@ -35,13 +36,17 @@ class DeferredReweightingHook(Hook):
         if loop is None or isinstance(loop, dict):
             return
         if not isinstance(loop, EpochBasedTrainLoop):
-            raise UserError('DeferredReweightingHook.begin is an epoch, but '
-                            'this run is by iterations: it needs '
-                            'train_cfg=dict(by_epoch=True, max_epochs=...), '
-                            'or set default_hooks.reweighting=None')
+            raise UserError(
+                'DeferredReweightingHook.begin is an epoch, but '
+                'this run is by iterations: it needs '
+                'train_cfg=dict(by_epoch=True, max_epochs=...), '
+                'or set default_hooks.reweighting=None'
+            )
         if type(self.begin) is not int or self.begin < 0:
-            raise UserError(f'DeferredReweightingHook.begin={self.begin!r} '
-                            'must be a whole number of epochs, at least 0')
+            raise UserError(
+                f'DeferredReweightingHook.begin={self.begin!r} '
+                'must be a whole number of epochs, at least 0'
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Switch the weights on or off."""

@@ -3,6 +3,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.models.classifiers.state_check import HEAD, keep_own
+
 from .class_counts_hook import unwrapped
 
 
@@ -25,7 +26,6 @@ class NewClassifiersHook(Hook):
         resumed."""
         if runner._resume:
             return
-        keep_own(HEAD, checkpoint.get('state_dict', checkpoint),
-                 unwrapped(runner))
+        keep_own(HEAD, checkpoint.get('state_dict', checkpoint), unwrapped(runner))
         # Weights before they were averaged are for a resume alone.
         checkpoint.pop('ema_state_dict', None)

@@ -1,6 +1,6 @@
 from functools import partial, update_wrapper
 from itertools import islice
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import mmengine.dist as dist
 import torch
@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.errors import UserError
+
 from .class_counts_hook import unwrapped
 
 _NAMED = 3
@@ -29,9 +30,9 @@ class _Guard:
     def __init__(self, wrapper: OptimWrapper) -> None:
         self.wrapper = wrapper
         # None before a step
-        self.stopped: Optional[bool] = None
+        self.stopped: bool | None = None
         # of the losses since the last step, None without any
-        self.finite: Optional[torch.Tensor] = None
+        self.finite: torch.Tensor | None = None
         self._backward, self._step = wrapper.backward, wrapper.step
         wrapper.backward = self.backward
         # With the mark by which schedulers know that they count the steps.
@@ -59,17 +60,18 @@ class _Guard:
         """Whether AMP checks for overflowing gradients, which occur now and
         then when it scales the loss."""
         scaler = getattr(self.wrapper, 'loss_scaler', None)
-        return scaler is not None and getattr(scaler, 'is_enabled',
-                                              lambda: True)()
+        return scaler is not None and getattr(scaler, 'is_enabled', lambda: True)()
 
-    def _gradients(self) -> List[torch.Tensor]:
+    def _gradients(self) -> list[torch.Tensor]:
         return [
-            parameter.grad for group in self.wrapper.param_groups
-            for parameter in group['params'] if parameter.grad is not None
+            parameter.grad
+            for group in self.wrapper.param_groups
+            for parameter in group['params']
+            if parameter.grad is not None
         ]
 
 
-def _all_finite(tensors: List[torch.Tensor]) -> torch.Tensor:
+def _all_finite(tensors: list[torch.Tensor]) -> torch.Tensor:
     """Whether no element is infinite or NaN, without device
     synchronization."""
     if not tensors:
@@ -78,8 +80,7 @@ def _all_finite(tensors: List[torch.Tensor]) -> torch.Tensor:
     return torch.isfinite(torch.stack([norm.double() for norm in norms])).all()
 
 
-def non_finite_weights(state: Dict[str, Any],
-                       names: Optional[List[str]] = None) -> List[str]:
+def non_finite_weights(state: dict[str, Any], names: list[str] | None = None) -> list[str]:
     """Find weights that are infinite or NaN.
 
     Args:
@@ -91,17 +92,18 @@ def non_finite_weights(state: Dict[str, Any],
         list[str]: Keys of tensors with an infinite or undefined element.
     """
     return [
-        key for key in (state if names is None else names)
-        if torch.is_tensor(state.get(key)) and state[key].is_floating_point()
+        key
+        for key in (state if names is None else names)
+        if torch.is_tensor(state.get(key))
+        and state[key].is_floating_point()
         and not torch.isfinite(state[key]).all()
     ]
 
 
-def _learned(model: torch.nn.Module) -> List[str]:
+def _learned(model: torch.nn.Module) -> list[str]:
     """Names of parameters and of BatchNorm's running statistics."""
     return [name for name, _ in model.named_parameters()] + [
-        name for name, _ in model.named_buffers()
-        if name.endswith(('running_mean', 'running_var'))
+        name for name, _ in model.named_buffers() if name.endswith(('running_mean', 'running_var'))
     ]
 
 
@@ -128,31 +130,25 @@ class NonFiniteHook(Hook):
 
     def __init__(self, skip: int = 0) -> None:
         if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-            raise UserError(f'NonFiniteHook.skip={skip!r} must be a whole '
-                            'number, 0 or more')
+            raise UserError(f'NonFiniteHook.skip={skip!r} must be a whole number, 0 or more')
         self.skip = skip
         self._skipped = 0
-        self._guard: Optional[_Guard] = None
-        self._buffers: Dict[str, torch.Tensor] = {}
-        self._batches: List[Tuple[int, dict, dict]] = []
+        self._guard: _Guard | None = None
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._batches: list[tuple[int, dict, dict]] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to resume from weights that are not finite."""
         if runner._resume:
-            _refuse(checkpoint.get('state_dict', {}), unwrapped(runner),
-                    'Cannot resume')
+            _refuse(checkpoint.get('state_dict', {}), unwrapped(runner), 'Cannot resume')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to save weights that are not finite."""
         _refuse(checkpoint['state_dict'], unwrapped(runner), 'Not saved')
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Guard the optimizer, which stage 2 replaces."""
-        if self._guard is None or (self._guard.wrapper
-                                   is not runner.optim_wrapper):
+        if self._guard is None or (self._guard.wrapper is not runner.optim_wrapper):
             self._guard = _Guard(runner.optim_wrapper)
         self._guard.stopped = None
         if self._guard.finite is not None:
@@ -161,15 +157,12 @@ class NonFiniteHook(Hook):
         self._batches.clear()
         if self.skip:
             self._buffers = {
-                name: buffer.clone()
-                for name, buffer in unwrapped(runner).named_buffers()
+                name: buffer.clone() for name, buffer in unwrapped(runner).named_buffers()
             }
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
         """Stop, or continue after a skipped step.
 
         Raises:
@@ -189,33 +182,36 @@ class NonFiniteHook(Hook):
             buffers = dict(unwrapped(runner).named_buffers())
             for name, buffer in self._buffers.items():
                 buffers[name].copy_(buffer)
-            runner.logger.warning(f'{found} The step is skipped '
-                                  f'({self._skipped} of at most {self.skip} '
-                                  'in a row).')
+            runner.logger.warning(
+                f'{found} The step is skipped ({self._skipped} of at most {self.skip} in a row).'
+            )
             return
         raise NonFiniteError(
             f'{found} Training stopped before this step, so no checkpoint '
             'holds such weights. Try a lower optim_wrapper.optimizer.lr, '
             'optim_wrapper.clip_grad.max_norm=1, or, if this is rare, '
-            'default_hooks.non_finite.skip=3.')
+            'default_hooks.non_finite.skip=3.'
+        )
 
 
 def _refuse(state: dict, model: torch.nn.Module, action: str) -> None:
     bad = non_finite_weights(state, _learned(model))
     if bad:
-        raise UserError(f'{action}: {len(bad)} weights or running statistics '
-                        f'are infinite or NaN, the first is {bad[0]}.')
+        raise UserError(
+            f'{action}: {len(bad)} weights or running statistics '
+            f'are infinite or NaN, the first is {bad[0]}.'
+        )
 
 
-def _bad_losses(outputs: dict) -> List[str]:
+def _bad_losses(outputs: dict) -> list[str]:
     return [
-        f'{name} is {value.item():g}' for name, value in outputs.items()
+        f'{name} is {value.item():g}'
+        for name, value in outputs.items()
         if torch.is_tensor(value) and not torch.isfinite(value).all()
     ]
 
 
-def _describe_first(runner: Runner, batches: List[Tuple[int, dict,
-                                                        dict]]) -> str:
+def _describe_first(runner: Runner, batches: list[tuple[int, dict, dict]]) -> str:
     """Describe the first batch of the step, on any process, whose loss is not
     finite, otherwise the last one."""
     own = next((batch for batch in batches if _bad_losses(batch[2])), None)
@@ -227,8 +223,7 @@ def _describe_first(runner: Runner, batches: List[Tuple[int, dict,
     return where + text[0].lower() + text[1:] if where else text
 
 
-def _describe(runner: Runner, batch_idx: int, data_batch: Any,
-              outputs: dict) -> str:
+def _describe(runner: Runner, batch_idx: int, data_batch: Any, outputs: dict) -> str:
     """Describe the place, loss, expert and images."""
     bad = _bad_losses(outputs)
     # the sum of all, which its parts explain
@@ -237,32 +232,34 @@ def _describe(runner: Runner, batch_idx: int, data_batch: Any,
     experts = ', '.join(map(str, _bad_experts(runner, data_batch)))
     if experts:
         what += f', the logits of expert {experts} are not finite'
-    return (f'Epoch {runner.epoch + 1}, step {batch_idx + 1}: {what}. Images '
-            f'of the batch: {_images(runner, batch_idx, data_batch)}.')
+    return (
+        f'Epoch {runner.epoch + 1}, step {batch_idx + 1}: {what}. Images '
+        f'of the batch: {_images(runner, batch_idx, data_batch)}.'
+    )
 
 
 @torch.no_grad()
-def _bad_experts(runner: Runner, data_batch: Any) -> List[int]:
+def _bad_experts(runner: Runner, data_batch: Any) -> list[int]:
     """Experts, counted from 1, with logits that are not finite."""
     model = unwrapped(runner)
-    if (not hasattr(getattr(model, 'head', None), 'expert_logits')
-            or model.stage == 'router' or 'inputs' not in data_batch):
+    if (
+        not hasattr(getattr(model, 'head', None), 'expert_logits')
+        or model.stage == 'router'
+        or 'inputs' not in data_batch
+    ):
         return []
     batch = model.data_preprocessor(data_batch, training=True)
     # SyncBN would wait for processes that have no such batch
     model.eval()
     logits = model.head.expert_logits(model.extract_feat(batch['inputs']))
     model.train()
-    return [i + 1 for i, expert in enumerate(logits)
-            if not torch.isfinite(expert).all()]  # yapf: disable
+    return [i + 1 for i, expert in enumerate(logits) if not torch.isfinite(expert).all()]
 
 
 def _images(runner: Runner, batch_idx: int, data_batch: Any) -> str:
     loader = runner.train_dataloader
     samples = data_batch.get('data_samples', [])
-    names = [
-        sample.get('img_path') for sample in islice(samples, _NAMED)
-    ]  # yapf: disable
+    names = [sample.get('img_path') for sample in islice(samples, _NAMED)]
     total = len(samples)
     if not names or None in names:
         # samplers draw the same again in the same epoch

@@ -1,5 +1,4 @@
 import itertools
-from typing import List
 
 import mmengine.dist as dist
 import torch
@@ -14,6 +13,7 @@ from ride_mm.datasets.samplers import ReshuffledSampler
 from ride_mm.models.heads import RouterInputs
 from ride_mm.structures import gather_labels
 from ride_mm.utils.errors import UserError
+
 from .class_counts_hook import unwrapped
 
 
@@ -32,10 +32,9 @@ class RouterInputsDataset(Dataset):
     def __len__(self) -> int:
         return len(self.inputs.targets)
 
-    def __getitems__(self, indices: List[int]) -> dict:
+    def __getitems__(self, indices: list[int]) -> dict:
         rows = torch.tensor(indices, device=self.inputs.targets.device)
-        return dict(
-            inputs=RouterInputs(*(column[rows] for column in self.inputs)))
+        return dict(inputs=RouterInputs(*(column[rows] for column in self.inputs)))
 
 
 def _keep(batch: dict) -> dict:
@@ -66,8 +65,7 @@ class RouterCacheHook(Hook):
 
     def __init__(self, share: float = 0.5) -> None:
         if not 0 < share <= 1:
-            raise UserError(f'RouterCacheHook.share={share} must be above 0 '
-                            'and at most 1')
+            raise UserError(f'RouterCacheHook.share={share} must be above 0 and at most 1')
         self.share = share
         self._filled = False
 
@@ -77,8 +75,7 @@ class RouterCacheHook(Hook):
         if unwrapped(runner).stage != 'router' or self._filled:
             return
         self._filled = True
-        dataset = RouterInputsDataset(
-            self._compute(runner, loader), loader.dataset.metainfo)
+        dataset = RouterInputsDataset(self._compute(runner, loader), loader.dataset.metainfo)
         # As many steps as before, of as many images.
         epoch_size = len(loader.sampler) * dist.get_world_size()
         runner.train_loop.dataloader = DataLoader(
@@ -86,7 +83,8 @@ class RouterCacheHook(Hook):
             batch_size=loader.batch_size,
             sampler=ReshuffledSampler(dataset, epoch_size, runner.seed),
             drop_last=loader.drop_last,
-            collate_fn=_keep)
+            collate_fn=_keep,
+        )
 
     def _compute(self, runner: Runner, loader: DataLoader) -> RouterInputs:
         """Compute the router inputs of the first images of an epoch."""
@@ -96,7 +94,8 @@ class RouterCacheHook(Hook):
         num_batches = max(1, round(self.share * len(loader)))
         runner.logger.info(
             'Computing and caching the router inputs of '
-            f'{num_batches * loader.batch_size} images per process.')
+            f'{num_batches * loader.batch_size} images per process.'
+        )
         model = unwrapped(runner)
         # The loop does this only later; experts that are frozen do not move.
         model.train()
@@ -106,13 +105,12 @@ class RouterCacheHook(Hook):
             batch = model.data_preprocessor(batch, training=True)
             with runner.optim_wrapper.optim_context(model):
                 batches.append(
-                    model.router_inputs(
-                        batch['inputs'],
-                        gather_labels(batch['data_samples'])))
+                    model.router_inputs(batch['inputs'], gather_labels(batch['data_samples']))
+                )
             if progress:
                 progress.update()
         # Ends its workers.
         loader._iterator = None
-        return RouterInputs(*(
-            torch.cat(dist.all_gather(torch.cat(column)))
-            for column in zip(*batches)))
+        return RouterInputs(
+            *(torch.cat(dist.all_gather(torch.cat(column))) for column in zip(*batches))
+        )

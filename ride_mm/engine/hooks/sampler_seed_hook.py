@@ -22,6 +22,5 @@ class DistSamplerSeedHook(_DistSamplerSeedHook):
             draws.epoch = runner.epoch
             # Dropout and the like; 1000003 keeps epochs and ranks apart.
             rank, _ = get_dist_info()
-            seed_everything(
-                (runner.seed + 1000003 * runner.epoch + rank) % 2**32)
+            seed_everything((runner.seed + 1000003 * runner.epoch + rank) % 2**32)
         super().before_train_epoch(runner)

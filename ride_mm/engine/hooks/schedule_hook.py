@@ -1,15 +1,15 @@
 import os.path as osp
-from typing import Dict, Optional, Sequence
+from collections.abc import Sequence
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.errors import UserError
+
 from ..config import find_hook
 from ..resumed_schedule import Stage, follow_config, read_schedule
-from ..schedule_check import (STAGE_NAMES, check_run, describe_schedule,
-                              find_unreached, stage_name)
+from ..schedule_check import STAGE_NAMES, check_run, describe_schedule, find_unreached, stage_name
 from .class_counts_hook import unwrapped
 from .stop_signal_hook import save_last_epoch
 
@@ -42,7 +42,7 @@ class ScheduleHook(Hook):
     priority = 'BELOW_NORMAL'
 
     def __init__(self) -> None:
-        self._done: Dict[str, Dict[str, int]] = {}
+        self._done: dict[str, dict[str, int]] = {}
         self._wanted = None
         self._parts: Sequence[str] = ()
         self._note = ''
@@ -51,8 +51,7 @@ class ScheduleHook(Hook):
         """Check and show the schedule."""
         # Not ``runner.train_loop``, which would build one for a mere test.
         loop = getattr(runner, '_train_loop', None)
-        if (not isinstance(runner, Runner) or not isinstance(loop, BaseLoop)
-                or loop.iter):
+        if not isinstance(runner, Runner) or not isinstance(loop, BaseLoop) or loop.iter:
             return
         check_run(runner)
         runner.logger.info(describe_schedule(runner))
@@ -62,9 +61,8 @@ class ScheduleHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the steps so far, and the epoch at which stage 2 begins."""
         checkpoint['meta'][_KEY] = dict(
-            done={name: dict(part)
-                  for name, part in self._done.items()},
-            stage_2=_begin(runner))
+            done={name: dict(part) for name, part in self._done.items()}, stage_2=_begin(runner)
+        )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the settings of the config before the optimizer is loaded.
@@ -75,20 +73,19 @@ class ScheduleHook(Hook):
         if not getattr(runner, '_resume', False):
             return
         stored = checkpoint.get('meta', {}).get(_KEY) or {}
-        self._done = {
-            name: dict(part)
-            for name, part in stored.get('done', {}).items()
-        }
+        self._done = {name: dict(part) for name, part in stored.get('done', {}).items()}
         if not stored:
-            self._note = (' Epochs before the resume are not counted: the '
-                          'checkpoint does not record them.')
+            self._note = (
+                ' Epochs before the resume are not counted: the checkpoint does not record them.'
+            )
         begin = stored.get('stage_2')
         if STAGE_NAMES['router'] in self._done and begin != _begin(runner):
             raise UserError(
                 '--resume: the checkpoint comes from stage 2, with '
                 f'default_hooks.two_stage.begin={begin}, not '
                 f'{_begin(runner)}: keep {begin} (and --epochs as it was), or '
-                'resume a checkpoint of stage 1')
+                'resume a checkpoint of stage 1'
+            )
         self._wanted = read_schedule(runner)
         self._saved = checkpoint.get('param_schedulers')
 
@@ -97,53 +94,55 @@ class ScheduleHook(Hook):
         wanted, self._wanted = self._wanted, None
         if wanted is None:
             return
-        changes = follow_config(runner, wanted, self._saved,
-                                self._stage(runner))
+        changes = follow_config(runner, wanted, self._saved, self._stage(runner))
         if changes:
             runner.logger.warning(
                 'The config differs from the resumed checkpoint and takes '
-                f'precedence: {"; ".join(changes)}.')
+                f'precedence: {"; ".join(changes)}.'
+            )
         loop = runner.train_loop
-        if (isinstance(loop, EpochBasedTrainLoop)
-                and loop.epoch > loop.max_epochs):
+        if isinstance(loop, EpochBasedTrainLoop) and loop.epoch > loop.max_epochs:
             runner.logger.warning(
                 'Nothing to train: the checkpoint is from epoch '
                 f'{loop.epoch}, and train_cfg.max_epochs is '
-                f'{loop.max_epochs}.')
+                f'{loop.max_epochs}.'
+            )
 
     def _stage(self, runner: Runner) -> Stage:
         loop, steps = runner.train_loop, len(runner.train_dataloader)
         two_stage = find_hook(runner.cfg, 'TwoStageHook')
         if two_stage is None or stage_name(runner) != STAGE_NAMES['router']:
-            return Stage(
-                runner.cfg.get('param_scheduler'), 'param_scheduler', 0, 0,
-                steps)
+            return Stage(runner.cfg.get('param_scheduler'), 'param_scheduler', 0, 0, steps)
         planned = two_stage['begin']
         router = self._done.get(STAGE_NAMES['router'], {})
         begin = router.get('first', planned + 1) - 1
         first_step = loop.max_iters - (loop.max_epochs - planned) * steps
-        return Stage(two_stage['param_scheduler'],
-                     'default_hooks.two_stage.param_scheduler', begin,
-                     first_step, steps)
+        return Stage(
+            two_stage['param_scheduler'],
+            'default_hooks.two_stage.param_scheduler',
+            begin,
+            first_step,
+            steps,
+        )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Note what is trained."""
         self._parts = [stage_name(runner)]
         head = getattr(unwrapped(runner), 'head', None)
         weights = getattr(head, 'class_weights', None)
-        if (weights is not None and self._parts != [STAGE_NAMES['router']]
-                and (weights != 1).any()):
+        if weights is not None and self._parts != [STAGE_NAMES['router']] and (weights != 1).any():
             self._parts.append(_REWEIGHTED)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
         """Count the step."""
         for name in self._parts:
-            part = self._done.setdefault(
-                name, dict(first=runner.epoch + 1, steps=0))
+            part = self._done.setdefault(name, dict(first=runner.epoch + 1, steps=0))
             part['steps'] += 1
             part['last'] = runner.epoch + 1
 
@@ -156,17 +155,16 @@ class ScheduleHook(Hook):
             runner.logger.info(f'Trained: {name}, {_show(part, by_epoch)}.')
         if by_epoch and runner.epoch < runner.max_epochs:
             save_last_epoch(
-                runner, f'The training ends after epoch {runner.epoch} of '
-                f'{runner.max_epochs}')
+                runner, f'The training ends after epoch {runner.epoch} of {runner.max_epochs}'
+            )
         router = STAGE_NAMES['router']
         if _begin(runner) is not None and router not in done:
-            runner.logger.warning(f'Not trained: {router}. To train it: '
-                                  f'{_router_command(runner)}')
+            runner.logger.warning(f'Not trained: {router}. To train it: {_router_command(runner)}')
         shown = _show(weighted, by_epoch) if weighted else 'never'
         runner.logger.info(f'Classes re-weighted: {shown}.{self._note}')
 
 
-def _show(part: Dict[str, int], by_epoch: bool) -> str:
+def _show(part: dict[str, int], by_epoch: bool) -> str:
     """Format the steps and epochs."""
     if not by_epoch:
         return f'{part["steps"]} steps'
@@ -180,10 +178,12 @@ def _router_command(runner: Runner) -> str:
     name = runner.cfg.filename or f'{runner.timestamp}.py'
     config = osp.join(folder, osp.basename(name))
     last = runner.message_hub.runtime_info.get('last_ckpt', 'CHECKPOINT')
-    return (f'python tools/train.py {config} --stage router --work-dir '
-            f'{folder}_router --cfg-options load_from={last}')
+    return (
+        f'python tools/train.py {config} --stage router --work-dir '
+        f'{folder}_router --cfg-options load_from={last}'
+    )
 
 
-def _begin(runner: Runner) -> Optional[int]:
+def _begin(runner: Runner) -> int | None:
     two_stage = find_hook(runner.cfg, 'TwoStageHook')
     return two_stage['begin'] if two_stage else None

@@ -6,8 +6,9 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, Iterator, List, Optional
+from typing import Optional
 from unittest import mock
 
 from mmengine.dist import is_main_process
@@ -17,13 +18,11 @@ from mmpretrain.registry import HOOKS
 
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
+
 from ..buffers import synchronize_buffers
 from .non_finite_hook import NonFiniteError
 
-SIGNALS = [
-    getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1')
-    if hasattr(signal, name)
-]
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
 # Long enough for rank 0 to save; torchrun and Slurm wait for 30 s.
 _RANK_DELAY = 10
 # Slurm signals all processes of a job, workers of a loader perhaps first.
@@ -44,6 +43,7 @@ class _SignalThread:
     Args:
         function (callable): Called with the number of the signal.
     """
+
     active: Optional['_SignalThread'] = None
 
     def __init__(self, function: Callable[[int], None]) -> None:
@@ -55,10 +55,7 @@ class _SignalThread:
     def start(self) -> None:
         # of a training that an error has ended
         self.stop_active()
-        self._handlers = {
-            number: signal.signal(number, _forget_workers)
-            for number in SIGNALS
-        }
+        self._handlers = {number: signal.signal(number, _forget_workers) for number in SIGNALS}
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         threading.Thread(target=self._wait, daemon=True).start()
         _SignalThread.active = self
@@ -78,8 +75,7 @@ class _SignalThread:
         process."""
         self = cls.active
         end = time.monotonic() + _OWN_SIGNAL_SECONDS
-        while self is not None and (self._called.is_set()
-                                    or time.monotonic() < end):
+        while self is not None and (self._called.is_set() or time.monotonic() < end):
             # the next worker that was ended is an error, too
             with suppress(Exception):
                 time.sleep(0.1)
@@ -120,7 +116,8 @@ if hasattr(os, 'register_at_fork'):
     os.register_at_fork(
         before=_SignalThread.before_fork,
         after_in_parent=_SignalThread.after_fork_in_parent,
-        after_in_child=_SignalThread.after_fork_in_child)
+        after_in_child=_SignalThread.after_fork_in_child,
+    )
 
 
 @contextmanager
@@ -182,8 +179,8 @@ class StopSignalHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._kept: Optional[dict] = None
-        self._path: Optional[str] = None
+        self._kept: dict | None = None
+        self._path: str | None = None
         # a signal may come while an error is at it
         self._saving = threading.Lock()
 
@@ -225,8 +222,7 @@ class StopSignalHook(Hook):
             for handler in runner.logger.handlers:
                 handler.flush()
         except Exception as error:
-            print(f'{name}: nothing could be saved: {error}',
-                  file=sys.stderr, flush=True)  # yapf: disable
+            print(f'{name}: nothing could be saved: {error}', file=sys.stderr, flush=True)
         finally:
             os._exit(128 + number)
 
@@ -235,9 +231,14 @@ class StopSignalHook(Hook):
             self.save(runner, why)
             return
         last = runner.message_hub.runtime_info.get('last_ckpt')
-        runner.logger.warning(f'{why}. ' + (
-            f'{last} is there: continue with --resume.'
-            if last else 'No epoch is complete: nothing is saved.'))
+        runner.logger.warning(
+            f'{why}. '
+            + (
+                f'{last} is there: continue with --resume.'
+                if last
+                else 'No epoch is complete: nothing is saved.'
+            )
+        )
 
     def save(self, runner: Runner, why: str) -> None:
         """Write the kept state, if there is one.
@@ -250,32 +251,33 @@ class StopSignalHook(Hook):
             if self._kept is None:
                 return
             save_checkpoint(self._kept, self._path)
-            write_file(
-                osp.join(runner.work_dir, 'last_checkpoint'), self._path)
+            write_file(osp.join(runner.work_dir, 'last_checkpoint'), self._path)
             runner.message_hub.update_info('last_ckpt', self._path)
             self._kept = None
-        runner.logger.warning(f'{why}, {self._path} is saved. Continue with '
-                              '--resume.')
+        runner.logger.warning(f'{why}, {self._path} is saved. Continue with --resume.')
 
 
-def _checkpoint_hook(runner: Runner) -> Optional[CheckpointHook]:
-    return next((hook for hook in runner.hooks
-                 if isinstance(hook, CheckpointHook) and hook.by_epoch), None)
+def _checkpoint_hook(runner: Runner) -> CheckpointHook | None:
+    return next(
+        (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.by_epoch), None
+    )
 
 
 def _checkpoint_of(runner: Runner, hook: CheckpointHook) -> dict:
     """The checkpoint that the hook would save now, in its own memory."""
-    saved: List[dict] = []
-    with mock.patch('mmengine.runner.runner.save_checkpoint',
-                    lambda checkpoint, *args, **kwargs: saved.append(
-                        checkpoint)):  # yapf: disable
+    saved: list[dict] = []
+    with mock.patch(
+        'mmengine.runner.runner.save_checkpoint',
+        lambda checkpoint, *args, **kwargs: saved.append(checkpoint),
+    ):
         runner.save_checkpoint(
             str(hook.out_dir),
             hook.filename_tmpl.format(runner.epoch + 1),
             save_optimizer=hook.save_optimizer,
             save_param_scheduler=hook.save_param_scheduler,
             meta=dict(epoch=runner.epoch + 1, iter=runner.iter),
-            by_epoch=True)
+            by_epoch=True,
+        )
     checkpoint = copy.deepcopy(saved[0])
     kept = checkpoint['message_hub']['runtime_info']
     if hook.max_keep_ckpts > 0:

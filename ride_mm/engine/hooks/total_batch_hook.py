@@ -1,5 +1,3 @@
-from typing import List
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -11,16 +9,16 @@ _KEY = 'total_batch'
 
 def total_batch(runner: Runner) -> int:
     """Images per step over all processes."""
-    return (runner.train_dataloader.batch_size * runner.world_size *
-            getattr(runner.optim_wrapper, '_accumulative_counts', 1))
+    return (
+        runner.train_dataloader.batch_size
+        * runner.world_size
+        * getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    )
 
 
-def _initial_rates(runner: Runner) -> List[float]:
+def _initial_rates(runner: Runner) -> list[float]:
     """Learning rates before any schedule."""
-    return [
-        group.get('initial_lr', group['lr'])
-        for group in runner.optim_wrapper.param_groups
-    ]
+    return [group.get('initial_lr', group['lr']) for group in runner.optim_wrapper.param_groups]
 
 
 @HOOKS.register_module()
@@ -60,30 +58,29 @@ class TotalBatchHook(Hook):
             raise UserError(
                 f'the run had {change}, but a param_scheduler counts steps: '
                 f'set train_dataloader.batch_size to {old} divided by the '
-                f'number of processes, {runner.world_size}')
+                f'number of processes, {runner.world_size}'
+            )
         runner.train_loop._iter = round(runner.iter * old / new)
         if (runner.auto_scale_lr or {}).get('enable'):
             factor = self._scale_rates(runner)
-            runner.logger.warning(f'The run had {change}: multiplying the '
-                                  f'learning rate by {factor:g}.')
+            runner.logger.warning(
+                f'The run had {change}: multiplying the learning rate by {factor:g}.'
+            )
         else:
             runner.logger.warning(
                 f'The run had {change}. The learning rate is unchanged; '
-                '--auto-scale-lr would scale it.')
+                '--auto-scale-lr would scale it.'
+            )
 
     def _scale_rates(self, runner: Runner) -> float:
-        factors = [
-            new / old
-            for new, old in zip(self._rates, _initial_rates(runner))
-        ]
+        factors = [new / old for new, old in zip(self._rates, _initial_rates(runner))]
         for factor, group in zip(factors, runner.optim_wrapper.param_groups):
             for key in {'lr', 'initial_lr'} & group.keys():
                 group[key] *= factor
         for scheduler in _schedulers(runner):
             if scheduler.param_name == 'lr':
                 scheduler.base_values = [
-                    factor * value
-                    for factor, value in zip(factors, scheduler.base_values)
+                    factor * value for factor, value in zip(factors, scheduler.base_values)
                 ]
         return factors[0]
 

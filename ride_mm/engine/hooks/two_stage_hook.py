@@ -1,6 +1,5 @@
 import copy
 import inspect
-from typing import Dict, List, Optional, Union
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
@@ -9,6 +8,7 @@ from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 from torch.utils.data import DataLoader, Dataset
 
 from ride_mm.utils.errors import UserError
+
 from ..averaging import check_averaging, finish_averaging
 from ..buffers import synchronize_buffers
 from .class_counts_hook import unwrapped
@@ -24,7 +24,8 @@ def merge_wrappers(stage_1: dict, stage_2: dict) -> dict:
     kind = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
     known = {
         name
-        for base in kind.__mro__ if '__init__' in vars(base)
+        for base in kind.__mro__
+        if '__init__' in vars(base)
         for name in inspect.signature(base.__init__).parameters
     }
     for key, value in stage_1.items():
@@ -63,12 +64,14 @@ class TwoStageHook(Hook):
     # Before the sampler's seed is set, and before all that counts iterations.
     priority = 'HIGH'
 
-    def __init__(self,
-                 begin: int,
-                 optim_wrapper: dict,
-                 param_scheduler: Union[dict, List[dict]],
-                 train_dataloader: Optional[dict] = None,
-                 auto_scale_lr: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        begin: int,
+        optim_wrapper: dict,
+        param_scheduler: dict | list[dict],
+        train_dataloader: dict | None = None,
+        auto_scale_lr: dict | None = None,
+    ) -> None:
         self.begin = begin
         self.optim_wrapper = optim_wrapper
         self.param_scheduler = param_scheduler
@@ -78,8 +81,10 @@ class TwoStageHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Refuse runs that this hook cannot switch."""
         if not isinstance(runner, Runner):
-            raise UserError('TwoStageHook needs mmengine\'s Runner, found '
-                            f'runner_type="{type(runner).__name__}"')
+            raise UserError(
+                "TwoStageHook needs mmengine's Runner, found "
+                f'runner_type="{type(runner).__name__}"'
+            )
         # Not ``runner.train_loop``, which would build one for a mere test.
         loop = runner._train_loop
         if loop is None or isinstance(loop, dict):
@@ -90,16 +95,19 @@ class TwoStageHook(Hook):
             raise UserError(
                 f'TwoStageHook.begin={self.begin!r} must be a whole number '
                 f'between 0 and train_cfg.max_epochs={loop.max_epochs}, the '
-                'epochs of stage 1 and of both stages')
+                'epochs of stage 1 and of both stages'
+            )
         model = unwrapped(runner)
         if getattr(getattr(model, 'head', None), 'router', None) is None:
             raise UserError(
                 'TwoStageHook trains a router, but model.head.router is None: '
-                'set default_hooks.two_stage=None')
+                'set default_hooks.two_stage=None'
+            )
         # a test may follow a training
         if model.stage != 'experts' and not loop.iter:
-            raise UserError('TwoStageHook starts with model.stage="experts", '
-                            f'found model.stage={model.stage!r}')
+            raise UserError(
+                f'TwoStageHook starts with model.stage="experts", found model.stage={model.stage!r}'
+            )
         check_averaging(runner, self.begin)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -114,16 +122,14 @@ class TwoStageHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Switch to stage 2 after stage 1."""
-        if (runner.epoch >= self.begin
-                and unwrapped(runner).stage == 'experts'):
+        if runner.epoch >= self.begin and unwrapped(runner).stage == 'experts':
             self._switch(runner)
             # ``Runner.train`` does this after a resume.
             runner.optim_wrapper.initialize_count_status(
-                runner.model, runner.iter, runner.max_iters)
+                runner.model, runner.iter, runner.max_iters
+            )
 
-    def build_dataloader(self,
-                         runner: Runner,
-                         dataset: Optional[Dataset] = None) -> DataLoader:
+    def build_dataloader(self, runner: Runner, dataset: Dataset | None = None) -> DataLoader:
         """Build the data loader of stage 2.
 
         Args:
@@ -136,13 +142,17 @@ class TwoStageHook(Hook):
         """
         cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))
         cfg.update(copy.deepcopy(dict(self.train_dataloader)))
-        if (dataset is not None and 'dataset' not in self.train_dataloader
-                and 'num_batch_per_epoch' not in cfg):
+        if (
+            dataset is not None
+            and 'dataset' not in self.train_dataloader
+            and 'num_batch_per_epoch' not in cfg
+        ):
             cfg['dataset'] = dataset
         return runner.build_dataloader(
             cfg,
             seed=runner.seed,
-            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+            diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False),
+        )
 
     def learning_rate(self, runner: Runner, loader: DataLoader) -> float:
         """Compute the learning rate of stage 2 before any schedule.
@@ -159,9 +169,8 @@ class TwoStageHook(Hook):
 
     def _rate_factor(self, runner: Runner, loader: DataLoader) -> float:
         """What ``auto_scale_lr`` multiplies the learning rate by."""
-        if not ((runner.auto_scale_lr or {}).get('enable')
-                and self.auto_scale_lr):
-            return 1.
+        if not ((runner.auto_scale_lr or {}).get('enable') and self.auto_scale_lr):
+            return 1.0
         real = runner.world_size * loader.batch_size
         return real / self.auto_scale_lr['base_batch_size']
 
@@ -169,15 +178,15 @@ class TwoStageHook(Hook):
         """Set up stage 2, in order of dependence."""
         runner.logger.info(
             f'Stage 2: the router is trained in epochs {self.begin + 1} to '
-            f'{runner.max_epochs}; everything else is frozen.')
+            f'{runner.max_epochs}; everything else is frozen.'
+        )
         synchronize_buffers(runner)
         finish_averaging(runner)
         unwrapped(runner).set_stage('router')
         self._rewrap(runner)
         self._switch_dataloader(runner)
         self._switch_optimizer(runner)
-        runner.param_schedulers = runner.build_param_scheduler(
-            copy.deepcopy(self.param_scheduler))
+        runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(self.param_scheduler))
         self._reset_log(runner)
         self._reset_best(runner)
 
@@ -188,8 +197,8 @@ class TwoStageHook(Hook):
         between ranks."""
         if is_model_wrapper(runner.model):
             runner.model = runner.wrap_model(
-                copy.deepcopy(runner.cfg.get('model_wrapper_cfg')),
-                runner.model.module)
+                copy.deepcopy(runner.cfg.get('model_wrapper_cfg')), runner.model.module
+            )
 
     def _switch_dataloader(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -197,14 +206,15 @@ class TwoStageHook(Hook):
         # Ends its workers.
         old._iterator = None
         loop.dataloader = self.build_dataloader(runner)
-        loop._max_iters = (
-            self.begin * len(old) +
-            (loop.max_epochs - self.begin) * len(loop.dataloader))
+        loop._max_iters = self.begin * len(old) + (loop.max_epochs - self.begin) * len(
+            loop.dataloader
+        )
         runner.message_hub.update_info('max_iters', loop.max_iters)
 
     def _switch_optimizer(self, runner: Runner) -> None:
         runner.optim_wrapper = runner.build_optim_wrapper(
-            merge_wrappers(runner.cfg.optim_wrapper, self.optim_wrapper))
+            merge_wrappers(runner.cfg.optim_wrapper, self.optim_wrapper)
+        )
         factor = self._rate_factor(runner, runner.train_dataloader)
         for group in runner.optim_wrapper.param_groups:
             group['lr'] *= factor
@@ -213,7 +223,7 @@ class TwoStageHook(Hook):
     def _reset_log(runner: Runner) -> None:
         """Drop the losses of stage 1, which would still be averaged and
         logged."""
-        scalars: Dict = runner.message_hub.log_scalars
+        scalars: dict = runner.message_hub.log_scalars
         for key in list(scalars):
             if key.startswith('train/') and 'loss' in key:
                 del scalars[key]
@@ -229,5 +239,4 @@ class TwoStageHook(Hook):
                 if len(hook.key_indicators) == 1:
                     hook.best_ckpt_path = None
                 else:
-                    hook.best_ckpt_path_dict = dict.fromkeys(
-                        hook.key_indicators)
+                    hook.best_ckpt_path_dict = dict.fromkeys(hook.key_indicators)

@@ -1,6 +1,6 @@
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, List, Set
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class ValidationCheckHook(Hook):
 
     @staticmethod
     @torch.no_grad()
-    def _predict(runner: Runner) -> List[dict]:
+    def _predict(runner: Runner) -> list[dict]:
         """The first image's prediction, as one of each class."""
         loader = runner.val_dataloader
         if len(loader.dataset) == 0:
@@ -68,23 +68,21 @@ class ValidationCheckHook(Hook):
         except Exception as error:
             raise UserError(
                 'the first image of val_dataloader.dataset cannot be read: '
-                f'{type(error).__name__}: {error}') from error
+                f'{type(error).__name__}: {error}'
+            ) from error
         training = runner.model.training
         runner.model.eval()
-        sample, = runner.model.val_step(batch)
+        (sample,) = runner.model.val_step(batch)
         runner.model.train(training)
         classes = loader.dataset.metainfo.get('classes') or [0]
         if not isinstance(sample, DataSample):
             return [sample]
-        return [
-            sample.clone().set_gt_label(label).to_dict()
-            for label in range(len(classes))
-        ]
+        return [sample.clone().set_gt_label(label).to_dict() for label in range(len(classes))]
 
     @staticmethod
-    def _evaluate(runner: Runner, samples: List[dict]) -> Set[str]:
+    def _evaluate(runner: Runner, samples: list[dict]) -> set[str]:
         """Names of the metrics' results."""
-        keys: Set[str] = set()
+        keys: set[str] = set()
         for i, metric in enumerate(runner.val_loop.evaluator.metrics):
             if isinstance(metric, DumpResults):
                 continue
@@ -92,9 +90,10 @@ class ValidationCheckHook(Hook):
                 metric.process(None, samples)
                 keys.update(metric.evaluate(len(samples)))
             except Exception as error:
-                raise UserError(f'val_evaluator.{i}, {type(metric).__name__}, '
-                                f'would fail at the first validation: {error}'
-                                ) from error
+                raise UserError(
+                    f'val_evaluator.{i}, {type(metric).__name__}, '
+                    f'would fail at the first validation: {error}'
+                ) from error
         return keys
 
 
@@ -106,21 +105,24 @@ def _check_files(runner: Runner) -> None:
         if number < len(dataset) and number:
             runner.logger.info(
                 f'Read the headers of {number:,} of {len(dataset):,} '
-                'validation images, evenly spaced.')
+                'validation images, evenly spaced.'
+            )
     message = [None]
     if problems:
         more = len(problems) - 1
         message[0] = f'val_dataloader.dataset: {problems[0]}' + (
-            f' ({more} more cannot be read)' if more else '')
+            f' ({more} more cannot be read)' if more else ''
+        )
     broadcast_object_list(message)
     if message[0] is not None:
         raise UserError(message[0])
 
 
-def _check_keys(wanted: List[str], keys: Set[str]) -> None:
+def _check_keys(wanted: list[str], keys: set[str]) -> None:
     for key in wanted:
         if key != 'auto' and key not in keys:
             raise UserError(
                 f'default_hooks.checkpoint.save_best={key!r} is not a metric '
                 f'of val_evaluator.{nearest(key, keys)} Available: '
-                f'{", ".join(sorted(keys))}.')
+                f'{", ".join(sorted(keys))}.'
+            )

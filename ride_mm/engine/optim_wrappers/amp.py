@@ -31,8 +31,9 @@ class AmpOptimWrapper(_AmpOptimWrapper):
             super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
             return
         if dtype not in (None, 'bfloat16', torch.bfloat16):
-            raise UserError(f'optim_wrapper.dtype={dtype}: on a CPU, mixed '
-                            'precision needs "bfloat16"')
+            raise UserError(
+                f'optim_wrapper.dtype={dtype}: on a CPU, mixed precision needs "bfloat16"'
+            )
         kwargs.pop('use_fsdp', None)
         OptimWrapper.__init__(self, **kwargs)
         self.cast_dtype = torch.bfloat16

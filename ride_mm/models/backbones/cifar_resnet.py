@@ -1,4 +1,4 @@
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -13,7 +13,7 @@ DEPTHS = (20, 32, 44, 56, 110)
 # He's original initialization: fan-in, as the networks were published.
 INIT_CFG = [
     dict(type='Kaiming', layer='Conv2d', mode='fan_in'),
-    dict(type='Constant', layer='_BatchNorm', val=1)
+    dict(type='Constant', layer='_BatchNorm', val=1),
 ]
 
 
@@ -24,14 +24,11 @@ def blocks_per_stage(depth: int) -> int:
         UserError: If ``depth`` is not a published one.
     """
     if depth not in DEPTHS:
-        raise UserError(
-            f'CIFAR ResNet: depth={depth} is unknown, expected one of '
-            f'{DEPTHS}')
+        raise UserError(f'CIFAR ResNet: depth={depth} is unknown, expected one of {DEPTHS}')
     return (depth - 2) // 6
 
 
-def depth_by_block(param_name: str, prefix: str,
-                   blocks: Sequence[int]) -> Tuple[int, int]:
+def depth_by_block(param_name: str, prefix: str, blocks: Sequence[int]) -> tuple[int, int]:
     """Depth of a ResNet parameter for layer-wise learning-rate decay, with one
     layer per block.
 
@@ -47,10 +44,10 @@ def depth_by_block(param_name: str, prefix: str,
     num_layers = sum(blocks) + 2
     if not param_name.startswith(prefix):
         return num_layers - 1, num_layers
-    name, block, *_ = param_name[len(prefix):].split('.')
+    name, block, *_ = param_name[len(prefix) :].split('.')
     if not name.startswith('layer'):
         return 0, num_layers
-    before = sum(blocks[:int(name[len('layer'):]) - 1])
+    before = sum(blocks[: int(name[len('layer') :]) - 1])
     return before + int(block) + 1, num_layers
 
 
@@ -66,17 +63,13 @@ class CIFARBasicBlock(nn.Module):
             BatchNorm (He et al. 2016, section 3.3). Defaults to "A".
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 stride: int = 1,
-                 shortcut: str = 'A') -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, shortcut: str = 'A'
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(
-            out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.stride = stride
         self.padding = (out_channels - in_channels) // 2
@@ -84,13 +77,14 @@ class CIFARBasicBlock(nn.Module):
         if shortcut == 'B' and (stride != 1 or in_channels != out_channels):
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                nn.BatchNorm2d(out_channels))
+                nn.BatchNorm2d(out_channels),
+            )
 
     def _shortcut(self, x: torch.Tensor) -> torch.Tensor:
         if self.downsample is not None:
             return self.downsample(x)
         if self.stride != 1:
-            x = x[:, :, ::self.stride, ::self.stride]
+            x = x[:, :, :: self.stride, :: self.stride]
         if self.padding:
             x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
         return x
@@ -103,11 +97,9 @@ class CIFARBasicBlock(nn.Module):
         return F.relu(out, inplace=True)
 
 
-def make_stage(in_channels: int,
-               out_channels: int,
-               num_blocks: int,
-               stride: int,
-               shortcut: str = 'A') -> Sequential:
+def make_stage(
+    in_channels: int, out_channels: int, num_blocks: int, stride: int, shortcut: str = 'A'
+) -> Sequential:
     """A stage of ``num_blocks`` blocks; the first one changes stride and
     width.
 
@@ -115,18 +107,17 @@ def make_stage(in_channels: int,
         UserError: If ``shortcut`` is unknown, or "A" cannot pad evenly.
     """
     if shortcut not in ('A', 'B'):
-        raise UserError(f'CIFAR ResNet: shortcut="{shortcut}" is unknown, '
-                        'expected "A" or "B"')
+        raise UserError(f'CIFAR ResNet: shortcut="{shortcut}" is unknown, expected "A" or "B"')
     growth = out_channels - in_channels
     if shortcut == 'A' and (growth < 0 or growth % 2):
         raise UserError(
             f'CIFAR ResNet: shortcut "A" cannot pad {in_channels} to '
             f'{out_channels} channels; the growth must be even and >= 0, or '
-            'use shortcut="B"')
+            'use shortcut="B"'
+        )
     blocks = [CIFARBasicBlock(in_channels, out_channels, stride, shortcut)]
     for _ in range(1, num_blocks):
-        blocks.append(
-            CIFARBasicBlock(out_channels, out_channels, shortcut=shortcut))
+        blocks.append(CIFARBasicBlock(out_channels, out_channels, shortcut=shortcut))
     return Sequential(*blocks)
 
 
@@ -155,26 +146,27 @@ class CIFARResNet(BaseBackbone):
             ``frozen_stages`` is unknown.
     """
 
-    def __init__(self,
-                 depth: int,
-                 num_stages: int = 3,
-                 out_indices: Sequence[int] = (-1, ),
-                 shortcut: str = 'A',
-                 in_channels: int = 3,
-                 base_channels: int = 16,
-                 frozen_stages: int = -1,
-                 init_cfg=INIT_CFG) -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_stages: int = 3,
+        out_indices: Sequence[int] = (-1,),
+        shortcut: str = 'A',
+        in_channels: int = 3,
+        base_channels: int = 16,
+        frozen_stages: int = -1,
+        init_cfg=INIT_CFG,
+    ) -> None:
         super().__init__(init_cfg)
         num_blocks = self.num_blocks = blocks_per_stage(depth)
         if not 1 <= num_stages <= 3:
-            raise UserError(
-                f'CIFARResNet: num_stages={num_stages}, expected 1 to 3')
+            raise UserError(f'CIFARResNet: num_stages={num_stages}, expected 1 to 3')
         if not -1 <= frozen_stages <= num_stages:
-            raise UserError(f'CIFARResNet: frozen_stages={frozen_stages}, '
-                            f'expected -1 to {num_stages}')
+            raise UserError(
+                f'CIFARResNet: frozen_stages={frozen_stages}, expected -1 to {num_stages}'
+            )
         self.out_indices = [index % num_stages for index in out_indices]
-        self.conv1 = nn.Conv2d(
-            in_channels, base_channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, base_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base_channels)
         channels = base_channels
         self.stages = []
@@ -182,9 +174,8 @@ class CIFARResNet(BaseBackbone):
             width = base_channels * 2**stage
             name = f'layer{stage + 1}'
             self.add_module(
-                name,
-                make_stage(channels, width, num_blocks, 1 if stage == 0 else 2,
-                           shortcut))
+                name, make_stage(channels, width, num_blocks, 1 if stage == 0 else 2, shortcut)
+            )
             self.stages.append(name)
             channels = width
         self._frozen = []
@@ -200,14 +191,11 @@ class CIFARResNet(BaseBackbone):
             getattr(self, name).eval()
         return self
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """See :func:`depth_by_block`; called by mmpretrain."""
-        return depth_by_block(param_name, prefix,
-                              [self.num_blocks] * len(self.stages))
+        return depth_by_block(param_name, prefix, [self.num_blocks] * len(self.stages))
 
-    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Feature maps of ``out_indices`` for images (N, 3, H, W)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         outs = []

@@ -1,5 +1,3 @@
-from typing import Tuple
-
 from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import BasicBlock
 from mmpretrain.registry import MODELS
@@ -21,8 +19,6 @@ class ResNet10(ResNet):
     def __init__(self, depth: int = 10, **kwargs) -> None:
         super().__init__(depth, **kwargs)
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """See :func:`depth_by_block`; called by mmpretrain."""
         return depth_by_block(param_name, prefix, self.stage_blocks)

@@ -1,4 +1,4 @@
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -7,11 +7,13 @@ from mmpretrain.registry import BATCH_AUGMENTS
 from ride_mm.utils.errors import UserError
 
 
-def remix_shares(counts: torch.Tensor,
-                 other_counts: torch.Tensor,
-                 lam: float,
-                 kappa: float = 3.,
-                 tau: float = 0.5) -> torch.Tensor:
+def remix_shares(
+    counts: torch.Tensor,
+    other_counts: torch.Tensor,
+    lam: float,
+    kappa: float = 3.0,
+    tau: float = 0.5,
+) -> torch.Tensor:
     """Share of the first image's label in the label of a mixture.
 
     Chou et al., "Remix: Rebalanced Mixup", ECCV Workshops 2020, eq. 6: 0
@@ -33,9 +35,9 @@ def remix_shares(counts: torch.Tensor,
     """
     shares = torch.full_like(counts, lam, dtype=torch.float)
     if lam < tau:
-        shares[counts >= kappa * other_counts] = 0.
+        shares[counts >= kappa * other_counts] = 0.0
     if 1 - lam < tau:
-        shares[kappa * counts <= other_counts] = 1.
+        shares[kappa * counts <= other_counts] = 1.0
     return shares
 
 
@@ -57,11 +59,13 @@ class Remix:
         UserError: If ``alpha`` is not above 0.
     """
 
-    def __init__(self,
-                 alpha: float = 1.,
-                 kappa: float = 3.,
-                 tau: float = 0.5,
-                 class_counts: Optional[Sequence[int]] = None) -> None:
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        kappa: float = 3.0,
+        tau: float = 0.5,
+        class_counts: Sequence[int] | None = None,
+    ) -> None:
         if alpha <= 0:
             raise UserError(f'Remix: alpha={alpha} must be above 0')
         self.alpha = alpha
@@ -76,8 +80,8 @@ class Remix:
         self.class_counts = torch.as_tensor(class_counts)
 
     def __call__(
-            self, batch_inputs: torch.Tensor,
-            batch_scores: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        self, batch_inputs: torch.Tensor, batch_scores: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix every image with another image of the batch.
 
         Args:
@@ -92,14 +96,17 @@ class Remix:
             UserError: If the class counts are not known.
         """
         if self.class_counts is None:
-            raise UserError('Remix has no class counts: add '
-                            'class_counts=dict(type="ClassCountsHook") to '
-                            'default_hooks')
+            raise UserError(
+                'Remix has no class counts: add '
+                'class_counts=dict(type="ClassCountsHook") to '
+                'default_hooks'
+            )
         lam = np.random.beta(self.alpha, self.alpha)
         index = torch.randperm(len(batch_inputs))
         counts = self.class_counts.to(batch_scores.device)
         counts = counts[batch_scores.argmax(dim=1)]
-        shares = remix_shares(counts, counts[index], lam, self.kappa,
-                              self.tau).unsqueeze(1)
-        return (lam * batch_inputs + (1 - lam) * batch_inputs[index],
-                shares * batch_scores + (1 - shares) * batch_scores[index])
+        shares = remix_shares(counts, counts[index], lam, self.kappa, self.tau).unsqueeze(1)
+        return (
+            lam * batch_inputs + (1 - lam) * batch_inputs[index],
+            shares * batch_scores + (1 - shares) * batch_scores[index],
+        )

@@ -1,6 +1,7 @@
 """Check whether the parts of a model fit together."""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional
 
 import torch
 import torch.nn as nn
@@ -8,13 +9,14 @@ from torch.func import functional_call
 
 from ride_mm.utils.errors import UserError
 
-OFFER = ('An expert tail takes the last output of the trunk, (N, C, H, W) or '
-         'tokens, (N, L, C), with C = in_channels, and returns features, '
-         '(N, D), with D = out_channels: see docs/backbones.md')
+OFFER = (
+    'An expert tail takes the last output of the trunk, (N, C, H, W) or '
+    'tokens, (N, L, C), with C = in_channels, and returns features, '
+    '(N, D), with D = out_channels: see docs/backbones.md'
+)
 
 
-def check_parts_fit(backbone: nn.Module, neck: nn.Module,
-                    head: nn.Module) -> None:
+def check_parts_fit(backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
     """Check that trunk, experts and head fit together.
 
     Args:
@@ -26,14 +28,17 @@ def check_parts_fit(backbone: nn.Module, neck: nn.Module,
         UserError: If they do not.
     """
     if neck.num_experts != head.num_experts:
-        raise UserError(f'model.neck.num_experts={neck.num_experts} and '
-                        f'model.head.num_experts={head.num_experts} must be '
-                        'equal')
+        raise UserError(
+            f'model.neck.num_experts={neck.num_experts} and '
+            f'model.head.num_experts={head.num_experts} must be '
+            'equal'
+        )
     out_channels = getattr(neck.experts[0], 'out_channels', None)
     if out_channels not in (None, head.in_channels):
         raise UserError(
             f'model.head.in_channels={head.in_channels}, but the experts of '
-            f'model.neck return {out_channels} channels')
+            f'model.neck return {out_channels} channels'
+        )
     check_experts_fit(backbone, neck)
 
 
@@ -66,19 +71,19 @@ def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
         raise UserError(misfit)
 
 
-def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module,
-                 size: int) -> Optional[str]:
+def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module, size: int) -> str | None:
     """Describe what does not fit; errors of the trunk itself are passed on."""
     trunk = run(backbone, torch.zeros(1, 3, size, size))[-1]
     tail = neck.experts[0]
-    found = (f'model.neck.expert ({type(tail).__name__}) does not fit '
-             f'model.backbone ({type(backbone).__name__}), whose last output '
-             f'is {_shape(trunk)} for images of {size} x {size}')
+    found = (
+        f'model.neck.expert ({type(tail).__name__}) does not fit '
+        f'model.backbone ({type(backbone).__name__}), whose last output '
+        f'is {_shape(trunk)} for images of {size} x {size}'
+    )
     channels = trunk.shape[1] if trunk.dim() == 4 else trunk.shape[-1]
     wanted = getattr(tail, 'in_channels', channels)
     if wanted != channels:
-        return (f'{found}: in_channels={wanted}, but there are {channels} '
-                f'channels. {OFFER}')
+        return f'{found}: in_channels={wanted}, but there are {channels} channels. {OFFER}'
     try:
         feature = run(neck.shared, run(tail, trunk))
     except Exception as error:
@@ -86,8 +91,7 @@ def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module,
         return f'{found}: it fails with "{reason}". {OFFER}'
     wanted = getattr(tail, 'out_channels', feature.shape[-1])
     if feature.shape != (1, wanted):
-        return (f'{found}: it returns {_shape(feature)} instead of (N, '
-                f'{wanted}). {OFFER}')
+        return f'{found}: it returns {_shape(feature)} instead of (N, {wanted}). {OFFER}'
     return None
 
 
@@ -101,13 +105,12 @@ def imagine(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     tensors = dict(module.named_parameters())
     tensors.update(module.named_buffers())
     tensors = {name: value.to('meta') for name, value in tensors.items()}
-    return functional_call(module, tensors, (x.to('meta'), ))
+    return functional_call(module, tensors, (x.to('meta'),))
 
 
 @contextmanager
 def _evaluation_mode(*modules: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for module in modules
-             for part in module.modules()]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
     for part, _ in modes:
         part.training = False
     yield
@@ -127,7 +130,9 @@ def with_num_experts(name: str, part: dict, num_experts: int) -> dict:
     """
     found = part.get('num_experts', num_experts)
     if found != num_experts:
-        raise UserError(f'model.{name}.num_experts={found} contradicts '
-                        f'model.num_experts={num_experts}: set only the '
-                        'latter')
+        raise UserError(
+            f'model.{name}.num_experts={found} contradicts '
+            f'model.num_experts={num_experts}: set only the '
+            'latter'
+        )
     return dict(part, num_experts=num_experts)

@@ -1,5 +1,7 @@
 """The outputs of a model for a batch of images."""
-from typing import NamedTuple, Optional, Sequence
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -18,12 +20,15 @@ class Inference(NamedTuple):
 
     mean_logits: torch.Tensor
     used: torch.Tensor
-    expert_logits: Optional[torch.Tensor] = None
-    router_logits: Optional[torch.Tensor] = None
+    expert_logits: torch.Tensor | None = None
+    router_logits: torch.Tensor | None = None
 
 
 def join(parts: Sequence[Inference]) -> Inference:
     """Concatenate the outputs of the parts of a batch."""
-    return Inference(*(
-        None if columns[0] is None else torch.cat(columns, dim=dim)
-        for columns, dim in zip(zip(*parts), (0, 0, 1, 1))))
+    return Inference(
+        *(
+            None if columns[0] is None else torch.cat(columns, dim=dim)
+            for columns, dim in zip(zip(*parts), (0, 0, 1, 1))
+        )
+    )

@@ -1,13 +1,11 @@
 """Depths of parameters, for layer-wise learning-rate decay."""
-from typing import Tuple
 
 from torch import nn
 
 from ride_mm.utils.errors import UserError
 
 
-def layer_depth(param_name: str, backbone: nn.Module,
-                tail: nn.Module) -> Tuple[int, int]:
+def layer_depth(param_name: str, backbone: nn.Module, tail: nn.Module) -> tuple[int, int]:
     """Depth of a parameter in trunk, experts and head.
 
     Counts like mmpretrain in the whole backbone: trunk, then experts, then
@@ -29,7 +27,8 @@ def layer_depth(param_name: str, backbone: nn.Module,
         raise UserError(
             'layer-wise learning-rate decay needs to know the depths of '
             f'model.neck.expert ({type(tail).__name__}), which has no '
-            'get_layer_depth: see docs/backbones.md')
+            'get_layer_depth: see docs/backbones.md'
+        )
     if param_name.startswith('neck.experts.'):
         name = param_name.split('.', 3)[-1]
         return tail.get_layer_depth(f'backbone.{name}', 'backbone.')

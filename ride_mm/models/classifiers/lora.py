@@ -21,7 +21,8 @@ def refuse_lora(neck: dict, head: dict) -> None:
         if 'LoRAModel' in str(part.get('type')):
             raise UserError(
                 f'model.{name}.type="LoRAModel" is not supported: wrap '
-                'model.backbone or model.neck.expert')
+                'model.backbone or model.neck.expert'
+            )
 
 
 def save_lora_whole(model: nn.Module) -> None:

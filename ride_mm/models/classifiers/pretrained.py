@@ -1,7 +1,8 @@
 """Pretrained weights of a whole backbone, for the trunk and every expert."""
+
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Dict, Iterator, List
 
 import torch
 import torch.nn as nn
@@ -9,12 +10,13 @@ from mmengine.logging import print_log
 from mmpretrain.models import LoRAModel
 
 from ride_mm.utils.errors import UserError
+
 from .state_check import HEAD, head_differs, keep_own, without_prefix
 
 # Computed from the sizes of windows, which may be others here.
 COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 # Left out by old checkpoints.
-COUNTS = ('num_batches_tracked', )
+COUNTS = ('num_batches_tracked',)
 HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
 
 
@@ -33,11 +35,13 @@ def naming_missing_prefix() -> Iterator[None]:
         raise UserError(
             f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no '
             'weight name starts with it. Omit `prefix` if the checkpoint '
-            'holds only a backbone.') from error
+            'holds only a backbone.'
+        ) from error
 
 
-def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
-                    prefix: str, *args) -> None:
+def spread_backbone(
+    module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args
+) -> None:
     """Let a classifier load a whole backbone while it is initialized.
 
     The tails' weights have the names of the whole backbone, so those of one
@@ -69,48 +73,42 @@ def spread_backbone(module: nn.Module, state_dict: Dict[str, torch.Tensor],
                 'model.init_cfg: the head of the checkpoint has other classes '
                 'or another type; the model keeps its own head',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
             keep_own(HEAD, state_dict, module, prefix)
         return
     if any(isinstance(part, LoRAModel) for part in (module.backbone, tail)):
         raise UserError(
             'model.init_cfg takes a whole backbone, whose weights have other '
             'names within LoRAModel: give init_cfg to its `module` instead, '
-            'see docs/backbones.md')
+            'see docs/backbones.md'
+        )
     whole = _as_backbone(whole, aliases)
     # First the experts: what they say of widths helps most.
     parts = [('neck.expert', expert) for expert in module.neck.experts]
-    parts += [('neck.shared', module.neck.shared),
-              ('backbone', module.backbone)]
+    parts += [('neck.shared', module.neck.shared), ('backbone', module.backbone)]
     for name, part in parts:
         _load(name, part, whole, tail)
     _check_left_over(whole, [part for _, part in parts], aliases)
     state_dict.clear()
-    state_dict.update({
-        prefix + key: value
-        for key, value in module.state_dict().items()
-    })
+    state_dict.update({prefix + key: value for key, value in module.state_dict().items()})
 
 
-def _as_backbone(whole: Dict[str, torch.Tensor],
-                 aliases: Dict[str, str]) -> Dict[str, torch.Tensor]:
+def _as_backbone(
+    whole: dict[str, torch.Tensor], aliases: dict[str, str]
+) -> dict[str, torch.Tensor]:
     """Weights of a backbone or classifier under all names of the backbone."""
     if any(key.startswith('backbone.') for key in whole):
         whole = without_prefix(whole, 'backbone.')
-    whole = {
-        key: value
-        for key, value in whole.items() if not key.endswith(COMPUTED)
-    }
+    whole = {key: value for key, value in whole.items() if not key.endswith(COMPUTED)}
     for new, old in aliases.items():
-        whole.update({
-            f'{new}.{key}': value
-            for key, value in without_prefix(whole, f'{old}.').items()
-        })
+        whole.update(
+            {f'{new}.{key}': value for key, value in without_prefix(whole, f'{old}.').items()}
+        )
     return whole
 
 
-def _load(name: str, part: nn.Module, whole: Dict[str, torch.Tensor],
-          tail: nn.Module) -> None:
+def _load(name: str, part: nn.Module, whole: dict[str, torch.Tensor], tail: nn.Module) -> None:
     own = {key: value.shape for key, value in part.state_dict().items()}
     try:
         # The part's own hooks may rename or resize.
@@ -126,48 +124,46 @@ def _load(name: str, part: nn.Module, whole: Dict[str, torch.Tensor],
             f'({type(part).__name__}): {lines[0]}. {_advice(tail, whole)}'
         ) from None
     _refuse_or_warn(
-        f'model.{name} ({type(part).__name__}) needs, but the checkpoint '
-        'lacks', {key: len(own[key]) for key in missing})
+        f'model.{name} ({type(part).__name__}) needs, but the checkpoint lacks',
+        {key: len(own[key]) for key in missing},
+    )
 
 
-def _advice(tail: nn.Module, whole: Dict[str, torch.Tensor]) -> str:
+def _advice(tail: nn.Module, whole: dict[str, torch.Tensor]) -> str:
     keys = getattr(tail, 'width_keys', [])
     found = tuple(len(whole[key]) for key in keys if key in whole)
     own = tuple(len(tail.state_dict()[key]) for key in keys)
     if found == own:
         return 'Is it the checkpoint of another backbone?'
-    return (f'Experts of full width fit it, model.neck.expert.out_channels='
-            f'{found}, not {own}; narrower ones can only take the trunk from '
-            'it, with model.backbone.init_cfg')
+    return (
+        f'Experts of full width fit it, model.neck.expert.out_channels='
+        f'{found}, not {own}; narrower ones can only take the trunk from '
+        'it, with model.backbone.init_cfg'
+    )
 
 
-def _check_left_over(whole: Dict[str, torch.Tensor], parts: List[nn.Module],
-                     aliases: Dict[str, str]) -> None:
+def _check_left_over(
+    whole: dict[str, torch.Tensor], parts: list[nn.Module], aliases: dict[str, str]
+) -> None:
     used = {key for part in parts for key in part.state_dict()}
     ignored = HEADS + tuple(f'{old}.' for old in aliases.values())
     _refuse_or_warn(
-        'the checkpoint has, but the model lacks', {
+        'the checkpoint has, but the model lacks',
+        {
             key: value.dim()
             for key, value in whole.items()
             if key not in used and not key.startswith(ignored)
-        })
+        },
+    )
 
 
-def _refuse_or_warn(what: str, dims: Dict[str, int]) -> None:
+def _refuse_or_warn(what: str, dims: dict[str, int]) -> None:
     """Only norms may be missing or unexpected, as at the end of a fine-tuned
     ViT; any other difference means another network."""
-    dims = {
-        key: dim
-        for key, dim in dims.items() if not key.endswith(COMPUTED + COUNTS)
-    }
+    dims = {key: dim for key, dim in dims.items() if not key.endswith(COMPUTED + COUNTS)}
     if not dims:
         return
     shown = ', '.join(list(dims)[:3]) + (', ...' if len(dims) > 3 else '')
     if max(dims.values()) > 1:
-        raise UserError(
-            f'model.init_cfg: {what} {shown}: the checkpoint has another '
-            'backbone')
-    print_log(
-        f'model.init_cfg: {what} {shown}',
-        logger='current',
-        level=logging.WARNING)
+        raise UserError(f'model.init_cfg: {what} {shown}: the checkpoint has another backbone')
+    print_log(f'model.init_cfg: {what} {shown}', logger='current', level=logging.WARNING)

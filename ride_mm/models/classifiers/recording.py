@@ -12,4 +12,5 @@ def is_recorded() -> bool:
     return torch.jit.is_tracing() or (
         hasattr(torch.compiler, 'is_exporting')
         and not torch.compiler.is_dynamo_compiling()
-        and torch.compiler.is_exporting())
+        and torch.compiler.is_exporting()
+    )

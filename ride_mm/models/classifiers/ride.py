@@ -1,4 +1,4 @@
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -8,6 +8,7 @@ from mmpretrain.structures import DataSample
 from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.option_types import check_options
+
 from ..heads.expert_router import RouterInputs
 from ..macs import macs_by_part, relative_compute
 from ..routing import route, thresholds_by_router
@@ -91,17 +92,19 @@ class RIDEClassifier(ImageClassifier):
         UserError: If options are unknown or inconsistent.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict,
-                 head: dict,
-                 num_experts: Optional[int] = None,
-                 stage: str = 'experts',
-                 teacher: Optional[dict] = None,
-                 test_cfg: Optional[dict] = None,
-                 compile: Union[bool, dict] = False,
-                 data_preprocessor: Optional[dict] = None,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        num_experts: int | None = None,
+        stage: str = 'experts',
+        teacher: dict | None = None,
+        test_cfg: dict | None = None,
+        compile: bool | dict = False,
+        data_preprocessor: dict | None = None,
+        **kwargs,
+    ) -> None:
         refuse_lora(neck, head)
         if num_experts is not None:
             neck = with_num_experts('neck', neck, num_experts)
@@ -110,15 +113,14 @@ class RIDEClassifier(ImageClassifier):
             backbone,
             neck,
             head,
-            data_preprocessor=dict(
-                dict(type='RIDEDataPreprocessor'), **data_preprocessor or {}),
-            **kwargs)
+            data_preprocessor=dict(dict(type='RIDEDataPreprocessor'), **data_preprocessor or {}),
+            **kwargs,
+        )
         if getattr(self.data_preprocessor, 'num_classes', 0) is None:
             self.data_preprocessor.num_classes = self.head.num_classes
         check_parts_fit(self.backbone, self.neck, self.head)
         test_cfg, teacher = test_cfg or {}, teacher or {}
-        check_options('model.test_cfg', RIDEClassifier._check_test_cfg,
-                      test_cfg)
+        check_options('model.test_cfg', RIDEClassifier._check_test_cfg, test_cfg)
         self.test_cfg = self._check_test_cfg(**test_cfg)
         check_options('model.teacher', RIDEClassifier._set_teacher, teacher)
         self._set_teacher(**teacher)
@@ -126,8 +128,7 @@ class RIDEClassifier(ImageClassifier):
         if compile:
             # The function, not the bound method: a copy of the model must
             # run on its own weights.
-            self._compiled = torch.compile(RIDEClassifier._losses,
-                                           **compile_options(compile))
+            self._compiled = torch.compile(RIDEClassifier._losses, **compile_options(compile))
         self._compiled_sizes = {}
         self._macs = {}
         if not compile:
@@ -149,37 +150,43 @@ class RIDEClassifier(ImageClassifier):
         with naming_missing_prefix():
             super().init_weights()
 
-    def _check_test_cfg(self,
-                        mode: str = 'auto',
-                        threshold: Union[float, Sequence[float]] = 0.5,
-                        expert_logits: bool = False,
-                        logit_adjustment: float = 0.) -> dict:
+    def _check_test_cfg(
+        self,
+        mode: str = 'auto',
+        threshold: float | Sequence[float] = 0.5,
+        expert_logits: bool = False,
+        logit_adjustment: float = 0.0,
+    ) -> dict:
         if mode not in MODES:
-            raise UserError(f'model.test_cfg.mode="{mode}" is unknown, '
-                            f'expected one of {MODES}')
+            raise UserError(f'model.test_cfg.mode="{mode}" is unknown, expected one of {MODES}')
         thresholds = thresholds_by_router(threshold, self.num_experts - 1)
         if len(thresholds) != self.num_experts - 1:
             raise UserError(
                 f'model.test_cfg.threshold={threshold} must be one number, or '
-                f'one for each of {self.num_experts - 1} routers')
+                f'one for each of {self.num_experts - 1} routers'
+            )
         if mode == 'route' and self.head.router is None:
-            raise UserError('model.test_cfg.mode="route" needs '
-                            'model.head.router')
+            raise UserError('model.test_cfg.mode="route" needs model.head.router')
         if expert_logits and mode != 'ensemble':
-            raise UserError('model.test_cfg.expert_logits=True needs '
-                            'mode="ensemble": a routed image has no logits of '
-                            'the experts it skipped')
+            raise UserError(
+                'model.test_cfg.expert_logits=True needs '
+                'mode="ensemble": a routed image has no logits of '
+                'the experts it skipped'
+            )
         return dict(
             mode=mode,
             threshold=threshold,
             expert_logits=expert_logits,
-            logit_adjustment=logit_adjustment)
+            logit_adjustment=logit_adjustment,
+        )
 
-    def _set_teacher(self,
-                     config: Union[str, dict, None] = None,
-                     checkpoint: Optional[str] = None,
-                     loss: dict = dict(type='DistillationLoss'),
-                     multiply_losses: bool = False) -> None:
+    def _set_teacher(
+        self,
+        config: str | dict | None = None,
+        checkpoint: str | None = None,
+        loss: dict = dict(type='DistillationLoss'),
+        multiply_losses: bool = False,
+    ) -> None:
         if (config is None) != (checkpoint is None):
             raise UserError('model.teacher needs config and checkpoint')
         self.distillation = None if config is None else MODELS.build(loss)
@@ -187,7 +194,7 @@ class RIDEClassifier(ImageClassifier):
         self._teacher = None
         self._teacher_args = (config, checkpoint)
 
-    def _teach(self, inputs: torch.Tensor) -> Optional[torch.Tensor]:
+    def _teach(self, inputs: torch.Tensor) -> torch.Tensor | None:
         """Logits of the teacher, (N, K), which is loaded on first use: a test
         does not need it."""
         if self.distillation is None or self.stage == 'router':
@@ -235,8 +242,7 @@ class RIDEClassifier(ImageClassifier):
             UserError: If the stage is unknown, or there is no router to train.
         """
         if stage not in STAGES:
-            raise UserError(f'model.stage="{stage}" is unknown, expected one '
-                            f'of {STAGES}')
+            raise UserError(f'model.stage="{stage}" is unknown, expected one of {STAGES}')
         router = self.head.router
         if stage == 'router' and router is None:
             raise UserError('model.stage="router" needs model.head.router')
@@ -249,7 +255,7 @@ class RIDEClassifier(ImageClassifier):
         self.stage = stage
         self.train(self.training)
 
-    def get_layer_depth(self, param_name: str) -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """Depth of a parameter in the whole network, for mmpretrain's
         ``LearningRateDecayOptimWrapperConstructor``.
 
@@ -276,9 +282,9 @@ class RIDEClassifier(ImageClassifier):
 
     def loss(
         self,
-        inputs: Union[torch.Tensor, RouterInputs],
-        data_samples: Union[List[DataSample], BatchDataSample, None] = None
-    ) -> Dict[str, torch.Tensor]:
+        inputs: torch.Tensor | RouterInputs,
+        data_samples: list[DataSample] | BatchDataSample | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Losses of the current stage.
 
         Args:
@@ -296,8 +302,12 @@ class RIDEClassifier(ImageClassifier):
         if isinstance(inputs, RouterInputs):
             return dict(loss_router=self.head.router.loss(inputs))
         labels = gather_labels(data_samples)
-        args = (labels, *self.head.sample_weights(labels),
-                gather_scores(data_samples), self._teach(inputs))
+        args = (
+            labels,
+            *self.head.sample_weights(labels),
+            gather_scores(data_samples),
+            self._teach(inputs),
+        )
         if self._is_compiled_for(len(inputs)):
             return self._compiled(self, inputs.contiguous(), *args)
         return self._losses(_channels_last(inputs), *args)
@@ -306,32 +316,29 @@ class RIDEClassifier(ImageClassifier):
         """Whether this batch has the usual size: the last, smaller batch of a
         data set is not worth a second graph."""
         return self._compiled is not None and batch_size == (
-            self._compiled_sizes.setdefault(self.stage, batch_size))
+            self._compiled_sizes.setdefault(self.stage, batch_size)
+        )
 
     def _losses(
-            self, inputs: torch.Tensor, labels: torch.Tensor,
-            weights: torch.Tensor, divisor: torch.Tensor,
-            soft_labels: Optional[torch.Tensor],
-            teacher_logits: Optional[torch.Tensor]) -> Dict[str, torch.Tensor]:
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+        divisor: torch.Tensor,
+        soft_labels: torch.Tensor | None,
+        teacher_logits: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
         """The tensor-only part of the step, compiled as one graph."""
         if self.stage != 'router':
             logits = self.head.expert_logits(self.extract_feat(inputs))
-            losses = self.head.expert_loss(logits, labels, weights, divisor,
-                                           soft_labels)
+            losses = self.head.expert_loss(logits, labels, weights, divisor, soft_labels)
             if teacher_logits is not None:
-                losses['loss_distill'] = self.distillation(
-                    logits, teacher_logits)
-            return {
-                name: self._loss_factor * loss
-                for name, loss in losses.items()
-            }
-        return dict(
-            loss_router=self.head.router.loss(
-                self.router_inputs(inputs, labels)))
+                losses['loss_distill'] = self.distillation(logits, teacher_logits)
+            return {name: self._loss_factor * loss for name, loss in losses.items()}
+        return dict(loss_router=self.head.router.loss(self.router_inputs(inputs, labels)))
 
     @torch.no_grad()
-    def router_inputs(self, inputs: torch.Tensor,
-                      labels: torch.Tensor) -> RouterInputs:
+    def router_inputs(self, inputs: torch.Tensor, labels: torch.Tensor) -> RouterInputs:
         """Run the frozen experts to get the inputs of the routers.
 
         Args:
@@ -350,9 +357,9 @@ class RIDEClassifier(ImageClassifier):
     def forward(
         self,
         inputs: torch.Tensor,
-        data_samples: Union[List[DataSample], BatchDataSample, None] = None,
-        mode: str = 'tensor'
-    ) -> Union[torch.Tensor, Dict[str, torch.Tensor], List[DataSample]]:
+        data_samples: list[DataSample] | BatchDataSample | None = None,
+        mode: str = 'tensor',
+    ) -> torch.Tensor | dict[str, torch.Tensor] | list[DataSample]:
         """Run the model.
 
         Args:
@@ -370,10 +377,9 @@ class RIDEClassifier(ImageClassifier):
         """
         return super().forward(inputs, data_samples, mode)
 
-    def predict(self,
-                inputs: torch.Tensor,
-                data_samples: Optional[List[DataSample]] = None,
-                **kwargs) -> List[DataSample]:
+    def predict(
+        self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs
+    ) -> list[DataSample]:
         """Predict by all experts or by those that the router asks for.
 
         Args:
@@ -392,13 +398,11 @@ class RIDEClassifier(ImageClassifier):
             UserError: If it is traced or exported.
         """
         found = self.infer(inputs)
-        scores = self.head.scores(found.mean_logits,
-                                  self.test_cfg['logit_adjustment'])
+        scores = self.head.scores(found.mean_logits, self.test_cfg['logit_adjustment'])
         labels = scores.argmax(dim=1, keepdim=True)
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(inputs))]
-        for index, (sample, num_used) in enumerate(
-                zip(data_samples, found.used.tolist())):
+        for index, (sample, num_used) in enumerate(zip(data_samples, found.used.tolist())):
             # A copy: pickling a row of a batch writes the whole batch.
             sample.set_pred_score(scores[index].clone())
             sample.set_pred_label(labels[index].clone())
@@ -407,16 +411,14 @@ class RIDEClassifier(ImageClassifier):
             self._add_experts(data_samples, found)
         return data_samples
 
-    def _add_experts(self, data_samples: List[DataSample],
-                     found: Inference) -> None:
-        logits = self.head.score_logits(found.expert_logits,
-                                        self.test_cfg['logit_adjustment'])
+    def _add_experts(self, data_samples: list[DataSample], found: Inference) -> None:
+        logits = self.head.score_logits(found.expert_logits, self.test_cfg['logit_adjustment'])
         for index, sample in enumerate(data_samples):
             sample.expert_logits = logits[:, index].clone()
             if found.router_logits is not None:
                 sample.router_logits = found.router_logits[:, index].clone()
 
-    def test_step(self, data: Union[dict, tuple, list]) -> List[DataSample]:
+    def test_step(self, data: dict | tuple | list) -> list[DataSample]:
         """Predict a batch and add the compute of each image.
 
         Args:
@@ -433,8 +435,7 @@ class RIDEClassifier(ImageClassifier):
 
     val_step = test_step
 
-    def add_compute(self, data_samples: List[DataSample],
-                    image_shape: Tuple[int, ...]) -> None:
+    def add_compute(self, data_samples: list[DataSample], image_shape: tuple[int, ...]) -> None:
         """Add the compute of each image to its data sample.
 
         For each new image shape, the multiply-accumulates of the parts are
@@ -452,8 +453,7 @@ class RIDEClassifier(ImageClassifier):
             self._macs[image_shape] = macs_by_part(self, image_shape)
         macs = self._macs[image_shape]
         spent = relative_compute(macs, self._routes)
-        routed = torch.tensor(
-            relative_compute(macs, routed=True), dtype=torch.float64)
+        routed = torch.tensor(relative_compute(macs, routed=True), dtype=torch.float64)
         for sample in data_samples:
             sample.relative_compute = spent[int(sample.num_experts_used) - 1]
             if 'router_logits' in sample:
@@ -477,8 +477,9 @@ class RIDEClassifier(ImageClassifier):
                 'mode="predict" cannot be traced or exported: the number of '
                 'images and the routing of the example would be frozen in. '
                 'Export mode="tensor", the mean logits of all experts: see '
-                'docs/export.md')
-        parts = (inputs, )
+                'docs/export.md'
+            )
+        parts = (inputs,)
         if inputs.device.type == 'cpu':
             pixels = inputs[0, 0].numel()
             parts = inputs.split(max(1, _CPU_PIXELS // pixels))
@@ -487,16 +488,19 @@ class RIDEClassifier(ImageClassifier):
     def _infer_part(self, inputs: torch.Tensor) -> Inference:
         trunk = self.backbone(_channels_last(inputs))
         if self._routes:
-            thresholds = thresholds_by_router(self.test_cfg['threshold'],
-                                              self.num_experts - 1)
-            return Inference(*route(trunk[-1], self.neck.run_expert,
-                                    self.head.logits_of, self.head.router,
-                                    thresholds))
+            thresholds = thresholds_by_router(self.test_cfg['threshold'], self.num_experts - 1)
+            return Inference(
+                *route(
+                    trunk[-1],
+                    self.neck.run_expert,
+                    self.head.logits_of,
+                    self.head.router,
+                    thresholds,
+                )
+            )
         feats = self.neck(trunk)
         logits = self.head.expert_logits(feats)
-        used = torch.full((len(inputs), ),
-                          self.num_experts,
-                          device=inputs.device)
+        used = torch.full((len(inputs),), self.num_experts, device=inputs.device)
         if not self.test_cfg['expert_logits']:
             return Inference(logits.mean(0), used)
         router_logits = None
@@ -511,5 +515,4 @@ class RIDEClassifier(ImageClassifier):
     @property
     def _routes(self) -> bool:
         mode = self.test_cfg['mode']
-        return mode == 'route' or (mode == 'auto'
-                                   and self._has_trained_router)
+        return mode == 'route' or (mode == 'auto' and self._has_trained_router)

@@ -1,4 +1,4 @@
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -8,8 +8,13 @@ from ride_mm.utils.errors import UserError
 # What a checkpoint may lack or have in excess: a model without a trained
 # router, learned scales, a temperature or what a loss has counted is whole,
 # and old BatchNorms did not count their batches.
-OPTIONAL = ('head.router.', 'head.scales', 'head.temperature', 'head.losses.',
-            'num_batches_tracked')
+OPTIONAL = (
+    'head.router.',
+    'head.scales',
+    'head.temperature',
+    'head.losses.',
+    'num_batches_tracked',
+)
 HEAD = 'head.'
 ROUTER = 'head.router.'
 
@@ -21,9 +26,12 @@ def _required(key: str) -> bool:
 def _are_alike(own: torch.Tensor, found: Any) -> bool:
     """Whether these tensors agree in shape and kind of number, up to
     precision."""
-    return (isinstance(found, torch.Tensor) and own.shape == found.shape
-            and own.is_floating_point() == found.is_floating_point()
-            and own.is_complex() == found.is_complex())
+    return (
+        isinstance(found, torch.Tensor)
+        and own.shape == found.shape
+        and own.is_floating_point() == found.is_floating_point()
+        and own.is_complex() == found.is_complex()
+    )
 
 
 def _describe(value: Any) -> str:
@@ -32,26 +40,22 @@ def _describe(value: Any) -> str:
     return f'{str(value.dtype)[6:]} {tuple(value.shape)}'
 
 
-def _differences(own: Dict[str, torch.Tensor],
-                 found: Dict[str, torch.Tensor]) -> List[str]:
+def _differences(own: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> list[str]:
     lines = [
-        f'{key}: the model has {_describe(own[key])}, the checkpoint '
-        f'{_describe(found[key])}' for key in own
+        f'{key}: the model has {_describe(own[key])}, the checkpoint {_describe(found[key])}'
+        for key in own
         if key in found and not _are_alike(own[key], found[key])
     ]
+    lines += [f'{key}: not in the checkpoint' for key in own if key not in found and _required(key)]
     lines += [
-        f'{key}: not in the checkpoint' for key in own
-        if key not in found and _required(key)
-    ]
-    lines += [
-        f'{key}: only in the checkpoint' for key in found
-        if key not in own and _required(key)
+        f'{key}: only in the checkpoint' for key in found if key not in own and _required(key)
     ]
     return lines
 
 
-def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
-                     prefix: str, *args) -> None:
+def check_state_dict(
+    module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args
+) -> None:
     """Refuse the weights of another architecture.
 
     mmengine loads what fits and warns about the rest, so that testing the
@@ -70,8 +74,11 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
     own = module.state_dict()
     found = without_prefix(state_dict, prefix)
     lines = _differences(own, found)
-    if (lines and all(line.startswith(ROUTER) for line in lines)
-            and found.get(f'{ROUTER}num_updates') == 0):
+    if (
+        lines
+        and all(line.startswith(ROUTER) for line in lines)
+        and found.get(f'{ROUTER}num_updates') == 0
+    ):
         # A router that has not been trained is no router.
         keep_own(ROUTER, state_dict, module, prefix)
         return
@@ -79,34 +86,30 @@ def check_state_dict(module: nn.Module, state_dict: Dict[str, torch.Tensor],
         shown = '; '.join(lines[:3])
         more = f'; and {len(lines) - 3} more' if len(lines) > 3 else ''
         raise UserError(
-            f'the checkpoint has another architecture: {shown}{more}. '
-            f'{_advice(lines, own, found)}')
+            f'the checkpoint has another architecture: {shown}{more}. {_advice(lines, own, found)}'
+        )
 
 
-def _advice(lines: List[str], own: Dict[str, torch.Tensor],
-            found: Dict[str, torch.Tensor]) -> str:
+def _advice(lines: list[str], own: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:
     """What to change in the config."""
     if not all(line.startswith(HEAD) for line in lines):
         if not any(key.startswith('neck.experts.') for key in found):
-            return ('It has no experts; to start from a pretrained backbone, '
-                    'use model.init_cfg')
+            return 'It has no experts; to start from a pretrained backbone, use model.init_cfg'
         return 'Check backbone, num_experts, widths and num_classes'
     if all(line.startswith(ROUTER) for line in lines):
-        return ('Its router takes another number of logits: check '
-                'model.head.router.topk')
-    classes, other = (
-        len(state.get(f'{HEAD}classifiers.0.weight', ()))
-        for state in (own, found))
+        return 'Its router takes another number of logits: check model.head.router.topk'
+    classes, other = (len(state.get(f'{HEAD}classifiers.0.weight', ())) for state in (own, found))
     differ = 'Its head differs'
     if classes != other and other:
-        differ = (f'It has {other} classes, but model.head.num_classes='
-                  f'{classes}')
-    return (f'{differ}: to fine-tune it with a new head, add '
-            'default_hooks=dict(new_classifiers=dict('
-            'type="NewClassifiersHook")) beside load_from')
+        differ = f'It has {other} classes, but model.head.num_classes={classes}'
+    return (
+        f'{differ}: to fine-tune it with a new head, add '
+        'default_hooks=dict(new_classifiers=dict('
+        'type="NewClassifiersHook")) beside load_from'
+    )
 
 
-def head_differs(module: nn.Module, found: Dict[str, torch.Tensor]) -> bool:
+def head_differs(module: nn.Module, found: dict[str, torch.Tensor]) -> bool:
     """Whether only the weights of the classifier's head differ in shape or
     type.
 
@@ -115,23 +118,21 @@ def head_differs(module: nn.Module, found: Dict[str, torch.Tensor]) -> bool:
         found (dict[str, torch.Tensor]): Weights, by the classifier's names.
     """
     lines = _differences(module.state_dict(), found)
-    return (any(not line.startswith(ROUTER) for line in lines)
-            and all(line.startswith(HEAD) for line in lines))
+    return any(not line.startswith(ROUTER) for line in lines) and all(
+        line.startswith(HEAD) for line in lines
+    )
 
 
-def without_prefix(state_dict: Dict[str, torch.Tensor],
-                   prefix: str) -> Dict[str, torch.Tensor]:
+def without_prefix(state_dict: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Entries whose key has a prefix, under the rest of the key."""
     return {
-        key[len(prefix):]: value
-        for key, value in state_dict.items() if key.startswith(prefix)
+        key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
     }
 
 
-def keep_own(part: str,
-             state_dict: Dict[str, torch.Tensor],
-             module: nn.Module,
-             prefix: str = '') -> None:
+def keep_own(
+    part: str, state_dict: dict[str, torch.Tensor], module: nn.Module, prefix: str = ''
+) -> None:
     """Replace a part of a checkpoint, such as its head, by the classifier's
     own, since the classes may differ.
 
@@ -144,6 +145,6 @@ def keep_own(part: str,
     """
     for key in [key for key in state_dict if key.startswith(prefix + part)]:
         del state_dict[key]
-    state_dict.update((prefix + key, value)
-                      for key, value in module.state_dict().items()
-                      if key.startswith(part))
+    state_dict.update(
+        (prefix + key, value) for key, value in module.state_dict().items() if key.startswith(part)
+    )

@@ -1,6 +1,5 @@
 import copy
 from pathlib import Path
-from typing import Union
 
 import torch
 from mmengine.config import Config
@@ -18,7 +17,8 @@ def _describe(preprocessor) -> dict:
     return dict(
         mean=preprocessor.mean.flatten().tolist() if normalizes else None,
         std=preprocessor.std.flatten().tolist() if normalizes else None,
-        to_rgb=preprocessor.to_rgb)
+        to_rgb=preprocessor.to_rgb,
+    )
 
 
 def _read_model(path: str) -> dict:
@@ -45,40 +45,34 @@ class Teacher:
             pixels differ from the student's.
     """
 
-    def __init__(self, config: Union[str, dict], checkpoint: str,
-                 student: BaseClassifier) -> None:
+    def __init__(self, config: str | dict, checkpoint: str, student: BaseClassifier) -> None:
         if isinstance(config, str):
             config = config_file(config)
         for key, path in dict(config=config, checkpoint=checkpoint).items():
-            if isinstance(path,
-                          str) and not (Path(path).is_file() or '://' in path):
-                raise UserError(f'model.teacher.{key}: there is no file '
-                                f'{path}')
+            if isinstance(path, str) and not (Path(path).is_file() or '://' in path):
+                raise UserError(f'model.teacher.{key}: there is no file {path}')
         if isinstance(config, str):
             config = _read_model(config)
         # Who taught the teacher is of no concern.
-        self.model = MODELS.build({
-            key: copy.deepcopy(value)
-            for key, value in config.items() if key != 'teacher'
-        })
+        self.model = MODELS.build(
+            {key: copy.deepcopy(value) for key, value in config.items() if key != 'teacher'}
+        )
         self._check(student)
-        load_checkpoint(
-            self.model, checkpoint, map_location='cpu', strict=True)
+        load_checkpoint(self.model, checkpoint, map_location='cpu', strict=True)
         self.model.eval().requires_grad_(False)
 
     def _check(self, student: BaseClassifier) -> None:
-        classes, expected = (
-            model.head.num_classes for model in (self.model, student))
+        classes, expected = (model.head.num_classes for model in (self.model, student))
         if classes != expected:
-            raise UserError(f'model.teacher has {classes} classes, but '
-                            f'model.head.num_classes={expected}')
-        seen, expected = (
-            _describe(model.data_preprocessor)
-            for model in (self.model, student))
+            raise UserError(
+                f'model.teacher has {classes} classes, but model.head.num_classes={expected}'
+            )
+        seen, expected = (_describe(model.data_preprocessor) for model in (self.model, student))
         if seen != expected:
             raise UserError(
                 'model.teacher gets images from model.data_preprocessor, '
-                f'{expected}, but was trained with {seen}')
+                f'{expected}, but was trained with {seen}'
+            )
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,4 @@ from .expert_router import ExpertRouter, RouterInputs
 from .linear_classifier import LinearClassifier
 from .ride_head import RIDEHead
 
-__all__ = [
-    'CosineClassifier', 'ExpertRouter', 'LinearClassifier', 'RIDEHead',
-    'RouterInputs'
-]
+__all__ = ['CosineClassifier', 'ExpertRouter', 'LinearClassifier', 'RIDEHead', 'RouterInputs']

@@ -17,11 +17,9 @@ class CosineClassifier(BaseModule):
         scale (float): Factor on the cosine. Defaults to 30.
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 scale: float = 30.,
-                 init_cfg=None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, scale: float = 30.0, init_cfg=None
+    ) -> None:
         super().__init__(init_cfg)
         self.scale = scale
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
@@ -37,5 +35,4 @@ class CosineClassifier(BaseModule):
         """(N, D) to scaled logits (N, K)."""
         with full_precision(x):
             weight = F.normalize(self.weight)
-            return self.scale * F.linear(
-                F.normalize(x.to(weight.dtype)), weight)
+            return self.scale * F.linear(F.normalize(x.to(weight.dtype)), weight)

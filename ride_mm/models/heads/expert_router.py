@@ -1,4 +1,5 @@
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ride_mm.utils.errors import UserError
+
 from ..losses.routing_loss import router_targets
 from ..utils import full_precision
 
@@ -50,27 +52,32 @@ class ExpertRouter(BaseModule):
         UserError: If there is only one expert, or fewer than ``topk`` classes.
     """
 
-    def __init__(self,
-                 num_experts: int,
-                 in_channels: int,
-                 num_classes: int,
-                 topk: int = 30,
-                 hidden_channels: int = 16,
-                 loss: dict = dict(type='RoutingLoss'),
-                 init_cfg=None) -> None:
+    def __init__(
+        self,
+        num_experts: int,
+        in_channels: int,
+        num_classes: int,
+        topk: int = 30,
+        hidden_channels: int = 16,
+        loss: dict = dict(type='RoutingLoss'),
+        init_cfg=None,
+    ) -> None:
         super().__init__(init_cfg)
         if num_experts < 2:
             raise UserError(
                 'model.head.router needs at least 2 experts to route '
                 f'between, found num_experts={num_experts}: set '
-                'model.head.router=None')
+                'model.head.router=None'
+            )
         if not 1 <= topk <= num_classes:
-            raise UserError(f'model.head.router.topk={topk} must be between 1 '
-                            f'and the number of classes, {num_classes}')
+            raise UserError(
+                f'model.head.router.topk={topk} must be between 1 '
+                f'and the number of classes, {num_classes}'
+            )
         self.topk = topk
         self.hidden_fcs = nn.ModuleList(
-            nn.Linear(in_channels, hidden_channels)
-            for _ in range(num_experts - 1))
+            nn.Linear(in_channels, hidden_channels) for _ in range(num_experts - 1)
+        )
         self.fc = nn.Linear(topk + hidden_channels, 1)
         self.loss_module = MODELS.build(loss)
         # Tells a trained router from a fresh one, wherever it is loaded.
@@ -81,8 +88,7 @@ class ExpertRouter(BaseModule):
         """bool: Whether the routers have been updated."""
         return self.num_updates.item() > 0
 
-    def forward(self, index: int, feature: torch.Tensor,
-                mean_logits: torch.Tensor) -> torch.Tensor:
+    def forward(self, index: int, feature: torch.Tensor, mean_logits: torch.Tensor) -> torch.Tensor:
         """Logits of "this image needs expert ``index + 1``".
 
         Args:
@@ -97,15 +103,13 @@ class ExpertRouter(BaseModule):
         top_logits = mean_logits.topk(self.topk, dim=1).values
         return self._decide(index, feature, top_logits)
 
-    def _decide(self, index: int, feature: torch.Tensor,
-                top_logits: torch.Tensor) -> torch.Tensor:
+    def _decide(self, index: int, feature: torch.Tensor, top_logits: torch.Tensor) -> torch.Tensor:
         with full_precision(feature):
             feature = feature.to(self.fc.weight.dtype)
             hidden = F.relu(self.hidden_fcs[index](F.normalize(feature)))
             return self.fc(torch.cat((top_logits, hidden), dim=1)).squeeze(1)
 
-    def all_logits(self, feats: Sequence[torch.Tensor],
-                   logits: torch.Tensor) -> torch.Tensor:
+    def all_logits(self, feats: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
         """Logits of every router for every image.
 
         Args:
@@ -117,13 +121,16 @@ class ExpertRouter(BaseModule):
             torch.Tensor: (E - 1, N).
         """
         totals = logits.cumsum(0)
-        return torch.stack([
-            self(index, feats[index], totals[index] / (index + 1))
-            for index in range(len(self.hidden_fcs))
-        ])
+        return torch.stack(
+            [
+                self(index, feats[index], totals[index] / (index + 1))
+                for index in range(len(self.hidden_fcs))
+            ]
+        )
 
-    def inputs(self, feats: Sequence[torch.Tensor], logits: torch.Tensor,
-               labels: torch.Tensor) -> RouterInputs:
+    def inputs(
+        self, feats: Sequence[torch.Tensor], logits: torch.Tensor, labels: torch.Tensor
+    ) -> RouterInputs:
         """Compute the inputs of :meth:`loss` for a batch.
 
         Args:
@@ -144,7 +151,8 @@ class ExpertRouter(BaseModule):
         return RouterInputs(
             torch.stack(tuple(feats[:num_routers]), dim=1),
             torch.stack(top_logits, dim=1),
-            router_targets(logits, labels).T)
+            router_targets(logits, labels).T,
+        )
 
     def loss(self, inputs: RouterInputs) -> torch.Tensor:
         """Loss of all routers on all images; counts one update.
@@ -156,9 +164,10 @@ class ExpertRouter(BaseModule):
             torch.Tensor: Scalar.
         """
         self.num_updates += 1
-        router_logits = torch.stack([
-            self._decide(index, inputs.features[:, index],
-                         inputs.top_logits[:, index])
-            for index in range(len(self.hidden_fcs))
-        ])
+        router_logits = torch.stack(
+            [
+                self._decide(index, inputs.features[:, index], inputs.top_logits[:, index])
+                for index in range(len(self.hidden_fcs))
+            ]
+        )
         return self.loss_module(router_logits, inputs.targets.T)

@@ -1,4 +1,4 @@
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 from mmengine.dist import all_reduce
@@ -8,6 +8,7 @@ from torch import nn
 
 from ride_mm.datasets.class_counts import check_class_counts
 from ride_mm.utils.errors import UserError
+
 from ..losses.class_weights import effective_number_weights
 from ..losses.classification_loss import classification_loss
 from ..losses.logit_adjustment_loss import log_prior
@@ -45,30 +46,29 @@ class RIDEHead(BaseModule):
         UserError: If options are inconsistent.
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int,
-                 num_experts: int,
-                 classifier: dict = dict(type='CosineClassifier', scale=30),
-                 loss: Union[dict, List[dict]] = dict(
-                     type='LDAMLoss', max_margin=0.5),
-                 diversity: Optional[dict] = None,
-                 router: Optional[dict] = None,
-                 joint_loss: bool = False,
-                 learn_scales: bool = False,
-                 class_counts: Optional[Sequence[int]] = None,
-                 init_cfg=None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        num_experts: int,
+        classifier: dict = dict(type='CosineClassifier', scale=30),
+        loss: dict | list[dict] = dict(type='LDAMLoss', max_margin=0.5),
+        diversity: dict | None = None,
+        router: dict | None = None,
+        joint_loss: bool = False,
+        learn_scales: bool = False,
+        class_counts: Sequence[int] | None = None,
+        init_cfg=None,
+    ) -> None:
         super().__init__(init_cfg)
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.num_experts = num_experts
         self.joint_loss = joint_loss
         self.classifiers = ModuleList(
-            MODELS.build(
-                dict(
-                    classifier,
-                    in_features=in_channels,
-                    out_features=num_classes)) for _ in range(num_experts))
+            MODELS.build(dict(classifier, in_features=in_channels, out_features=num_classes))
+            for _ in range(num_experts)
+        )
         self.scales = None
         if learn_scales:
             self.scales = nn.Parameter(torch.ones(num_experts, num_classes))
@@ -84,32 +84,36 @@ class RIDEHead(BaseModule):
                     router,
                     num_experts=num_experts,
                     in_channels=in_channels,
-                    num_classes=num_classes))
+                    num_classes=num_classes,
+                )
+            )
         self.class_counts = None
         # What a tool has fitted; part of a checkpoint as soon as it is there.
         self.register_buffer('temperature', None)
         # Set anew in every run, so it has no place in a checkpoint.
-        self.register_buffer(
-            'class_weights', torch.ones(num_classes), persistent=False)
+        self.register_buffer('class_weights', torch.ones(num_classes), persistent=False)
         if class_counts is not None:
             self.set_class_counts(class_counts)
 
-    def _build_losses(self, cfg: Union[dict, List[dict]]) -> ModuleList:
+    def _build_losses(self, cfg: dict | list[dict]) -> ModuleList:
         """One loss per expert, since some, such as SeesawLoss, have a
         state."""
         cfgs = [cfg] * self.num_experts if isinstance(cfg, dict) else cfg
         if len(cfgs) != self.num_experts:
             raise UserError(
                 f'model.head.loss lists {len(cfgs)} losses, expected one for '
-                f'each of {self.num_experts} experts')
+                f'each of {self.num_experts} experts'
+            )
         if self.joint_loss and not isinstance(cfg, dict):
-            raise UserError('model.head.joint_loss=True needs one loss for '
-                            'the ensemble, but model.head.loss is a list')
+            raise UserError(
+                'model.head.joint_loss=True needs one loss for '
+                'the ensemble, but model.head.loss is a list'
+            )
         losses = ModuleList(map(MODELS.build, cfgs))
         for module in losses.modules():
-            if getattr(module, 'scale', 1.) is None:
+            if getattr(module, 'scale', 1.0) is None:
                 # Margins are cosines; logits are cosines times this.
-                module.scale = getattr(self.classifiers[0], 'scale', 1.)
+                module.scale = getattr(self.classifiers[0], 'scale', 1.0)
         return losses
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
@@ -125,7 +129,7 @@ class RIDEHead(BaseModule):
             if hasattr(module, 'set_class_counts'):
                 module.set_class_counts(class_counts)
 
-    def set_reweighting(self, beta: Optional[float]) -> None:
+    def set_reweighting(self, beta: float | None) -> None:
         """Weight classes by their effective number (None: equal weights).
 
         Args:
@@ -136,19 +140,19 @@ class RIDEHead(BaseModule):
             UserError: If there are no class counts to weight by.
         """
         if beta is not None and self.class_counts is None:
-            raise UserError('Re-weighting has no class counts: add '
-                            'class_counts=dict(type="ClassCountsHook") to '
-                            'default_hooks')
+            raise UserError(
+                'Re-weighting has no class counts: add '
+                'class_counts=dict(type="ClassCountsHook") to '
+                'default_hooks'
+            )
         if beta is None:
-            self.class_weights.fill_(1.)
+            self.class_weights.fill_(1.0)
         else:
-            self.class_weights.copy_(
-                effective_number_weights(self.class_counts, beta))
+            self.class_weights.copy_(effective_number_weights(self.class_counts, beta))
         if self.diversity is not None:
             self.diversity.set_reweighting(beta is not None)
 
-    def sample_weights(
-            self, labels: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def sample_weights(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights of the images and the divisor of their weighted sum of
         losses.
 
@@ -172,9 +176,7 @@ class RIDEHead(BaseModule):
 
     def expert_logits(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits of the experts, (E, N, K), for E features (N, D)."""
-        return torch.stack([
-            self.logits_of(index, feat) for index, feat in enumerate(feats)
-        ])
+        return torch.stack([self.logits_of(index, feat) for index, feat in enumerate(feats)])
 
     def logits_of(self, index: int, feat: torch.Tensor) -> torch.Tensor:
         """Logits of one expert in fp32 or more, (N, K), for its feature,
@@ -217,12 +219,11 @@ class RIDEHead(BaseModule):
             raise UserError(
                 f'model.test_cfg.logit_adjustment={tau} has no class counts: '
                 'add class_counts=dict(type="ClassCountsHook") to '
-                'default_hooks, or set model.head.class_counts')
+                'default_hooks, or set model.head.class_counts'
+            )
         return logits - tau * log_prior(self.class_counts).to(logits)
 
-    def score_logits(self,
-                     logits: torch.Tensor,
-                     tau: float = 0.) -> torch.Tensor:
+    def score_logits(self, logits: torch.Tensor, tau: float = 0.0) -> torch.Tensor:
         """Logits of the scores: adjusted and divided by the fitted
         temperature.
 
@@ -241,7 +242,7 @@ class RIDEHead(BaseModule):
             logits = logits / self.temperature
         return logits
 
-    def scores(self, logits: torch.Tensor, tau: float = 0.) -> torch.Tensor:
+    def scores(self, logits: torch.Tensor, tau: float = 0.0) -> torch.Tensor:
         """Probabilities of the classes, (N, K): the softmax of
         :meth:`score_logits`."""
         return self.score_logits(logits, tau).softmax(dim=1)
@@ -250,21 +251,20 @@ class RIDEHead(BaseModule):
         """Set the temperature that divides the logits of predictions."""
         self.temperature = self.class_weights.new_tensor(temperature)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str,
-                              *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Load the temperature; a checkpoint without one resets it."""
         found = f'{prefix}temperature' in state_dict
         self.temperature = self.class_weights.new_ones(()) if found else None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def expert_loss(
-            self,
-            logits: torch.Tensor,
-            labels: torch.Tensor,
-            weights: torch.Tensor,
-            divisor: torch.Tensor,
-            soft_labels: Optional[torch.Tensor] = None
-    ) -> Dict[str, torch.Tensor]:
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor,
+        divisor: torch.Tensor,
+        soft_labels: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Losses of stage "experts".
 
         Args:
@@ -286,16 +286,13 @@ class RIDEHead(BaseModule):
         losses = dict(
             loss_cls=sum(
                 classification_loss(
-                    module,
-                    score,
-                    labels,
-                    soft_labels,
-                    weight=weights,
-                    avg_factor=divisor)
-                for module, score in zip(self.losses, scores)))
+                    module, score, labels, soft_labels, weight=weights, avg_factor=divisor
+                )
+                for module, score in zip(self.losses, scores)
+            )
+        )
         if self.diversity is not None:
-            losses['loss_diversity'] = self.diversity(
-                self._fitted_logits(logits))
+            losses['loss_diversity'] = self.diversity(self._fitted_logits(logits))
         return losses
 
     def _fitted_logits(self, logits: torch.Tensor) -> torch.Tensor:
@@ -305,8 +302,9 @@ class RIDEHead(BaseModule):
         tail: on these, the diversity loss would collapse each expert onto a
         different few-shot class.
         """
-        return torch.stack([
-            module.fitted_logits(score)
-            if hasattr(module, 'fitted_logits') else score
-            for module, score in zip(self.losses, logits)
-        ])
+        return torch.stack(
+            [
+                module.fitted_logits(score) if hasattr(module, 'fitted_logits') else score
+                for module, score in zip(self.losses, logits)
+            ]
+        )

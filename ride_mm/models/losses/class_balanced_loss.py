@@ -1,4 +1,4 @@
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.registry import MODELS
@@ -24,10 +24,12 @@ class ClassBalancedLoss(ClassCountsLoss):
             means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
-    def __init__(self,
-                 loss: dict = dict(type='CrossEntropyLoss'),
-                 beta: float = 0.9999,
-                 class_counts: Optional[Sequence[int]] = None) -> None:
+    def __init__(
+        self,
+        loss: dict = dict(type='CrossEntropyLoss'),
+        beta: float = 0.9999,
+        class_counts: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.loss_module = MODELS.build(loss)
         self.beta = beta
@@ -46,13 +48,15 @@ class ClassBalancedLoss(ClassCountsLoss):
             self.loss_module.set_class_counts(class_counts)
         return effective_number_weights(class_counts, self.beta)
 
-    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
-                     target: torch.Tensor) -> torch.Tensor:
+    def image_losses(
+        self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """Weighted losses, (N, )."""
         losses = classification_loss(
             self.loss_module,
             cls_score,
             label,
             soft_label=None if target is label else target,
-            reduction_override='none')
+            reduction_override='none',
+        )
         return self.class_values[label].to(losses.dtype) * losses

@@ -1,11 +1,11 @@
 """Weights of classes by their number of training images."""
-from typing import Sequence
+
+from collections.abc import Sequence
 
 import torch
 
 
-def effective_number_weights(class_counts: Sequence[int],
-                             beta: float = 0.9999) -> torch.Tensor:
+def effective_number_weights(class_counts: Sequence[int], beta: float = 0.9999) -> torch.Tensor:
     """Weights by the effective number of images, ``(1 - b) / (1 - b^n)``.
 
     Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",

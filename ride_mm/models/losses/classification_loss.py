@@ -1,4 +1,4 @@
-from typing import Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -14,8 +14,9 @@ class ClassificationLoss(nn.Module):
     reduction.
     """
 
-    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
-                     target: torch.Tensor) -> torch.Tensor:
+    def image_losses(
+        self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """The loss of every image, (N, ).
 
         Args:
@@ -27,13 +28,15 @@ class ClassificationLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self,
-                cls_score: torch.Tensor,
-                label: torch.Tensor,
-                weight: Optional[torch.Tensor] = None,
-                avg_factor: Optional[float] = None,
-                reduction_override: Optional[str] = None,
-                soft_label: Optional[torch.Tensor] = None) -> torch.Tensor:
+    def forward(
+        self,
+        cls_score: torch.Tensor,
+        label: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+        soft_label: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Reduced loss.
 
         Args:
@@ -56,8 +59,7 @@ class ClassificationLoss(nn.Module):
             label, soft_label = label.argmax(dim=1), label
         target = label if soft_label is None else soft_label
         loss = self.image_losses(cls_score, label, target)
-        return weight_reduce_loss(loss, weight, reduction_override or 'mean',
-                                  avg_factor)
+        return weight_reduce_loss(loss, weight, reduction_override or 'mean', avg_factor)
 
 
 class ClassCountsLoss(ClassificationLoss):
@@ -92,7 +94,8 @@ class ClassCountsLoss(ClassificationLoss):
             raise UserError(
                 f'{type(self).__name__}: class_counts has '
                 f'{len(self.class_values)} entries, expected one for each of '
-                f'{num_classes} classes')
+                f'{num_classes} classes'
+            )
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
         """Take the training images per class, (K, ), all > 0."""
@@ -100,8 +103,7 @@ class ClassCountsLoss(ClassificationLoss):
         self.class_values.copy_(self.values_of(class_counts))
         self._lacks_counts = False
 
-    def forward(self, cls_score: torch.Tensor, *args,
-                **kwargs) -> torch.Tensor:
+    def forward(self, cls_score: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         """See :meth:`ClassificationLoss.forward`.
 
         Raises:
@@ -111,13 +113,14 @@ class ClassCountsLoss(ClassificationLoss):
             raise UserError(
                 f'{type(self).__name__} has no class counts: add '
                 'class_counts=dict(type="ClassCountsHook") to default_hooks, '
-                'or set the loss its class_counts')
+                'or set the loss its class_counts'
+            )
         return super().forward(cls_score, *args, **kwargs)
 
 
 def split_soft_label(
-        label: torch.Tensor,
-        soft_label: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    label: torch.Tensor, soft_label: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The other class of a mixture of two, and the share of ``label``.
 
     Args:
@@ -130,17 +133,19 @@ def split_soft_label(
         ``label``, (N, ) each.
     """
     share = soft_label.gather(1, label.unsqueeze(1)).squeeze(1)
-    others = soft_label.scatter(1, label.unsqueeze(1), 0.)
+    others = soft_label.scatter(1, label.unsqueeze(1), 0.0)
     amount, other = others.max(dim=1)
     return torch.where(amount > 0, other, label), share
 
 
-def classification_loss(module: nn.Module,
-                        cls_score: torch.Tensor,
-                        label: torch.Tensor,
-                        soft_label: Optional[torch.Tensor] = None,
-                        weight: Optional[torch.Tensor] = None,
-                        **kwargs) -> torch.Tensor:
+def classification_loss(
+    module: nn.Module,
+    cls_score: torch.Tensor,
+    label: torch.Tensor,
+    soft_label: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    **kwargs,
+) -> torch.Tensor:
     """Call any loss with mmpretrain's convention, also on mixed images.
 
     A loss that takes only class indices, such as mmpretrain's ``SeesawLoss``,
@@ -161,9 +166,9 @@ def classification_loss(module: nn.Module,
     if soft_label is None:
         return module(cls_score, label, weight=weight, **kwargs)
     if isinstance(module, ClassificationLoss):
-        return module(
-            cls_score, label, weight=weight, soft_label=soft_label, **kwargs)
+        return module(cls_score, label, weight=weight, soft_label=soft_label, **kwargs)
     other, share = split_soft_label(label, soft_label)
-    weight = 1. if weight is None else weight
-    return (module(cls_score, label, weight=weight * share, **kwargs) +
-            module(cls_score, other, weight=weight * (1 - share), **kwargs))
+    weight = 1.0 if weight is None else weight
+    return module(cls_score, label, weight=weight * share, **kwargs) + module(
+        cls_score, other, weight=weight * (1 - share), **kwargs
+    )

@@ -8,9 +8,9 @@ from ride_mm.utils.errors import UserError
 STUDENTS = ('mean', 'experts')
 
 
-def distillation_loss(logits: torch.Tensor,
-                      teacher_logits: torch.Tensor,
-                      temperature: float = 1.5) -> torch.Tensor:
+def distillation_loss(
+    logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.5
+) -> torch.Tensor:
     """Divergence of the student from the teacher.
 
     ``T^2 * KL(softmax(t / T) || softmax(s / T))`` (Hinton et al.,
@@ -45,23 +45,21 @@ class DistillationLoss(nn.Module):
         UserError: If ``student`` is unknown.
     """
 
-    def __init__(self,
-                 weight: float = 1.,
-                 temperature: float = 1.5,
-                 student: str = 'mean') -> None:
+    def __init__(
+        self, weight: float = 1.0, temperature: float = 1.5, student: str = 'mean'
+    ) -> None:
         super().__init__()
         if student not in STUDENTS:
-            raise UserError(f'DistillationLoss: student="{student}" is '
-                            f'unknown, expected one of {STUDENTS}')
+            raise UserError(
+                f'DistillationLoss: student="{student}" is unknown, expected one of {STUDENTS}'
+            )
         self.weight = weight
         self.temperature = temperature
         self.student = student
 
-    def forward(self, logits: torch.Tensor,
-                teacher_logits: torch.Tensor) -> torch.Tensor:
+    def forward(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         """Loss of the experts' ``logits`` (E, N, K) for the teacher's mean
         logits (N, K); a scalar >= 0."""
         if self.student == 'mean':
             logits = logits.mean(0)
-        return self.weight * distillation_loss(logits, teacher_logits,
-                                               self.temperature)
+        return self.weight * distillation_loss(logits, teacher_logits, self.temperature)

@@ -1,5 +1,5 @@
 import logging
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -15,10 +15,9 @@ FORMS = ('official', 'paper')
 _PAPER_WEIGHT = 1 / 30
 
 
-def class_temperature(class_counts: Sequence[int],
-                      form: str = 'official',
-                      eta: float = 1.0,
-                      gamma: float = 0.05) -> torch.Tensor:
+def class_temperature(
+    class_counts: Sequence[int], form: str = 'official', eta: float = 1.0, gamma: float = 0.05
+) -> torch.Tensor:
     """Temperatures that soften the head and sharpen the tail.
 
     ``psi_c = gamma * K * n_c / sum(n) + 1 - gamma``, then
@@ -49,12 +48,12 @@ def class_temperature(class_counts: Sequence[int],
         raise UserError(
             f'DiversityLoss: gamma={gamma} and eta={eta} give a temperature '
             f'of {temperature.min():.3g} for the smallest class; it must be '
-            'above 0: lower gamma')
+            'above 0: lower gamma'
+        )
     return temperature
 
 
-def mean_divergence(logits: torch.Tensor,
-                    temperature: torch.Tensor) -> torch.Tensor:
+def mean_divergence(logits: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     """Divergence of the experts in the official code's form.
 
     ``mean(T)^2 * sum_i KL(softmax(z_mean / T) || softmax(z_i / T))``, where
@@ -70,11 +69,10 @@ def mean_divergence(logits: torch.Tensor,
     log_mean = F.log_softmax(logits.detach().mean(0) / temperature, dim=-1)
     log_p = F.log_softmax(logits / temperature, dim=-1)
     divergence = (log_mean.exp() * (log_mean - log_p)).sum()
-    return temperature.mean()**2 * divergence / logits.size(1)
+    return temperature.mean() ** 2 * divergence / logits.size(1)
 
 
-def pairwise_divergence(logits: torch.Tensor,
-                        temperature: torch.Tensor) -> torch.Tensor:
+def pairwise_divergence(logits: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     """Divergence of the experts in the paper's form.
 
     ``1 / (E - 1) * sum_i sum_{j != i} KL(p_i || p_j)`` with
@@ -92,8 +90,7 @@ def pairwise_divergence(logits: torch.Tensor,
     num_experts, num_samples = logits.shape[:2]
     log_p = F.log_softmax(logits / temperature, dim=-1)
     p = log_p.exp()
-    divergence = num_experts * (p * log_p).sum() - (p.sum(0) *
-                                                    log_p.sum(0)).sum()
+    divergence = num_experts * (p * log_p).sum() - (p.sum(0) * log_p.sum(0)).sum()
     return divergence / (max(num_experts - 1, 1) * num_samples)
 
 
@@ -126,15 +123,12 @@ class DiversityLoss(nn.Module):
         UserError: If ``form`` is unknown.
     """
 
-    def __init__(self,
-                 weight: float = 0.2,
-                 form: str = 'official',
-                 eta: float = 1.0,
-                 gamma: float = 0.05) -> None:
+    def __init__(
+        self, weight: float = 0.2, form: str = 'official', eta: float = 1.0, gamma: float = 0.05
+    ) -> None:
         super().__init__()
         if form not in FORMS:
-            raise UserError(f'DiversityLoss: form="{form}" is unknown, '
-                            f'expected one of {FORMS}')
+            raise UserError(f'DiversityLoss: form="{form}" is unknown, expected one of {FORMS}')
         if form == 'paper' and weight > _PAPER_WEIGHT:
             print_log(
                 f'DiversityLoss(form="paper", weight={weight}): above '
@@ -142,7 +136,8 @@ class DiversityLoss(nn.Module):
                 'scale of 30, this form can drive the experts apart without '
                 'bound; 0.02 trained well on CIFAR-100-LT',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
         self.weight = weight
         self.form = form
         self.eta = eta
@@ -151,8 +146,7 @@ class DiversityLoss(nn.Module):
         self._knows_counts = False
         # Both follow the data set, so they have no place in a checkpoint.
         self.register_buffer('class_temperature', None, persistent=False)
-        self.register_buffer(
-            'temperature', torch.full((1, ), float(eta)), persistent=False)
+        self.register_buffer('temperature', torch.full((1,), float(eta)), persistent=False)
 
     def set_num_classes(self, num_classes: int) -> None:
         """Allocate the temperatures with a fixed shape: copies of the model,
@@ -165,7 +159,8 @@ class DiversityLoss(nn.Module):
         if self.class_temperature is None:
             self.set_num_classes(len(class_counts))
         self.class_temperature.copy_(
-            class_temperature(class_counts, self.form, self.eta, self.gamma))
+            class_temperature(class_counts, self.form, self.eta, self.gamma)
+        )
         self._knows_counts = True
         self.set_reweighting(self.reweighting)
 
@@ -184,9 +179,7 @@ class DiversityLoss(nn.Module):
         if not self._knows_counts and self.form == 'paper':
             raise UserError(
                 'DiversityLoss(form="paper") has no class counts: add '
-                'class_counts=dict(type="ClassCountsHook") to default_hooks')
-        divergence = (
-            mean_divergence
-            if self.form == 'official' else pairwise_divergence)
-        return -self.weight * divergence(logits,
-                                         self.temperature.to(logits.dtype))
+                'class_counts=dict(type="ClassCountsHook") to default_hooks'
+            )
+        divergence = mean_divergence if self.form == 'official' else pairwise_divergence
+        return -self.weight * divergence(logits, self.temperature.to(logits.dtype))

@@ -5,9 +5,9 @@ from mmpretrain.registry import MODELS
 from .classification_loss import ClassificationLoss
 
 
-def softmax_focal_loss(cls_score: torch.Tensor,
-                       target: torch.Tensor,
-                       gamma: float = 2.0) -> torch.Tensor:
+def softmax_focal_loss(
+    cls_score: torch.Tensor, target: torch.Tensor, gamma: float = 2.0
+) -> torch.Tensor:
     """Focal loss on softmax probabilities: ``(1 - p_y)^gamma * -log(p_y)``.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4.
@@ -30,7 +30,7 @@ def softmax_focal_loss(cls_score: torch.Tensor,
     # clamp keeps the gradient of x^gamma finite at 0 for gamma < 1.
     rest = -torch.expm1(log_p)
     rest = rest.clamp(min=torch.finfo(rest.dtype).tiny)
-    losses = -rest**gamma * log_p
+    losses = -(rest**gamma) * log_p
     if target.dim() == 2:
         losses = target * losses
     return losses.sum(1)
@@ -48,7 +48,8 @@ class SoftmaxFocalLoss(ClassificationLoss):
         super().__init__()
         self.gamma = gamma
 
-    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
-                     target: torch.Tensor) -> torch.Tensor:
+    def image_losses(
+        self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """Focal losses, (N, )."""
         return softmax_focal_loss(cls_score, target, self.gamma)

@@ -1,4 +1,4 @@
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -7,8 +7,7 @@ from mmpretrain.registry import MODELS
 from .classification_loss import ClassCountsLoss
 
 
-def ldam_margins(class_counts: Sequence[int],
-                 max_margin: float = 0.5) -> torch.Tensor:
+def ldam_margins(class_counts: Sequence[int], max_margin: float = 0.5) -> torch.Tensor:
     """Margins that grow as classes get smaller.
 
     ``m_j = max_margin * (n_min / n_j) ** (1 / 4)`` (Cao et al., "Learning
@@ -24,14 +23,16 @@ def ldam_margins(class_counts: Sequence[int],
         torch.Tensor: Margins, (K, ), float64.
     """
     counts = torch.as_tensor(class_counts, dtype=torch.float64)
-    return max_margin * (counts.min() / counts)**0.25
+    return max_margin * (counts.min() / counts) ** 0.25
 
 
-def ldam_loss(cls_score: torch.Tensor,
-              label: torch.Tensor,
-              margins: torch.Tensor,
-              target: Optional[torch.Tensor] = None,
-              label_smoothing: float = 0.) -> torch.Tensor:
+def ldam_loss(
+    cls_score: torch.Tensor,
+    label: torch.Tensor,
+    margins: torch.Tensor,
+    target: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
     """Cross entropy after the target's logit is lowered by its margin.
 
     Args:
@@ -52,7 +53,8 @@ def ldam_loss(cls_score: torch.Tensor,
         lowered,
         label if target is None else target,
         reduction='none',
-        label_smoothing=label_smoothing)
+        label_smoothing=label_smoothing,
+    )
 
 
 @MODELS.register_module()
@@ -72,11 +74,13 @@ class LDAMLoss(ClassCountsLoss):
             means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
-    def __init__(self,
-                 max_margin: float = 0.5,
-                 scale: Optional[float] = None,
-                 label_smoothing: float = 0.,
-                 class_counts: Optional[Sequence[int]] = None) -> None:
+    def __init__(
+        self,
+        max_margin: float = 0.5,
+        scale: float | None = None,
+        label_smoothing: float = 0.0,
+        class_counts: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.max_margin = max_margin
         self.scale = scale
@@ -88,10 +92,10 @@ class LDAMLoss(ClassCountsLoss):
         """Margins of the classes, (K, )."""
         return ldam_margins(class_counts, self.max_margin)
 
-    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
-                     target: torch.Tensor) -> torch.Tensor:
+    def image_losses(
+        self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """Losses of the logits minus margins, (N, )."""
-        scale = 1. if self.scale is None else self.scale
+        scale = 1.0 if self.scale is None else self.scale
         margins = scale * self.class_values.to(cls_score.dtype)
-        return ldam_loss(cls_score, label, margins, target,
-                         self.label_smoothing)
+        return ldam_loss(cls_score, label, margins, target, self.label_smoothing)

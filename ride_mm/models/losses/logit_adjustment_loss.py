@@ -1,4 +1,4 @@
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,9 +48,7 @@ class LogitAdjustmentLoss(ClassCountsLoss):
             means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
-    def __init__(self,
-                 tau: float = 1.,
-                 class_counts: Optional[Sequence[int]] = None) -> None:
+    def __init__(self, tau: float = 1.0, class_counts: Sequence[int] | None = None) -> None:
         super().__init__()
         self.tau = tau
         if class_counts is not None:
@@ -64,11 +62,11 @@ class LogitAdjustmentLoss(ClassCountsLoss):
         """The logits that are fitted to the training images, (N, K)."""
         return cls_score + self.class_values.to(cls_score.dtype)
 
-    def image_losses(self, cls_score: torch.Tensor, label: torch.Tensor,
-                     target: torch.Tensor) -> torch.Tensor:
+    def image_losses(
+        self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
         """Cross entropies, (N, )."""
-        return F.cross_entropy(
-            self.fitted_logits(cls_score), target, reduction='none')
+        return F.cross_entropy(self.fitted_logits(cls_score), target, reduction='none')
 
 
 @MODELS.register_module()
@@ -83,8 +81,8 @@ class BalancedSoftmaxLoss(LogitAdjustmentLoss):
             means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
-    def __init__(self, class_counts: Optional[Sequence[int]] = None) -> None:
-        super().__init__(1., class_counts)
+    def __init__(self, class_counts: Sequence[int] | None = None) -> None:
+        super().__init__(1.0, class_counts)
 
 
 @MODELS.register_module()
@@ -101,12 +99,9 @@ class InverseSoftmaxLoss(LogitAdjustmentLoss):
             means that :meth:`set_class_counts` sets them. Defaults to None.
     """
 
-    def __init__(self,
-                 tau: float = 2.,
-                 class_counts: Optional[Sequence[int]] = None) -> None:
+    def __init__(self, tau: float = 2.0, class_counts: Sequence[int] | None = None) -> None:
         super().__init__(tau, class_counts)
 
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
         """Offsets of the logits, (K, )."""
-        return (log_prior(class_counts) -
-                self.tau * inverse_log_prior(class_counts))
+        return log_prior(class_counts) - self.tau * inverse_log_prior(class_counts)

@@ -24,10 +24,12 @@ def router_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return ~correct[:-1] & later[1:]
 
 
-def routing_loss(router_logits: torch.Tensor,
-                 targets: torch.Tensor,
-                 pos_weight: float = 100.,
-                 neg_weight: float = 1.) -> torch.Tensor:
+def routing_loss(
+    router_logits: torch.Tensor,
+    targets: torch.Tensor,
+    pos_weight: float = 100.0,
+    neg_weight: float = 1.0,
+) -> torch.Tensor:
     """Weighted binary cross entropy of the routers.
 
     ``-w_p * y * log(s(z)) - w_n * (1 - y) * log(1 - s(z))``, averaged over
@@ -58,15 +60,11 @@ class RoutingLoss(nn.Module):
         neg_weight (float): Weight of the others. Defaults to 1.
     """
 
-    def __init__(self,
-                 pos_weight: float = 100.,
-                 neg_weight: float = 1.) -> None:
+    def __init__(self, pos_weight: float = 100.0, neg_weight: float = 1.0) -> None:
         super().__init__()
         self.pos_weight = pos_weight
         self.neg_weight = neg_weight
 
-    def forward(self, router_logits: torch.Tensor,
-                targets: torch.Tensor) -> torch.Tensor:
+    def forward(self, router_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Loss of ``router_logits`` (E - 1, N) for ``targets`` (E - 1, N)."""
-        return routing_loss(router_logits, targets, self.pos_weight,
-                            self.neg_weight)
+        return routing_loss(router_logits, targets, self.pos_weight, self.neg_weight)

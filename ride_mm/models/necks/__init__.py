@@ -6,6 +6,12 @@ from .swin_expert import NormPool, SwinExpert, SwinV2Expert
 from .vit_expert import ViTExpert
 
 __all__ = [
-    'CIFARResNetExpert', 'ConvNeXtExpert', 'MultiExpertNeck', 'NormPool',
-    'ResNetExpert', 'SwinExpert', 'SwinV2Expert', 'ViTExpert'
+    'CIFARResNetExpert',
+    'ConvNeXtExpert',
+    'MultiExpertNeck',
+    'NormPool',
+    'ResNetExpert',
+    'SwinExpert',
+    'SwinV2Expert',
+    'ViTExpert',
 ]

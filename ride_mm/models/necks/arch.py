@@ -1,13 +1,13 @@
 """Settings of transformer and ConvNeXt tails from an ``arch``."""
-from typing import Dict, List, Sequence, Union
+
+from collections.abc import Sequence
 
 import torch
 
 from ride_mm.utils.errors import UserError, nearest
 
 
-def arch_settings(tail: str, zoo: Dict[str, dict], arch: Union[str,
-                                                               dict]) -> dict:
+def arch_settings(tail: str, zoo: dict[str, dict], arch: str | dict) -> dict:
     """Sizes of a whole backbone, by name or as a dict.
 
     Args:
@@ -23,8 +23,10 @@ def arch_settings(tail: str, zoo: Dict[str, dict], arch: Union[str,
     """
     if isinstance(arch, str):
         if arch.lower() not in zoo:
-            raise UserError(f'{tail}: arch="{arch}" is unknown, expected one '
-                            f'of {sorted(zoo)}.{nearest(arch, zoo)}')
+            raise UserError(
+                f'{tail}: arch="{arch}" is unknown, expected one '
+                f'of {sorted(zoo)}.{nearest(arch, zoo)}'
+            )
         return zoo[arch.lower()]
     missing = sorted(set(next(iter(zoo.values()))) - set(arch))
     if missing:
@@ -32,8 +34,9 @@ def arch_settings(tail: str, zoo: Dict[str, dict], arch: Union[str,
     return arch
 
 
-def check_stages(tail: str, num_stages: int, stages: Sequence[int],
-                 out_channels: Sequence[int]) -> None:
+def check_stages(
+    tail: str, num_stages: int, stages: Sequence[int], out_channels: Sequence[int]
+) -> None:
     """Check that these are the last stages, with one width each.
 
     Raises:
@@ -43,14 +46,17 @@ def check_stages(tail: str, num_stages: int, stages: Sequence[int],
     if tuple(stages) != expected or not stages:
         raise UserError(
             f'{tail}: stages={tuple(stages)} must be the last, counted from '
-            f'0, of the {num_stages} that the backbone has')
+            f'0, of the {num_stages} that the backbone has'
+        )
     if len(out_channels) != len(stages):
-        raise UserError(f'{tail}: stages={tuple(stages)} and '
-                        f'out_channels={tuple(out_channels)} must each have '
-                        'one entry per stage')
+        raise UserError(
+            f'{tail}: stages={tuple(stages)} and '
+            f'out_channels={tuple(out_channels)} must each have '
+            'one entry per stage'
+        )
 
 
-def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Stochastic depth of every block of a whole backbone.
 
     Args:

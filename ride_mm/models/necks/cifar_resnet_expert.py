@@ -1,4 +1,4 @@
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +6,8 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
-from ..backbones.cifar_resnet import (INIT_CFG, blocks_per_stage,
-                                      depth_by_block, make_stage)
+
+from ..backbones.cifar_resnet import INIT_CFG, blocks_per_stage, depth_by_block, make_stage
 
 
 @MODELS.register_module()
@@ -28,32 +28,32 @@ class CIFARResNetExpert(BaseModule):
             not suit the stages or the shortcut.
     """
 
-    def __init__(self,
-                 depth: int,
-                 in_channels: int = 16,
-                 stages: Sequence[int] = (1, 2),
-                 out_channels: Sequence[int] = (24, 48),
-                 shortcut: str = 'A',
-                 init_cfg=INIT_CFG) -> None:
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 16,
+        stages: Sequence[int] = (1, 2),
+        out_channels: Sequence[int] = (24, 48),
+        shortcut: str = 'A',
+        init_cfg=INIT_CFG,
+    ) -> None:
         super().__init__(init_cfg)
         num_blocks = self.num_blocks = blocks_per_stage(depth)
         if len(stages) != len(out_channels):
             raise UserError(
                 f'CIFARResNetExpert: stages={tuple(stages)} and '
                 f'out_channels={tuple(out_channels)} must each have one entry '
-                'per stage')
+                'per stage'
+            )
         self.in_channels = in_channels
         self.stages = [f'layer{stage + 1}' for stage in stages]
         for name, width in zip(self.stages, out_channels):
-            self.add_module(
-                name, make_stage(in_channels, width, num_blocks, 2, shortcut))
+            self.add_module(name, make_stage(in_channels, width, num_blocks, 2, shortcut))
             in_channels = width
         self.out_channels = in_channels
         self.width_keys = [f'{name}.0.bn2.weight' for name in self.stages]
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth in the whole backbone, see :func:`depth_by_block`."""
         return depth_by_block(param_name, prefix, [self.num_blocks] * 3)
 

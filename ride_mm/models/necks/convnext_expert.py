@@ -1,5 +1,5 @@
 from collections import OrderedDict
-from typing import Sequence, Union
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -13,8 +13,8 @@ from .arch import arch_settings, check_stages, drop_path_rates
 
 # As mmpretrain's ConvNeXt.
 INIT_CFG = [
-    dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=.02, bias=0.),
-    dict(type='Constant', layer=['LayerNorm'], val=1., bias=0.)
+    dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0),
+    dict(type='Constant', layer=['LayerNorm'], val=1.0, bias=0.0),
 ]
 
 
@@ -46,15 +46,17 @@ class ConvNeXtExpert(BaseModule):
         UserError: If ``arch`` is unknown, or stages and widths do not fit.
     """
 
-    def __init__(self,
-                 arch: Union[str, dict],
-                 in_channels: int,
-                 stages: Sequence[int] = (2, 3),
-                 out_channels: Sequence[int] = (288, 576),
-                 norm_cfg: dict = dict(type='LN2d', eps=1e-6),
-                 drop_path_rate: float = 0.,
-                 init_cfg=INIT_CFG,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        arch: str | dict,
+        in_channels: int,
+        stages: Sequence[int] = (2, 3),
+        out_channels: Sequence[int] = (288, 576),
+        norm_cfg: dict = dict(type='LN2d', eps=1e-6),
+        drop_path_rate: float = 0.0,
+        init_cfg=INIT_CFG,
+        **kwargs,
+    ) -> None:
         super().__init__(init_cfg)
         arch = arch_settings('ConvNeXtExpert', ConvNeXt.arch_settings, arch)
         depths = self.depths = arch['depths']
@@ -68,31 +70,26 @@ class ConvNeXtExpert(BaseModule):
             # Names rather than places: those of the whole backbone.
             layers = [('1', nn.Conv2d(in_channels, channels, 2, stride=2))]
             if stage != stages[0]:
-                layers.insert(0,
-                              ('0', build_norm_layer(norm_cfg, in_channels)))
-            self.downsample_layers[str(stage)] = nn.Sequential(
-                OrderedDict(layers))
-            self.stages[str(stage)] = Sequential(*[
-                ConvNeXtBlock(
-                    channels, norm_cfg=norm_cfg, drop_path_rate=rate, **kwargs)
-                for rate in rates[stage]
-            ])
+                layers.insert(0, ('0', build_norm_layer(norm_cfg, in_channels)))
+            self.downsample_layers[str(stage)] = nn.Sequential(OrderedDict(layers))
+            self.stages[str(stage)] = Sequential(
+                *[
+                    ConvNeXtBlock(channels, norm_cfg=norm_cfg, drop_path_rate=rate, **kwargs)
+                    for rate in rates[stage]
+                ]
+            )
             in_channels = channels
         self.width_keys = [f'stages.{stage}.0.norm.weight' for stage in stages]
-        self.aliases = {
-            f'norm{stages[0] - 1}': f'downsample_layers.{stages[0]}.0'
-        }
+        self.aliases = {f'norm{stages[0] - 1}': f'downsample_layers.{stages[0]}.0'}
         self.norm_name = f'norm{stages[-1]}'
-        self.add_module(self.norm_name,
-                        build_norm_layer(norm_cfg, self.out_channels))
+        self.add_module(self.norm_name, build_norm_layer(norm_cfg, self.out_channels))
 
     # Depth of a parameter in the whole backbone.
     get_layer_depth = ConvNeXt.get_layer_depth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, D)."""
-        for downsample, stage in zip(self.downsample_layers.values(),
-                                     self.stages.values()):
+        for downsample, stage in zip(self.downsample_layers.values(), self.stages.values()):
             x = stage(downsample(x))
         x = x.mean([-2, -1], keepdim=True)
         return getattr(self, self.norm_name)(x).flatten(1)

@@ -1,5 +1,3 @@
-from typing import Dict, Optional, Tuple
-
 import torch
 from mmengine.model import BaseModule, ModuleList, Sequential
 from mmpretrain.registry import MODELS
@@ -26,18 +24,14 @@ class MultiExpertNeck(BaseModule):
         UserError: If ``num_experts`` is below 1.
     """
 
-    def __init__(self,
-                 num_experts: int,
-                 expert: dict,
-                 shared: Optional[Dict[str, dict]] = None,
-                 init_cfg=None) -> None:
+    def __init__(
+        self, num_experts: int, expert: dict, shared: dict[str, dict] | None = None, init_cfg=None
+    ) -> None:
         super().__init__(init_cfg)
         if num_experts < 1:
-            raise UserError(
-                f'MultiExpertNeck: num_experts={num_experts}, expected >= 1')
+            raise UserError(f'MultiExpertNeck: num_experts={num_experts}, expected >= 1')
         # Built one by one: copies would start, and stay, identical.
-        self.experts = ModuleList(
-            MODELS.build(expert) for _ in range(num_experts))
+        self.experts = ModuleList(MODELS.build(expert) for _ in range(num_experts))
         self.shared = Sequential()
         for name, layer in (shared or {}).items():
             self.shared.add_module(name, MODELS.build(layer))
@@ -56,14 +50,11 @@ class MultiExpertNeck(BaseModule):
         """
         return self.shared(self.experts[index](x))
 
-    def forward(self, feats: Tuple[torch.Tensor,
-                                   ...]) -> Tuple[torch.Tensor, ...]:
+    def forward(self, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Features of every expert, E tensors (N, D).
 
         Args:
             feats (tuple[torch.Tensor]): Outputs of the trunk; the last one
                 is used, (N, ...).
         """
-        return tuple(
-            self.run_expert(index, feats[-1])
-            for index in range(self.num_experts))
+        return tuple(self.run_expert(index, feats[-1]) for index in range(self.num_experts))

@@ -1,4 +1,4 @@
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -8,11 +8,12 @@ from mmpretrain.models.backbones import ResNet
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
+
 from ..backbones.cifar_resnet import depth_by_block
 
 INIT_CFG = [
     dict(type='Kaiming', layer=['Conv2d']),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
 ]
 
 
@@ -26,14 +27,11 @@ def stage_factory(family: str, depth: int, **kwargs) -> ResNet:
     if backbone_type is None or not issubclass(backbone_type, ResNet):
         raise UserError(
             f'ResNetExpert: family="{family}" is not a ResNet of mmpretrain; '
-            'expected "ResNet", "ResNet10", "ResNeXt", "SEResNet", ...')
+            'expected "ResNet", "ResNet10", "ResNeXt", "SEResNet", ...'
+        )
     return backbone_type(
-        depth=depth,
-        num_stages=1,
-        strides=(1, ),
-        dilations=(1, ),
-        out_indices=(0, ),
-        **kwargs)
+        depth=depth, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,), **kwargs
+    )
 
 
 @MODELS.register_module()
@@ -60,46 +58,46 @@ class ResNetExpert(BaseModule):
             unknown.
     """
 
-    def __init__(self,
-                 depth: int,
-                 in_channels: int,
-                 stages: Sequence[int] = (2, 3),
-                 out_channels: Sequence[int] = (768, 1536),
-                 strides: Sequence[int] = None,
-                 family: str = 'ResNet',
-                 init_cfg=INIT_CFG,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int,
+        stages: Sequence[int] = (2, 3),
+        out_channels: Sequence[int] = (768, 1536),
+        strides: Sequence[int] = None,
+        family: str = 'ResNet',
+        init_cfg=INIT_CFG,
+        **kwargs,
+    ) -> None:
         super().__init__(init_cfg)
-        strides = (2, ) * len(stages) if strides is None else strides
+        strides = (2,) * len(stages) if strides is None else strides
         if not len(stages) == len(out_channels) == len(strides):
             raise UserError(
                 f'ResNetExpert: stages={tuple(stages)}, '
                 f'out_channels={tuple(out_channels)} and '
-                f'strides={tuple(strides)} must each have one entry per stage')
+                f'strides={tuple(strides)} must each have one entry per stage'
+            )
         factory = stage_factory(family, depth, **kwargs)
         self.in_channels = in_channels
         # As a ResNet has it, but for the whole backbone.
         self.stage_blocks = factory.arch_settings[factory.depth][1]
-        self.stages: List[str] = []
+        self.stages: list[str] = []
         for stage, channels, stride in zip(stages, out_channels, strides):
             name = f'layer{stage + 1}'
-            self.add_module(
-                name, self._make_stage(factory, stage, in_channels, channels,
-                                       stride))
+            self.add_module(name, self._make_stage(factory, stage, in_channels, channels, stride))
             self.stages.append(name)
             in_channels = channels
         self.out_channels = in_channels
-        self.width_keys = [
-            f'{name}.0.{self._last_norm(name)}.weight' for name in self.stages
-        ]
+        self.width_keys = [f'{name}.0.{self._last_norm(name)}.weight' for name in self.stages]
 
     def _last_norm(self, stage: str) -> str:
         block = getattr(self, stage)[0]
         return getattr(block, 'norm3_name', None) or block.norm2_name
 
     @staticmethod
-    def _make_stage(factory: ResNet, stage: int, in_channels: int,
-                    out_channels: int, stride: int) -> nn.Sequential:
+    def _make_stage(
+        factory: ResNet, stage: int, in_channels: int, out_channels: int, stride: int
+    ) -> nn.Sequential:
         return factory.make_res_layer(
             block=factory.block,
             num_blocks=factory.arch_settings[factory.depth][1][stage],
@@ -112,11 +110,10 @@ class ResNetExpert(BaseModule):
             avg_down=factory.avg_down,
             with_cp=factory.with_cp,
             conv_cfg=factory.conv_cfg,
-            norm_cfg=factory.norm_cfg)
+            norm_cfg=factory.norm_cfg,
+        )
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth in the whole backbone, as in mmpretrain's ``ResNet``, with one
         layer per block for the depths that it lacks."""
         try:

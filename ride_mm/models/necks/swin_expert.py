@@ -1,4 +1,4 @@
-from typing import Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -10,12 +10,13 @@ from mmpretrain.models.utils import PatchMerging
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
+
 from .arch import arch_settings, check_stages, drop_path_rates
 
 # As Swin Transformers are published.
 INIT_CFG = [
-    dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.),
-    dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
+    dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
 ]
 
 
@@ -26,8 +27,10 @@ def check_heads(tail: str, stage: int, channels: int, heads: int) -> None:
         UserError: If they do not.
     """
     if channels % heads:
-        raise UserError(f'{tail}: out_channels: {channels} channels cannot be '
-                        f'split among the {heads} heads of stage {stage}')
+        raise UserError(
+            f'{tail}: out_channels: {channels} channels cannot be '
+            f'split among the {heads} heads of stage {stage}'
+        )
 
 
 @MODELS.register_module()
@@ -82,17 +85,19 @@ class SwinExpert(BaseModule):
     family = SwinTransformer
     merges_first = False
 
-    def __init__(self,
-                 arch: Union[str, dict],
-                 in_channels: int,
-                 stages: Sequence[int] = (2, 3),
-                 out_channels: Sequence[int] = (288, 576),
-                 final_norm: bool = True,
-                 window_size: int = 7,
-                 drop_path_rate: float = 0.1,
-                 pad_small_map: bool = False,
-                 with_cp: bool = False,
-                 init_cfg=INIT_CFG) -> None:
+    def __init__(
+        self,
+        arch: str | dict,
+        in_channels: int,
+        stages: Sequence[int] = (2, 3),
+        out_channels: Sequence[int] = (288, 576),
+        final_norm: bool = True,
+        window_size: int = 7,
+        drop_path_rate: float = 0.1,
+        pad_small_map: bool = False,
+        with_cp: bool = False,
+        init_cfg=INIT_CFG,
+    ) -> None:
         super().__init__(init_cfg)
         name = type(self).__name__
         arch = arch_settings(name, self.family.arch_zoo, arch)
@@ -102,16 +107,16 @@ class SwinExpert(BaseModule):
                 f'{name}: in_channels={in_channels} and out_channels[0]='
                 f'{out_channels[0]} must be equal: the trunk merges the '
                 'patches into model.backbone.stage_cfgs[-1].downsample_cfg.'
-                'out_channels channels')
+                'out_channels channels'
+            )
         self.depths = arch['depths']
         self.in_channels = in_channels
         self.out_channels = out_channels[-1]
         rates = drop_path_rates(drop_path_rate, arch['depths'])
         self.stages = ModuleDict()
-        for stage, before, channels, after in zip(stages,
-                                                  (in_channels, *out_channels),
-                                                  out_channels,
-                                                  (*out_channels[1:], None)):
+        for stage, before, channels, after in zip(
+            stages, (in_channels, *out_channels), out_channels, (*out_channels[1:], None)
+        ):
             check_heads(name, stage, channels, arch['num_heads'][stage])
             self.stages[str(stage)] = self._make_stage(
                 arch,
@@ -122,10 +127,9 @@ class SwinExpert(BaseModule):
                 drop_paths=rates[stage],
                 window_size=window_size,
                 pad_small_map=pad_small_map,
-                with_cp=with_cp)
-        self.width_keys = [
-            f'stages.{stage}.blocks.0.norm1.weight' for stage in stages
-        ]
+                with_cp=with_cp,
+            )
+        self.width_keys = [f'stages.{stage}.blocks.0.norm1.weight' for stage in stages]
         self.norm_name = f'norm{stages[-1]}'
         # of checkpoints of its first version
         self.aliases = {self.norm_name: 'norm'}
@@ -133,15 +137,17 @@ class SwinExpert(BaseModule):
             self.add_module(self.norm_name, NormPool(self.out_channels))
 
     @staticmethod
-    def _make_stage(arch: dict, stage: int, before: int, channels: int,
-                    after: Optional[int], **kwargs) -> nn.Module:
+    def _make_stage(
+        arch: dict, stage: int, before: int, channels: int, after: int | None, **kwargs
+    ) -> nn.Module:
         return SwinBlockSequence(
             channels,
             arch['depths'][stage],
             arch['num_heads'][stage],
             downsample=after is not None,
             downsample_cfg=dict(out_channels=after),
-            **kwargs)
+            **kwargs,
+        )
 
     # Depth of a parameter in the whole backbone.
     get_layer_depth = SwinTransformer.get_layer_depth
@@ -181,19 +187,27 @@ class SwinV2Expert(SwinExpert):
     family = SwinTransformerV2
     merges_first = True
 
-    def __init__(self,
-                 arch: Union[str, dict],
-                 in_channels: int,
-                 window_size: Union[int, Sequence[int]] = 8,
-                 pretrained_window_sizes: Sequence[int] = (0, 0, 0, 0),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        arch: str | dict,
+        in_channels: int,
+        window_size: int | Sequence[int] = 8,
+        pretrained_window_sizes: Sequence[int] = (0, 0, 0, 0),
+        **kwargs,
+    ) -> None:
         self._pretrained_window_sizes = pretrained_window_sizes
         super().__init__(arch, in_channels, window_size=window_size, **kwargs)
 
-    def _make_stage(self, arch: dict, stage: int, before: int, channels: int,
-                    after: Optional[int], window_size: Union[int,
-                                                             Sequence[int]],
-                    **kwargs) -> nn.Module:
+    def _make_stage(
+        self,
+        arch: dict,
+        stage: int,
+        before: int,
+        channels: int,
+        after: int | None,
+        window_size: int | Sequence[int],
+        **kwargs,
+    ) -> nn.Module:
         if not isinstance(window_size, int):
             window_size = window_size[stage]
         module = SwinBlockV2Sequence(
@@ -203,18 +217,17 @@ class SwinV2Expert(SwinExpert):
             window_size=window_size,
             extra_norm_every_n_blocks=arch['extra_norm_every_n_blocks'],
             pretrained_window_size=self._pretrained_window_sizes[stage],
-            **kwargs)
+            **kwargs,
+        )
         # The sequence's own one can only double the channels.
         module.downsample = PatchMerging(before, channels, use_post_norm=True)
         return module
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth in the whole backbone, as mmpretrain's ``SwinTransformer``
         counts: patch merging is as deep as the block before it."""
         depth, num_layers = super().get_layer_depth(param_name, prefix)
-        name = param_name[len(prefix):].split('.')
+        name = param_name[len(prefix) :].split('.')
         if param_name.startswith(prefix) and name[2:3] == ['downsample']:
             depth -= self.depths[int(name[1])]
         return depth, num_layers

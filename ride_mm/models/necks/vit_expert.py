@@ -1,14 +1,14 @@
-from typing import Sequence, Union
+from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModule, ModuleDict
 from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.models.backbones.vision_transformer import \
-    TransformerEncoderLayer
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
+
 from .arch import arch_settings, drop_path_rates
 
 OUT_TYPES = ('cls_token', 'avg_featmap')
@@ -49,49 +49,58 @@ class ViTExpert(BaseModule):
             not its last ones.
     """
 
-    def __init__(self,
-                 arch: Union[str, dict],
-                 layers: Sequence[int],
-                 out_type: str = 'cls_token',
-                 final_norm: bool = True,
-                 num_extra_tokens: int = 1,
-                 drop_rate: float = 0.,
-                 drop_path_rate: float = 0.,
-                 qkv_bias: bool = True,
-                 norm_cfg: dict = dict(type='LN', eps=1e-6),
-                 layer_scale_init_value: float = 0.,
-                 layer_cfgs: dict = dict(),
-                 init_cfg=None) -> None:
+    def __init__(
+        self,
+        arch: str | dict,
+        layers: Sequence[int],
+        out_type: str = 'cls_token',
+        final_norm: bool = True,
+        num_extra_tokens: int = 1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        qkv_bias: bool = True,
+        norm_cfg: dict = dict(type='LN', eps=1e-6),
+        layer_scale_init_value: float = 0.0,
+        layer_cfgs: dict = dict(),
+        init_cfg=None,
+    ) -> None:
         super().__init__(init_cfg)
         arch = arch_settings('ViTExpert', VisionTransformer.arch_zoo, arch)
         depth = self.num_layers = arch['num_layers']
-        if not layers or tuple(layers) != tuple(
-                range(depth - len(layers), depth)):
+        if not layers or tuple(layers) != tuple(range(depth - len(layers), depth)):
             raise UserError(
                 f'ViTExpert: layers={tuple(layers)} must be the last, counted '
-                f'from 0, of the {depth} that the backbone has')
+                f'from 0, of the {depth} that the backbone has'
+            )
         if out_type not in OUT_TYPES:
-            raise UserError(f'ViTExpert: out_type="{out_type}" is unknown, '
-                            f'expected one of {OUT_TYPES}')
+            raise UserError(
+                f'ViTExpert: out_type="{out_type}" is unknown, expected one of {OUT_TYPES}'
+            )
         self.out_type = out_type
         self.final_norm = final_norm
         self.num_extra_tokens = num_extra_tokens
         self.in_channels = self.out_channels = arch['embed_dims']
-        rates, = drop_path_rates(drop_path_rate, [depth])
-        self.layers = ModuleDict({
-            str(layer):
-            TransformerEncoderLayer(
-                self.in_channels, arch['num_heads'],
-                arch['feedforward_channels'],
-                **dict(
-                    dict(
-                        layer_scale_init_value=layer_scale_init_value,
-                        drop_rate=drop_rate,
-                        drop_path_rate=rates[layer],
-                        qkv_bias=qkv_bias,
-                        norm_cfg=norm_cfg), **layer_cfgs))
-            for layer in layers
-        })
+        (rates,) = drop_path_rates(drop_path_rate, [depth])
+        self.layers = ModuleDict(
+            {
+                str(layer): TransformerEncoderLayer(
+                    self.in_channels,
+                    arch['num_heads'],
+                    arch['feedforward_channels'],
+                    **dict(
+                        dict(
+                            layer_scale_init_value=layer_scale_init_value,
+                            drop_rate=drop_rate,
+                            drop_path_rate=rates[layer],
+                            qkv_bias=qkv_bias,
+                            norm_cfg=norm_cfg,
+                        ),
+                        **layer_cfgs,
+                    ),
+                )
+                for layer in layers
+            }
+        )
         if final_norm:
             self.ln1 = build_norm_layer(norm_cfg, self.out_channels)
         if out_type == 'avg_featmap':
@@ -108,4 +117,4 @@ class ViTExpert(BaseModule):
             x = self.ln1(x)
         if self.out_type == 'cls_token':
             return x[:, 0]
-        return self.ln2(x[:, self.num_extra_tokens:].mean(dim=1))
+        return self.ln2(x[:, self.num_extra_tokens :].mean(dim=1))
