@@ -24,20 +24,19 @@ from ride_mm.analysis.routing.compute import (
     expected_macs,
     image_size,
     measure_compute,
+    plot_compute,
     predicted_shares,
     report_compute,
 )
-from ride_mm.analysis.routing.compute_plot import plot_compute
-from ride_mm.analysis.routing.expert_usage import plot_expert_usage
-from ride_mm.analysis.routing.experts_by_class import plot_experts_by_class
+from ride_mm.analysis.routing.expert_usage import plot_expert_usage, plot_experts_by_class
 from ride_mm.analysis.routing.tradeoff import (
     Curve,
     OperatingPoint,
     RoutingSimulator,
     choose_point,
+    plot_tradeoff,
     route,
 )
-from ride_mm.analysis.routing.tradeoff_plot import plot_tradeoff
 from ride_mm.analysis.training.training_curves import plot_training_curves
 from ride_mm.analysis.variance.bias_variance import (
     Decomposition,

@@ -16,7 +16,7 @@ from ride_mm.analysis import (
     plot_reliability,
     plot_training_curves,
 )
-from ride_mm.analysis.routing.experts_by_class import shares_by_class
+from ride_mm.analysis.routing.expert_usage import shares_by_class
 from ride_mm.analysis.style import ink_on
 from ride_mm.evaluation import expert_usage, reliability_bins
 
@@ -62,7 +62,7 @@ def test_expert_usage(tmp_path, num_experts):
         [500, 50, 5],
     )
     file = tmp_path / 'usage.png'
-    assert_png(plot_expert_usage(figures, file), file)
+    assert_png(plot_expert_usage(figures, COUNTS, file), file)
 
 
 @pytest.mark.parametrize('num_classes, methods', [(1, 'b'), (10, 'bc'), (1000, 'b'), (8142, 'b')])

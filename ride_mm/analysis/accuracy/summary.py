@@ -320,7 +320,7 @@ def draw_summary(
     ]
     usage = _of_kind(figures, 'experts')
     if usage:
-        paths.append(plot_expert_usage(usage, out_dir / 'expert_usage.png', groups.thresholds))
+        paths.append(plot_expert_usage(usage, groups, out_dir / 'expert_usage.png'))
     return paths
 
 

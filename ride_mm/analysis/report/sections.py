@@ -17,10 +17,8 @@ from ride_mm.analysis.report.figure_maker import FigureMaker
 from ride_mm.analysis.report.findings import Findings
 from ride_mm.analysis.report.overview import configuration
 from ride_mm.analysis.report.page import Details, Facts, Gallery, Note, Section, Table
-from ride_mm.analysis.routing.expert_usage import plot_expert_usage
-from ride_mm.analysis.routing.experts_by_class import plot_experts_by_class
-from ride_mm.analysis.routing.tradeoff import RoutingSimulator
-from ride_mm.analysis.routing.tradeoff_plot import plot_tradeoff
+from ride_mm.analysis.routing.expert_usage import plot_expert_usage, plot_experts_by_class
+from ride_mm.analysis.routing.tradeoff import RoutingSimulator, plot_tradeoff
 from ride_mm.analysis.training.training_curves import plot_training_curves
 from ride_mm.datasets.class_groups import key_prefix
 from ride_mm.evaluation import accuracy_by_class, reliability_bins, score_quality
@@ -189,7 +187,7 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
                 + f'{figures["mean"]:.2f} of {found.num_experts}',
                 plot_expert_usage,
                 figures=figures,
-                thresholds=found.classes.thresholds,
+                groups=found.classes,
             ),
             maker.draw(
                 'experts_by_class',

@@ -1,11 +1,14 @@
+"""Multiply-accumulates and parameters of a network, part by part."""
+
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mmengine
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmpretrain import get_model
 from mmpretrain.models import ImageClassifier
@@ -15,17 +18,19 @@ from rich.table import Table
 from torch import nn
 
 from ride_mm.analysis.predictions import Predictions, read_predictions
-from ride_mm.analysis.routing.compute_plot import plot_compute
+from ride_mm.analysis.routing.expert_usage import experts_label
 from ride_mm.analysis.routing.tradeoff import route
-from ride_mm.analysis.style import check_format
+from ride_mm.analysis.style import GROUP_COLORS, INK, SOFT, TITLE, check_format, clean, save
 from ride_mm.engine.config import innermost_dataset, load_config
 from ride_mm.evaluation.tables import build_table
 from ride_mm.models import RIDEClassifier
-from ride_mm.models.macs import count_macs, macs_by_experts, macs_by_part
+from ride_mm.models.macs import count_macs, macs_by_experts, macs_by_part, relative_compute
 from ride_mm.utils.errors import UserError
 
-# What a share may be off by, in percent, where it was rounded.
+# Largest rounding error of a share, in percent.
 _ROUNDING = 0.05
+# Smallest piece of a bar, relative to the longest bar, that has room for its name.
+_ROOM = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,10 @@ class Part:
     """A part of a network.
 
     Attributes:
-        name (str): What it is called.
+        name (str): Its name.
         macs (int): Multiply-accumulates for one image.
-        params (int): Parameters. One that several parts share is counted
-            with the first of them.
+        params (int): Number of parameters. Parameters that several parts
+            share are counted with the first of them.
     """
 
     name: str
@@ -46,15 +51,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Compute:
-    """What a network costs for one image.
+    """The compute of a network for one image.
 
     Attributes:
         parts (list[Part]): Trunk, tail and classifier of each expert, and
-            router; of a network without experts backbone, neck and head.
+            router; backbone, neck and head of a network without experts.
         by_experts (list[int]): Multiply-accumulates of an image that uses
-            1..E experts, with the routers on its way. Empty without experts.
-        ensemble (int): Multiply-accumulates through all parts but the
-            router.
+            1..E experts, including the routers that it passes. Empty without
+            experts.
+        ensemble (int): Multiply-accumulates of all parts except the router.
     """
 
     parts: list[Part]
@@ -74,10 +79,10 @@ class Compute:
 
 @dataclass(frozen=True)
 class Usage:
-    """How many experts images use, and what that costs on average.
+    """How many experts images use, and the resulting mean compute.
 
     Attributes:
-        shares (list[float]): Percent of the images that used exactly 1..E
+        shares (list[float]): Percent of the images that use exactly 1..E
             experts.
         macs (float): Expected multiply-accumulates of an image.
     """
@@ -86,21 +91,8 @@ class Usage:
     macs: float
 
 
-@dataclass
-class _Parameters:
-    """Counts parameters, each of them once."""
-
-    seen: set = field(default_factory=set)
-
-    def count(self, *modules: nn.Module) -> int:
-        new = {p for module in modules for p in module.parameters()}
-        new -= self.seen
-        self.seen |= new
-        return sum(p.numel() for p in new)
-
-
 def measure_compute(
-    model: ImageClassifier, image_shape: tuple[int, int, int], batch_norm: bool = False
+    model: nn.Module, image_shape: tuple[int, int, int], batch_norm: bool = False
 ) -> Compute:
     """Measure multiply-accumulates and parameters of a network's parts.
 
@@ -108,7 +100,7 @@ def measure_compute(
         model (ImageClassifier): A ``RIDEClassifier`` or another classifier.
         image_shape (tuple[int]): (C, H, W).
         batch_norm (bool): Whether BatchNorm counts, see
-            :func:`~ride_mm.models.utils.count_macs`. Defaults to False.
+            :func:`~ride_mm.models.macs.count_macs`. Defaults to False.
 
     Returns:
         Compute: The figures.
@@ -121,30 +113,35 @@ def measure_compute(
     if isinstance(model, ImageClassifier):
         return _measure_chain(model, image_shape, batch_norm)
     raise UserError(
-        f'model.type="{type(model).__name__}" has no backbone, '
-        'neck and head to measure: expected a RIDEClassifier or '
-        'an ImageClassifier'
+        f'model.type="{type(model).__name__}" has no backbone, neck and head to measure: '
+        'expected a RIDEClassifier or an ImageClassifier'
     )
+
+
+def _count_new(seen: set, *modules: nn.Module) -> int:
+    """Count the parameters that are not in ``seen``, and add them to it."""
+    new = {p for module in modules for p in module.parameters()} - seen
+    seen |= new
+    return sum(p.numel() for p in new)
 
 
 def _measure_experts(
     model: RIDEClassifier, image_shape: tuple[int, int, int], batch_norm: bool
 ) -> Compute:
-    macs = macs_by_part(model, image_shape, batch_norm)
-    params, head = _Parameters(), model.head
-    parts = [Part('trunk', macs['trunk'][0], params.count(model.backbone))]
+    macs, head = macs_by_part(model, image_shape, batch_norm), model.head
+    seen: set[nn.Parameter] = set()
+    parts = [Part('trunk', macs['trunk'][0], _count_new(seen, model.backbone))]
     for index, (expert, classifier) in enumerate(zip(macs['experts'], macs['classifiers'])):
-        tail = params.count(model.neck.experts[index], model.neck.shared)
-        weights = params.count(head.classifiers[index])
+        tail = _count_new(seen, model.neck.experts[index], model.neck.shared)
+        weights = _count_new(seen, head.classifiers[index])
         if head.scales is not None:
             weights += head.scales[index].numel()
-        name = f'expert {index + 1}'
         parts += [
-            Part(f'{name}: tail', expert - classifier, tail),
-            Part(f'{name}: classifier', classifier, weights),
+            Part(f'expert {index + 1}: tail', expert - classifier, tail),
+            Part(f'expert {index + 1}: classifier', classifier, weights),
         ]
     if head.router is not None:
-        parts.append(Part('router', sum(macs['routers']), params.count(head.router)))
+        parts.append(Part('router', sum(macs['routers']), _count_new(seen, head.router)))
     return Compute(
         parts, macs_by_experts(macs, routed=True), macs_by_experts(macs, routed=False)[-1]
     )
@@ -154,34 +151,35 @@ def _measure_experts(
 def _measure_chain(
     model: ImageClassifier, image_shape: tuple[int, int, int], batch_norm: bool
 ) -> Compute:
-    training = model.training
+    training, parts = model.training, []
+    seen: set[nn.Parameter] = set()
     model.eval()
-    params, parts = _Parameters(), []
     x = torch.zeros((1, *image_shape), device=next(model.parameters()).device)
     for name in ('backbone', 'neck', 'head'):
         module = getattr(model, name)
         if module is not None:
             macs = count_macs(module, x, batch_norm=batch_norm)
-            parts.append(Part(name, macs, params.count(module)))
+            parts.append(Part(name, macs, _count_new(seen, module)))
             x = module(x)
     model.train(training)
     return Compute(parts, [], sum(part.macs for part in parts))
 
 
 def expected_macs(by_experts: Sequence[int], shares: Sequence[float]) -> float:
-    """Mean multiply-accumulates of images that use some of the experts.
+    """Compute the mean multiply-accumulates of images that use some experts.
 
     Args:
-        by_experts (Sequence[int]): Those of an image that uses 1..E experts,
-            see :class:`Compute`.
-        shares (Sequence[float]): Percent of the images that used exactly so
-            many; what rounding took from their sum of 100 is made up for.
+        by_experts (Sequence[int]): Multiply-accumulates of an image that uses
+            1..E experts, see :class:`Compute`.
+        shares (Sequence[float]): Percent of the images that use exactly 1..E
+            experts, normalized if rounding keeps them from summing to 100.
 
     Returns:
         float: The mean.
 
     Raises:
-        UserError: If there are not E shares, or they are no shares.
+        UserError: If there are not E shares, or they are not percentages
+            that sum to 100.
     """
     if not by_experts:
         raise UserError(
@@ -189,102 +187,91 @@ def expected_macs(by_experts: Sequence[int], shares: Sequence[float]) -> float:
         )
     if len(shares) != len(by_experts):
         raise UserError(
-            f'{len(shares)} shares of images are given, expected one for '
-            f'each number of experts, 1 to {len(by_experts)}'
+            f'{len(shares)} shares of images are given, expected one for each number of experts, '
+            f'1 to {len(by_experts)}'
         )
-    shares = np.asarray(shares, dtype=np.float64)
-    total = shares.sum()
-    if not shares.min() >= 0 or abs(total - 100) > _ROUNDING * len(shares):
+    total = sum(shares)
+    if not min(shares) >= 0 or not abs(total - 100) <= _ROUNDING * len(shares):
         raise UserError(
-            f'shares of images must be percentages, none below 0, '
-            f'that sum to 100, found {shares.tolist()}, which sum '
-            f'to {total:g}'
+            'shares of images must be percentages of 0 or more that sum to 100, found '
+            f'{list(shares)}, which sum to {total:g}'
         )
-    return float(shares @ np.asarray(by_experts) / total)
+    return float(np.dot(shares, by_experts) / total)
 
 
 def predicted_shares(predictions: Predictions, macs: dict[str, list]) -> tuple[list[float], bool]:
-    """Shares of the images by experts used, of a model's own predictions.
+    """Compute the shares of images by number of experts used.
 
     Args:
-        predictions (Predictions): The predictions for N images.
-        macs (dict[str, list[int]]): See :meth:`RIDEClassifier.macs`.
+        predictions (Predictions): The model's predictions for N images.
+        macs (dict[str, list[int]]): See :func:`~ride_mm.models.macs.macs_by_part`.
 
     Returns:
         tuple[list[float], bool]: Percent of the images that used exactly
-        1..E experts, and whether a router said how many.
+        1..E experts, and whether they were routed.
 
     Raises:
-        UserError: If the predictions are not those of such a model on such
-            images.
+        UserError: If the predictions are from another model or image size.
     """
-    used = predictions.num_experts_used
-    if used is None:
+    used, compute = predictions.num_experts_used, predictions.relative_compute
+    if used is None or compute is None:
         raise UserError(
-            'the predictions hold no num_experts_used: they were not made by a RIDEClassifier'
+            'the predictions have no num_experts_used: they were not made by a RIDEClassifier'
         )
     most = len(macs['experts'])
     if used.max() > most:
         raise UserError(
             f'an image of the predictions used {used.max()} experts, the model has {most}'
         )
-    shares = 100 * np.bincount(used, minlength=most + 1)[1:] / used.size
-    everything = macs_by_experts(macs, routed=False)[-1]
-    misfits = {}
-    for routed in (True, False):
-        spent = np.array(macs_by_experts(macs, routed)) / everything
-        expected = spent[used - 1]
-        fits = np.isclose(predictions.relative_compute, expected, rtol=1e-6, atol=0)
-        if fits.all():
-            return shares.tolist(), routed
-        misfits[routed] = np.abs(predictions.relative_compute - expected)
-    # The variant that fits better says more of what is wrong.
-    routed = min(misfits, key=lambda variant: misfits[variant].sum())
-    odd = misfits[routed].argmax()
-    spent = macs_by_experts(macs, routed)[used[odd] - 1] / everything
-    raise UserError(
-        f'an image of the predictions used {used[odd]} of {most} experts for '
-        f'{predictions.relative_compute[odd]:.8g} of the compute of all '
-        f'experts, but this config gives {spent:.8g}: were they made with '
-        'another config or image size?'
-    )
+    variants = {
+        routed: np.array(relative_compute(macs, routed))[used - 1] for routed in (True, False)
+    }
+    # the variant that fits better, also for the message
+    routed, expected = min(variants.items(), key=lambda item: np.abs(compute - item[1]).sum())
+    if not np.allclose(compute, expected, rtol=1e-6, atol=0):
+        worst = np.abs(compute - expected).argmax()
+        raise UserError(
+            f'an image of the predictions used {used[worst]} of {most} experts for '
+            f'{compute[worst]:.8g} of the compute of all experts, but this config gives '
+            f'{expected[worst]:.8g}: were they made with another config or image size?'
+        )
+    return (100 * np.bincount(used, minlength=most + 1)[1:] / used.size).tolist(), routed
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
-    """Rows and columns of the images that a config trains on.
+    """Find the height and width of the images that a config trains on.
 
     Raises:
-        UserError: If no transform of the training pipeline says it.
+        UserError: If no transform of the training pipeline sets them.
     """
-    dataset = innermost_dataset(cfg.get('train_dataloader'))
-    for transform in reversed(dataset.get('pipeline', ())):
+    for transform in reversed(innermost_dataset(cfg.get('train_dataloader')).get('pipeline', ())):
         for key in ('size', 'crop_size', 'scale'):
             size = transform.get(key)
             if isinstance(size, int):
                 return size, size
             if isinstance(size, (tuple, list)) and len(size) == 2:
-                return tuple(size)
+                return size[0], size[1]
     raise UserError(
-        'no transform of train_dataloader.dataset.pipeline has a '
-        '`size`, `crop_size` or `scale` that says how large '
-        'images are'
+        'the image size is unknown: no transform of train_dataloader.dataset.pipeline has a '
+        '`size`, `crop_size` or `scale`'
     )
 
 
 def compute_tables(
     compute: Compute, usage: Usage | None = None, title: str = 'Compute for one image'
 ) -> list[Table]:
-    """Lay out what a network costs.
+    """Build the tables of a network's compute.
 
     Args:
         compute (Compute): The figures.
         usage (Usage, optional): How many experts images use. Defaults to
             None.
-        title (str): What was measured. Defaults to 'Compute for one image'.
+        title (str): Title of the first table. Defaults to 'Compute for one
+            image'.
 
     Returns:
-        list[rich.table.Table]: By part and, where there are several experts,
-        by the number that an image uses.
+        list[rich.table.Table]: By part and, with several experts, by the
+        number of experts that an image uses.
     """
     rows = [
         [part.name, *_cells(part.macs, compute.macs), f'{part.params:,}']
@@ -293,31 +280,96 @@ def compute_tables(
     tables = [build_table(title, ['part', 'MACs (M)', '%', 'parameters'], rows)]
     tables[0].rows[-2].end_section = True
     if len(compute.by_experts) > 1:
-        tables.append(_table_by_experts(compute, usage))
+        columns = ['experts used', 'MACs (M)', '% of all experts']
+        rows = [
+            [str(num), *_cells(macs, compute.ensemble)]
+            for num, macs in enumerate(compute.by_experts, start=1)
+        ]
+        if usage is not None:
+            columns.append('% of images')
+            rows = [[*row, f'{share:.2f}'] for row, share in zip(rows, usage.shares)]
+            rows.append(['expected', *_cells(usage.macs, compute.ensemble), '100.00'])
+        tables.append(build_table('An image that uses some experts', columns, rows))
+        tables[1].rows[-2].end_section = usage is not None
     for table in tables:
         table.box = box.ROUNDED
     return tables
 
 
-def _table_by_experts(compute: Compute, usage: Usage | None) -> Table:
-    rows = [
-        [str(num), *_cells(macs, compute.ensemble)]
-        for num, macs in enumerate(compute.by_experts, start=1)
-    ]
-    columns = ['experts used', 'MACs (M)', '% of all experts']
-    if usage is not None:
-        columns.append('% of images')
-        for row, share in zip(rows, usage.shares):
-            row.append(f'{share:.2f}')
-        rows.append(['expected', *_cells(usage.macs, compute.ensemble), '100.00'])
-    table = build_table('An image that uses some experts', columns, rows)
-    if usage is not None:
-        table.rows[-2].end_section = True
-    return table
-
-
 def _cells(macs: float, total: int) -> list[str]:
     return [f'{macs / 1e6:,.3f}', f'{100 * macs / total:.2f}']
+
+
+def plot_compute(
+    pieces: dict[str, int],
+    path: str | Path,
+    num_experts: int = 0,
+    shares: Sequence[float] | None = None,
+) -> Path:
+    """Plot the compute of an image by the number of experts it uses.
+
+    Args:
+        pieces (dict[str, int]): Multiply-accumulates by name: trunk, then
+            each expert; any parts of a network without experts.
+        path (str | Path): The image file, see :func:`save`.
+        num_experts (int): Number of experts E. Defaults to 0, which means
+            that every image uses all pieces.
+        shares (Sequence[float], optional): Percent of the images that use
+            exactly 1..E experts, which adds a bar of the expected compute.
+            Defaults to None.
+
+    Returns:
+        Path: The file.
+    """
+    total = sum(pieces.values())
+    unit, symbol = (1e9, 'G') if total >= 1e9 else (1e6, 'M')
+    widths = np.array(list(pieces.values())) / unit
+    bars = _bars(len(pieces), num_experts, shares)
+    colors = [SOFT] + [GROUP_COLORS['many']] * (len(pieces) - 1)
+
+    figure = Figure(figsize=(10, 1.4 + 0.75 * len(bars)), layout='constrained')
+    axes = figure.subplots()
+    for row, (taken, note) in enumerate(bars.values()):
+        taken = widths * taken
+        left = taken.cumsum() - taken
+        axes.barh(row, taken, left=left, height=0.68, color=colors, ec='white')
+        for name, start, width in zip(pieces, left, taken):
+            if width > _ROOM * widths.sum():
+                axes.text(
+                    start + width / 2,
+                    row,
+                    name,
+                    ha='center',
+                    va='center',
+                    color='white',
+                    fontsize=10,
+                )
+        text = f' {taken.sum():.1f} {symbol}{note}'
+        axes.text(taken.sum(), row, text, va='center', color=INK, fontsize=11)
+    axes.set_yticks(range(len(bars)), list(bars), fontsize=11)
+    axes.set(
+        xlim=(0, 1.3 * widths.sum()),
+        xlabel=f'multiply-accumulates ({symbol})',
+        ylim=(len(bars) - 0.5, -0.5),
+    )
+    axes.set_title('Compute of an image', **TITLE)
+    clean(axes)
+    axes.tick_params(axis='y', length=0)
+    return save(figure, path)
+
+
+def _bars(num_pieces: int, num_experts: int, shares: Sequence[float] | None) -> dict[str, tuple]:
+    """The share of each piece in a bar, and a note on the bar, by its name."""
+    if num_experts == 0:
+        return {'': (np.ones(num_pieces), '')}
+    reached = np.tri(num_experts, num_pieces, num_pieces - num_experts)
+    notes = [''] * num_experts
+    if shares is not None:
+        notes = [f', {share:.1f}% of images' for share in shares]
+    bars = {experts_label(k + 1): (reached[k], note) for k, note in enumerate(notes)}
+    if shares is not None:
+        bars['expected'] = np.dot(shares, reached) / sum(shares), ''
+    return bars
 
 
 def report_compute(
@@ -330,40 +382,42 @@ def report_compute(
     json_file: str | Path | None = None,
     plot_file: str | Path | None = None,
 ) -> dict:
-    """Print what the network of a config costs, and draw it.
+    """Print, write and plot the compute of a config's network.
 
     Args:
         config (str | Path): The config file.
-        shape (tuple[int], optional): Rows and columns of an image. Defaults
-            to None, which means those that the config trains on.
+        shape (tuple[int], optional): Height and width of an image. Defaults
+            to None, which means the training size of the config.
         shares (Sequence[float], optional): Percent of the images that use
             exactly 1..E experts. Defaults to None.
-        predictions_file (str | Path, optional): What ``tools/test.py --out``
-            wrote, to take the shares from. Defaults to None.
+        predictions_file (str | Path, optional): The output of
+            ``tools/test.py --out``, to take the shares from. Defaults to
+            None.
         batch_norm (bool): Whether BatchNorm counts. Defaults to False.
         cfg_options (dict, optional): Settings of the config to override.
             Defaults to None.
-        json_file (str | Path, optional): Where to write the figures as JSON.
-            Defaults to None, which means nowhere.
-        plot_file (str | Path, optional): The picture to draw. Defaults to
-            None, which means none.
+        json_file (str | Path, optional): The JSON file to write the figures
+            to. Defaults to None.
+        plot_file (str | Path, optional): The plot to write. Defaults to
+            None.
 
     Returns:
         dict: The figures.
 
     Raises:
-        UserError: If something does not fit the model.
+        UserError: If an argument does not fit the model.
     """
     if plot_file is not None:
         check_format(plot_file)
     cfg = load_config(str(config), cfg_options)
     image_shape = (3, *(shape or image_size(cfg)))
+    size = ' x '.join(map(str, image_shape))
     model = get_model(cfg)
     try:
         compute = measure_compute(model, image_shape, batch_norm)
     except (AssertionError, RuntimeError) as error:
         raise UserError(
-            f'the model of {config} does not take images of {_by(image_shape)}: {error}'
+            f'the model of {config} does not accept images of {size}: {error}'
         ) from error
     usage = None
     if shares is not None:
@@ -372,7 +426,7 @@ def report_compute(
         usage = _predicted_usage(predictions_file, model, image_shape, compute)
 
     rule = 'counted' if batch_norm else 'not counted'
-    tables = compute_tables(compute, usage, f'One image of {_by(image_shape)}, BatchNorm {rule}')
+    tables = compute_tables(compute, usage, f'One image of {size}, BatchNorm {rule}')
     # Wide enough for any name, also where the output is a pipe.
     Console(width=1000).print(*tables, sep='\n')
     figures = dict(
@@ -387,12 +441,14 @@ def report_compute(
         mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         print(json_file)
     if plot_file is not None:
-        print(_draw(compute, usage, plot_file))
+        pieces: Counter[str] = Counter()
+        for part in compute.parts:
+            # The router is too small to be seen, and not every image passes it.
+            if part.name != 'router':
+                pieces[part.name.partition(':')[0]] += part.macs
+        shown = None if usage is None else usage.shares
+        print(plot_compute(pieces, plot_file, len(compute.by_experts), shown))
     return figures
-
-
-def _by(shape: Sequence[int]) -> str:
-    return ' x '.join(map(str, shape))
 
 
 def _predicted_usage(
@@ -400,22 +456,13 @@ def _predicted_usage(
 ) -> Usage:
     if not isinstance(model, RIDEClassifier):
         raise UserError(
-            f'{path}: the predictions hold numbers of experts used, but the model has no experts'
+            f'{path}: the predictions have numbers of experts used, but the model has no experts'
         )
     predictions = read_predictions(path)
     if predictions.router_logits is not None and model.test_cfg['mode'] != 'ensemble':
-        # All experts ran, and the routers tell which the config would ask.
+        # All experts ran: derive which of them the config would use.
         predictions = route(predictions, model.test_cfg['threshold'])
     shares, routed = predicted_shares(predictions, macs_by_part(model, image_shape))
     # Without a router every image used all experts.
     macs = expected_macs(compute.by_experts, shares) if routed else float(compute.ensemble)
     return Usage(shares, macs)
-
-
-def _draw(compute: Compute, usage: Usage | None, path: str | Path) -> Path:
-    pieces = Counter()
-    for part in compute.parts:
-        pieces[part.name.partition(':')[0]] += part.macs
-    # Too small to be seen, and not on the way of every image.
-    pieces.pop('router', None)
-    return plot_compute(dict(pieces), path, len(compute.by_experts), usage and usage.shares)

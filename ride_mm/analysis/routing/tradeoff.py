@@ -1,32 +1,37 @@
 """Accuracy against compute, for every threshold of the routers.
 
-By the rule of :mod:`ride_mm.models.routing`, what every threshold gives
-follows from one pass of all experts and routers.
+One pass of all experts and routers is enough to simulate every threshold, by
+the rule of :mod:`ride_mm.models.routing`.
 """
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from matplotlib.ticker import PercentFormatter
+from scipy.special import expit, softmax
 
 from ride_mm.analysis.predictions import Predictions
+from ride_mm.analysis.style import GRID, GROUP_COLORS, INK, clean, new_figure, save, set_head
 from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
 
-# Combinations of thresholds that the search for one a router tries.
+# Combinations that the search for one threshold per router tries.
 _MAX_COMBINATIONS = 5000
+_PLOTTED_POINTS = 400
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a choice of thresholds gives.
+    """Compute and accuracy at a choice of thresholds.
 
     Attributes:
-        threshold (float | list[float]): Of all routers, or one for each.
+        threshold (float | list[float]): One for all routers, or one per
+            router.
         compute (float): Mean multiply-adds relative to all experts.
         accuracy (dict[str, float]): Percent under 'overall', 'many',
             'medium' and 'few'. A group without images is left out.
@@ -39,7 +44,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """All operating points of one threshold for all routers.
+    """All operating points with one threshold for all routers.
 
     Attributes:
         thresholds (np.ndarray): From 0 to 1, shape (P, ).
@@ -62,59 +67,56 @@ class Curve:
         )
 
     def thinned(self, size: int) -> 'Curve':
-        """As many of the points, evenly by compute, the ends among them."""
+        """Choose up to ``size`` points, evenly by compute, with both ends."""
         wanted = np.linspace(self.compute[0], self.compute[-1], size)
         # compute falls along the curve
         chosen = np.unique(np.searchsorted(-self.compute, -wanted))
-        return replace(
-            self,
-            thresholds=self.thresholds[chosen],
-            compute=self.compute[chosen],
-            accuracy={k: v[chosen] for k, v in self.accuracy.items()},
+        accuracy = {name: values[chosen] for name, values in self.accuracy.items()}
+        return Curve(self.thresholds[chosen], self.compute[chosen], accuracy)
+
+
+def _outputs(predictions: Predictions) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
+    """Logits of the experts and of the routers, and compute by experts used."""
+    experts, routers = predictions.expert_logits, predictions.router_logits
+    compute = predictions.routed_compute
+    if experts is None or routers is None or compute is None:
+        raise UserError(
+            'the trade-off needs the outputs of all experts and trained routers: write the '
+            'predictions of a routed model with `python tools/test.py CONFIG CHECKPOINT '
+            '--all-experts --out FILE.pkl`.'
         )
-
-
-def prefix_hits(expert_logits: np.ndarray, gt_label: np.ndarray) -> np.ndarray:
-    """Say whether the first k experts together are right.
-
-    Args:
-        expert_logits (np.ndarray): Logits of the experts, (E, N, K).
-        gt_label (np.ndarray): True labels with shape (N, ).
-
-    Returns:
-        np.ndarray: Bool, shape (E, N), for k = 1..E.
-    """
-    totals = np.cumsum(expert_logits, axis=0)
-    return totals.argmax(-1) == gt_label
+    return experts, torch.from_numpy(routers.astype(np.float64)), compute
 
 
 def route(predictions: Predictions, thresholds: float | Sequence[float]) -> Predictions:
     """Derive the routed model's predictions from those of all experts.
 
     Args:
-        predictions (Predictions): Of N images, with ``expert_logits``,
-            ``router_logits`` and ``routed_compute``.
-        thresholds (float | Sequence[float]): Of all routers, or one for
-            each, (E - 1, ).
+        predictions (Predictions): Predictions for N images with
+            ``expert_logits``, ``router_logits`` and ``routed_compute``.
+        thresholds (float | Sequence[float]): One for all routers, or one per
+            router, (E - 1, ).
 
     Returns:
-        Predictions: The same images, with scores, labels, experts used and
-        compute as the model routes them.
+        Predictions: The same images, with the scores, labels, experts used
+        and compute of the routed model.
+
+    Raises:
+        UserError: If there are no logits of experts and routers.
     """
-    used = experts_used(
-        torch.from_numpy(predictions.router_logits.astype(np.float64)), thresholds
-    ).numpy()
-    logits = np.zeros(predictions.expert_logits.shape[1:])
-    for number, of_expert in enumerate(predictions.expert_logits):
-        asked = used > number
-        logits[asked] += of_expert[asked]
+    expert_logits, router_logits, compute = _outputs(predictions)
+    used = experts_used(router_logits, thresholds).numpy()
+    logits = np.zeros(expert_logits.shape[1:])
+    for number, of_expert in enumerate(expert_logits):
+        runs = used > number
+        logits[runs] += of_expert[runs]
     scores = softmax(logits / used[:, None], axis=1)
     return replace(
         predictions,
         pred_label=scores.argmax(axis=1),
         pred_score=scores,
         num_experts_used=used,
-        relative_compute=predictions.routed_compute[used - 1],
+        relative_compute=compute[used - 1],
     )
 
 
@@ -122,8 +124,8 @@ class RoutingSimulator:
     """Simulate routing of the same images at other thresholds.
 
     Args:
-        predictions (Predictions): Of N images, with ``expert_logits``,
-            ``router_logits`` and ``routed_compute``.
+        predictions (Predictions): Predictions for N images with
+            ``expert_logits``, ``router_logits`` and ``routed_compute``.
         groups (ClassGroups | Sequence[int]): The class groups, or the
             training images per class, (K, ).
 
@@ -132,31 +134,25 @@ class RoutingSimulator:
     """
 
     def __init__(self, predictions: Predictions, groups: GroupsLike) -> None:
-        if predictions.router_logits is None:
-            raise UserError(
-                'the trade-off needs the outputs of all experts and trained '
-                'routers: write the predictions of a routed model with '
-                '`python tools/test.py CONFIG CHECKPOINT --all-experts --out '
-                'FILE.pkl`.'
-            )
-        self.router_logits = predictions.router_logits.astype(np.float64)
-        self._logits = torch.from_numpy(self.router_logits)
-        self.compute = predictions.routed_compute
-        self.hits = prefix_hits(predictions.expert_logits, predictions.gt_label)
+        expert_logits, self._logits, self.compute = _outputs(predictions)
+        self.router_logits = self._logits.numpy()
+        # whether the first k experts together are correct, (E, N)
+        self.hits = np.cumsum(expert_logits, axis=0).argmax(-1) == predictions.gt_label
         self.groups = ClassGroups.of(groups).of_images(predictions.gt_label)
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
-        """What one threshold for each router, (E - 1, ), gives."""
-        used = experts_used(self._logits, list(map(float, thresholds))).numpy()
+        """Simulate one threshold per router, (E - 1, )."""
+        thresholds = list(map(float, thresholds))
+        used = experts_used(self._logits, thresholds).numpy()
         right = self.hits[used - 1, np.arange(len(used))]
         return OperatingPoint(
-            list(map(float, thresholds)),
+            thresholds,
             float(self.compute[used - 1].mean()),
             {name: 100.0 * float(right[images].mean()) for name, images in self.groups.items()},
         )
 
     def curve(self) -> Curve:
-        """Every point of one threshold for all routers.
+        """Compute every operating point with one threshold for all routers.
 
         Returns:
             Curve: A point between any two thresholds that differ in an
@@ -167,8 +163,7 @@ class RoutingSimulator:
         order = np.argsort(doubt, axis=None, kind='stable')
         stop, image = np.unravel_index(order, doubt.shape)
         levels = doubt[stop, image]
-        bounds = (levels[:-1] + levels[1:]) / 2
-        thresholds = 1 / (1 + np.exp(-bounds))
+        thresholds = expit((levels[:-1] + levels[1:]) / 2)
         # Points that another threshold leads to; 0 and 1 are the ends.
         inner = np.flatnonzero((np.diff(levels) > 0) & (thresholds > 0) & (thresholds < 1))
 
@@ -178,23 +173,20 @@ class RoutingSimulator:
 
         lost = self.hits[stop, image].astype(np.int64) - self.hits[stop + 1, image]
         saved = (self.compute[stop] - self.compute[stop + 1]) / len(doubt[0])
-        return Curve(
-            np.concatenate([[0.0], thresholds[inner], [1.0]]),
-            points(self.compute[-1], saved),
-            {
-                name: 100.0
-                * points(self.hits[-1, members].sum(), lost * members[image])
-                / members.sum()
-                for name, members in self.groups.items()
-            },
-        )
+        accuracy = {
+            name: 100.0
+            * points(self.hits[-1, members].sum(), lost * members[image])
+            / members.sum()
+            for name, members in self.groups.items()
+        }
+        ends = np.concatenate([[0.0], thresholds[inner], [1.0]])
+        return Curve(ends, points(self.compute[-1], saved), accuracy)
 
     def grid(self) -> list[OperatingPoint]:
-        """Points of thresholds that differ from router to router: quantiles
-        of each router's probabilities, in all combinations."""
+        """Simulate thresholds that differ between the routers: all combinations
+        of quantiles of each router's probabilities."""
         size = int(_MAX_COMBINATIONS ** (1 / len(self.router_logits)))
-        quantiles = np.quantile(self.router_logits, np.linspace(0, 1, size), axis=1).T
-        choices = 1 / (1 + np.exp(-quantiles))
+        choices = expit(np.quantile(self.router_logits, np.linspace(0, 1, size), axis=1).T)
         choices[:, 0], choices[:, -1] = 0.0, 1.0
         return list(map(self.at, itertools.product(*choices)))
 
@@ -202,24 +194,24 @@ class RoutingSimulator:
 def choose_point(
     points: Sequence[OperatingPoint],
     budget: float | None = None,
-    accuracy: float | None = None,
+    accuracy: float = 0.0,
     group: str = 'overall',
 ) -> OperatingPoint:
-    """Choose the best point within a budget, or the cheapest good one.
+    """Choose the most accurate point in a budget, or the cheapest good one.
 
     Args:
-        points (Sequence[OperatingPoint]): What to choose from.
-        budget (float, optional): Largest mean relative compute; the most
-            accurate point within it is chosen.
-        accuracy (float, optional): Least accuracy, percent; the cheapest
-            point with it is chosen.
-        group (str): Whose accuracy counts. Defaults to 'overall'.
+        points (Sequence[OperatingPoint]): The points to choose from.
+        budget (float, optional): Largest mean relative compute: the most
+            accurate point within it is chosen. Defaults to None.
+        accuracy (float): Minimum accuracy in percent: without a budget, the
+            cheapest point that reaches it is chosen. Defaults to 0.
+        group (str): The group whose accuracy counts. Defaults to 'overall'.
 
     Returns:
-        OperatingPoint: The chosen one.
+        OperatingPoint: The chosen point.
 
     Raises:
-        UserError: If no point does, or there are no such images.
+        UserError: If no point fits, or the group has no images.
     """
     if group not in points[0].accuracy:
         raise UserError(
@@ -231,9 +223,8 @@ def choose_point(
         if not fitting:
             least = min(points, key=lambda point: point.compute)
             raise UserError(
-                f'a compute of {budget:g} is below the minimum, one expert on '
-                f'every image: {least.compute:.4f}, with an accuracy of '
-                f'{least.accuracy[group]:.2f} % ({group})'
+                f'a compute of {budget:g} is below the minimum, one expert on every image: '
+                f'{least.compute:.4f}, with an accuracy of {least.accuracy[group]:.2f} % ({group})'
             )
         return max(fitting, key=lambda p: (p.accuracy[group], -p.compute))
     fitting = [point for point in points if point.accuracy[group] >= accuracy]
@@ -243,3 +234,51 @@ def choose_point(
             f'no threshold gives an accuracy of {accuracy:g} % ({group}); the best is {most:.2f} %'
         )
     return min(fitting, key=lambda p: (p.compute, -p.accuracy[group]))
+
+
+def plot_tradeoff(curve: Curve, marked: dict[str, OperatingPoint], path: str | Path) -> Path:
+    """Plot accuracy against compute, overall and by class group.
+
+    Args:
+        curve (Curve): The operating points of all thresholds.
+        marked (dict[str, OperatingPoint]): Points to mark, by their label.
+        path (str | Path): The image file, see :func:`save`.
+
+    Returns:
+        Path: The file.
+    """
+    figure = new_figure(6)
+    axes = figure.subplots()
+    shown = curve.thinned(_PLOTTED_POINTS)
+    for name, accuracy in shown.accuracy.items():
+        axes.plot(
+            100 * shown.compute,
+            accuracy,
+            color=GROUP_COLORS.get(name, INK),
+            linewidth=2.5 if name == 'overall' else 1.5,
+            label=name,
+        )
+    middle = (shown.compute.min() + shown.compute.max()) / 2
+    for number, (label, point) in enumerate(marked.items()):
+        compute, right = 100 * point.compute, point.compute > middle
+        axes.axvline(compute, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for name, value in point.accuracy.items():
+            # off the curve if the routers have different thresholds
+            axes.plot(compute, value, 'o', color=GROUP_COLORS.get(name, INK))
+        axes.annotate(
+            f'{label}: {point.accuracy["overall"]:.1f}% overall',
+            (compute, number / 14 + 0.02),
+            xycoords=('data', 'axes fraction'),
+            xytext=(-4 if right else 4, 0),
+            textcoords='offset points',
+            ha='right' if right else 'left',
+            color=INK,
+        )
+    set_head(figure, 'Accuracy against compute')
+    axes.set(xlabel='compute of all experts', ylabel='accuracy (%)')
+    axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.grid(axis='y', color=GRID, linewidth=0.8)
+    # room for the labels below the curves
+    axes.margins(x=0.02, y=0.03 + len(marked) / 12)
+    clean(axes)
+    return save(figure, path)
