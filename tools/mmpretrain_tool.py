@@ -10,7 +10,6 @@ import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from unittest.mock import patch
@@ -18,17 +17,15 @@ from unittest.mock import patch
 import mmpretrain
 import torch
 import yaml
-from mmengine.fileio.handlers import PickleHandler, YamlHandler
+from mmengine.fileio.handlers import YamlHandler
 
 from ride_mm.compat.checkpoint_loading import load_checkpoint_file
-from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.utils.errors import UserError, nearest, run_tool
 
 EXAMPLE = """example:
   python tools/mmpretrain_tool.py confusion_matrix \\
       configs/ride_r32_cifar100_lt.py CHECKPOINT --show-path confusion.png
 """
-_LOADED = ('.pkl', '.pickle', '.yaml', '.yml')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -116,8 +113,8 @@ PlainLoader.add_constructor(
 
 
 @contextmanager
-def plain_files(args: Sequence[str]) -> Iterator[None]:
-    """Read .pkl and .yaml files as data: MMEngine runs the code in them.
+def plain_yaml(args: Sequence[str]) -> Iterator[None]:
+    """Read .yaml files as data: MMEngine runs the code in them.
 
     Args:
         args (Sequence[str]): The arguments of the tool, for the message.
@@ -126,24 +123,15 @@ def plain_files(args: Sequence[str]) -> Iterator[None]:
         UserError: If a file holds more than plain data.
     """
 
-    def read(loader, file):
+    def read(handler, file, **options):
         try:
-            return loader(file)
-        except Exception as error:  # a wrong file can break it anyhow
-            names = [arg for arg in args if arg.endswith(_LOADED)]
-            words = ' '.join(str(error).split()) or type(error).__name__
+            return yaml.load(file, Loader=PlainLoader)
+        except yaml.YAMLError as error:
+            names = [arg for arg in args if arg.endswith(('.yaml', '.yml'))]
+            words = ' '.join(str(error).split())
             raise UserError(f'{", ".join(names)}: cannot be read as plain data: {words}') from error
 
-    def read_pickle(handler, file, **options):
-        return read(load_plain_pickle, file)
-
-    def read_yaml(handler, file, **options):
-        return read(partial(yaml.load, Loader=PlainLoader), file)
-
-    with (
-        patch.object(PickleHandler, 'load_from_fileobj', read_pickle),
-        patch.object(YamlHandler, 'load_from_fileobj', read_yaml),
-    ):
+    with patch.object(YamlHandler, 'load_from_fileobj', read):
         yield
 
 
@@ -154,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     path = str(find_tool(args.name))
     mend = MENDS.get(args.name, nullcontext)
-    with mend(), plain_files(args.args), patch.object(sys, 'argv', [path, *args.args]):
+    with mend(), plain_yaml(args.args), patch.object(sys, 'argv', [path, *args.args]):
         runpy.run_path(path, run_name='__main__')
 
 

@@ -57,15 +57,15 @@ step '1/3 Training: 3 experts for 40 epochs, then the router for 5' \
 checkpoint=$(cat "$out/last_checkpoint")
 
 # The predictions of an earlier call go; the table comes with the summary.
-rm -f "$out/predictions.pkl"
+rm -f "$out/predictions.npz"
 show=problems
 step '2/3 Testing on images that no training has seen' \
   python tools/test.py "$config" "$checkpoint" --work-dir "$out" \
-  --out "$out/predictions.pkl"
+  --out "$out/predictions.npz"
 
 show='cat'
 step '3/3 Summary' \
-  python tools/analysis/summarize.py "$config" "$out/predictions.pkl" \
+  python tools/analysis/summarize.py "$config" "$out/predictions.npz" \
   --out-dir "$out"
 
 cat <<EOT

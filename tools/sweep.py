@@ -25,7 +25,7 @@ EXAMPLE = """example:
 
 Repeat the command to continue: complete runs are skipped, interrupted ones are
 resumed. More --seeds add runs to the existing ones. Each run writes its log,
-its last checkpoint and predictions.pkl to WORK_DIR/NAME/seed_0, and its
+its last checkpoint and predictions.npz to WORK_DIR/NAME/seed_0, and its
 figures to WORK_DIR/NAME_seed0.json.
 """
 

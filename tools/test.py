@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import mmengine
 from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
 
 from ride_mm.engine import launch
 from ride_mm.engine.config import load_config
@@ -22,8 +23,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what to write: the metrics (.json, .yaml, .pkl) or the '
-        'prediction for every image (.pkl; default)',
+        help='what to write: the metrics (.json, .yaml, .pkl) or the prediction for every '
+        "image (default): .npz for tools/analysis, .pkl for MMPretrain's tools",
     )
     parser.add_argument(
         '--all-experts',
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     launch.check_checkpoint_path(args.checkpoint)
     cfg.resume, cfg.load_from = False, args.checkpoint
     if args.out:
-        suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.pkl',)
+        suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.npz', '.pkl')
         launch.check_output_file(args.out, suffixes)
     launch.set_dataloader_defaults(cfg, pin_memory=False if args.no_pin_memory else None)
     if args.amp:
@@ -93,8 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.fuse_conv_bn:
         launch.fuse_conv_bn(runner)
     if args.out and not dump_metrics:
-        run = describe_run(runner, args.config, args.cfg_options, args.checkpoint)
-        runner.test_evaluator.metrics.append(DumpPredictions(args.out, run))
+        if args.out.endswith('.pkl'):
+            dump = DumpResults(args.out)
+        else:
+            run = describe_run(runner, args.config, args.cfg_options, args.checkpoint)
+            dump = DumpPredictions(args.out, run)
+        runner.test_evaluator.metrics.append(dump)
     metrics = runner.test()
     if args.out and dump_metrics and is_main_process():
         mmengine.dump(metrics, args.out)

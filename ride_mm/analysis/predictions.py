@@ -1,25 +1,34 @@
-import math
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from ride_mm.compat.plain_pickle import load_plain_pickle
 from ride_mm.datasets.class_groups import resolve_thresholds
 from ride_mm.utils.errors import UserError
 
-_TOGETHER = ({'num_experts_used', 'relative_compute'}, {'router_logits', 'routed_compute'})
-# Where nothing in the file says how many experts there are.
+# Kind of numbers and axes of each field of a file: images N, classes K,
+# experts E and routers R = E - 1.
+_FIELDS = dict(
+    gt_label=('iu', 'N'),
+    pred_score=('f', 'NK'),
+    num_experts_used=('iu', 'N'),
+    relative_compute=('f', 'N'),
+    expert_logits=('f', 'NEK'),
+    router_logits=('f', 'NR'),
+    routed_compute=('f', 'NE'),
+)
+_KINDS = dict(iu='whole numbers', f='real numbers')
+_TOGETHER = (('num_experts_used', 'relative_compute'), ('router_logits', 'routed_compute'))
+# Where nothing in the file gives the number of experts.
 _MOST_EXPERTS = 64
 # The compute of all experts is 1; routers come on top.
 _MOST_COMPUTE = 2
 # Of probabilities with the 8 binary digits of bfloat16.
 _SUM_ERROR = 0.01
-_LARGEST_LABEL = 2**31
 _CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 
@@ -29,9 +38,7 @@ class Predictions:
 
     Attributes:
         gt_label (np.ndarray): True labels with shape (N, ).
-        pred_label (np.ndarray): Predicted labels with shape (N, ).
-        pred_score (np.ndarray, optional): Probabilities with shape (N, K).
-            None if the file holds no scores.
+        pred_score (np.ndarray): Probabilities with shape (N, K).
         num_experts_used (np.ndarray, optional): Experts that each image ran,
             shape (N, ). None if the model has no experts.
         relative_compute (np.ndarray, optional): Multiply-adds of each image
@@ -45,29 +52,31 @@ class Predictions:
         routed_compute (np.ndarray, optional): ``relative_compute`` of an
             image that runs 1..E experts, shape (E, ). None where there are
             no ``router_logits``.
-        run (dict, optional): What made the predictions, see
-            :func:`~ride_mm.evaluation.describe_run`. None if another tool
-            wrote them.
+        run (dict): Origin of the predictions, see
+            :func:`~ride_mm.evaluation.describe_run`.
     """
 
     gt_label: np.ndarray
-    pred_label: np.ndarray
-    pred_score: np.ndarray | None = None
+    pred_score: np.ndarray
     num_experts_used: np.ndarray | None = None
     relative_compute: np.ndarray | None = None
     expert_logits: np.ndarray | None = None
     router_logits: np.ndarray | None = None
     routed_compute: np.ndarray | None = None
-    run: dict | None = None
+    run: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.gt_label)
 
     @property
-    def num_classes(self) -> int | None:
-        """int, optional: The number of classes K that the model predicts.
-        None without scores."""
-        return None if self.pred_score is None else self.pred_score.shape[1]
+    def num_classes(self) -> int:
+        """int: The number of classes K that the model predicts."""
+        return self.pred_score.shape[1]
+
+    @cached_property
+    def pred_label(self) -> np.ndarray:
+        """np.ndarray: Predicted labels, those with the best score, (N, )."""
+        return self.pred_score.argmax(axis=1)
 
     @property
     def hits(self) -> np.ndarray:
@@ -76,17 +85,15 @@ class Predictions:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read what ``tools/test.py CONFIG CHECKPOINT --out FILE.pkl`` wrote.
+    """Read what ``tools/test.py CONFIG CHECKPOINT --out FILE.npz`` wrote.
 
-    Nothing but tensors, arrays and plain containers is unpickled, so a file
-    from elsewhere cannot run code.
+    The file is read as data: it cannot run code.
 
     Args:
         path (str | Path): The file.
 
     Returns:
-        Predictions: Its content. Predicted labels are the best of
-        ``pred_score`` where there are scores.
+        Predictions: Its content.
 
     Raises:
         UserError: If there is no such file, or it is not one of predictions
@@ -97,40 +104,32 @@ def read_predictions(path: str | Path) -> Predictions:
     if not path.is_file():
         raise UserError(
             f'There is no predictions file {path}. Write one with '
-            f'`python tools/test.py CONFIG CHECKPOINT --out {path}`.'
+            f'`python tools/test.py CONFIG CHECKPOINT --out {path.with_suffix(".npz")}`.'
         )
     try:
-        with path.open('rb') as file:
-            samples = load_plain_pickle(file)
-    except Exception as e:  # a wrong file can break the unpickler anyhow
-        words = ' '.join(str(e).split()) or type(e).__name__
-        raise _wrong_file(path, words) from e
-    return _Fields(path, samples).read()
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in (*_FIELDS, 'run') if name in file}
+    except Exception as e:  # a damaged archive can raise almost anything
+        raise _wrong_file(path, ' '.join(str(e).split()) or type(e).__name__) from e
+    return _Reader(path, arrays).read()
 
 
 def read_own_predictions(path: str | Path, experts: bool = False) -> Predictions:
-    """Read predictions that say what made them.
+    """Read predictions whose run had class counts.
 
     Args:
         path (str | Path): The file.
-        experts (bool): Whether what each expert and router says is needed.
+        experts (bool): Whether the logits of every expert are needed.
             Defaults to False.
 
     Returns:
-        Predictions: With scores and ``run``, and with ``class_counts`` in
-        it.
+        Predictions: With ``class_counts`` in ``run``.
 
     Raises:
         UserError: If the file does not hold them.
     """
     predictions = read_predictions(path)
     run = predictions.run
-    if run is None or predictions.pred_score is None:
-        raise UserError(
-            f'{path} does not say which run it belongs to: another tool or an '
-            'older version wrote it. Recreate it with `python tools/test.py '
-            'CONFIG CHECKPOINT --out FILE.pkl`.'
-        )
     if run['class_counts'] is None:
         raise UserError(
             f'{path}: neither a metric nor the test set of {run["config"]} '
@@ -148,7 +147,7 @@ def read_own_predictions(path: str | Path, experts: bool = False) -> Predictions
         raise UserError(
             f'{path} holds no logits of the experts. Write them with '
             f'`python tools/test.py {run["config"]} {run["checkpoint"]} '
-            '--all-experts --out FILE.pkl`.'
+            '--all-experts --out FILE.npz`.'
         )
     return predictions
 
@@ -156,288 +155,159 @@ def read_own_predictions(path: str | Path, experts: bool = False) -> Predictions
 def _wrong_file(path: Path, found: str) -> UserError:
     return UserError(
         f'{path} is not a file of predictions: {found}. Write one with '
-        '`python tools/test.py CONFIG CHECKPOINT --out FILE.pkl` (without '
-        '`--out-item metrics`).'
+        '`python tools/test.py CONFIG CHECKPOINT --out FILE.npz`.'
     )
 
 
-def _describe(content: Any) -> str:
-    if isinstance(content, list):
-        return 'an empty list'
-    return f'a {type(content).__name__}'
-
-
-class _Fields:
-    """The fields of a list of samples, each checked for all of them.
+class _Reader:
+    """Checks the arrays of a file.
 
     Args:
-        path (Path): Where they come from.
-        samples (Any): What the file holds.
+        path (Path): The file.
+        arrays (dict[str, np.ndarray]): Its arrays, by field.
     """
 
-    def __init__(self, path: Path, samples: Any) -> None:
+    def __init__(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
         self.path = path
-        self.samples = samples
-        if not isinstance(samples, list) or not samples:
-            raise _wrong_file(
-                path,
-                f'it holds {_describe(samples)} instead of a list with one dict for each image',
-            )
-        for i, sample in enumerate(samples):
-            self._check_sample(i, sample)
-
-    def _check_sample(self, i: int, sample: Any) -> None:
-        path = self.path
-        if not isinstance(sample, dict):
-            raise _wrong_file(path, f'entry {i} is {_describe(sample)} instead of a dict')
-        if not {'pred_score', 'pred_label'} & set(sample):
-            raise _wrong_file(path, f'entry {i} has neither `pred_score` nor `pred_label`')
-        if 'gt_label' not in sample:
-            raise _wrong_file(path, f'entry {i} does not have exactly one true label (`gt_label`)')
-        for pair in _TOGETHER:
-            if len(pair & set(sample)) == 1:
-                raise _wrong_file(
-                    path,
-                    f'entry {i} has only one of '
-                    + ' and '.join(f'`{name}`' for name in sorted(pair)),
-                )
-        if set(sample) != set(self.samples[0]):
-            odd = min(map(str, set(sample) ^ set(self.samples[0])))
-            raise _wrong_file(path, f'entries 0 and {i} differ: only one has `{odd}`')
+        self.arrays = arrays
 
     def read(self) -> Predictions:
-        """Check all fields."""
+        for name in ('gt_label', 'pred_score', 'run'):
+            if name not in self.arrays:
+                raise _wrong_file(self.path, f'it has no `{name}`')
+        for pair in _TOGETHER:
+            if sum(name in self.arrays for name in pair) == 1:
+                raise _wrong_file(self.path, f'it has only one of `{pair[0]}` and `{pair[1]}`')
         run = self._run()
-        scores = self._stacked('pred_score', 1)
-        classes = None if scores is None else scores.shape[1]
-        logits = self._stacked('expert_logits', 2)
-        experts = run and run.get('num_experts')
-        if logits is not None:
-            experts, named = logits.shape[1:]
-            self._expect(
-                'expert_logits',
-                named == (classes or named),
-                f'logits of {classes} classes, as `pred_score` has',
-            )
-        routers = self._stacked('router_logits', 1)
-        compute = self._of_all('routed_compute')
-        if routers is not None:
-            self._expect('expert_logits', logits is not None, 'logits beside `router_logits`')
-            self._expect(
-                'router_logits',
-                routers.shape[1] == experts - 1,
-                f'{experts - 1} numbers, for {experts} experts',
-            )
-            self._expect(
-                'routed_compute',
-                len(compute) == experts,
-                f'{experts} numbers, for {experts} experts',
-            )
-        if scores is not None:
-            self._check('pred_score', (scores >= 0) & (scores <= 1), 'probabilities, from 0 to 1')
-            self._check(
-                'pred_score',
-                np.abs(scores.sum(axis=1) - 1) <= _SUM_ERROR,
-                'probabilities, whose sum is 1',
-            )
+        self._check_shapes(run.get('num_experts'))
+        arrays = self.arrays
+        self._check_values(run.get('num_experts'))
+        logits, routers = arrays.get('expert_logits'), arrays.get('router_logits')
         return Predictions(
-            gt_label=self._labels('gt_label', 0, classes),
-            pred_label=self._labels('pred_label', 0, classes)
-            if scores is None
-            else scores.argmax(axis=1),
-            pred_score=scores,
-            num_experts_used=self._labels('num_experts_used', 1, (experts or _MOST_EXPERTS) + 1),
-            relative_compute=self._compute(),
+            gt_label=arrays['gt_label'].astype(np.int64),
+            pred_score=arrays['pred_score'],
+            num_experts_used=arrays.get('num_experts_used'),
+            relative_compute=arrays.get('relative_compute'),
             expert_logits=None if logits is None else logits.swapaxes(0, 1),
             router_logits=None if routers is None else routers.T,
-            routed_compute=compute,
+            routed_compute=None if routers is None else arrays['routed_compute'][0],
             run=run,
         )
 
-    def _run(self) -> dict | None:
-        """What made the predictions, one for all images."""
-        if 'run' not in self.samples[0]:
-            return None
-        known = {}
-        for i, sample in enumerate(self.samples):
-            run = sample['run']
-            if id(run) not in known:
-                self._check_run(run)
-                known[id(run)] = repr(run)
-                if known[id(run)] != known[id(self.samples[0]['run'])]:
-                    raise _wrong_file(
-                        self.path, f'`run` of entries 0 and {i} differ: they come from two runs'
-                    )
-        return self.samples[0]['run']
-
-    def _check_run(self, run: Any) -> None:
-        if not isinstance(run, dict):
-            raise _wrong_file(self.path, f'`run` is {_describe(run)}, expected a dict')
-        for name, (valid, expected) in _RUN.items():
-            if name not in run and name not in _OPTIONAL:
-                raise _wrong_file(self.path, f'`run` has no `{name}`, expected {expected}')
-            if name in run and not valid(run[name]):
-                found = ' '.join(repr(run[name]).split())
-                raise _wrong_file(self.path, f'`run` has {name}={found:.60}, expected {expected}')
-
-    def _labels(self, field: str, low: int, end: int | None) -> np.ndarray | None:
-        """A column of whole numbers from ``low`` to ``end - 1``."""
-        end = end or _LARGEST_LABEL
-        column = self._column(field, (int, np.integer), 'a whole number')
-        if column is None:
-            return None
-        self._check(
-            field,
-            [low <= number < end for number in column],
-            f'a whole number from {low} to {end - 1}',
-            column,
-        )
-        return np.array(column, dtype=np.int64)
-
-    def _compute(self) -> np.ndarray | None:
-        column = self._column('relative_compute', (int, float, np.integer, np.floating), 'a number')
-        if column is None:
-            return None
-        self._check(
-            'relative_compute',
-            [0 < number <= _MOST_COMPUTE for number in column],
-            f'a number above 0 and up to {_MOST_COMPUTE}',
-            column,
-        )
-        return np.array(column, dtype=np.float64)
-
-    def _column(self, field: str, kinds: tuple, expected: str) -> list | None:
-        if field not in self.samples[0]:
-            return None
-        values = [sample[field] for sample in self.samples]
-        numbers = [
-            value.item()
-            if isinstance(value, (torch.Tensor, np.ndarray)) and math.prod(value.shape) == 1
-            else value
-            for value in values
-        ]
-        exactly = ' (exactly one true label)' if field == 'gt_label' else ''
-        self._check(
-            field,
-            [isinstance(number, kinds) and not isinstance(number, bool) for number in numbers],
-            expected + exactly,
-            values,
-        )
-        return numbers
-
-    def _stacked(self, field: str, dims: int) -> np.ndarray | None:
-        """The numbers of all images, (N, ...)."""
-        if field not in self.samples[0]:
-            return None
-        values = [sample[field] for sample in self.samples]
-        self._check(
-            field,
-            [
-                isinstance(value, torch.Tensor)
-                or (isinstance(value, np.ndarray) and value.dtype.kind in 'iuf')
-                for value in values
-            ],
-            'a tensor',
-            values,
-        )
-        values = [torch.as_tensor(value) for value in values]
-        self._check(
-            field,
-            [
-                value.ndim == dims and value.is_floating_point() and value.numel()
-                for value in values
-            ],
-            f'real numbers in {dims} dimension' + 's' * (dims > 1),
-            values,
-        )
-        first = values[0]
-        self._check(
-            field,
-            [value.shape == first.shape and value.dtype == first.dtype for value in values],
-            f'{first.dtype} of shape {tuple(first.shape)} as in entry 0',
-            values,
-        )
-        stacked = torch.stack(values)
-        if stacked.dtype not in (torch.float32, torch.float64):
-            stacked = stacked.float()
-        rows = stacked.numpy()
-        self._check(
-            field,
-            np.isfinite(rows).reshape(len(rows), -1),
-            'finite numbers. Has the training diverged?',
-        )
-        return rows
-
-    def _of_all(self, field: str) -> np.ndarray | None:
-        """What is the same for all images: compute by number of experts."""
-        rows = self._stacked(field, 1)
-        if rows is None:
-            return None
-        if (rows != rows[0]).any():
+    def _run(self) -> dict[str, Any]:
+        try:
+            run = json.loads(str(self.arrays.pop('run')))
+        except (ValueError, RecursionError) as error:
+            raise _wrong_file(self.path, '`run` is not JSON') from error
+        if not isinstance(run, dict) or not _are_lines(run):
             raise _wrong_file(
-                self.path, f'`{field}` differs between images: do these images differ in size?'
+                self.path, f'`run` is {_show(run)}, expected a dict without control characters'
             )
-        rising = np.diff(rows[0], prepend=0) > 0
-        self._check(
-            field,
-            [rising.all() and rows[0, -1] <= _MOST_COMPUTE],
-            f'increasing numbers above 0, up to {_MOST_COMPUTE}',
+        for name, (valid, expected) in _RUN.items():
+            if name not in run:
+                raise _wrong_file(self.path, f'`run` has no `{name}`, expected {expected}')
+            if not valid(run[name]):
+                raise _wrong_file(
+                    self.path, f'`run` has {name}={_show(run[name])}, expected {expected}'
+                )
+        run['thresholds'] = resolve_thresholds(run['thresholds'])
+        return run
+
+    def _check_shapes(self, num_experts: int | None) -> None:
+        sizes = dict(N=len(np.atleast_1d(self.arrays['gt_label'])))
+        if num_experts is not None:
+            sizes.update(E=num_experts, R=num_experts - 1)
+        for name, array in self.arrays.items():
+            kinds, axes = _FIELDS[name]
+            fits = array.dtype.kind in kinds and array.ndim == len(axes) and array.size
+            for axis, size in zip(axes, array.shape):
+                fits = fits and sizes.setdefault(axis, size) == size
+                if axis == 'E':
+                    sizes.setdefault('R', size - 1)
+            if not fits:
+                expected = ', '.join(f'{axis} = {sizes[axis]}' for axis in axes if axis in sizes)
+                raise _wrong_file(
+                    self.path,
+                    f'`{name}` is {array.dtype} of shape {array.shape}, expected {_KINDS[kinds]} '
+                    f'of shape ({", ".join(axes)}) with {expected}',
+                )
+
+    def _check_values(self, num_experts: int | None) -> None:
+        def check(name: str, valid: np.ndarray, expected: str) -> None:
+            """Name the first image whose value is wrong."""
+            wrong = ~np.asarray(valid).reshape(len(valid), -1).all(axis=1)
+            if wrong.any():
+                index = int(wrong.argmax())
+                raise UserError(
+                    f'{self.path}: `{name}` of image {index} is '
+                    f'{_show(self.arrays[name][index])}, expected {expected}'
+                )
+
+        arrays = self.arrays
+        for name, array in arrays.items():
+            if array.dtype.kind == 'f':
+                check(name, np.isfinite(array), 'finite numbers. Has the training diverged?')
+        labels, scores = arrays['gt_label'], arrays['pred_score']
+        most = scores.shape[1] - 1
+        check('gt_label', (labels >= 0) & (labels <= most), f'a whole number from 0 to {most}')
+        check('pred_score', (scores >= 0) & (scores <= 1), 'probabilities, from 0 to 1')
+        check(
+            'pred_score',
+            np.abs(scores.sum(axis=1) - 1) <= _SUM_ERROR,
+            'probabilities, whose sum is 1',
         )
-        return rows[0]
-
-    def _expect(self, field: str, holds: bool, expected: str) -> None:
-        """Check how a field fits the others, the same for all images."""
-        if not holds:
-            found = self.samples[0].get(field)
-            raise _wrong_file(self.path, f'`{field}` is {_show(found)}, expected {expected}')
-
-    def _check(self, field: str, valid: Any, expected: str, found: Sequence | None = None) -> None:
-        """Check a field of every image; name the first wrong one."""
-        valid = np.asarray(valid, dtype=bool)
-        wrong = ~valid.reshape(len(valid), -1).all(axis=1)
-        if not wrong.any():
-            return
-        i = int(np.flatnonzero(wrong)[0])
-        image = self.samples[i].get('img_path')
-        image = image if is_line(image) else f'entry {i}'
-        value = self.samples[i][field] if found is None else found[i]
-        raise UserError(f'{self.path}: `{field}` of {image} is {_show(value)}, expected {expected}')
-
-
-def is_line(text: Any) -> bool:
-    """Whether this is a text without control characters."""
-    return isinstance(text, str) and _CONTROL.search(text) is None
+        if 'num_experts_used' in arrays:
+            used, compute = arrays['num_experts_used'], arrays['relative_compute']
+            if 'expert_logits' in arrays:
+                num_experts = arrays['expert_logits'].shape[1]
+            most = num_experts or _MOST_EXPERTS
+            check('num_experts_used', (used >= 1) & (used <= most), f'a number from 1 to {most}')
+            check(
+                'relative_compute',
+                (compute > 0) & (compute <= _MOST_COMPUTE),
+                f'a number above 0, at most {_MOST_COMPUTE}',
+            )
+        if 'router_logits' in arrays:
+            if 'expert_logits' not in arrays:
+                raise _wrong_file(self.path, 'it has `router_logits` but no `expert_logits`')
+            compute = arrays['routed_compute']
+            if (compute != compute[0]).any():
+                raise _wrong_file(
+                    self.path,
+                    '`routed_compute` differs between images: do these images differ in size?',
+                )
+            check(
+                'routed_compute',
+                (np.diff(compute, prepend=0, axis=1) > 0) & (compute <= _MOST_COMPUTE),
+                f'increasing numbers above 0, at most {_MOST_COMPUTE}',
+            )
 
 
 def _show(value: Any) -> str:
     """What was found, in a few words."""
-    if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim:
-        numbers = value.reshape(-1)
-        some = ', '.join(f'{number!r:.8}' for number in numbers[:4].tolist())
-        more = ', ...' if len(numbers) > 4 else ''
-        return f'[{some}{more}] of shape {tuple(value.shape)}, {str(value.dtype).split(".")[-1]}'
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        more = ', ...' if value.size > 4 else ''
+        return f'[{", ".join(f"{number:.6g}" for number in value.reshape(-1)[:4])}{more}]'
     return f'{" ".join(repr(value).split()):.60}'
+
+
+def _are_lines(value: Any) -> bool:
+    """Whether all texts in JSON data are without control characters."""
+    if isinstance(value, dict):
+        return _are_lines([*value, *value.values()])
+    if isinstance(value, list):
+        return all(map(_are_lines, value))
+    return not isinstance(value, str) or _CONTROL.search(value) is None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_count(number: Any) -> bool:
     return type(number) is int and 0 <= number < 2**53
-
-
-def _are_options(options: Any) -> bool:
-    return (
-        isinstance(options, dict)
-        and all(map(is_line, options))
-        and all(map(_is_plain, options.values()))
-    )
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether this is what ``--cfg-options`` can express."""
-    if isinstance(value, dict):
-        return all(map(is_line, value)) and all(map(_is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float) or is_line(value)
 
 
 def _are_thresholds(thresholds: Any) -> bool:
@@ -450,24 +320,21 @@ def _are_thresholds(thresholds: Any) -> bool:
 
 # What `describe_run` writes: whether a value is right, and what is expected.
 _RUN = dict(
-    config=(is_line, 'the path of a config'),
-    options=(_are_options, 'a dict of plain values'),
-    checkpoint=(is_line, 'the path of a checkpoint'),
-    weights=(lambda text: text is None or is_line(text), 'a text or None'),
+    config=(_is_text, 'the path of a config'),
+    options=(lambda options: isinstance(options, dict), 'a dict'),
+    checkpoint=(_is_text, 'the path of a checkpoint'),
+    weights=(lambda text: text is None or _is_text(text), 'a text or None'),
     classes=(
         lambda names: (
             names is None
-            or (
-                isinstance(names, (list, tuple))
-                and all(type(name) is int or is_line(name) for name in names)
-            )
+            or (isinstance(names, list) and all(type(name) in (int, str) for name in names))
         ),
         'a list of names or None',
     ),
     class_counts=(
         lambda counts: (
             counts is None
-            or (isinstance(counts, (list, tuple)) and any(counts) and all(map(_is_count, counts)))
+            or (isinstance(counts, list) and any(counts) and all(map(_is_count, counts)))
         ),
         'a list of whole numbers from 0, not all 0, or None',
     ),
@@ -477,5 +344,3 @@ _RUN = dict(
         f'a whole number from 1 to {_MOST_EXPERTS} or None',
     ),
 )
-# Older versions did not write it.
-_OPTIONAL = ('num_experts',)

@@ -23,7 +23,6 @@ import math
 import pickle
 import pickletools
 import re
-import types
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -306,41 +305,6 @@ def _allowed(stand_ins: dict[str, type]) -> Iterator[None]:
         serialization.add_safe_globals(by_user)
 
 
-class _StrictUnpickler(pickle._Unpickler):
-    """What ``weights_only`` does, with stand-ins, for torch < 2.4.
-
-    Its own list of allowed globals cannot be extended.
-    """
-
-    dispatch = dict(pickle._Unpickler.dispatch)
-    stand_ins: dict[str, type]
-
-    def find_class(self, module: str, name: str) -> Any:
-        path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
-        allowed = torch._weights_only_unpickler._get_allowed_globals()
-        for known in (STAND_INS, allowed, self.stand_ins):
-            if path in known:
-                return known[path]
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {path}')
-
-    def load_build(self) -> None:
-        target = self.stack[-2]
-        if not isinstance(target, StandIn) and type(target) not in (
-            OrderedDict,
-            torch.Tensor,
-            torch.nn.Parameter,
-        ):
-            raise pickle.UnpicklingError(f'Unsupported state for {type(target)}')
-        super().load_build()
-
-    dispatch[pickle.BUILD[0]] = load_build
-
-
-def _strict_pickle(stand_ins: dict[str, type]) -> types.SimpleNamespace:
-    unpickler = type('Unpickler', (_StrictUnpickler,), dict(stand_ins=stand_ins))
-    return types.SimpleNamespace(__name__='strict_pickle', Unpickler=unpickler)
-
-
 def _unknown_names(path: str) -> dict[str, type]:
     """An :class:`Unknown` for every name in a file that is no stand-in's."""
     with open(path, 'rb') as file:
@@ -384,18 +348,30 @@ def load_with_stand_ins(path: str, map_location: Any = None, allow_unknown: bool
     stand_ins = dict(STAND_INS)
     if allow_unknown:
         stand_ins.update(_unknown_names(path))
-    if hasattr(torch.serialization, 'clear_safe_globals'):
-        with _allowed(stand_ins):
-            loaded = torch.load(path, map_location=map_location, weights_only=True)
-    elif zipfile.is_zipfile(path):
-        loaded = torch.load(
-            path,
-            map_location=map_location,
-            weights_only=False,
-            pickle_module=_strict_pickle(stand_ins),
-        )
-    else:
-        # the format of torch < 1.6, which MMEngine never wrote, may be a tar
-        # archive that `weights_only=False` would unpack
+    with _allowed(stand_ins):
         loaded = torch.load(path, map_location=map_location, weights_only=True)
     return unwrap(loaded, {})
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
+        if not path.startswith(('numpy.', '_codecs.', 'builtins.bytes')) or path not in STAND_INS:
+            raise pickle.UnpicklingError(f'it needs `{path}`, which is not plain data')
+        return STAND_INS[path]
+
+
+def load_arrays(file: BinaryIO) -> Any:
+    """Unpickle NumPy arrays, numbers, texts and containers of these, as CIFAR's files hold.
+
+    Args:
+        file (BinaryIO): A pickle, also one that Python 2 wrote.
+
+    Returns:
+        Any: The content.
+
+    Raises:
+        pickle.UnpicklingError: If it needs anything else.
+        Exception: Any other one, if the file is damaged.
+    """
+    return unwrap(_ArrayUnpickler(file, encoding='latin1').load(), {})

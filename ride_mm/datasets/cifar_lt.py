@@ -7,7 +7,7 @@ from mmpretrain.datasets import CIFAR10, CIFAR100
 from mmpretrain.datasets.utils import download_and_extract_archive
 from mmpretrain.registry import DATASETS
 
-from ride_mm.compat.plain_pickle import load_plain_pickle
+from ride_mm.compat.stand_ins import load_arrays
 from ride_mm.utils.errors import UserError
 
 from .cached_labels import CachedLabels
@@ -74,7 +74,7 @@ class _LongTailCIFAR(CachedLabels):
     def _read_batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         path = join_path(self._folder, name)
         try:
-            batch = load_plain_pickle(io.BytesIO(get(path)), 'latin1')
+            batch = load_arrays(io.BytesIO(get(path)))
             labels = batch['labels' if 'labels' in batch else 'fine_labels']
             labels, pixels = np.asarray(labels), batch['data']
         except Exception as error:  # a wrong file can break it anyhow

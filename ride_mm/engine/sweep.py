@@ -61,7 +61,7 @@ class Run:
     @property
     def predictions(self) -> Path:
         """Path: What the model predicts for the test set."""
-        return self.folder / 'predictions.pkl'
+        return self.folder / 'predictions.npz'
 
     @property
     def result(self) -> Path:

@@ -1,45 +1,96 @@
 """Predictions as a file that records their origin."""
 
 import hashlib
+import io
+import json
 import os.path as osp
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.evaluator import DumpResults
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import put
 from mmengine.runner import Runner
 
 from ride_mm.datasets.class_groups import NAMED_THRESHOLDS
+from ride_mm.utils.errors import UserError
 
 from .class_group_metric import ClassGroupMetric
 
+_FIELDS = (
+    'gt_label',
+    'pred_score',
+    'num_experts_used',
+    'relative_compute',
+    'expert_logits',
+    'router_logits',
+    'routed_compute',
+)
 
-class DumpPredictions(DumpResults):
-    """Write the prediction for every image, and its origin, to a file.
 
-    The file has the format of mmpretrain's tools, a list with one dict per
-    image. Each dict has an additional field ``run``, the same for all.
+class DumpPredictions(BaseMetric):
+    """Write the prediction for every image, and its origin, to an .npz file.
+
+    Each field of the data samples is an array whose first axis is the image:
+    ``gt_label`` (N, ), ``pred_score`` (N, K) and, where the model gives them,
+    ``num_experts_used`` (N, ), ``relative_compute`` (N, ), ``expert_logits``
+    (N, E, K), ``router_logits`` (N, E - 1) and ``routed_compute`` (N, E).
+    ``run`` is the origin as JSON.
 
     Args:
-        out_file_path (str): The ``.pkl`` file.
+        out_file_path (str): The file.
         run (dict): Origin of the predictions, see :func:`describe_run`.
-        **kwargs: Other options of :class:`mmengine.evaluator.DumpResults`.
     """
 
-    def __init__(self, out_file_path: str, run: dict, **kwargs) -> None:
-        super().__init__(out_file_path, **kwargs)
+    def __init__(self, out_file_path: str, run: dict) -> None:
+        super().__init__()
+        self.out_file_path = out_file_path
         self.run = run
 
-    def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the predictions of a batch.
 
         Args:
             data_batch: A batch of the dataloader, not used.
-            predictions (Sequence[dict]): A batch of outputs of the model.
+            data_samples (Sequence[dict]): A batch of outputs of the model.
+
+        Raises:
+            UserError: If an image does not have exactly one true label, or
+                there are no scores.
         """
-        super().process(data_batch, predictions)
-        # One object for all images: a pickle writes it once.
-        for sample in self.results[-len(predictions) :]:
-            sample['run'] = self.run
+        for sample in data_samples:
+            if len(sample.get('gt_label', ())) != 1 or 'pred_score' not in sample:
+                raise UserError(
+                    f'{self.out_file_path} can hold images with scores and exactly one label, '
+                    f'but {sample.get("img_path", "an image")} has others. '
+                    'Use --out FILE.pkl to write any fields.'
+                )
+            fields = {name: _to_numpy(sample[name]) for name in _FIELDS if name in sample}
+            fields['gt_label'] = fields['gt_label'][0]
+            self.results.append(fields)
+
+    def compute_metrics(self, results: list[dict]) -> dict:
+        """Write the file.
+
+        Args:
+            results (list[dict]): The fields of each image.
+
+        Returns:
+            dict: No metrics.
+        """
+        arrays = {name: np.stack([fields[name] for fields in results]) for name in results[0]}
+        file = io.BytesIO()
+        np.savez(file, run=json.dumps(self.run), **arrays)
+        put(file.getvalue(), self.out_file_path)
+        return {}
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    return (value.float() if half else value).cpu().numpy()
 
 
 def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: str) -> dict:

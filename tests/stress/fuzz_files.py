@@ -12,6 +12,7 @@ counts what became of the inputs; the exit status is 1 if anything was bad.
 
 import argparse
 import copy
+import json
 import logging
 import pickle
 import random
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from mmengine.runner import CheckpointLoader
 from outcomes import Outcomes, try_input
+from prediction_files import write_predictions
 
 from ride_mm.analysis import (
     RoutingSimulator,
@@ -265,10 +267,13 @@ class Fuzzer:
 
     def predictions(self) -> Iterator[Input]:
         """Read predictions, and compute all that a report says of them."""
-        whole, file = self.folder / 'whole.pkl', self.folder / 'fuzzed.pkl'
-        samples = make_samples()
-        content = pickle.dumps(samples, 2)
-        whole.write_bytes(content)
+        whole, file = self.folder / 'whole.npz', self.folder / 'fuzzed.npz'
+        write_predictions(whole, make_samples(), **RUN)
+        content = whole.read_bytes()
+        with np.load(whole) as archive:
+            run = json.loads(str(archive['run']))
+            arrays = {k: torch.from_numpy(v) for k, v in archive.items() if k != 'run'}
+            arrays['run'] = run
         while True:
             change = self.rng.choice(['bytes', 'other', 'field', 'field'])
             if file.is_dir():
@@ -279,26 +284,13 @@ class Fuzzer:
             elif change == 'other':
                 name = self.other_file(file)
             else:
-                changed = copy.deepcopy(samples)
-                name = self.sample_changed(changed)
-                file.write_bytes(pickle.dumps(changed, self.rng.choice([2, 5])))
+                changed = copy.deepcopy(arrays)
+                name = self.field_changed(changed)
+                if 'run' in changed:
+                    changed['run'] = json.dumps(changed['run'], default=str)
+                with file.open('wb') as opened:
+                    np.savez(opened, **{k: _as_array(v) for k, v in changed.items()})
             yield Input(f'predictions, {change}', name, partial(_read, file, whole), _misfit)
-
-    def sample_changed(self, samples: list) -> str:
-        """Change a field of one image, or the same of all."""
-        index = self.rng.randrange(len(samples))
-        name = self.field_changed(samples[index])
-        field = name.split()[1].split('.')[0]
-        if field == 'run' and field in samples[index]:
-            for sample in samples:
-                sample['run'] = samples[index]['run']
-        elif self.rng.random() < 0.5:
-            for sample in samples:
-                sample.pop(field, None)
-                if field in samples[index]:
-                    sample[field] = samples[index][field]
-            return f'{name}, in all'
-        return f'{name}, in {index}'
 
     # ------------------------------------------------------------ work_dirs
 
@@ -481,46 +473,47 @@ def _load(path: Path) -> dict:
     return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
 
 
+RUN = dict(
+    options={'test_dataloader.dataset.data_root': 'data'},
+    checkpoint='epoch_2.pth',
+    weights='0123456789abcdef',
+    num_experts=NUM_EXPERTS,
+    classes=[f'class {i}' for i in range(NUM_CLASSES)],
+    class_counts=COUNTS,
+)
+
+
 def make_samples() -> list:
     """Predictions with all fields, as ``tools/test.py`` writes them."""
     generator = torch.Generator().manual_seed(0)
-    run = dict(
-        config='config.py',
-        options={'test_dataloader.dataset.data_root': 'data'},
-        checkpoint='epoch_2.pth',
-        weights='0123456789abcdef',
-        num_experts=NUM_EXPERTS,
-        classes=[f'class {i}' for i in range(NUM_CLASSES)],
-        class_counts=COUNTS,
-        thresholds=(20, 100),
-    )
-    compute = torch.tensor([0.6, 0.8, 1.01], dtype=torch.float64)
     samples = []
     for index in range(NUM_IMAGES):
         logits = torch.randn(NUM_EXPERTS, NUM_CLASSES, generator=generator)
-        scores = logits.mean(0).softmax(0)
         samples.append(
             dict(
-                img_path=f'{index}.png',
-                sample_idx=index,
                 gt_label=torch.tensor([index % NUM_CLASSES]),
-                pred_label=scores.argmax(0, keepdim=True),
-                pred_score=scores,
+                pred_score=logits.mean(0).softmax(0),
                 num_experts_used=NUM_EXPERTS,
                 relative_compute=1.0,
                 expert_logits=logits,
                 router_logits=torch.randn(NUM_EXPERTS - 1, generator=generator),
-                routed_compute=compute,
-                run=run,
+                routed_compute=torch.tensor([0.6, 0.8, 1.01], dtype=torch.float64),
             )
         )
     return samples
 
 
+def _as_array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.array(value, dtype=object)
+
+
 def _read(file: Path, whole: Path):
     """All that the analysis tools compute of predictions."""
     predictions = read_predictions(file)
-    if predictions.run is not None and predictions.pred_score is not None:
+    if predictions.run['class_counts'] is not None:
         own = read_own_predictions(file)
         find(open_source(file))
         hardest_images(own, own.run['class_counts'], 12)

@@ -1,11 +1,11 @@
 import json
 import math
 
-import mmengine
 import numpy as np
 import pytest
 import torch
 from conftest import load_tool
+from prediction_files import write_predictions
 
 from ride_mm.analysis import Difference, Run, Runs, compare, compare_files, read_runs
 from ride_mm.analysis.comparison.compare import comparison_tables, coverage_note, to_json
@@ -28,7 +28,7 @@ def make_runs(hits, labels=LABELS, counts=COUNTS, weights=None, **kwargs):
         names = (weights or {}).get(method, [f'{method}{i}' for i in range(len(rows))])
         methods[method] = [
             Run(
-                f'{name}.pkl',
+                f'{name}.npz',
                 row,
                 dict(config='c.py', options={}, checkpoint='e.pth', weights=name),
             )
@@ -60,16 +60,9 @@ def write(tmp_path):
             chosen = label if hit else (label + 1) % num_classes
             score = torch.zeros(num_classes)
             score[int(chosen)] = 1.0
-            samples.append(
-                dict(
-                    gt_label=torch.tensor([int(label)]),
-                    pred_score=score,
-                    pred_label=torch.tensor([int(chosen)]),
-                    run=run,
-                )
-            )
-        file = tmp_path / f'{name}.pkl'
-        mmengine.dump(samples, str(file))
+            samples.append(dict(gt_label=torch.tensor([int(label)]), pred_score=score))
+        file = tmp_path / f'{name}.npz'
+        write_predictions(file, samples, **run)
         return str(file)
 
     return write
@@ -258,7 +251,7 @@ def test_runs_of_the_same_weights_stand_in_the_same_order(write):
 )
 def test_other_test_sets(write, other, message):
     files = [write('a', LABELS > 0), write('b', LABELS > 0, **other)]
-    with pytest.raises(UserError, match=f'a.pkl and .*b.pkl.*{message}'):
+    with pytest.raises(UserError, match=f'a.npz and .*b.npz.*{message}'):
         read_runs(files)
 
 
@@ -268,7 +261,7 @@ def test_one_seed_given_twice(write, weights):
     files = [write(name, LABELS > 0, **made_by) for name in 'ab']
     with pytest.raises(
         UserError,
-        match='a.pkl and .*b.pkl have the same '
+        match='a.npz and .*b.npz have the same '
         r'weights \(http://e.pth\).*two seeds of ride',
     ):
         read_runs(files)
@@ -278,9 +271,9 @@ def test_one_seed_given_twice(write, weights):
 @pytest.mark.parametrize(
     'argument, message',
     [
-        ('absent.pkl', 'no predictions file absent.pkl'),
-        ('A=absent.pkl', 'no predictions file absent.pkl'),
-        ('=absent.pkl', 'expected FILE or METHOD=FILE'),
+        ('absent.npz', 'no predictions file absent.npz'),
+        ('A=absent.npz', 'no predictions file absent.npz'),
+        ('=absent.npz', 'expected FILE or METHOD=FILE'),
         ('A=', 'expected FILE or METHOD=FILE'),
     ],
 )
@@ -310,7 +303,7 @@ def test_tool(write, tmp_path, capsys):
     printed = capsys.readouterr().out
     for text in (
         'A: ',
-        'x.pkl',
+        'x.npz',
         'B minus A',
         '95% interval',
         'other seeds',
@@ -354,7 +347,7 @@ def test_one_method_alone(write, tmp_path, capsys):
 )
 def test_wrong_options_before_anything_is_read(kwargs, message):
     with pytest.raises(UserError, match=message):
-        compare_files(['absent.pkl'], **kwargs)
+        compare_files(['absent.npz'], **kwargs)
 
 
 def test_help_has_an_example(capsys):

@@ -11,6 +11,7 @@ from conftest import ROOT, load_tool
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from prediction_files import write_predictions
 from torch import nn
 
 from ride_mm.analysis import (
@@ -192,11 +193,9 @@ def predict(model, images):
     with torch.no_grad():
         samples = model.predict(images)
     model.add_compute(samples, tuple(images.shape[1:]))
-    labels = np.zeros(len(images), int)
     return Predictions(
-        labels,
-        labels,
-        10,
+        np.zeros(len(images), int),
+        np.ones((len(images), 1)),
         np.array([s.num_experts_used for s in samples]),
         np.array([s.relative_compute for s in samples]),
     )
@@ -239,7 +238,7 @@ def test_predictions_of_something_else(routed):
         predicted_shares(predict(model, images), macs)
     labels = predictions.gt_label
     with pytest.raises(UserError, match='no num_experts_used'):
-        predicted_shares(Predictions(labels, labels), macs)
+        predicted_shares(Predictions(labels, np.ones((len(labels), 1))), macs)
 
 
 def test_image_size_of_a_wrapped_data_set(root):
@@ -299,11 +298,11 @@ def test_tool_with_shares(tool, tmp_path, capsys):
 
 def test_tool_with_predictions(tool, tmp_path, capsys, routed):
     model, images = routed
-    file = str(tmp_path / 'pred.pkl')
+    file = str(tmp_path / 'pred.npz')
     with torch.no_grad():
         samples = model.predict(images, [DataSample().set_gt_label(0) for _ in images])
     model.add_compute(samples, tuple(images.shape[1:]))
-    mmengine.dump([sample.to_dict() for sample in samples], file)
+    write_predictions(file, [sample.to_dict() for sample in samples])
     used = [sample.num_experts_used for sample in samples]
     options = [
         '--cfg-options',
@@ -341,8 +340,8 @@ def test_all_experts_count_as_the_config_routes(tool, tmp_path, tiny_model, test
     said = [[-1.0, 5.0], [1.0, -1.0], [1.0, 1.0], [3.0, 1.0]]
     for sample, logits in zip(samples, said):
         sample.router_logits = torch.tensor(logits)
-    file, figures = str(tmp_path / 'pred.pkl'), tmp_path / 'figures.json'
-    mmengine.dump([sample.to_dict() for sample in samples], file)
+    file, figures = str(tmp_path / 'pred.npz'), tmp_path / 'figures.json'
+    write_predictions(file, [sample.to_dict() for sample in samples])
     tool(
         CIFAR,
         '--shape',
@@ -370,7 +369,7 @@ def test_tool_on_another_classifier(tool, tmp_path, capsys):
     with pytest.raises(UserError, match='no experts'):
         tool(config, '--shape', '32', '--usage', '50,50')
     with pytest.raises(UserError, match='the model has no experts'):
-        tool(config, '--shape', '32', '--predictions', 'absent.pkl')
+        tool(config, '--shape', '32', '--predictions', 'absent.npz')
     with pytest.raises(UserError, match='no transform'):
         tool(config)
     config.write_text(f'model = {dict(PLAIN, head=None, neck=None)}')
@@ -398,4 +397,4 @@ def test_tool_refuses(tool, args, capsys):
 def test_help_has_an_example(tool, capsys):
     with pytest.raises(SystemExit):
         tool('--help')
-    assert '--predictions work_dirs/predictions.pkl' in capsys.readouterr().out
+    assert '--predictions work_dirs/predictions.npz' in capsys.readouterr().out

@@ -10,7 +10,6 @@ import re
 from html.parser import HTMLParser
 
 import cv2
-import mmengine
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from PIL import Image
+from prediction_files import write_predictions
 
 from ride_mm.analysis import Predictions
 from ride_mm.analysis.accuracy.hardest import hardest_images, load_pictures
@@ -118,12 +118,7 @@ class Run:
         for i, label in enumerate(self.labels):
             logits = torch.from_numpy(self.logits[:, i])
             score = logits.mean(0).softmax(0)
-            sample = (
-                DataSample()
-                .set_gt_label(int(label))
-                .set_pred_score(score)
-                .set_pred_label(int(score.argmax()))
-            )
+            sample = DataSample().set_gt_label(int(label)).set_pred_score(score)
             if used is not None:
                 sample.num_experts_used = int(used[i])
                 sample.relative_compute = COMPUTE[int(used[i]) - 1]
@@ -134,9 +129,9 @@ class Run:
             if routers and experts:
                 sample.router_logits = torch.from_numpy(self.routers[:, i])
                 sample.routed_compute = torch.tensor(COMPUTE).double()
-            samples.append(dict(sample.to_dict(), run=run))
-        file = self.path / 'predictions.pkl'
-        mmengine.dump(samples, str(file))
+            samples.append(sample.to_dict())
+        file = self.path / 'predictions.npz'
+        write_predictions(file, samples, **run)
         return file
 
     def routed(self, threshold=0.5):
@@ -406,7 +401,7 @@ def test_work_dir_without_predictions(run):
         write_report(run.path, 'report.html')
     assert (
         f'python tools/test.py {run.config} {run.checkpoint} '
-        f'--all-experts --out {run.path}/predictions.pkl`'
+        f'--all-experts --out {run.path}/predictions.npz`'
     ) in str(info.value)
     run.config.write_text("model = dict(type='ImageClassifier')")
     with pytest.raises(UserError, match=r'epoch_3.pth --out'):
@@ -462,7 +457,7 @@ def test_no_config_is_run_that_is_not_named(run, tmp_path):
         config.write_text(code + run.config.read_text())
     with pytest.raises(UserError, match='config.py, line 1:.*`import os`'):
         write_report(run.path, tmp_path / 'b.html')
-    (run.path / 'predictions.pkl').unlink()
+    (run.path / 'predictions.npz').unlink()
     with pytest.raises(UserError, match='tiny.py, line 1:.*`import os`'):
         write_report(run.path, tmp_path / 'b.html')
     assert not trace.exists()
@@ -496,9 +491,7 @@ def test_hardest_images(run, number):
     used, means = run.routed()
     shifted = np.exp(means - means.max(1, keepdims=True))
     scores = shifted / shifted.sum(1, keepdims=True)
-    predictions = Predictions(
-        run.labels, scores.argmax(1), scores, num_experts_used=used, expert_logits=run.logits
-    )
+    predictions = Predictions(run.labels, scores, num_experts_used=used, expert_logits=run.logits)
     found = hardest_images(predictions, COUNTS, number)
     nll = {i: -math.log(scores[i, y]) for i, y in enumerate(run.labels)}
     groups = dict(many=(0, 1), medium=(2, 3), few=(4, 5))

@@ -2,12 +2,12 @@ import json
 import runpy
 import sys
 
-import mmengine
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, load_tool
 from mmpretrain.structures import DataSample
+from prediction_files import write_predictions
 
 from ride_mm.analysis import Predictions, draw_summary, summarize, summarize_file, summary_tables
 from ride_mm.evaluation import CalibrationMetric, ExpertMetric, ExpertUsageMetric, LongTailMetric
@@ -54,13 +54,13 @@ def workspace(tmp_path):
                 sample.relative_compute = float(rng.random())
                 sample.expert_logits = torch.from_numpy(rng.random((3, 3)))
             samples.append(sample.to_dict())
-        mmengine.dump(samples, str(tmp_path / 'predictions.pkl'))
+        write_predictions(tmp_path / 'predictions.npz', samples)
         (tmp_path / 'test.txt').write_text(
             ''.join(f'{i}.png {label}\n' for i, label in enumerate(gt_label))
         )
         config = tmp_path / 'config.py'
         config.write_text(CONFIG.format(root=tmp_path, counts=counts, metric=metric))
-        return config, tmp_path / 'predictions.pkl', samples
+        return config, tmp_path / 'predictions.npz', samples
 
     return write
 
@@ -100,7 +100,8 @@ def test_model_without_experts(workspace, tmp_path, capsys):
 
 
 def test_options_of_the_metric_hold(workspace):
-    config, file, _ = workspace(metric='thresholds=(5, 59)')
+    config, file, samples = workspace(metric='thresholds=(5, 59)')
+    write_predictions(file, samples, thresholds=(5, 59))
     figures = summarize_file(config, file)
     assert 'long_tail/few' not in figures  # 60 is many-shot, 10 medium-shot
     config, file, _ = workspace(counts='', metric='class_counts=[1, 1, 1]')
@@ -118,7 +119,7 @@ def test_options_of_the_test_hold(workspace):
         class_counts=COUNTS,
         thresholds=(20, 100),
     )
-    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    write_predictions(file, samples, **run)
     assert 'long_tail/few' in summarize_file(config, file)
     # What is asked for now is another matter, and not that test.
     with pytest.raises(UserError, match='other thresholds than'):
@@ -130,14 +131,14 @@ def test_options_of_the_test_hold(workspace):
             cfg_options={'test_dataloader.dataset.metainfo.class_counts': [150, 60, 11]},
         )
     run['options'] = {'test_dataloader.dataset.check_integrity': False}
-    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    write_predictions(file, samples, **run)
     with pytest.raises(UserError, match='check_integrity.*config of the tes'):
         summarize_file(config, file)
     run['options'] = {
         'test_evaluator.1.thresholds': [20, 100],
         'model.head.loss.type': 'os.system',  # of no matter here
     }
-    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    write_predictions(file, samples, **run)
     summarize_file(config, file)
 
 
@@ -165,7 +166,7 @@ def test_a_file_names_nothing_that_is_built(workspace, key, value):
         class_counts=COUNTS,
         thresholds=(20, 100),
     )
-    mmengine.dump([dict(sample, run=run) for sample in samples], str(file))
+    write_predictions(file, samples, **run)
     with pytest.raises(UserError, match=f'{key}=.*repeat it: --cfg-options'):
         summarize_file(config, file)
 
@@ -180,15 +181,13 @@ def test_correction_for_a_known_shift():
     """By hand: a test set like the training set, and one the other way."""
     counts = [30, 10]
     scores = np.array([[0.6, 0.4], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
-    predictions = Predictions(np.array([0, 0, 1, 1]), scores.argmax(1), pred_score=scores)
+    predictions = Predictions(np.array([0, 0, 1, 1]), scores)
     figures = summarize(predictions, counts, model_prior='training')
     # Scores x (1, 3): all but the second go to class 1, whatever is flatter.
     assert figures['label_shift_corrected/uniform'] == pytest.approx(75.0)
     # x (50/51 / 0.75, 1/51 / 0.25): all go to class 0.
     assert figures['label_shift_corrected/forward_50'] == pytest.approx(100 * 50 / 51)
     assert figures['label_shift/forward_50'] == pytest.approx(100 * (50 + 0.5) / 51)
-    with pytest.raises(UserError, match='no scores'):
-        summarize(Predictions(np.array([0]), np.array([0])), counts, model_prior='uniform')
 
 
 def test_config_without_counts(workspace):
@@ -206,7 +205,7 @@ def test_config_without_test_dataset(workspace):
 
 def test_predictions_of_another_dataset(workspace):
     config, file, samples = workspace()
-    mmengine.dump(samples[:-1], str(file))
+    write_predictions(file, samples[:-1])
     with pytest.raises(UserError, match='11 images.*has 12'):
         summarize_file(config, file)
 
@@ -214,9 +213,8 @@ def test_predictions_of_another_dataset(workspace):
 @pytest.mark.parametrize(
     'predictions, message',
     [
-        (Predictions(np.array([0]), np.array([0]), np.ones((1, 5))), '5 classes.*counts of 3'),
-        (Predictions(np.array([3]), np.array([0])), 'True label 3'),
-        (Predictions(np.array([0]), np.array([9])), 'Predicted label 9'),
+        (Predictions(np.array([0]), np.ones((1, 5))), '5 classes.*counts of 3'),
+        (Predictions(np.array([3]), np.ones((1, 3))), 'True label 3'),
     ],
 )
 def test_counts_must_fit_the_predictions(predictions, message):
@@ -227,7 +225,6 @@ def test_counts_must_fit_the_predictions(predictions, message):
 def test_table_and_plots_leave_out_an_empty_group(tmp_path):
     predictions = Predictions(
         np.array([0, 2]),
-        np.array([0, 0]),
         np.full((2, 3), 1 / 3),
         np.array([1, 2]),
         np.array([0.5, 1.0]),
@@ -242,12 +239,12 @@ def test_table_and_plots_leave_out_an_empty_group(tmp_path):
 def test_tool_from_the_command_line(workspace, monkeypatch, capsys):
     config, _, _ = workspace()
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, 'argv', [TOOL, str(config), 'absent.pkl'])
+    monkeypatch.setattr(sys, 'argv', [TOOL, str(config), 'absent.npz'])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(TOOL, run_name='__main__')
     assert end.value.code == 2
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith('error: There is no predictions file absent.pkl')
+    assert err.splitlines()[-1].startswith('error: There is no predictions file absent.npz')
     assert 'Traceback' not in err
 
 

@@ -24,7 +24,7 @@ def make_predictions(seed=0, num_experts=3, num=40, **changes):
     routers = rng.integers(-8, 9, (num_experts - 1, num)) / 4
     fields = dict(
         gt_label=rng.integers(0, 4, num),
-        pred_label=np.zeros(num, int),
+        pred_score=np.full((num, 4), 0.25),
         expert_logits=rng.normal(size=(num_experts, num, 4)),
         router_logits=routers.astype(np.float32),
         routed_compute=np.linspace(0.6, 1.02, num_experts),
@@ -117,7 +117,7 @@ def test_the_model_does_what_was_simulated(tiny_model):
     counts = [500, 400, 300, 200, 90, 60, 30, 10, 8, 5]
     predictions = Predictions(
         labels.numpy(),
-        labels.numpy(),
+        np.full((len(labels), 10), 0.1),
         expert_logits=fields['expert_logits'].swapaxes(0, 1),
         router_logits=fields['router_logits'].T,
         routed_compute=fields['routed_compute'][0],

@@ -49,21 +49,12 @@ def runs(marker, code='open({!r}, "w").close()'):
     return Calls(builtins.exec, code.format(str(marker)))
 
 
-@pytest.fixture(params=['torch', 'strict'])
-def unpickler(request, monkeypatch):
-    """The allow-list of torch >= 2.4, and what older versions get."""
-    if request.param == 'strict':
-        monkeypatch.delattr(torch.serialization, 'clear_safe_globals', raising=False)
-    elif not hasattr(torch.serialization, 'clear_safe_globals'):
-        pytest.skip('torch < 2.4 has no allow-list')
-
-
 def save(path, content):
     torch.save(content, path)
     return str(path)
 
 
-def test_reads_everything_mmengine_writes(tmp_path, unpickler):
+def test_reads_everything_mmengine_writes(tmp_path):
     buffer = HistoryBuffer([1.5, 2.5, 0.5], [1, 2, 1], max_length=7)
     shared = np.arange(6.0).reshape(2, 3).T
     content = dict(
@@ -125,7 +116,7 @@ def test_unwrap():
     assert again is inside
 
 
-def test_statistics_of_the_process_stay(tmp_path, unpickler):
+def test_statistics_of_the_process_stay(tmp_path):
     before = dict(HistoryBuffer._statistics_methods)
     buffer = HistoryBuffer([1.0], [1])
     buffer._statistics_methods = dict(mean=HistoryBuffer.max)
@@ -134,8 +125,6 @@ def test_statistics_of_the_process_stay(tmp_path, unpickler):
 
 
 def test_allow_list_of_the_user(tmp_path):
-    if not hasattr(torch.serialization, 'clear_safe_globals'):
-        pytest.skip('torch < 2.4 has no allow-list')
     from fractions import Fraction
 
     torch.serialization.add_safe_globals([Fraction, np.dtype])
@@ -219,7 +208,7 @@ def hostile(marker):
 
 
 @pytest.mark.parametrize('index', range(23))
-def test_refuses_code(tmp_path, monkeypatch, unpickler, index):
+def test_refuses_code(tmp_path, monkeypatch, index):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     marker = tmp_path / 'marker'
     cases = hostile(marker)
@@ -477,9 +466,7 @@ def foreign_class(monkeypatch):
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler, foreign_class, zipped):
-    if not (zipped or hasattr(torch.serialization, 'clear_safe_globals')):
-        pytest.skip('torch < 2.4 refuses the old format')
+def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, foreign_class, zipped):
     config = foreign_class('Config')()
     config.items = OrderedDict(a=1, path=pathlib.PurePosixPath('a/b'))
     node = foreign_class('Node', dict)(b=2)
@@ -510,7 +497,7 @@ def test_foreign_objects_become_plain_data(tmp_path, monkeypatch, unpickler, for
         (subprocess.call, (['touch', '{}'],)),
     ],
 )
-def test_foreign_code_does_not_run(tmp_path, unpickler, function, arguments, zipped):
+def test_foreign_code_does_not_run(tmp_path, function, arguments, zipped):
     marker = str(tmp_path / 'marker')
     arguments = [
         argument.format(marker)

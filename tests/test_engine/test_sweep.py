@@ -77,7 +77,7 @@ def test_two_configs_from_nothing(run, tmp_path, capsys):
         f'{config}/config.py',
         f'{folder}/epoch_3.pth',
         '--out',
-        f'{folder}/predictions.pkl',
+        f'{folder}/predictions.npz',
         *common,
     ] in calls
     result = json.loads((tmp_path / 'work_dirs/sweep/one_seed1.json').read_text())

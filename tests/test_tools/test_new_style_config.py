@@ -60,7 +60,7 @@ def test_tools(tmp_path, monkeypatch):
     config = write_new_style(names, tmp_path)
     train, test = (load_tool(f'tools/{n}.py').main for n in ('train', 'test'))
     train([config, '--amp', '--epochs', '2'])
-    test([config, 'work/epoch_2.pth', '--all-experts', '--out', 'p.pkl'])
+    test([config, 'work/epoch_2.pth', '--all-experts', '--out', 'p.npz'])
     groups, *_ = load_test_classes(config)
     assert groups.thresholds == (7, 50)
     assert report_compute(config)

@@ -1,12 +1,12 @@
 import json
 
-import mmengine
 import numpy as np
 import pytest
 import torch
 from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
+from prediction_files import write_predictions
 
 from ride_mm.analysis import RoutingSimulator, read_own_predictions
 from ride_mm.utils.errors import UserError
@@ -28,10 +28,7 @@ def predictions(root, tmp_path):
         config=str(root / CONFIG),
         options={'model.head.router.topk': 7},
         checkpoint='epoch_45.pth',
-        weights=None,
-        classes=None,
         class_counts=COUNTS,
-        thresholds=(20, 100),
     )
     generator = torch.Generator().manual_seed(0)
     samples = []
@@ -42,9 +39,9 @@ def predictions(root, tmp_path):
         sample.expert_logits = logits
         sample.router_logits = torch.randn(2, generator=generator)
         sample.routed_compute = torch.tensor([0.6, 0.8, 1.0], dtype=torch.float64)
-        samples.append(dict(sample.to_dict(), run=run))
-    path = tmp_path / 'predictions.pkl'
-    mmengine.dump(samples, str(path))
+        samples.append(sample.to_dict())
+    path = tmp_path / 'predictions.npz'
+    write_predictions(path, samples, **run)
     return path
 
 
@@ -118,6 +115,6 @@ def test_mistakes(tool, predictions, tmp_path, capsys):
     with pytest.raises(UserError, match='below the minimum'):
         tool(predictions, '--budget', 0.1)
     with pytest.raises(UserError, match='the name of a plot must end in'):
-        tool('absent.pkl', '--plot', 'tradeoff.jpeg')
+        tool('absent.npz', '--plot', 'tradeoff.jpeg')
     with pytest.raises(UserError, match='no predictions file'):
-        tool(tmp_path / 'absent.pkl')
+        tool(tmp_path / 'absent.npz')

@@ -2,12 +2,12 @@
 
 import json
 import os
-import pickle
 import socket
 import subprocess
 import sys
 
 import cv2
+import mmengine
 import numpy as np
 import pytest
 import torch
@@ -15,6 +15,7 @@ from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain import get_model
 
+from ride_mm.analysis import read_predictions
 from ride_mm.engine import launch
 from ride_mm.utils.errors import UserError
 
@@ -102,16 +103,17 @@ def test_train_resume_and_test(folder, train, test):
 
     checkpoint = str(run / 'epoch_2.pth')
     trained = (run / 'tiny.py').read_bytes()
-    test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
+    test(['tiny.py', checkpoint, '--out', 'results/pred.npz'])
     assert (run / 'tiny.py').read_bytes() == trained
     kept = [Config.fromfile(path) for path in run.glob('*/tiny.py')]
     assert [cfg.load_from for cfg in kept] == [checkpoint]
-    with open('results/pred.pkl', 'rb') as file:
-        predictions = pickle.load(file)
-    assert len(predictions) == 8
-    assert predictions[0]['pred_score'].shape == (2,)
+    predictions = read_predictions('results/pred.npz')
+    assert predictions.pred_score.shape == (8, 2)
+    test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
+    for sample, score in zip(mmengine.load('results/pred.pkl'), predictions.pred_score):
+        assert (sample['pred_score'].numpy() == score).all()
     with pytest.raises(UserError, match='not overwritten'):
-        test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
+        test(['tiny.py', checkpoint, '--out', 'results/pred.npz'])
 
     # data/a and data/b have files of the same names
     test(
@@ -167,10 +169,8 @@ def test_fused_batch_norm_predicts_the_same(root, tmp_path, test, monkeypatch):
     monkeypatch.setattr(launch, 'build_runner', spy)
     scores = []
     for i, options in enumerate([[], ['--fuse-conv-bn']]):
-        test([config, checkpoint, '--out', f'{i}.pkl', *options])
-        with open(f'{i}.pkl', 'rb') as file:
-            predictions = pickle.load(file)
-        scores.append(torch.stack([p['pred_score'] for p in predictions]))
+        test([config, checkpoint, '--out', f'{i}.npz', *options])
+        scores.append(torch.from_numpy(read_predictions(f'{i}.npz').pred_score))
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
     num_norms = [
         sum(isinstance(module, torch.nn.BatchNorm2d) for module in runner.model.modules())
@@ -194,7 +194,7 @@ def test_mistakes(folder, train, test):
     with pytest.raises(UserError, match='epoch_9.pth: there is no such'):
         test(['tiny.py', 'epoch_9.pth'])
     (folder / 'epoch_1.pth').touch()
-    with pytest.raises(UserError, match='end in .pkl'):
+    with pytest.raises(UserError, match='end in .npz or .pkl'):
         test(['tiny.py', 'epoch_1.pth', '--out', 'pred.json'])
     with pytest.raises(UserError, match='VisualizationHook'):
         test(['tiny.py', 'epoch_1.pth', '--show-dir', 'images'])

@@ -7,10 +7,10 @@ from ride_mm.analysis import compare_files
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
-  python tools/test.py CONFIG CHECKPOINT --out ride_seed0.pkl  # and so on
+  python tools/test.py CONFIG CHECKPOINT --out ride_seed0.npz  # and so on
   python tools/analysis/compare.py \\
-      CE=ce_seed0.pkl CE=ce_seed1.pkl CE=ce_seed2.pkl \\
-      RIDE=ride_seed0.pkl RIDE=ride_seed1.pkl RIDE=ride_seed2.pkl \\
+      CE=ce_seed0.npz CE=ce_seed1.npz CE=ce_seed2.npz \\
+      RIDE=ride_seed0.npz RIDE=ride_seed1.npz RIDE=ride_seed2.npz \\
       --plot compare.png --json compare.json
 """
 
@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'runs',
         nargs='+',
         metavar='RUN',
-        help='a file that tools/test.py --out wrote (.pkl), or METHOD=FILE; '
+        help='a file that tools/test.py --out wrote (.npz), or METHOD=FILE; '
         'runs of one method are its seeds, and the other methods are compared '
         'with the first (default: one method per config and options)',
     )

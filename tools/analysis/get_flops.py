@@ -15,9 +15,9 @@ from ride_mm.utils.errors import run_tool
 EXAMPLE = """example:
   python tools/analysis/get_flops.py configs/ride_r32_cifar100_lt.py
   python tools/test.py configs/ride_r32_cifar100_lt.py CHECKPOINT \\
-      --out work_dirs/predictions.pkl
+      --out work_dirs/predictions.npz
   python tools/analysis/get_flops.py configs/ride_r32_cifar100_lt.py \\
-      --predictions work_dirs/predictions.pkl --json work_dirs/flops.json
+      --predictions work_dirs/predictions.npz --json work_dirs/flops.json
 
 Counted are the multiply-accumulates (MACs) of convolutions and matrix
 products, which papers call FLOPs. The paper of RIDE counts two more for every
@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     usage.add_argument(
         '--predictions',
         metavar='FILE',
-        help='take --usage from a file that tools/test.py --out wrote (.pkl)',
+        help='take --usage from a file that tools/test.py --out wrote (.npz)',
     )
     parser.add_argument(
         '--batch-norm',

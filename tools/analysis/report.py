@@ -14,7 +14,7 @@ EXAMPLE = """example:
   python tools/train.py configs/ride_r32_cifar100_lt.py --work-dir work_dirs/r
   python tools/test.py work_dirs/r/ride_r32_cifar100_lt.py \\
       work_dirs/r/epoch_205.pth --all-experts \\
-      --out work_dirs/r/predictions.pkl
+      --out work_dirs/r/predictions.npz
   python tools/analysis/report.py work_dirs/r -o report.html \\
       --config configs/ride_r32_cifar100_lt.py
 """
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--predictions',
         metavar='FILE',
         help='what tools/test.py --all-experts --out wrote (default: '
-        'predictions.pkl of the work_dir)',
+        'predictions.npz of the work_dir)',
     )
     parser.add_argument(
         '--images',

@@ -9,9 +9,9 @@ from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
   python tools/test.py configs/ride_r32_cifar100_lt.py CHECKPOINT \\
-      --out work_dirs/predictions.pkl
+      --out work_dirs/predictions.npz
   python tools/analysis/summarize.py configs/ride_r32_cifar100_lt.py \\
-      work_dirs/predictions.pkl --json work_dirs/summary.json
+      work_dirs/predictions.npz --json work_dirs/summary.json
 """
 
 
@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='the config of the test run')
-    parser.add_argument('predictions', help='the file that tools/test.py --out wrote (.pkl)')
+    parser.add_argument('predictions', help='the file that tools/test.py --out wrote (.npz)')
     parser.add_argument('--out-dir', help='folder for the plots (default: that of the predictions)')
     parser.add_argument('--json', help='file to write the figures to')
     parser.add_argument(

@@ -26,8 +26,8 @@ from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --all-experts \\
-      --out work_dirs/experts.pkl
-  python tools/analysis/tradeoff.py work_dirs/experts.pkl --budget 0.6 \\
+      --out work_dirs/experts.npz
+  python tools/analysis/tradeoff.py work_dirs/experts.npz --budget 0.6 \\
       --plot work_dirs/tradeoff.png \\
       --config CONFIG --out-config work_dirs/cheap.py
   python tools/test.py work_dirs/cheap.py CHECKPOINT

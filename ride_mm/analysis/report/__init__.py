@@ -36,7 +36,7 @@ def write_report(
         out (str | Path): The HTML file.
         predictions_file (str | Path, optional): What ``tools/test.py
             --all-experts --out`` wrote. Defaults to None, which means
-            ``predictions.pkl`` of the work_dir.
+            ``predictions.npz`` of the work_dir.
         figures_dir (str | Path, optional): The folder to write the figures
             into as well, as SVG and PNG. Defaults to None.
         json_file (str | Path, optional): Where to write the figures as

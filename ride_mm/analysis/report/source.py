@@ -15,7 +15,7 @@ from ride_mm.engine.scalars import TrainingCurves, read_curves
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError
 
-NAME = 'predictions.pkl'
+NAME = 'predictions.npz'
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source:
     def test_command(self) -> str:
         """str: The command that writes predictions with all experts."""
         run = self.predictions.run
-        return test_command(run['config'], run['checkpoint'], 'FILE.pkl')
+        return test_command(run['config'], run['checkpoint'], 'FILE.npz')
 
 
 def test_command(
@@ -70,7 +70,7 @@ def open_source(
             predictions.
         predictions_file (str | Path, optional): The predictions, where
             ``run`` is a work_dir. Defaults to None, which means its
-            ``predictions.pkl``.
+            ``predictions.npz``.
         config (str | Path, optional): The config of the test, which is run.
             Defaults to None, which means that no Python of any config is
             run: what its dump says is read.
@@ -163,7 +163,7 @@ def _check_weights(work_dir: Path, file: Path, run: dict, has_experts: bool) -> 
     if not numbered or _with_weights(others, run) is not None:
         return
     newest = numbered[-1]
-    again = test_command(run['config'], newest, 'FILE.pkl', has_experts)
+    again = test_command(run['config'], newest, 'FILE.npz', has_experts)
     alone = (
         f'report on the predictions alone, `python tools/analysis/report.py {file} -o FILE.html`.'
     )

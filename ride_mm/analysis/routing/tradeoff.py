@@ -83,7 +83,7 @@ def _outputs(predictions: Predictions) -> tuple[np.ndarray, torch.Tensor, np.nda
         raise UserError(
             'the trade-off needs the outputs of all experts and trained routers: write the '
             'predictions of a routed model with `python tools/test.py CONFIG CHECKPOINT '
-            '--all-experts --out FILE.pkl`.'
+            '--all-experts --out FILE.npz`.'
         )
     return experts, torch.from_numpy(routers.astype(np.float64)), compute
 
@@ -113,7 +113,6 @@ def route(predictions: Predictions, thresholds: float | Sequence[float]) -> Pred
     scores = softmax(logits / used[:, None], axis=1)
     return replace(
         predictions,
-        pred_label=scores.argmax(axis=1),
         pred_score=scores,
         num_experts_used=used,
         relative_compute=compute[used - 1],

@@ -247,11 +247,11 @@ def compare_bias_variance(
 
 
 def _prediction_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob('seed_*/predictions.pkl'))
+    files = sorted(folder.glob('seed_*/predictions.npz'))
     if not files:
         raise UserError(
             f'{folder}: expected the runs of a config, '
-            'seed_0/predictions.pkl and so on, which '
+            'seed_0/predictions.npz and so on, which '
             'tools/sweep.py --resample writes'
         )
     return files

@@ -1,6 +1,5 @@
-"""Pickles of plain data, read without calling what they name."""
+"""Pickles of arrays, read without calling what they name."""
 
-import collections
 import io
 import os
 import pickle
@@ -9,37 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from ride_mm.compat.plain_pickle import load_plain_pickle
+from ride_mm.compat.stand_ins import load_arrays
 
 
-def load(content, **options):
-    return load_plain_pickle(io.BytesIO(content), **options)
+def load(content):
+    return load_arrays(io.BytesIO(content))
 
 
-@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize('protocol', range(pickle.DEFAULT_PROTOCOL + 1))
 def test_plain_data(protocol):
     shared = [1]
     numbers = np.arange(6, dtype='>i2').reshape(2, 3)
     content = dict(
-        numbers=[1, -2.5, None, True, 'text', b'bytes', (1,), {2}],
+        numbers=[1, -2.5, None, True, 'text', b'bytes', (1,)],
         shared=[shared, shared],
-        ordered=collections.OrderedDict(a=1),
         array=numbers,
         fortran=np.asfortranarray(numbers),
         empty=np.zeros((0, 3)),
         scalar=np.float32(0.5),
-        tensor=torch.arange(12.0).reshape(3, 4).t()[1:, ::2],
-        half=torch.ones(2, dtype=torch.bfloat16),
     )
     loaded = load(pickle.dumps(content, protocol))
     assert loaded['numbers'] == content['numbers']
     assert loaded['shared'][0] is loaded['shared'][1]
-    assert loaded['ordered'] == content['ordered']
     for name in ('array', 'fortran', 'empty', 'scalar'):
         np.testing.assert_array_equal(loaded[name], content[name])
         assert loaded[name].dtype == content[name].dtype
-    assert torch.equal(loaded['tensor'], content['tensor'])
-    assert torch.equal(loaded['half'], content['half'])
 
 
 def test_arrays_of_python_2():
@@ -52,7 +45,7 @@ def test_arrays_of_python_2():
         b'\x89U\x02\x07\xfftb.'
     )
     expected = pickle.loads(content, encoding='latin1')
-    assert load(content, encoding='latin1').tolist() == expected.tolist() == [7, 255]
+    assert load(content).tolist() == expected.tolist() == [7, 255]
 
 
 class Calls:
@@ -75,24 +68,6 @@ def names(path, protocol=2):
     return b'\x80\x02c' + f'{module}\n{name}\n'.encode() + b'.'
 
 
-def tensor(offset, size, stride):
-    storage = torch.zeros(3).storage()
-    return pickle.dumps(
-        Calls(
-            torch._utils._rebuild_tensor_v2,
-            storage,
-            offset,
-            size,
-            stride,
-            False,
-            collections.OrderedDict(),
-        )
-    )
-
-
-TENSOR = pickle.dumps(torch.zeros(3), 2)
-
-
 @pytest.mark.parametrize(
     'content',
     [
@@ -104,18 +79,12 @@ TENSOR = pickle.dumps(torch.zeros(3), 2)
         # raw memory, as an array of pointers
         pickle.dumps(Calls(np.ndarray, (1,), 'O', b'12345678')),
         pickle.dumps(Calls(np.dtype, 'O')),
-        pickle.dumps(Calls(torch.load, 'trace')),
+        pickle.dumps(torch.zeros(3)),
         names('os.system'),
         names('numpy.load'),
         # a class for the process, and what was built before
         build(names('numpy.dtype'), (None, {'build': 1})),
-        build(names('torch._utils._rebuild_tensor_v2'), {'build': 1}),
-        build(TENSOR, {'layout': (0, (10**12,), (0,))}),
         # more numbers than there are
-        tensor(0, (10**12,), (0,)),
-        tensor(0, (3,), (9,)),
-        tensor(1, (3,), (1,)),
-        tensor(-1, (1,), (1,)),
         pickle.dumps(np.zeros(3), 2).replace(b'K\x03\x85', b'K\x09\x85'),
     ],
 )
@@ -124,27 +93,11 @@ def test_more_than_data_is_refused(content, tmp_path, monkeypatch):
     with pytest.raises(Exception):
         load(content)
     assert not any(tmp_path.iterdir())
-    assert torch.equal(load(TENSOR), torch.zeros(3))
-
-
-def test_storage_of_a_tensor_is_no_other_pickle(tmp_path):
-    file = tmp_path / 'inner'
-    torch.save(
-        Calls(open, str(tmp_path / 'trace'), 'w'), file, _use_new_zipfile_serialization=False
-    )
-    content = pickle.dumps(Calls(torch.storage._load_from_bytes, file.read_bytes()))
-    with pytest.raises(pickle.UnpicklingError):
-        load(content)
-    torch.save([1], file)
-    content = pickle.dumps(Calls(torch.storage._load_from_bytes, file.read_bytes()))
-    with pytest.raises(pickle.UnpicklingError):
-        load(content)
-    assert not (tmp_path / 'trace').exists()
 
 
 def test_damage():
     """Any exception, and no crash."""
-    whole = pickle.dumps([np.arange(9.0), torch.ones(4), 'text'], 2)
+    whole = pickle.dumps([np.arange(9.0), 'text'], 2)
     rng = np.random.default_rng(0)
     for _ in range(200):
         content = bytearray(whole)
