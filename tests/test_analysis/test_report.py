@@ -23,8 +23,7 @@ from prediction_files import write_predictions
 from ride_mm.analysis import Predictions
 from ride_mm.analysis.accuracy.hardest import hardest_images, load_pictures
 from ride_mm.analysis.report import write_report
-from ride_mm.analysis.report.figure_maker import FigureMaker
-from ride_mm.analysis.report.page import Figure, mark_code, percent
+from ride_mm.analysis.report.page import Figure, FigureMaker, mark_code, percent
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -261,8 +260,8 @@ def test_the_whole_page(whole):
         'seed 7',
         fingerprint(str(run.checkpoint)),
         'stopped after expert 1',
-        'went on to the last expert',
-        '(not asked)',
+        'continued to the last expert',
+        '(not used)',
         *NAMES,
     ):
         assert text in page.text, text
@@ -342,7 +341,7 @@ def test_help_has_an_example(capsys):
     [
         (dict(), dict(), []),
         (dict(routers=False), dict(), ['Experts used and trade-off']),
-        (dict(experts=False), dict(), ['the model has none']),
+        (dict(experts=False), dict(), ['the model has no experts']),
         (dict(used=np.arange(NUM) % 3 + 1), dict(), ['--all-experts --out']),
         (dict(used=np.full(NUM, 3)), dict(), ['--all-experts --out', 'Experts used and trade-off']),
         (dict(), dict(config='absent/x.py'), ['The images are left out', 'Settings of the model']),

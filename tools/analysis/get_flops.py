@@ -1,8 +1,8 @@
-"""Measure multiply-accumulates and parameters, part by part.
+"""Measure multiply-accumulates and parameters of a network, part by part.
 
-Trunk, tail and classifier of each expert, and router apart, for one image;
-and what an image costs on average when a router says how many experts it uses.
-Any other image classifier of MMPretrain: backbone, neck and head.
+The parts are the trunk, tail and classifier of each expert, and the router; for
+other image classifiers of MMPretrain, backbone, neck and head. With the shares
+of images by number of experts used, also the expected compute of an image.
 """
 
 import argparse
@@ -19,10 +19,9 @@ EXAMPLE = """example:
   python tools/analysis/get_flops.py configs/ride_r32_cifar100_lt.py \\
       --predictions work_dirs/predictions.npz --json work_dirs/flops.json
 
-Counted are the multiply-accumulates (MACs) of convolutions and matrix
-products, which papers call FLOPs. The paper of RIDE counts two more for every
-output of a BatchNorm: with --batch-norm, --usage 40.99,9.47,49.54 of the first
-config gives its 77.84 M.
+Multiply-accumulates (MACs) of convolutions and matrix products are counted,
+which papers call FLOPs. The RIDE paper adds two per BatchNorm output: with
+--batch-norm and --usage 40.99,9.47,49.54 the first config gives its 77.84 M.
 """
 
 
@@ -40,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         type=int,
         metavar=('H', 'W'),
-        help='rows and columns of an image (default: the training size of the config)',
+        help='height and width of an image (default: the training size of the config)',
     )
     usage = parser.add_mutually_exclusive_group()
     usage.add_argument(
@@ -52,28 +51,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     usage.add_argument(
         '--predictions',
         metavar='FILE',
-        help='take --usage from a file that tools/test.py --out wrote (.npz)',
+        help='take --usage from the output of tools/test.py --out (.npz)',
     )
     parser.add_argument(
         '--batch-norm',
         action='store_true',
-        help='count 2 MACs per BatchNorm output, as the paper does (default: '
-        'none, as BatchNorm can be fused into the preceding convolution)',
+        help='count 2 MACs per BatchNorm output, as the paper does (default: none, because '
+        'BatchNorm can be fused into the preceding convolution)',
     )
     add_cfg_options(parser, 'override settings of the config, such as model.num_experts=4')
-    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
+    parser.add_argument('--json', metavar='FILE', help='JSON file to write the figures to')
     parser.add_argument(
         '--plot', metavar='FILE', help='plot of the compute by experts used (.png, .svg, .pdf)'
     )
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
-        parser.error(f'--shape {args.shape}: expected H or H W, both above 0')
+        parser.error(f'--shape {args.shape}: expected H or H W, both at least 1')
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    # One number is both.
+    # One number is both height and width.
     shape = args.shape and (args.shape[0], args.shape[-1])
     report_compute(
         args.config,

@@ -1,4 +1,4 @@
-"""Write what a trained model does as one page that can be sent to others."""
+"""Write a report of a trained model as one self-contained HTML page."""
 
 import argparse
 import shlex
@@ -21,10 +21,9 @@ EXAMPLE = """example:
 
 
 def image_count(text: str) -> int:
-    number = int(text)
-    if number < 0:
+    if int(text) < 0:
         raise argparse.ArgumentTypeError('expected a number of 0 or more')
-    return number
+    return int(text)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'run', help='the work_dir of a training with predictions in it, or a file of predictions'
+        'run', help='the work_dir of a training that contains predictions, or a predictions file'
     )
     parser.add_argument(
         '-o', '--out', metavar='FILE', required=True, help='the page to write (.html)'
@@ -40,8 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--predictions',
         metavar='FILE',
-        help='what tools/test.py --all-experts --out wrote (default: '
-        'predictions.npz of the work_dir)',
+        help='output of tools/test.py --all-experts --out (default: WORK_DIR/predictions.npz)',
     )
     parser.add_argument(
         '--images',
@@ -53,15 +51,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--config',
         metavar='FILE',
-        help='the config of the test, to show these images and the settings; '
-        'a config is Python code, and only this one is executed (default: no '
-        'images)',
+        help='the config of the test, needed to show the images and the settings; a config is '
+        'Python code, and only this one is executed (default: no images)',
     )
     add_cfg_options(parser, 'override settings of the config')
     parser.add_argument(
-        '--figures', metavar='DIR', help='folder to also write the figures into, as SVG and PNG'
+        '--figures', metavar='DIR', help='folder to also write the plots to, as SVG and PNG'
     )
-    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
+    parser.add_argument('--json', metavar='FILE', help='JSON file to write the figures to')
     return parser.parse_args(argv)
 
 

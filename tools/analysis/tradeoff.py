@@ -1,4 +1,4 @@
-"""Accuracy against compute for every threshold of the routers."""
+"""Compute accuracy against compute for every threshold of the routers."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import mmengine
 from rich.console import Console
+from rich.table import Table
 
 from ride_mm.analysis import (
-    Curve,
     OperatingPoint,
     RoutingSimulator,
     choose_point,
@@ -32,9 +32,8 @@ EXAMPLE = """example:
       --config CONFIG --out-config work_dirs/cheap.py
   python tools/test.py work_dirs/cheap.py CHECKPOINT
 
-A threshold is a choice: make it on images that nothing is judged on, such as
-those of dict(type='HoldOut', held_out=True, ...) as the test_dataloader's
-data set.
+Choose a threshold on images that are not used for evaluation, for example with
+dict(type='HoldOut', held_out=True, ...) as the dataset of test_dataloader.
 """
 _ROWS, _JSON_POINTS = 11, 200
 
@@ -43,7 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('predictions', help='what tools/test.py --all-experts --out wrote')
+    parser.add_argument('predictions', help='output of tools/test.py --all-experts --out')
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
         '--budget',
@@ -76,20 +75,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_cfg_options(parser, 'override settings of the config')
     parser.add_argument('--plot', metavar='FILE', help='plot to write')
-    parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
+    parser.add_argument('--json', metavar='FILE', help='JSON file to write the figures to')
     args = parser.parse_args(argv)
     if args.budget is args.accuracy and (args.out_config or args.per_router):
         parser.error('--out-config and --per-router need --budget or --accuracy')
     if bool(args.out_config) != bool(args.config):
         parser.error(
-            '--out-config and --config need each other: --out-config '
-            'writes the config of the test with the chosen threshold'
+            '--out-config and --config need each other: --out-config writes the config of the '
+            'test with the chosen threshold'
         )
     return args
 
 
-def points_table(points: dict[str, OperatingPoint]):
-    """A row for each point, by its label."""
+def points_table(points: dict[str, OperatingPoint]) -> Table:
+    """Build a table with one row per labelled point."""
     groups = next(iter(points.values())).accuracy
     rows = [
         [
@@ -107,27 +106,12 @@ def points_table(points: dict[str, OperatingPoint]):
     )
 
 
-def threshold_text(threshold) -> str:
+def threshold_text(threshold: float | list[float]) -> str:
     values = threshold if isinstance(threshold, list) else [threshold]
-    # Near 1, where routers are sure, only the distance tells them apart.
+    # Thresholds close to 1 would all be printed as 1.
     return ', '.join(
         f'1 - {1 - value:.3g}' if 0.999 < value < 1 else f'{value:.6g}' for value in values
     )
-
-
-def candidates(simulator: RoutingSimulator, curve: Curve, per_router: bool) -> list[OperatingPoint]:
-    points = [curve[index] for index in range(len(curve))]
-    return points + simulator.grid() if per_router else points
-
-
-def write_config(path: str, config: str, options: dict, point: OperatingPoint) -> None:
-    """Write a config that routes by the threshold."""
-    cfg = load_config(config, options)
-    cfg.model.test_cfg = dict(
-        cfg.model.get('test_cfg') or {}, mode='route', threshold=point.threshold
-    )
-    write_file(path, cfg.pretty_text)
-    print(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,25 +129,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     routers = len(simulator.router_logits)
     marked = {'0.5': simulator.at([0.5] * routers)}
     if args.budget is not None or args.accuracy is not None:
-        marked['chosen'] = choose_point(
-            candidates(simulator, curve, args.per_router), args.budget, args.accuracy, args.group
-        )
+        points = [*curve, *(simulator.grid() if args.per_router else ())]
+        marked['chosen'] = choose_point(points, args.budget, args.accuracy, args.group)
 
-    thinned = curve.thinned(_ROWS)
-    rows = {f'{i}': thinned[i] for i in range(len(thinned))}
-    Console(width=1000).print(points_table(dict(rows, **marked)))
+    rows = {str(index): point for index, point in enumerate(curve.thinned(_ROWS))}
+    Console(width=1000).print(points_table({**rows, **marked}))
     if args.plot:
         print(plot_tradeoff(curve, marked, args.plot))
     if args.json:
-        points = curve.thinned(_JSON_POINTS)
         content = dict(
-            curve=[asdict(points[i]) for i in range(len(points))],
+            curve=list(map(asdict, curve.thinned(_JSON_POINTS))),
             marked={label: asdict(point) for label, point in marked.items()},
         )
         mmengine.dump(content, args.json, file_format='json', indent=1)
         print(args.json)
     if args.out_config:
-        write_config(args.out_config, args.config, options, marked['chosen'])
+        cfg = load_config(args.config, options)
+        test_cfg = cfg.model.get('test_cfg') or {}
+        cfg.model.test_cfg = dict(test_cfg, mode='route', threshold=marked['chosen'].threshold)
+        write_file(args.out_config, cfg.pretty_text)
+        print(args.out_config)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
-"""What a report says, as figures."""
+"""The figures of a report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,95 +19,89 @@ from ride_mm.utils.errors import UserError
 _THRESHOLD = 0.5
 
 
+class Routing(NamedTuple):
+    """The predictions of the routed model, and one threshold per router."""
+
+    predictions: Predictions
+    thresholds: list[float]
+
+    def __str__(self) -> str:
+        values = [f'{value:g}' for value in self.thresholds]
+        return f'threshold {values[0] if len(set(values)) == 1 else ", ".join(values)}'
+
+
+class Usage(NamedTuple):
+    """Experts used by each of N routed images, and :func:`expert_usage`."""
+
+    num_experts_used: np.ndarray
+    figures: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a model.
+    """The figures of a model.
 
     Attributes:
-        source (Source): Where from.
-        main (Predictions): Of the model as its config has it predict: routed
-            where routers are trained, else of all experts.
-        routed (Predictions, optional): The same with routing, None without
-            trained routers.
-        routing (list[float], optional): The thresholds of that, one for each
-            router.
-        figures (dict[str, float]): What :func:`summarize` finds in ``main``.
-        all_experts (dict[str, float], optional): The same of all experts on
-            every image, where ``main`` is routed.
-        confusion (GroupConfusion): Of ``main``.
+        source (Source): The content of the files.
+        classes (ClassGroups): The groups of the K classes.
+        main (Predictions): The predictions of the model as its config makes
+            it predict: routed if there are trained routers, else of all
+            experts.
+        figures (dict[str, float]): The output of :func:`summarize` for
+            ``main``.
+        confusion (GroupConfusion): The confusion of ``main``.
+        routing (Routing, optional): The routed predictions. None if the
+            outputs of trained routers are unknown.
+        all_experts (dict[str, float], optional): The output of
+            :func:`summarize` for all experts on every image, if ``main`` is
+            routed by ``routing``.
+        usage (Usage, optional): None if nothing is routed.
     """
 
     source: Source
+    classes: ClassGroups
     main: Predictions
-    routed: Predictions | None
-    routing: list[float] | None
     figures: dict[str, float]
-    all_experts: dict[str, float] | None
     confusion: GroupConfusion
-
-    @cached_property
-    def classes(self) -> ClassGroups:
-        """ClassGroups: The groups of the K classes."""
-        run = self.source.predictions.run
-        return ClassGroups(run['class_counts'], run['thresholds'])
+    routing: Routing | None
+    all_experts: dict[str, float] | None
+    usage: Usage | None
 
     @property
     def names(self) -> Sequence[str]:
         """list[str]: The names of the K classes."""
-        classes = self.source.predictions.run['classes']
-        return classes or [f'class {i}' for i in range(len(self.classes))]
+        return self.source.run['classes'] or [f'class {i}' for i in range(len(self.classes))]
 
     @property
     def titles(self) -> dict[str, str]:
-        """dict[str, str]: The groups with their sizes, which are not broken
-        into lines."""
+        """dict[str, str]: The groups and their sizes, without line breaks in
+        a size."""
         return {
-            name: title[: len(name) + 1] + title[len(name) + 1 :].replace(' ', '\u00a0')
+            name: title.replace(' ', '\u00a0').replace('\u00a0(', ' (')
             for name, title in self.classes.titles.items()
         }
 
     @cached_property
     def groups(self) -> dict[str, np.ndarray]:
-        """dict[str, np.ndarray]: The images of each group, bool masks."""
+        """dict[str, np.ndarray]: Bool masks of the images of each group."""
         return self.classes.of_images(self.main.gt_label)
 
     @property
-    def num_experts(self) -> int | None:
-        """int, optional: The number of experts, as far as the predictions
-        tell. None if the model has none."""
+    def num_experts(self) -> int:
+        """int: The number of experts, or the largest number that an image
+        used if the outputs of the experts are unknown. 0 without experts."""
         if self.main.num_experts_used is None:
-            return None
+            return 0
         logits = self.main.expert_logits
-        if logits is None:
-            return int(self.main.num_experts_used.max())
-        return len(logits)
-
-    @property
-    def usage(self) -> Predictions | None:
-        """Predictions, optional: With how many experts routed images used.
-        None where nothing is routed."""
-        used = self.main.num_experts_used
-        if self.routed is None and used is not None and np.ptp(used):
-            return self.main
-        return self.routed
+        return int(self.main.num_experts_used.max()) if logits is None else len(logits)
 
     @property
     def is_routed(self) -> bool:
-        """bool: Whether the figures are those of a routed model."""
-        return self.usage is not None and self.usage is self.main
-
-    @cached_property
-    def usage_figures(self) -> dict[str, float]:
-        """dict[str, float]: What :func:`expert_usage` finds in ``usage``."""
-        return expert_usage(
-            self.usage.num_experts_used,
-            self.usage.relative_compute,
-            self.usage.gt_label,
-            self.classes,
-        )
+        """bool: Whether ``main`` is routed."""
+        return self.usage is not None and (self.routing is None or self.all_experts is not None)
 
     def of_kind(self, kind: str) -> dict[str, float]:
-        """The figures of a kind, such as 'calibration', by their names."""
+        """Return the figures of a kind, such as 'calibration', by name."""
         return {
             key[len(kind) + 1 :]: value
             for key, value in self.figures.items()
@@ -114,9 +109,9 @@ class Findings:
         }
 
     def as_dict(self) -> dict:
-        """All figures, for a JSON file."""
+        """Return all figures, for a JSON file."""
         return dict(
-            routing=self.routing,
+            routing=None if self.routing is None else self.routing.thresholds,
             figures=self.figures,
             all_experts=self.all_experts,
             confusion=asdict(self.confusion),
@@ -124,10 +119,10 @@ class Findings:
 
 
 def find(source: Source) -> Findings:
-    """Compute what a report says.
+    """Compute the figures of a report.
 
     Args:
-        source (Source): What it is made of.
+        source (Source): The content of the files.
 
     Returns:
         Findings: The figures.
@@ -135,22 +130,28 @@ def find(source: Source) -> Findings:
     Raises:
         UserError: If the class counts do not fit the predictions.
     """
-    stored, run = source.predictions, source.predictions.run
-    groups = ClassGroups(run['class_counts'], run['thresholds'])
-    routing, routed, all_experts, main = None, None, None, stored
-    if stored.router_logits is not None:
-        routing = _routing_thresholds(source, len(stored.router_logits))
-        routed = route(stored, routing)
+    main, run = source.predictions, source.run
+    classes = ClassGroups(run['class_counts'], run['thresholds'])
+    routing, all_experts, usage = None, None, None
+    routed = main
+    if main.router_logits is not None:
+        thresholds = _routing_thresholds(source, len(main.router_logits))
+        routed = route(main, thresholds)
+        routing = Routing(routed, thresholds)
         if _routes(source):
-            main, all_experts = routed, summarize(stored, groups)
+            main, all_experts = routed, summarize(main, classes)
+    used, compute = routed.num_experts_used, routed.relative_compute
+    if used is not None and compute is not None and (routing is not None or np.ptp(used)):
+        usage = Usage(used, expert_usage(used, compute, main.gt_label, classes))
     return Findings(
         source,
+        classes,
         main,
-        routed,
+        summarize(main, classes),
+        group_confusion(main.pred_label, main.gt_label, classes),
         routing,
-        summarize(main, groups),
         all_experts,
-        group_confusion(main.pred_label, main.gt_label, groups),
+        usage,
     )
 
 
@@ -161,7 +162,7 @@ def _test_cfg(source: Source) -> dict:
 
 
 def _routes(source: Source) -> bool:
-    """Whether the config has the model route. The config that a test with
+    """Whether the config makes the model route. The config that a test with
     `--all-experts` dumps into the work_dir does not count."""
     options = _test_cfg(source)
     return options.get('mode') != 'ensemble' or options.get('expert_logits', False)
@@ -169,16 +170,14 @@ def _routes(source: Source) -> bool:
 
 def _routing_thresholds(source: Source, num_routers: int) -> list[float]:
     threshold = _test_cfg(source).get('threshold', _THRESHOLD)
-    single = isinstance(threshold, (int, float))
-    values = [threshold] * num_routers if single else threshold
+    values = [threshold] * num_routers if isinstance(threshold, (int, float)) else threshold
     if (
         not isinstance(values, (list, tuple))
         or len(values) != num_routers
         or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values)
     ):
         raise UserError(
-            f'model.test_cfg.threshold={threshold!r} of the config: expected '
-            'a probability, or one for each of the '
-            f'{num_routers} routers of these predictions.'
+            f'model.test_cfg.threshold={threshold!r} of the config: expected a probability, or '
+            f'one for each of the {num_routers} routers of these predictions.'
         )
     return list(map(float, values))

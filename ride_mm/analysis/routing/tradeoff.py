@@ -5,7 +5,7 @@ the rule of :mod:`ride_mm.models.routing`.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +58,9 @@ class Curve:
 
     def __len__(self) -> int:
         return len(self.thresholds)
+
+    def __iter__(self) -> Iterator[OperatingPoint]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> OperatingPoint:
         return OperatingPoint(
