@@ -1,10 +1,10 @@
-"""Show what is in the data of a training, and what is wrong with it."""
+"""Count the images and classes of a training's data, and find problems."""
 
 import argparse
 import json
 import os.path as osp
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,8 +12,6 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
-from rich import progress
-from rich.console import Console
 
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.check import Finding, Split, check_data
@@ -27,14 +25,12 @@ EXAMPLE = """example:
   python tools/check_data.py my_images.py
   python tools/check_data.py data/my_images --json found.json
 
-A folder holds train/, and val/ or test/, with a sub-folder for each class; or
+A folder contains train/, and val/ or test/, with one sub-folder per class; or
 the class folders themselves. All images are read. Exit code: 0 if nothing has
 to be fixed, 1 if something has, 2 if the data cannot be checked.
 """
 SPLITS = ('train', 'val', 'test')
 NAMED = 5
-
-Builders = dict[str, Callable[[], Any]]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,28 +43,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def of_folder(root: str) -> Builders:
-    """What builds the data sets of a folder."""
+def datasets_of_folder(root: str) -> dict[str, dict]:
+    """Get the configs of the datasets in a folder, by split."""
     names = [name for name in SPLITS if osp.isdir(osp.join(root, name))]
     if 'train' not in names:
-        options = dict(type='LongTailList', data_prefix=root)
-        return dict(train=partial(DATASETS.build, options))
+        return dict(train=dict(type='LongTailList', data_prefix=root))
+    options = dict(type='LongTailList', data_root=root)
     return {
-        name: partial(
-            DATASETS.build,
-            dict(
-                type='LongTailList',
-                data_root=root,
-                data_prefix=name,
-                class_counts=None if name == 'train' else 'train',
-            ),
-        )
+        name: dict(options, data_prefix=name, class_counts=None if name == 'train' else 'train')
         for name in names
     }
 
 
-def of_config(cfg: dict) -> Builders:
-    """What builds the data sets of a config; equal ones once."""
+def datasets_of_config(cfg: dict) -> dict[str, dict]:
+    """Get the configs of a config's datasets, by split; equal ones once."""
     found: dict[str, dict] = {}
     for name in SPLITS:
         dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset')
@@ -76,11 +64,11 @@ def of_config(cfg: dict) -> Builders:
             found[name] = dataset
     if not found:
         raise UserError('the config has no train_dataloader.dataset, nor one of val or test')
-    return {name: partial(DATASETS.build, dataset) for name, dataset in found.items()}
+    return found
 
 
 def find_thresholds(cfg: dict) -> Any:
-    """What the metrics of a config take many, medium and few for."""
+    """Get the class groups of a config's metrics."""
     metrics = cfg.get('val_evaluator') or []
     metrics = metrics if isinstance(metrics, list) else [metrics]
     for metric in metrics:
@@ -90,7 +78,7 @@ def find_thresholds(cfg: dict) -> Any:
 
 
 def check_head(cfg: dict, splits: Sequence[Split]) -> list[Finding]:
-    """Compare the classes of the head with those that are trained on."""
+    """Compare ``num_classes`` of the head with the first split."""
     wanted = ((cfg.get('model') or {}).get('head') or {}).get('num_classes')
     return [
         Finding(
@@ -124,10 +112,10 @@ def summarize(split: Split, thresholds: Any) -> dict:
     )
 
 
-def show(found: dict, thresholds: Any) -> None:
-    """Print tables of what is there and of what was found."""
-    splits = found['splits']
+def show(splits: list[dict], findings: list[Finding], thresholds: Any) -> None:
+    """Print tables of the data, and the findings."""
     if splits:
+        columns = ['split', 'images', 'classes', 'largest', 'smallest']
         rows = [
             [
                 split['split'],
@@ -138,52 +126,31 @@ def show(found: dict, thresholds: Any) -> None:
             ]
             for split in splits
         ]
-        columns = ['split', 'images', 'classes', 'largest', 'smallest']
         print(render_table(build_table('Images', columns, rows)))
         titles = group_titles(thresholds)
+        columns = ['training images', 'classes', *(f'images in {s["split"]}' for s in splits)]
         rows = [
             [
                 titles[name],
-                str(splits[0]['groups'][name]['classes']),
+                str(group['classes']),
                 *(f'{split["groups"].get(name, {}).get("images", 0):,}' for split in splits),
             ]
-            for name in splits[0]['groups']
-        ]
-        columns = ['training images', 'classes'] + [
-            f'images in {split["split"]}' for split in splits
+            for name, group in splits[0]['groups'].items()
         ]
         print(render_table(build_table('Groups', columns, rows)))
-    for finding in found['findings']:
-        kind = 'ERROR' if finding['error'] else 'note'
-        print(f'{kind} ({finding["split"]}): {finding["what"]}')
-        for place in finding['places'][:NAMED]:
+    for finding in findings:
+        print(f'{"ERROR" if finding.error else "note"} ({finding.split}): {finding.what}')
+        for place in finding.places[:NAMED]:
             print(f'    {place}')
-        if len(finding['places']) > NAMED:
-            print(f'    and {len(finding["places"]) - NAMED} more')
-        print(f'  What to do: {finding["advice"]}.')
-    errors = sum(finding['error'] for finding in found['findings'])
-    notes = len(found['findings']) - errors
-    print(f'{errors} to fix, {notes} to review' if errors or notes else 'Nothing to fix was found.')
-
-
-def show_progress(name: str) -> Callable[[Iterable, int], Iterable]:
-    """Show how far the reading of a split is, with the time that is left."""
-
-    def follow(results: Iterable, total: int) -> Iterable:
-        console = Console(stderr=True)
-        bar = progress.Progress(
-            progress.TextColumn(f'Reading {name}'),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        with bar:
-            yield from bar.track(results, total)
-
-    return follow
+        if len(finding.places) > NAMED:
+            print(f'    and {len(finding.places) - NAMED} more')
+        print(f'  What to do: {finding.advice}.')
+    errors = sum(finding.error for finding in findings)
+    print(
+        f'{errors} to fix, {len(findings) - errors} to review'
+        if findings
+        else 'Nothing to fix was found.'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -191,23 +158,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         launch.check_output_file(args.json, ('.json',), '--json')
     init_default_scope('mmpretrain')
-    # What data sets warn of is among the findings.
+    # The findings include the warnings of datasets.
     MMLogger.get_current_instance().setLevel('ERROR')
     cfg: dict = {}
     if osp.isdir(args.data):
-        datasets = of_folder(args.data)
+        datasets = datasets_of_folder(args.data)
     else:
         cfg = load_config(args.data, args.cfg_options)
-        datasets = of_config(cfg)
+        datasets = datasets_of_config(cfg)
     thresholds = find_thresholds(cfg)
-    splits, findings = check_data(datasets, show_progress)
-    findings += check_head(cfg, splits)
-    found = dict(
-        splits=[summarize(split, thresholds) for split in splits],
-        findings=[asdict(finding) for finding in findings],
+    splits, findings = check_data(
+        {name: partial(DATASETS.build, dataset) for name, dataset in datasets.items()}
     )
-    show(found, thresholds)
+    findings += check_head(cfg, splits)
+    summaries = [summarize(split, thresholds) for split in splits]
+    show(summaries, findings, thresholds)
     if args.json:
+        found = dict(splits=summaries, findings=[asdict(finding) for finding in findings])
         write_file(args.json, json.dumps(found, indent=1) + '\n')
     if any(finding.error for finding in findings):
         sys.exit(1)

@@ -11,6 +11,7 @@ from .config_names import install_config_names, register_models
 from .hook_removal import install_hook_removal
 from .inferencers import install_class_names_check, install_image_skipping, install_plain_inference
 from .picture_names import install_picture_names
+from .subset_copies import install_subset_copies
 from .swin_windows import install_swin_windows
 
 __all__ = ['AtomicLocalBackend', 'CheckpointError', 'install', 'load_checkpoint_file']
@@ -21,6 +22,8 @@ def install() -> None:
     # Checkpoints are read safely, and written whole or not at all.
     install_checkpoint_loader()
     install_atomic_backend()
+    # get_subset() copies nothing of another dataset.
+    install_subset_copies()
     # default_hooks.NAME=None removes any hook.
     install_hook_removal()
     # Inferencers go on after an unreadable image, check the number of class

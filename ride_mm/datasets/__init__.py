@@ -1,10 +1,9 @@
-from .bootstrap import bootstrap
 from .cifar_lt import CIFAR10LT, CIFAR100LT
-from .custom import install_folder_reading
 from .digits_lt import DigitsLT
-from .hold_out import hold_out
+from .folders import install_folder_reading
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
+from .subsets import bootstrap, hold_out
 from .transforms import DrawCropFlipRotate, LoadImageFromFile, collate_batch
 from .wrappers import ConcatDataset, KFoldDataset, RepeatDataset
 

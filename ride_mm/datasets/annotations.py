@@ -6,17 +6,17 @@ from mmengine.fileio import exists, get_text, isdir
 
 from ride_mm.utils.errors import UserError
 
-Records = tuple[list[str], list[int], list[int]]
-
-# Labels above both of these are a mistake: counts would fill the memory.
-_SMALL, _SPARSE = 100_000, 100
+# Labels above both are a mistake: counting up to them could exhaust the memory.
+_MAX_LABEL, _MAX_LABEL_PER_IMAGE = 100_000, 100
 
 
-def read_annotations(ann_file: str, num_classes: int | None = None) -> Records:
-    """Read a list with one image a line: its path, a space and its label.
+def read_annotations(
+    ann_file: str, num_classes: int | None = None
+) -> tuple[list[str], list[int], list[int]]:
+    """Read a list with one image per line: its path, a space and its label.
 
-    The label is what follows the last white space, so that paths may hold
-    spaces. Blank lines are skipped.
+    The label follows the last white space, so paths may contain spaces. Blank
+    lines are skipped.
 
     Args:
         ann_file (str): Path of the list.
@@ -24,13 +24,11 @@ def read_annotations(ann_file: str, num_classes: int | None = None) -> Records:
             Defaults to None, which means any label of at least 0.
 
     Returns:
-        tuple: The paths, the labels and the line numbers (from 1), three
-        lists of the same length.
+        tuple: Paths, labels and line numbers (from 1), each of length N.
 
     Raises:
-        UserError: If there is no such file.
-        UserError: If a line is not a path and a label within the number of
-            classes, or if the list is empty.
+        UserError: If the list is missing, empty or not UTF-8.
+        UserError: If a line is not a path and a valid label.
     """
     paths, labels, numbers, problems = [], [], [], []
     for number, line in enumerate(_read_text(ann_file).split('\n'), 1):
@@ -47,22 +45,19 @@ def read_annotations(ann_file: str, num_classes: int | None = None) -> Records:
         numbers.append(number)
 
     largest = max(labels, default=0)
-    if num_classes is None and largest > max(_SMALL, _SPARSE * len(labels)):
-        line = numbers[labels.index(largest)]
-        problems.append(
-            (
-                line,
-                f'label {largest} would mean {largest + 1} classes of '
-                f'{len(labels)} images. If this is intended, set num_classes',
-            )
+    if num_classes is None and largest > max(_MAX_LABEL, _MAX_LABEL_PER_IMAGE * len(labels)):
+        problem = (
+            f'label {largest} would mean {largest + 1} classes of {len(labels)} images. '
+            'If this is intended, set num_classes'
         )
+        problems.append((numbers[labels.index(largest)], problem))
     if problems:
         number, problem = problems[0]
         if problems[1:]:
             problem += f' (and {len(problems) - 1} more such lines)'
         raise UserError(
             f'{ann_file}, line {number}: {problem}',
-            [f'{ann_file}:{number}: {text}' for number, text in problems],
+            [f'{ann_file}:{number}: {problem}' for number, problem in problems],
         )
     if not paths:
         raise UserError(f'{ann_file}: the list is empty')
@@ -74,26 +69,22 @@ def _read_text(ann_file: str) -> str:
         raise UserError(f'Annotation list not found: {ann_file}')
     if isdir(ann_file):
         raise UserError(
-            f'{ann_file} is a folder, expected a list with a line '
-            '"path label" for each image. Give class folders as '
-            'data_prefix'
+            f'{ann_file} is a folder, expected a list with one line "path label" per image. '
+            'Give class folders as data_prefix'
         )
     try:
-        # Some editors begin a file with a byte order mark: not part of a path.
+        # Without the byte order mark that some editors write.
         return get_text(ann_file, encoding='utf-8-sig')
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b'\n') + 1
-        encoding = 'LATIN1'
-        if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding = 'UTF-16'
+        is_utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         raise UserError(
-            f'{ann_file}, line {line}: not UTF-8. Convert the '
-            f'list with iconv -f {encoding} -t UTF-8'
+            f'{ann_file}, line {line}: not UTF-8. Convert the list with '
+            f'iconv -f {"UTF-16" if is_utf16 else "LATIN1"} -t UTF-8'
         ) from error
 
 
 def _read_label(fields: list[str], num_classes: int | None) -> int:
-    """Read the label of a line that has been split."""
     if len(fields) != 2:
         raise ValueError(f'expected a path, a space and a label, found {fields[0]!r}')
     try:
@@ -103,6 +94,6 @@ def _read_label(fields: list[str], num_classes: int | None) -> int:
             f'expected an integer label after the last space, found {fields[1]!r}'
         ) from None
     if label < 0 or num_classes is not None and label >= num_classes:
-        expected = 'at least 0' if num_classes is None else f'between 0 and {num_classes - 1}'
+        expected = 'of at least 0' if num_classes is None else f'between 0 and {num_classes - 1}'
         raise ValueError(f'expected a label {expected}, found {label}')
     return label

@@ -1,10 +1,9 @@
-"""Randomness of augmentations that does not depend on who draws it.
+"""Augmentation seeds that do not depend on workers, ranks or resuming.
 
-mmengine seeds a worker once, from the run's seed and the worker's number:
-without persistent workers every epoch repeats the augmentations of the
-first, and a resumed run sees others than an uninterrupted one. Here every
-draw, the n-th image of an epoch over all ranks, has a seed of its own made
-from (seed, epoch, n).
+mmengine seeds each worker once, with the run's seed and the worker's number:
+without persistent workers every epoch repeats the augmentations of the first
+one, and a resumed run differs from an uninterrupted one. Here, the n-th image
+of an epoch (over all ranks) has its own seed, derived from (seed, epoch, n).
 """
 
 import random
@@ -18,11 +17,11 @@ from torch.utils.data import DataLoader
 
 
 class Draw(int):
-    """An index into a data set that carries the seed of its augmentation.
+    """A dataset index with the seed of its augmentation.
 
     Args:
         index (int): The index.
-        seed (int): The seed, 0 <= seed < 2^32.
+        seed (int): The seed, in [0, 2^32).
     """
 
     seed: int
@@ -37,24 +36,24 @@ class Draw(int):
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that transforms draw from."""
+    """Seed the random generators that transforms use."""
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
 
 
 class SeededDataset:
-    """A data set that seeds itself by the :class:`Draw` it is asked for.
+    """Dataset that seeds the random generators with each :class:`Draw`.
 
     Args:
-        dataset (Dataset): Any data set; all else is handed on to it.
+        dataset (Dataset): Any dataset; other attributes are forwarded to it.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __getattr__(self, name: str) -> Any:
-        # Unpickling asks for attributes before there is a data set.
+        # While unpickling, attributes are looked up before there is a dataset.
         if name == 'dataset':
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -69,11 +68,11 @@ class SeededDataset:
 
 
 class SeededBatchSampler:
-    """Turns the indices of a batch sampler into draws.
+    """Batch sampler that yields draws instead of indices.
 
     Args:
-        batch_sampler (BatchSampler): Yields lists of indices; all else is
-            handed on to it.
+        batch_sampler (BatchSampler): Yields lists of indices; other
+            attributes are forwarded to it.
         seed (int): Seed of the run.
     """
 
@@ -89,10 +88,10 @@ class SeededBatchSampler:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        # Samplers hand the n-th image to rank n % world_size: drawing for
-        # all ranks gives an image the same seed on any number of them.
+        # Samplers give the n-th image to rank n % world_size: with seeds for all
+        # ranks, an image has the same seed on any number of them.
         rank, world_size = get_dist_info()
-        # The 1 keeps this stream apart from that of the samplers.
+        # The 1 separates this stream from that of the samplers.
         rng = np.random.default_rng((self.seed, self.epoch, 1))
         for batch in self.batch_sampler:
             seeds = rng.integers(2**32, size=(len(batch), world_size))
@@ -100,21 +99,20 @@ class SeededBatchSampler:
 
 
 def seed_draws(dataloader: DataLoader, seed: int) -> SeededBatchSampler:
-    """Make a data loader seed every draw.
+    """Make a data loader seed each draw; one that already does is unchanged.
 
     Args:
-        dataloader (DataLoader): A loader that has not been iterated over;
-            one that is seeded already is left as it is.
+        dataloader (DataLoader): A loader that has not been iterated over.
         seed (int): Seed of the run.
 
     Returns:
-        SeededBatchSampler: Its ``epoch`` is to be set before each epoch.
+        SeededBatchSampler: Its batch sampler; set ``epoch`` before each
+        epoch.
     """
-    if not isinstance(dataloader.batch_sampler, SeededBatchSampler):
-        # A DataLoader refuses assignment to these, which would come too late
-        # only for workers that are running; there are none yet.
-        vars(dataloader).update(
-            dataset=SeededDataset(dataloader.dataset),
-            batch_sampler=SeededBatchSampler(dataloader.batch_sampler, seed),
-        )
-    return dataloader.batch_sampler
+    sampler = dataloader.batch_sampler
+    if not isinstance(sampler, SeededBatchSampler):
+        sampler = SeededBatchSampler(sampler, seed)
+        # A DataLoader forbids assigning these attributes, because running workers
+        # would not notice; there are none yet.
+        vars(dataloader).update(dataset=SeededDataset(dataloader.dataset), batch_sampler=sampler)
+    return sampler

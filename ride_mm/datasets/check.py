@@ -1,17 +1,15 @@
-"""What is wrong with the images and labels of the data sets of a training."""
+"""Checks of the images and labels of training, validation and test sets."""
 
 import hashlib
 import io
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import (
-    Any,
-    NamedTuple,
-)
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import mmcv
 import numpy as np
@@ -22,30 +20,27 @@ from PIL import Image
 
 from ride_mm.compat.inferencers import describe_unreadable
 from ride_mm.utils.errors import UserError, find_places, user_message
+from ride_mm.utils.progress import track
 
 from .annotations import read_annotations
 from .class_counts import count_labels, get_class_counts, get_labels, stated_counts
 from .folders import read_folder
 
-# What Pillow reads to the end: others it may not know as OpenCV does.
+# Formats that Pillow decodes completely; it may not know others as OpenCV does.
 _CHECKED_FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP')
 _BATCH = 1024
-
-# Is given the name of a split, then results and how many there will be, and
-# hands them on.
-Progress = Callable[[str], Callable[[Iterable, int], Iterable]]
 
 
 @dataclass
 class Finding:
-    """One kind of thing to look at.
+    """One kind of problem in the data.
 
     Attributes:
-        split (str): Where: 'train', 'val', 'test', or two of them.
-        what (str): What was found.
+        split (str): 'train', 'val' or 'test', or two of them.
+        what (str): The problem.
         advice (str): What to do about it.
-        places (list[str]): Files, with their lines where they are in a list.
-        error (bool): Whether it should be mended before training.
+        places (list[str]): Files, with the line if they are in a list.
+        error (bool): Whether it should be fixed before training.
     """
 
     split: str
@@ -55,30 +50,36 @@ class Finding:
     error: bool = True
 
 
-class Record(NamedTuple):
-    """An image of a data set that holds images itself.
+def _count(
+    split: str, what: str, groups: list[list[str]], advice: str, error: bool = True
+) -> list[Finding]:
+    """Make a finding of groups of places, if there are any."""
+    places = [place for group in groups for place in group]
+    return [Finding(split, f'{what}: {len(groups)}', advice, places, error)] if groups else []
 
-    Attributes:
-        dataset (BaseDataset): The data set.
-        index (int): Its place there.
-        label (int): Its label.
-        path (str, optional): Its file; None for images in memory.
-    """
+
+class Record(NamedTuple):
+    """An image: its dataset (not a wrapper), position there, label and file;
+    ``path`` is None for images in memory."""
 
     dataset: Any
-    index: int
+    position: int
     label: int
     path: str | None
 
 
+Images = Mapping[Any, list[Record]]
+
+
 def leaves(dataset: Any) -> Iterator[Any]:
-    """Find the data sets that hold the images, inside of all wrappers.
+    """Find the datasets that hold the images, inside all wrappers.
 
     Args:
-        dataset: A data set or a wrapper of data sets.
+        dataset: A dataset or dataset wrapper.
 
     Yields:
-        BaseDataset: Each data set, once for each time that it is wrapped.
+        BaseDataset: Each dataset; more than once if it is concatenated more
+        than once.
     """
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
@@ -91,18 +92,18 @@ def leaves(dataset: Any) -> Iterator[Any]:
         yield dataset
 
 
-def _path_of(dataset: Any, index: int) -> str | None:
+def _path_of(dataset: Any, position: int) -> str | None:
     get_info = getattr(dataset, 'get_data_info', None)
-    return None if get_info is None else get_info(index).get('img_path')
+    return None if get_info is None else get_info(position).get('img_path')
 
 
 class Split:
-    """A data set of a training and its images.
+    """A training, validation or test set and its images.
 
     Args:
         name (str): 'train', 'val' or 'test'.
-        dataset: The data set, or a wrapper: an image that a wrapper repeats
-            counts once.
+        dataset: The dataset, or a wrapper; images that a wrapper repeats
+            count once.
     """
 
     def __init__(self, name: str, dataset: Any) -> None:
@@ -110,230 +111,143 @@ class Split:
         self.dataset = dataset
         self.leaves = list(leaves(dataset))
         self.records = [
-            Record(leaf, i, label, _path_of(leaf, i))
+            Record(leaf, position, label, _path_of(leaf, position))
             for leaf in self.leaves
-            for i, label in enumerate(get_labels(leaf).tolist())
+            for position, label in enumerate(get_labels(leaf).tolist())
         ]
         self.training_counts = get_class_counts(dataset)
         self.classes = getattr(dataset, 'metainfo', {}).get('classes')
-        self._lines: dict[tuple, int] | None = None
 
     @property
     def counts(self) -> list[int]:
-        """list[int]: Images of this split in each class."""
+        """list[int]: Images of this split per class."""
         return count_labels([record.label for record in self.records], len(self.training_counts))
 
     def class_name(self, label: int) -> str:
-        """Name a class, by its number where it has no name."""
-        names = self.classes
-        named = names is not None and label < len(names)
-        return str(names[label]) if named else f'class {label}'
+        """Get the name of a class, or ``'class {label}'``."""
+        names = self.classes or ()
+        return str(names[label]) if label < len(names) else f'class {label}'
+
+    @cached_property
+    def _lines(self) -> dict[tuple[int, int], int]:
+        """Line of each image that is in a list, by dataset and position."""
+        lines = {}
+        for leaf in self.leaves:
+            if not isinstance(leaf, CustomDataset) or not leaf.ann_file:
+                continue
+            found = defaultdict(list)
+            backend = get_file_backend(leaf.img_prefix, enable_singleton=True)
+            for path, label, line in zip(*read_annotations(leaf.ann_file)):
+                found[backend.join_path(leaf.img_prefix, path), label].append(line)
+            for record in self.records:
+                same = found[record.path, record.label]
+                if record.dataset is leaf and same:
+                    # The next record with this path and label is on another line.
+                    lines[id(leaf), record.position] = same.pop(0)
+        return lines
 
     def line(self, record: Record) -> str:
-        """Say which line of a list an image is from, '' if of none."""
-        if self._lines is None:
-            self._lines = {}
-            for leaf in self.leaves:
-                self._find_lines(leaf)
-        line = self._lines.get((id(record.dataset), record.index))
+        """Get ``'{list}:{line}: '`` of an image, or '' if it is not in a list."""
+        line = self._lines.get((id(record.dataset), record.position))
         return f'{record.dataset.ann_file}:{line}: ' if line else ''
 
-    def _find_lines(self, leaf: Any) -> None:
-        """Find the line of each image of a list."""
-        if not isinstance(leaf, CustomDataset) or not leaf.ann_file:
-            return
-        found = defaultdict(list)
-        backend = get_file_backend(leaf.img_prefix, enable_singleton=True)
-        for path, label, line in zip(*read_annotations(leaf.ann_file)):
-            path = backend.join_path(leaf.img_prefix, path)
-            found[path, label].append(line)
-        for record in self.records:
-            lines = found[record.path, record.label]
-            if record.dataset is leaf and lines:
-                # what is there twice has two lines
-                self._lines[id(leaf), record.index] = lines.pop(0)
-
     def place(self, record: Record) -> str:
-        """Say where an image is: its file, its class and, of a list, the
-        line."""
-        image = record.path or (f'image {record.index} of {type(record.dataset).__name__}')
+        """Get the line in the list, the file and the class of an image."""
+        image = record.path or f'image {record.position} of {type(record.dataset).__name__}'
         return f'{self.line(record)}{image}, {self.class_name(record.label)}'
+
+    def by_path(self) -> Images:
+        """Group the images by their files."""
+        images = defaultdict(list)
+        for record in self.records:
+            if record.path is not None:
+                images[os.path.normpath(record.path)].append(record)
+        return images
 
 
 def check_folders(split: Split) -> list[Finding]:
-    """Tell what data sets of class folders leave out.
-
-    Args:
-        split (Split): The images.
-
-    Returns:
-        list[Finding]: A note for each kind of file.
-    """
+    """Find files that datasets of class folders leave out."""
     roots = {
         leaf.img_prefix: leaf.is_valid_file
         for leaf in split.leaves
         if isinstance(leaf, CustomDataset) and not leaf.ann_file
     }
+    advice = 'move or convert them if they should be read, or remove them'
     return [
-        Finding(
-            split.name,
-            sentence,
-            'move or convert them if they should be read, or remove them',
-            paths,
-            error=False,
-        )
+        Finding(split.name, sentence, advice, paths, error=False)
         for root, is_image in roots.items()
         for sentence, paths in read_folder(root, is_image).left_out().items()
     ]
 
 
-def check_same_images(split: Split, images: dict[Hashable, list[Record]], by: str) -> list[Finding]:
-    """Find images that a split holds more than once.
-
-    Args:
-        split (Split): The images.
-        images (dict[Hashable, list[Record]]): Those that are the same.
-        by (str): What makes them so, such as 'path'.
-
-    Returns:
-        list[Finding]: An error for images under several labels, a note for
-        others.
-    """
-    several = [same for same in images.values() if len(same) > 1]
-    conflicts = [same for same in several if len({image.label for image in same}) > 1]
-    twice = [same for same in several if len({image.label for image in same}) == 1]
-    found = [
-        (
-            conflicts,
-            'images under several labels',
-            'keep each image under its correct label only',
-            True,
-        ),
-        (
-            twice,
-            'images more than once under one label',
-            'keep one copy of each, unless the copies are intended',
-            False,
-        ),
-    ]
-    return [
-        Finding(
-            split.name,
-            f'{what}, by their {by}: {len(groups)}',
-            advice,
-            [split.place(image) for same in groups for image in same],
-            error,
-        )
-        for groups, what, advice, error in found
-        if groups
-    ]
-
-
-def check_overlap(
-    train: Split,
-    train_images: dict[Hashable, list[Record]],
-    other: Split,
-    images: dict[Hashable, list[Record]],
-    by: str,
-) -> list[Finding]:
-    """Find images that are trained on and tested with.
-
-    Args:
-        train (Split): The training images.
-        train_images (dict[Hashable, list[Record]]): Those that are the same.
-        other (Split): Validation or test images.
-        images (dict[Hashable, list[Record]]): Those that are the same.
-        by (str): What makes them so, such as 'path'.
-
-    Returns:
-        list[Finding]: One, or none.
-    """
-    common = [key for key in images if key in train_images]
-    if not common:
-        return []
-    places = [
-        split.place(found[key][0])
-        for key in common
-        for split, found in ((other, images), (train, train_images))
-    ]
-    return [
-        Finding(
-            f'{train.name}, {other.name}',
-            f'images of {other.name} that are in {train.name} as well, by '
-            f'their {by}: {len(common)}',
-            'remove them from one of the two sets: accuracy on them says nothing about new images',
-            places,
-        )
-    ]
-
-
 def check_classes(train: Split, other: Split) -> list[Finding]:
-    """Compare the classes of a validation or test set with the training's.
+    """Compare the classes of a validation or test set with the training set's."""
+    split, findings = f'{train.name}, {other.name}', []
+    names, others = list(train.classes or ()), list(other.classes or ())
+    if names and others and names != others:
+        shorter = min(len(names), len(others))
+        label = next((i for i in range(shorter) if names[i] != others[i]), shorter)
+        what = (
+            f'the class names differ, first for label {label}: {train.class_name(label)!r} in '
+            f'{train.name}, {other.class_name(label)!r} in {other.name}'
+        )
+        findings.append(Finding(split, what, 'give both the same classes=[...]'))
+    stated = stated_counts(other.dataset)
+    # With `indices`, validation may state the counts of the whole training set.
+    known = [getattr(leaf, 'whole_class_counts', None) for leaf in train.leaves]
+    if stated is not None and list(stated) not in [train.training_counts, *known]:
+        what = (
+            f'{other.name} states other numbers of training images per class than {train.name} '
+            f'has, {sum(stated)} in {len(stated)} classes against {sum(train.training_counts)} '
+            f'in {len(train.training_counts)}'
+        )
+        advice = 'give it class_counts=<the training list or folder>'
+        findings.append(Finding(split, what, advice))
+    empty = [[other.class_name(label)] for label, count in enumerate(other.counts) if not count]
+    advice = 'means over classes leave them out; add images of these classes if possible'
+    return findings + _count(other.name, 'classes without an image', empty, advice, error=False)
+
+
+def _compare(splits: Sequence[Split], images: Sequence[Images], by: str) -> list[Finding]:
+    """Find equal images within and across splits, and classes that differ.
 
     Args:
-        train (Split): The training images.
-        other (Split): Validation or test images.
-
-    Returns:
-        list[Finding]: Errors for other names and class counts, a note for
-        classes without an image.
+        splits (Sequence[Split]): The training set first.
+        images (Sequence[Images]): Equal images of each split.
+        by (str): What makes them equal, 'path' or 'content'.
     """
-    split, findings = f'{train.name}, {other.name}', []
-    names = [split.classes and list(split.classes) for split in (train, other)]
-    if all(names) and names[0] != names[1]:
-        label = next(
-            (i for i, pair in enumerate(zip(*names)) if pair[0] != pair[1]), min(map(len, names))
+    findings = []
+    for split, found in zip(splits, images):
+        conflicts: list[list[str]] = []
+        repeated: list[list[str]] = []
+        for same in found.values():
+            if len(same) > 1:
+                one_label = len({image.label for image in same}) == 1
+                (repeated if one_label else conflicts).append([split.place(i) for i in same])
+        what = f'images under several labels, by their {by}'
+        advice = 'keep each image under its correct label only'
+        findings += _count(split.name, what, conflicts, advice)
+        what = f'images more than once under one label, by their {by}'
+        advice = 'keep one copy of each, unless the copies are intended'
+        findings += _count(split.name, what, repeated, advice, error=False)
+    for other, found in zip(splits[1:], images[1:]):
+        train, trained = splits[0], images[0]
+        common = [
+            [other.place(found[key][0]), train.place(trained[key][0])]
+            for key in found
+            if key in trained
+        ]
+        what = f'images of {other.name} that are in {train.name} as well, by their {by}'
+        advice = (
+            'remove them from one of the two sets: accuracy on them says nothing about new images'
         )
-        findings.append(
-            Finding(
-                split,
-                f'the class names differ, first for label {label}: '
-                f'{train.class_name(label)!r} in {train.name}, '
-                f'{other.class_name(label)!r} in {other.name}',
-                'give both the same classes=[...]',
-            )
-        )
-    stated = stated_counts(other.dataset)
-    # A training tells its validation of `indices`.
-    known = [train.training_counts] + [
-        getattr(leaf, 'whole_class_counts', None) for leaf in train.leaves
-    ]
-    if stated is not None and list(stated) not in known:
-        findings.append(
-            Finding(
-                split,
-                f'{other.name} states other numbers of training images '
-                f'per class than {train.name} has, {sum(stated)} in '
-                f'{len(stated)} classes against {sum(train.training_counts)} '
-                f'in {len(train.training_counts)}',
-                'give it class_counts=<the training list or folder>',
-            )
-        )
-    empty = [other.class_name(label) for label, count in enumerate(other.counts) if not count]
-    if empty:
-        findings.append(
-            Finding(
-                other.name,
-                f'classes without an image: {len(empty)}',
-                'means over classes leave them out; add images of these classes if possible',
-                empty,
-                error=False,
-            )
-        )
+        findings += _count(f'{train.name}, {other.name}', what, common, advice)
+        findings += check_classes(train, other)
     return findings
 
 
-def by_path(split: Split) -> dict[str, list[Record]]:
-    """Group the images of a split by their files."""
-    images = defaultdict(list)
-    for record in split.records:
-        if record.path is not None:
-            images[os.path.normpath(record.path)].append(record)
-    return images
-
-
 def check_paths(splits: Sequence[Split]) -> list[Finding]:
-    """Check data sets without reading an image.
+    """Check datasets without reading an image.
 
     Args:
         splits (Sequence[Split]): The training set first.
@@ -342,31 +256,14 @@ def check_paths(splits: Sequence[Split]) -> list[Finding]:
         list[Finding]: Images under several labels or in several splits, by
         path, and classes that differ.
     """
-    train, *others = splits
-    images = {split.name: by_path(split) for split in splits}
-    findings = []
-    for split in splits:
-        findings += check_same_images(split, images[split.name], 'path')
-    for other in others:
-        findings += check_overlap(train, images[train.name], other, images[other.name], 'path')
-        findings += check_classes(train, other)
-    return findings
+    return _compare(splits, [split.by_path() for split in splits], 'path')
 
 
-def read_image(record: Record) -> tuple[bytes | None, str | None]:
-    """Read and decode an image.
-
-    Args:
-        record (Record): The image.
-
-    Returns:
-        tuple: A hash of its content, and what is wrong with it: None for
-        either that there is not.
-    """
+def _read_image(record: Record) -> tuple[bytes | None, str | None]:
+    """Get a hash of an image's content and what is wrong with it, if anything."""
     if record.path is None:
-        if not hasattr(record.dataset, 'get_data_info'):
-            return None, None
-        image = record.dataset.get_data_info(record.index).get('img')
+        get_info = getattr(record.dataset, 'get_data_info', None)
+        image = None if get_info is None else get_info(record.position).get('img')
         if image is None:
             return None, None
         return hashlib.sha256(np.asarray(image).tobytes()).digest(), None
@@ -376,15 +273,15 @@ def read_image(record: Record) -> tuple[bytes | None, str | None]:
             raise ValueError('no image')
     except MemoryError:
         raise
-    except Exception as error:  # of OpenCV, of any storage
+    except Exception as error:  # OpenCV and storage backends raise various errors.
         return None, describe_unreadable(record.path, error)
     return hashlib.sha256(content).digest(), _find_damage(record.path, content)
 
 
 def _find_damage(path: str, content: bytes) -> str | None:
-    """Find what OpenCV passes over: it fills up an image that ends early."""
+    """Find what OpenCV ignores: it pads an image that ends early."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of size, of odd metadata
+        warnings.simplefilter('ignore')  # About size or metadata.
         try:
             with Image.open(io.BytesIO(content)) as image:
                 if image.format in _CHECKED_FORMATS:
@@ -394,146 +291,121 @@ def _find_damage(path: str, content: bytes) -> str | None:
             return None
         except (OSError, SyntaxError) as error:
             return f'{path} is damaged: {error}'
-        except Exception:  # too large for Pillow, say
+        except Exception:  # Pillow raises more kinds, for example for large images.
             return None
     return None
 
 
-def find_unreadable(dataset: Any, most: int = 20_000) -> tuple[int, list[str]]:
-    """Find files that a data set could not load, without decoding them.
+def _has_header(path: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # About size or metadata.
+        try:
+            with Image.open(path):
+                return True
+        except Exception:  # Pillow raises many kinds.
+            return False
 
-    Each is opened and its header read by Pillow, several thousand a second.
-    Those that Pillow does not know are loaded as the data set itself would.
+
+def _threads() -> ThreadPoolExecutor:
+    """Start threads: OpenCV, Pillow and hashlib release Python's lock."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
+def find_unreadable(dataset: Any, most: int = 20_000) -> tuple[int, list[str]]:
+    """Find files that a dataset could not load, without decoding them.
+
+    Pillow reads the header of each file, several thousand per second. Files
+    that it does not know are loaded as the dataset would.
 
     Args:
-        dataset: A data set or a wrapper of data sets.
-        most (int): Of more files, so many at most are looked at, evenly
-            spread. Defaults to 20,000.
+        dataset: A dataset or dataset wrapper.
+        most (int): Maximum number of files to check, evenly spaced. Defaults
+            to 20,000.
 
     Returns:
-        tuple: How many files were looked at, and what loading says of each
-        that cannot be loaded. Images in memory and on other storage are not
-        looked at.
+        tuple: The number of files that were checked, without images in
+        memory or on other storage, and the errors of those that cannot be
+        loaded.
     """
     files = {}
     for leaf in leaves(dataset):
-        for index in range(len(leaf)):
-            files[_path_of(leaf, index)] = leaf, index
-    files.pop(None, None)
+        for position in range(len(leaf)):
+            path = _path_of(leaf, position)
+            if path is not None:
+                files[path] = leaf, position
     paths = list(files)[:: max(1, -(-len(files) // most))]
-    if not paths or not any(map(os.path.exists, paths[:_BATCH])):
+    if not any(map(os.path.exists, paths[:_BATCH])):
         return 0, []
     problems = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with _threads() as pool:
         for path, known in zip(paths, pool.map(_has_header, paths)):
             if not known:
-                leaf, index = files[path]
+                leaf, position = files[path]
                 try:
-                    leaf[index]
+                    leaf[position]
                 except UserError as error:
                     problems.append(user_message(error))
-                except Exception as error:  # of any transform
+                except Exception as error:  # Transforms raise any kind.
                     problems.append(f'{path} cannot be loaded: {type(error).__name__}: {error}')
     return len(paths), problems
 
 
-def _has_header(path: str) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of size, of odd metadata
-        try:
-            with Image.open(path):
-                return True
-        except Exception:  # Pillow raises many kinds
-            return False
+def _read_all(records: Sequence[Record]) -> Iterator[tuple[bytes | None, str | None]]:
+    with _threads() as pool:
+        for start in range(0, len(records), _BATCH):
+            yield from pool.map(_read_image, records[start : start + _BATCH])
 
 
-def check_images(
-    split: Split, progress: Progress
-) -> tuple[dict[bytes, list[Record]], list[Finding]]:
-    """Read all images of a split.
+def check_images(split: Split) -> tuple[Images, list[Finding]]:
+    """Read all images of a split, with a progress bar.
 
     Args:
         split (Split): The images.
-        progress (callable): Given the name of the split, what goes through
-            results, of which it is told the number, and shows how far it is.
 
     Returns:
         tuple: The images by their content, and findings: images that cannot
-        be read and such as are damaged.
+        be read or are damaged.
     """
-    files = [*by_path(split).values()]
+    files = [*split.by_path().values()]
     files += [[image] for image in split.records if image.path is None]
-    images, unreadable, damaged = defaultdict(list), [], []
-    results = progress(split.name)(_read_all([same[0] for same in files]), len(files))
-    for same, (content, problem) in zip(files, results):
+    images: dict[bytes, list[Record]] = defaultdict(list)
+    unreadable: list[list[str]] = []
+    damaged: list[list[str]] = []
+    results = _read_all([same[0] for same in files])
+    for same, (content, problem) in zip(files, track(results, f'Reading {split.name}', len(files))):
         if content is not None:
             images[content] += same
         if problem:
-            places = [f'{split.line(image)}{problem}' for image in same]
+            places = [[f'{split.line(image)}{problem}'] for image in same]
             (unreadable if content is None else damaged).extend(places)
-    findings = [
-        Finding(split.name, f'{what}: {len(places)}', advice, places)
-        for places, what, advice in (
-            (
-                unreadable,
-                'images that cannot be read',
-                'replace or remove them: training would stop there',
-            ),
-            (
-                damaged,
-                'images that are damaged',
-                'replace or remove them: the missing part would be trained on as grey',
-            ),
-        )
-        if places
-    ]
-    return images, findings
+    advice = 'replace or remove them: training would stop there'
+    findings = _count(split.name, 'images that cannot be read', unreadable, advice)
+    advice = 'replace or remove them: the missing part would be trained on as grey'
+    return images, findings + _count(split.name, 'images that are damaged', damaged, advice)
 
 
-def _read_all(records: Sequence[Record]) -> Iterator[tuple]:
-    """Read images in threads: OpenCV, Pillow and hashlib release Python's
-    lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(records), _BATCH):
-            yield from pool.map(read_image, records[start : start + _BATCH])
-
-
-def check_data(
-    datasets: dict[str, Callable[[], Any]], progress: Progress
-) -> tuple[list[Split], list[Finding]]:
-    """Check the data sets of a training and read all their images.
+def check_data(datasets: dict[str, Callable[[], Any]]) -> tuple[list[Split], list[Finding]]:
+    """Check datasets and read all their images.
 
     Args:
-        datasets (dict[str, callable]): By name what builds each data set.
-        progress (callable): See :func:`check_images`.
+        datasets (dict[str, callable]): Functions that build the datasets, by
+            name of the split; the training set first.
 
     Returns:
         tuple: The splits that could be loaded, and all findings.
     """
-    splits, findings = [], []
+    splits: list[Split] = []
+    findings: list[Finding] = []
     for name, build in datasets.items():
         try:
             splits.append(Split(name, build()))
             findings += check_folders(splits[-1])
         except UserError as error:
-            findings.append(
-                Finding(
-                    name,
-                    user_message(error),
-                    'fix this first: the data set cannot be loaded',
-                    find_places(error),
-                )
-            )
-    images = {}
+            advice = 'fix this first: the dataset cannot be loaded'
+            findings.append(Finding(name, user_message(error), advice, find_places(error)))
+    images = []
     for split in splits:
-        images[split.name], found = check_images(split, progress)
-        findings += found
-        findings += check_same_images(split, images[split.name], 'content')
-    if splits:
-        train, *others = splits
-        for other in others:
-            findings += check_overlap(
-                train, images[train.name], other, images[other.name], 'content'
-            )
-            findings += check_classes(train, other)
-    return splits, findings
+        found, problems = check_images(split)
+        images.append(found)
+        findings += problems
+    return splits, findings + _compare(splits, images, 'content')

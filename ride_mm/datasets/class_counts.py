@@ -1,27 +1,23 @@
 """Training images per class: counted, read from files, and checked."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.fileio import exists, load
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, name_some
 
 from .annotations import read_annotations
 from .augmentation_seeds import SeededDataset
 
-_NOT_ONE_LABEL = (
-    '{}: expected one label, a whole number, for each image. '
-    'Data with several labels or no label cannot be used here'
-)
 
-
-def count_labels(labels: Sequence[int], num_classes: int) -> list[int]:
+def count_labels(labels: Sequence[int] | np.ndarray, num_classes: int) -> list[int]:
     """Count the images of each class.
 
     Args:
-        labels (Sequence[int]): Labels, shape (N, ).
+        labels (Sequence[int]): Labels, (N, ).
         num_classes (int): Number of classes K.
 
     Returns:
@@ -42,50 +38,38 @@ def count_labels(labels: Sequence[int], num_classes: int) -> list[int]:
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if wrong.size:
         raise UserError(
-            f'{wrong.size} of {labels.size} labels are outside '
-            f'[0, {num_classes}): the first is {labels[wrong[0]]}, at '
-            f'position {wrong[0]}'
+            f'{wrong.size} of {labels.size} labels are outside [0, {num_classes}): '
+            f'the first is {labels[wrong[0]]}, at position {wrong[0]}'
         )
     return np.bincount(labels, minlength=num_classes).tolist()
 
 
-def check_class_counts(class_counts: Sequence[int], num_classes: int) -> None:
-    """Check that there is a positive count for each class.
+def check_class_counts(
+    class_counts: Sequence[int], num_classes: int, names: Sequence[str] | None = None
+) -> None:
+    """Check that each class has a training image.
 
     Args:
         class_counts (Sequence[int]): Training images per class.
-        num_classes (int): Number of classes that is expected.
+        num_classes (int): Expected number of classes K.
+        names (Sequence[str], optional): Names of the classes, for the
+            message. Defaults to None.
 
     Raises:
-        UserError: If the number of counts differs from ``num_classes``, or
-            if a class has no image.
+        UserError: If there are not K counts, or one of them is 0.
     """
     if len(class_counts) != num_classes:
         raise UserError(
-            f'class_counts has {len(class_counts)} entries, but '
-            f'there are {num_classes} classes: check num_classes '
-            'of the head and the training data'
+            f'class_counts has {len(class_counts)} entries, but there are {num_classes} classes: '
+            'check num_classes of the head and the training data'
         )
-    empty = [i for i, count in enumerate(class_counts) if count <= 0]
+    empty = [label for label, count in enumerate(class_counts) if count <= 0]
     if empty:
+        named = f' ({name_some([names[label] for label in empty])})' if names else ''
         raise UserError(
-            f'{len(empty)} of {num_classes} classes have no training image: {name_some(empty)}'
+            f'{len(empty)} of {num_classes} classes have no training image: '
+            f'{name_some(empty)}{named}'
         )
-
-
-def name_some(names: Sequence, most: int = 10) -> str:
-    """Join names for a message, the first ones only when there are many.
-
-    Args:
-        names (Sequence): What to name.
-        most (int): How many at most. Defaults to 10.
-
-    Returns:
-        str: The first names and how many more there are.
-    """
-    text = ', '.join(str(name) for name in names[:most])
-    more = len(names) - most
-    return text if more <= 0 else f'{text} and {more} more'
 
 
 def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:
@@ -96,16 +80,15 @@ def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:
             the key ``class_counts`` or ``counts``; or a "path label" list
             of the training images, which is counted.
         num_classes (int, optional): Number of classes K. Defaults to None,
-            which means as many as the file has counts for, or one more than
-            the largest label of a list.
+            which means the number of counts in the file, or the largest
+            label of the list plus one.
 
     Returns:
         list[int]: K counts.
 
     Raises:
-        UserError: If there is no such file.
-        UserError: If the file holds something else, or does not fit
-            ``num_classes``.
+        UserError: If the file is missing, holds something else or does not
+            fit ``num_classes``.
     """
     if not exists(path):
         raise UserError(f'Class counts not found: {path}')
@@ -119,36 +102,34 @@ def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:
         raise UserError(f'{path} cannot be read: {error}') from error
     if isinstance(counts, dict):
         counts = counts.get('class_counts', counts.get('counts'))
-    # bool is a subclass of int, and no count
-    if (
-        not isinstance(counts, list)
-        or not counts
-        or any(type(n) is not int or n < 0 for n in counts)
-    ):
+    # `type`, because a bool is an instance of int.
+    is_list = isinstance(counts, list) and counts
+    if not is_list or any(type(count) is not int or count < 0 for count in counts):
         raise UserError(
             f'{path}: expected a list of counts (integers of at least 0), or '
-            'a dict that has one under "class_counts" or "counts"'
+            'a dict with such a list under "class_counts" or "counts"'
         )
     if num_classes is not None and len(counts) != num_classes:
         raise UserError(f'{path}: expected counts of {num_classes} classes, found {len(counts)}')
     return counts
 
 
-def get_labels(dataset) -> np.ndarray:
-    """Get the label of every image of a dataset or dataset wrapper.
+def get_labels(dataset: Any) -> np.ndarray:
+    """Get the labels of a dataset or dataset wrapper.
 
     Args:
         dataset: A dataset with ``get_gt_labels()`` or ``get_cat_ids(i)``, or
             mmengine's ``ConcatDataset``, ``RepeatDataset`` or
-            ``ClassBalancedDataset`` around such ones, nested or not.
+            ``ClassBalancedDataset`` around such datasets, nested or not.
 
     Returns:
-        np.ndarray: Labels, shape (len(dataset), ), int64.
+        np.ndarray: Labels, (len(dataset), ), int64.
 
     Raises:
         TypeError: If the dataset has neither of the two methods.
-        UserError: If an image has not exactly one label.
+        UserError: If an image does not have exactly one label.
     """
+    name = type(dataset).__name__
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     if isinstance(dataset, SeededDataset):
@@ -160,43 +141,39 @@ def get_labels(dataset) -> np.ndarray:
     if isinstance(dataset, ClassBalancedDataset):
         return get_labels(dataset.dataset)[dataset.repeat_indices]
     if hasattr(dataset, 'get_gt_labels'):
-        # `num_batch_per_epoch` shows the labels of the whole through a slice.
         try:
             labels = np.asarray(dataset.get_gt_labels(), dtype=np.int64)
+            if labels.ndim != 1:
+                raise ValueError(f'labels of shape {labels.shape}')
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(_NOT_ONE_LABEL.format(type(dataset).__name__)) from error
-        if labels.ndim != 1:
-            raise UserError(_NOT_ONE_LABEL.format(type(dataset).__name__))
-        return labels[: len(dataset)]
-    if hasattr(dataset, 'get_cat_ids'):
-        return _single_labels(dataset)
-    raise TypeError(
-        f'{type(dataset).__name__} has neither get_gt_labels() '
-        'nor get_cat_ids() to read its labels from'
-    )
-
-
-def _single_labels(dataset) -> np.ndarray:
-    labels = [dataset.get_cat_ids(i) for i in range(len(dataset))]
-    for i, image_labels in enumerate(labels):
-        if len(image_labels) != 1:
             raise UserError(
-                f'Image {i} of {type(dataset).__name__} has '
-                f'{len(image_labels)} labels, expected one'
-            )
-    return np.array(labels, dtype=np.int64).reshape(-1)
+                f'{name}: expected one label, a whole number, for each image. '
+                'Data with several labels or no label cannot be used here'
+            ) from error
+        # mmengine's `num_batch_per_epoch` slices the dataset, but not its labels.
+        return labels[: len(dataset)]
+    if not hasattr(dataset, 'get_cat_ids'):
+        raise TypeError(
+            f'{name} has neither get_gt_labels() nor get_cat_ids() to read its labels from'
+        )
+    single = []
+    for i in range(len(dataset)):
+        found = dataset.get_cat_ids(i)
+        if len(found) != 1:
+            raise UserError(f'Image {i} of {name} has {len(found)} labels, expected one')
+        single += found
+    return np.array(single, dtype=np.int64)
 
 
-def get_class_counts(dataset) -> list[int]:
+def get_class_counts(dataset: Any) -> list[int]:
     """Get the training images per class that belong to a dataset.
 
     Args:
         dataset: A dataset or dataset wrapper, see :func:`get_labels`.
 
     Returns:
-        list[int]: ``metainfo['class_counts']`` where the dataset, or the
-        wrapped one, states it. Otherwise, and where the parts of a
-        ``ConcatDataset`` differ in it, the dataset is counted.
+        list[int]: The :func:`stated_counts`; if there are none, the images
+        of the dataset are counted.
     """
     counts = stated_counts(dataset)
     if counts is not None:
@@ -206,16 +183,16 @@ def get_class_counts(dataset) -> list[int]:
     return count_labels(labels, len(classes or ()) or int(labels.max()) + 1)
 
 
-def stated_counts(dataset) -> Sequence[int] | None:
-    """Get what a dataset says of the training images per class.
+def stated_counts(dataset: Any) -> Sequence[int] | None:
+    """Get the training images per class that a dataset states.
 
     Args:
         dataset: A dataset or dataset wrapper.
 
     Returns:
-        list[int] | None: ``metainfo['class_counts']`` of the innermost
-        dataset; None where it has none, and where the parts of a
-        ``ConcatDataset`` differ in it.
+        Sequence[int] | None: ``metainfo['class_counts']`` of the innermost
+        dataset; None if it has none, or if the parts of a ``ConcatDataset``
+        state different ones.
     """
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
@@ -223,7 +200,7 @@ def stated_counts(dataset) -> Sequence[int] | None:
         parts = [stated_counts(part) for part in dataset.datasets]
         same = all(part == parts[0] for part in parts)
         return getattr(dataset, 'class_counts', parts[0] if same else None)
-    # A wrapper copies the metainfo before a lazy dataset has its counts.
+    # Not from the wrapper, which copies the metainfo before a lazy dataset has its counts.
     inner = getattr(dataset, 'dataset', None)
     if inner is not None:
         return stated_counts(inner)

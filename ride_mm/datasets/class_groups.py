@@ -1,32 +1,30 @@
-"""The many-, medium- and few-shot groups of classes and of test images."""
+"""Many-, medium- and few-shot groups of classes and of test images."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Union
 
 import numpy as np
 
 from ride_mm.utils.errors import UserError, nearest
 
 GROUPS = ('many', 'medium', 'few')
-# Smallest and largest medium-shot class, as the official code of RIDE and
-# that of RIDE-Swin have them.
+# Smallest and largest medium-shot class, as in the official code of RIDE and of RIDE-Swin.
 NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
 THIRDS = 'thirds'
 Thresholds = str | Sequence[int]
 
 
 def resolve_thresholds(thresholds: Thresholds) -> str | tuple[int, int]:
-    """Check a definition of the groups, and look up its name.
+    """Check a definition of the groups and look up its name.
 
     Args:
-        thresholds (str | Sequence[int]): Two class sizes, or a name, see
+        thresholds (str | Sequence[int]): Two class sizes or a name, see
             :class:`ClassGroups`.
 
     Returns:
-        tuple[int, int] | str: The smallest and the largest number of
-        training images of a medium-shot class, or "thirds".
+        tuple[int, int] | str: Training images of the smallest and of the
+        largest medium-shot class, or "thirds".
 
     Raises:
         UserError: If the name is unknown, or if these are not two numbers
@@ -36,23 +34,21 @@ def resolve_thresholds(thresholds: Thresholds) -> str | tuple[int, int]:
         names = (*NAMED_THRESHOLDS, THIRDS)
         if thresholds not in names:
             raise UserError(
-                f'thresholds="{thresholds}" is unknown, expected '
-                f'one of {", ".join(names)}, or two class sizes.'
-                f'{nearest(thresholds, names)}'
+                f'thresholds="{thresholds}" is unknown, expected one of {", ".join(names)}, '
+                f'or two class sizes.{nearest(thresholds, names)}'
             )
         return NAMED_THRESHOLDS.get(thresholds, thresholds)
     if len(thresholds) != 2 or not 0 <= thresholds[0] <= thresholds[1]:
         raise UserError(
-            f'thresholds must be two class sizes (low, high) with '
-            f'0 <= low <= high, for example (20, 100), or a name, but got '
-            f'{thresholds}.'
+            'thresholds must be two class sizes (low, high) with 0 <= low <= high, '
+            f'for example (20, 100), or a name, but got {thresholds}.'
         )
-    return tuple(thresholds)
+    low, high = thresholds
+    return low, high
 
 
-@dataclass(frozen=True, eq=False)
 class ClassGroups:
-    """Classes by how many training images they have.
+    """Classes grouped by their number of training images.
 
     Many-shot classes have more than ``thresholds[1]`` images, few-shot ones
     fewer than ``thresholds[0]``, and medium-shot ones are in between, both
@@ -60,11 +56,14 @@ class ClassGroups:
 
     Args:
         counts (Sequence[int]): Training images per class, (K, ).
-        thresholds (str | Sequence[int]): The two ends of the medium-shot
-            group, or a name: "ride" (20 and 100), "ride-swin" (21 and 99) or
-            "thirds" (the classes, from the largest to the smallest, in three
-            parts that differ by one at most; of equal classes the first ones
-            come first). Defaults to "ride".
+        thresholds (str | Sequence[int]): Smallest and largest medium-shot
+            class, or a name: "ride" (20 and 100), "ride-swin" (21 and 99) or
+            "thirds" (three groups whose numbers of classes differ by at most
+            one; ties are broken by label). Defaults to "ride".
+
+    Attributes:
+        masks (dict[str, np.ndarray]): Bool mask of the classes, (K, ), of
+            each group that has classes, in the order of ``GROUPS``.
 
     Raises:
         UserError: See :func:`resolve_thresholds`.
@@ -75,49 +74,38 @@ class ClassGroups:
         {'many': [True, False, False], 'medium': [False, True, True]}
     """
 
-    counts: Sequence[int]
-    thresholds: Thresholds = 'ride'
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, 'counts', np.asarray(self.counts))
-        object.__setattr__(self, 'thresholds', resolve_thresholds(self.thresholds))
+    def __init__(self, counts: Sequence[int] | np.ndarray, thresholds: Thresholds = 'ride') -> None:
+        self.counts = counts = np.asarray(counts)
+        self.thresholds = resolve_thresholds(thresholds)
+        if isinstance(self.thresholds, str):
+            thirds = np.array_split(np.argsort(-counts, kind='stable'), len(GROUPS))
+            masks = [np.isin(np.arange(len(counts)), third) for third in thirds]
+        else:
+            low, high = self.thresholds
+            masks = [counts > high, (counts >= low) & (counts <= high), counts < low]
+        self.masks = {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
 
     @classmethod
-    def of(cls, groups: Union['ClassGroups', Sequence[int]]) -> 'ClassGroups':
-        """Make groups of plain class counts, with RIDE's thresholds."""
-        return groups if isinstance(groups, cls) else cls(groups)
+    def of(cls, groups: GroupsLike) -> ClassGroups:
+        """Group plain class counts by RIDE's thresholds; return groups as they are."""
+        return groups if isinstance(groups, ClassGroups) else cls(groups)
 
     def __len__(self) -> int:
         """The number of classes K."""
         return len(self.counts)
 
-    @cached_property
-    def masks(self) -> dict[str, np.ndarray]:
-        """dict[str, np.ndarray]: A bool mask of the classes, (K, ), for each
-        group, in the order of ``GROUPS``. A group without classes is left
-        out."""
-        counts = self.counts
-        if self.thresholds == THIRDS:
-            masks = _thirds(counts)
-        else:
-            low, high = self.thresholds
-            masks = (counts > high, (counts >= low) & (counts <= high), counts < low)
-        return {name: mask for name, mask in zip(GROUPS, masks) if mask.any()}
-
     def of_images(self, gt_label: np.ndarray) -> dict[str, np.ndarray]:
-        """Say which images belong to which group.
+        """Find the images of each group.
 
         Args:
-            gt_label (np.ndarray): True labels with shape (N, ).
+            gt_label (np.ndarray): True labels, (N, ).
 
         Returns:
-            dict[str, np.ndarray]: Bool masks with shape (N, ) under
-            'overall', 'many', 'medium' and 'few'. A group without images is
-            left out.
+            dict[str, np.ndarray]: Bool masks, (N, ), under 'overall', 'many',
+            'medium' and 'few'; groups without images are left out.
         """
         images = {'overall': np.ones(len(gt_label), dtype=bool)}
-        for name, classes in self.masks.items():
-            images[name] = classes[gt_label]
+        images.update((name, classes[gt_label]) for name, classes in self.masks.items())
         return {name: mask for name, mask in images.items() if mask.any()}
 
     @property
@@ -129,24 +117,17 @@ class ClassGroups:
 GroupsLike = ClassGroups | Sequence[int]
 
 
-def _thirds(counts: np.ndarray) -> list[np.ndarray]:
-    largest_first = np.argsort(-counts, kind='stable')
-    return [
-        np.isin(np.arange(len(counts)), part) for part in np.array_split(largest_first, len(GROUPS))
-    ]
-
-
 def group_titles(thresholds: Thresholds) -> dict[str, str]:
-    """Name the groups with their class sizes, for tables and plots."""
-    thresholds = resolve_thresholds(thresholds)
-    if thresholds == THIRDS:
-        sizes = dict(many='largest third', medium='middle third', few='smallest third')
+    """Get the names of the groups with their class sizes, for tables and plots."""
+    resolved = resolve_thresholds(thresholds)
+    if isinstance(resolved, str):
+        sizes = ('largest third', 'middle third', 'smallest third')
     else:
-        low, high = thresholds
-        sizes = dict(many=f'> {high}', medium=f'{low} to {high}', few=f'< {low}')
-    return dict(overall='overall', **{name: f'{name} ({size})' for name, size in sizes.items()})
+        low, high = resolved
+        sizes = (f'> {high}', f'{low} to {high}', f'< {low}')
+    return {'overall': 'overall', **{name: f'{name} ({size})' for name, size in zip(GROUPS, sizes)}}
 
 
 def key_prefix(group: str) -> str:
-    """What the names of a group's figures begin with."""
+    """Get the prefix of a group's metric names."""
     return '' if group == 'overall' else f'{group}_'

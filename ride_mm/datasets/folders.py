@@ -1,4 +1,4 @@
-"""What a folder with one sub-folder per class holds."""
+"""Images of a folder with one sub-folder per class."""
 
 import logging
 import os
@@ -6,50 +6,35 @@ import os.path as osp
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 
 from mmengine.fileio import LocalBackend, get_file_backend, isdir
 from mmengine.logging import print_log
+from mmpretrain.datasets import CustomDataset
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, name_some
 from ride_mm.utils.rank import is_main_process
 
-from .class_counts import name_some
-
-# What Pillow and OpenCV both read.
-EXTENSIONS = (
-    '.jpg',
-    '.jpeg',
-    '.jpe',
-    '.jfif',
-    '.png',
-    '.ppm',
-    '.pgm',
-    '.pbm',
-    '.pnm',
-    '.bmp',
-    '.dib',
-    '.tif',
-    '.tiff',
-    '.webp',
-    '.gif',
-    '.avif',
-    '.jp2',
+# Extensions that both Pillow and OpenCV read.
+EXTENSIONS = tuple(
+    '.jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm '
+    '.bmp .dib .tif .tiff .webp .gif .avif .jp2'.split()
 )
 _NAMED = 3
 
 
 @dataclass
 class Folder:
-    """The images of a folder, and what is none.
+    """The images of a folder, and the files that are left out.
 
     Attributes:
         root (str): The folder.
         classes (list[str]): Names of the sub-folders, in alphabetic order.
-        samples (list[tuple[str, str]]): Path below ``root``, and class, of
-            each image, ordered by class and path.
-        skipped (list[str]): Files that are no image by their name.
+        samples (list[tuple[str, str]]): Path below ``root`` and class of
+            each image, sorted by class and path.
+        skipped (list[str]): Files without an image extension.
         loose (list[str]): Files in ``root`` itself, which have no class.
-        broken (list[str]): Links that lead nowhere, or to a folder above.
+        broken (list[str]): Links to nothing, or to a parent folder.
         hidden (list[str]): Folders whose names begin with a dot.
         hidden_images (list[str]): Images whose names begin with a dot.
     """
@@ -64,41 +49,45 @@ class Folder:
     hidden_images: list[str] = field(default_factory=list)
 
     def left_out(self) -> dict[str, list[str]]:
-        """Tell what is left out.
+        """Describe what is left out.
 
         Returns:
-            dict[str, list[str]]: A sentence for each kind and all of its
-            files, which it names the first of; empty if nothing is.
+            dict[str, list[str]]: A sentence for each kind, which names the
+            first files, and all of its files.
         """
         kinds = Counter(osp.splitext(path)[1].lower() or 'no extension' for path in self.skipped)
-        by_kind = ', '.join(
-            f'{n} {kind}' for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-        )
+        by_kind = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        extensions = ', '.join(f'{n} {kind}' for kind, n in by_kind)
         found = [
-            (self.skipped, 'file', f' without an image extension ({by_kind})'),
+            (self.skipped, 'file', f' without an image extension ({extensions})'),
             (self.loose, 'file', ' outside the class folders'),
             (self.broken, 'broken or circular link', ''),
             (self.hidden, 'hidden folder', ''),
             (self.hidden_images, 'hidden image', ''),
         ]
         return {
-            f'{self.root} leaves out {len(paths)} {noun}'
-            f'{"s" * (len(paths) > 1)}{text}: {", ".join(paths[:_NAMED])}'
-            f'{", ..." * (len(paths) > _NAMED)}': paths
+            f'{self.root} leaves out {len(paths)} {noun}{"s" * (len(paths) > 1)}{text}: '
+            f'{", ".join(paths[:_NAMED])}{", ..." * (len(paths) > _NAMED)}': paths
             for paths, noun, text in found
             if paths
         }
+
+    def warn(self) -> None:
+        """Log what is left out, in the main process only."""
+        if is_main_process():
+            for sentence in self.left_out():
+                print_log(sentence, 'current', logging.WARNING)
 
 
 def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
     """List the classes and the images of a folder.
 
     Args:
-        root (str): The folder, on a disk or any storage of MMEngine.
-        is_image (callable): Tells by a file's name whether it is an image.
+        root (str): The folder, on a disk or any other backend of MMEngine.
+        is_image (callable): Whether a file name is that of an image.
 
     Returns:
-        Folder: What was found.
+        Folder: The images and what is left out.
 
     Raises:
         UserError: If there is no such folder, or no class or image in it.
@@ -117,37 +106,34 @@ def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
     if not folder.classes:
         raise UserError(f'{root} has no sub-folder: expected one per class')
     if not folder.samples:
-        raise UserError(
-            ' '.join(
-                [
-                    f'{root}: none of its {len(folder.classes)} sub-folders holds an image.',
-                    *folder.left_out(),
-                ]
-            )
-        )
+        problem = f'{root}: none of its {len(folder.classes)} sub-folders holds an image.'
+        raise UserError(' '.join([problem, *folder.left_out()]))
     return folder
 
 
 def _walk(
-    folder: Folder, is_image: Callable[[str], bool], inner: str = '', above: tuple[tuple, ...] = ()
+    folder: Folder,
+    is_image: Callable[[str], bool],
+    inner: str = '',
+    parents: tuple[tuple[int, int], ...] = (),
 ) -> None:
-    """Go through a folder on a disk, without a look at each file."""
+    """Add a folder on a disk, without calling ``stat`` for each file."""
     path = osp.join(folder.root, inner)
     here = os.stat(path)
-    above += ((here.st_dev, here.st_ino),)
-    with os.scandir(path) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
+    parents += ((here.st_dev, here.st_ino),)
+    with os.scandir(path) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         name = f'{inner}/{entry.name}'.lstrip('/')
         if entry.is_dir():
             if entry.name.startswith('.'):
                 folder.hidden.append(name)
-            elif entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
+            elif entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in parents:
                 folder.broken.append(name)
             else:
                 if not inner:
                     folder.classes.append(name)
-                _walk(folder, is_image, name, above)
+                _walk(folder, is_image, name, parents)
         elif entry.name.startswith('.'):
             if is_image(entry.name):
                 folder.hidden_images.append(name)
@@ -158,7 +144,7 @@ def _walk(
 
 
 def _add(folder: Folder, path: str, is_image: Callable[[str], bool]) -> None:
-    """Put a file, or a folder of other storage, where it belongs."""
+    """Add a file, or a folder of another backend."""
     name, _, inner = path.partition('/')
     if inner and any(part.startswith('.') for part in path.split('/')[:-1]):
         folder.hidden.append(path)
@@ -173,20 +159,19 @@ def _add(folder: Folder, path: str, is_image: Callable[[str], bool]) -> None:
 
 
 def number_classes(folder: Folder, classes: Sequence[str] | None) -> list[str]:
-    """Say which class has which number.
+    """Get the sub-folders of all classes in the order of their labels.
 
     Args:
         folder (Folder): The folder.
         classes (Sequence[str], optional): Names of all sub-folders in their
-            order, of which this folder may lack some, or other names for all
-            of its sub-folders. Defaults to None, which means those of the
-            folder.
+            order, some of which may be missing here, or other names for all
+            sub-folders. None means the sub-folders in alphabetic order.
 
     Returns:
         list[str]: Names of the sub-folders.
 
     Raises:
-        UserError: If there is a sub-folder that is not among them.
+        UserError: If a sub-folder is not among them.
     """
     if classes is None:
         return folder.classes
@@ -201,8 +186,29 @@ def number_classes(folder: Folder, classes: Sequence[str] | None) -> list[str]:
     return list(classes)
 
 
-def warn_of(folder: Folder) -> None:
-    """Say what of a folder is left out, in one process of all."""
-    if is_main_process():
-        for sentence in folder.left_out():
-            print_log(sentence, 'current', logging.WARNING)
+def install_folder_reading() -> None:
+    """Make ``CustomDataset``, ``ImageNet`` etc. read class folders as
+    :class:`LongTailList` does: without hidden folders, and with a warning
+    about files that are left out."""
+    original = CustomDataset._find_samples
+
+    @wraps(original)
+    def _find_samples(self) -> list[tuple]:
+        if not self.with_label:
+            return original(self)
+        folder = read_folder(self.img_prefix, self.is_valid_file)
+        folder.warn()
+        classes = number_classes(folder, self.CLASSES)
+        self.folder_to_idx = {name: i for i, name in enumerate(classes)}
+        self._metainfo.setdefault('classes', tuple(classes))
+        empty = sorted(set(folder.classes) - {name for _, name in folder.samples})
+        if empty:
+            print_log(
+                f'{self.img_prefix} has {len(empty)} class folders without '
+                f'an image: {name_some(empty)}',
+                'current',
+                logging.WARNING,
+            )
+        return [(path, self.folder_to_idx[name]) for path, name in folder.samples]
+
+    CustomDataset._find_samples = _find_samples

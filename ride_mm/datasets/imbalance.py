@@ -1,10 +1,13 @@
-"""How a balanced dataset is made long-tailed."""
+"""Long-tailed subsets of balanced datasets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ride_mm.utils.errors import UserError, nearest
+
+from .cached_labels import CachedLabels
 
 IMB_TYPES = ('exp', 'step')
 
@@ -12,7 +15,7 @@ IMB_TYPES = ('exp', 'step')
 def long_tail_profile(
     num_classes: int, max_count: int, imb_type: str, imb_factor: float
 ) -> list[int]:
-    """Compute how many training images each class of a subset gets.
+    """Compute the number of training images per class of a subset.
 
     With ``'exp'``, class c of K gets
     ``int(max_count * imb_factor**(c / (K - 1)))`` images. With ``'step'``,
@@ -25,15 +28,15 @@ def long_tail_profile(
         num_classes (int): Number of classes K.
         max_count (int): Images of the largest class.
         imb_type (str): ``'exp'`` or ``'step'``.
-        imb_factor (float): Size of the smallest class over that of the
+        imb_factor (float): Size of the smallest class divided by that of the
             largest one, in (0, 1].
 
     Returns:
-        list[int]: K counts, none of them 0.
+        list[int]: K positive counts.
 
     Raises:
-        UserError: If ``imb_type`` or ``imb_factor`` is none of these, or if
-            it leaves a class without images.
+        UserError: If ``imb_type`` or ``imb_factor`` is invalid, or leaves a
+            class without images.
 
     Examples:
         >>> long_tail_profile(4, 100, 'exp', 0.1)
@@ -41,8 +44,8 @@ def long_tail_profile(
     """
     if imb_type not in IMB_TYPES:
         raise UserError(
-            "imb_type must be 'exp' or 'step', found "
-            f'{imb_type!r}.{nearest(str(imb_type), IMB_TYPES)}'
+            f"imb_type must be 'exp' or 'step', found {imb_type!r}."
+            f'{nearest(str(imb_type), IMB_TYPES)}'
         )
     if not 0 < imb_factor <= 1:
         raise UserError(
@@ -51,64 +54,41 @@ def long_tail_profile(
         )
 
     if imb_type == 'exp':
-        counts = [
-            int(max_count * imb_factor ** (c / (num_classes - 1))) for c in range(num_classes)
-        ]
+        exponents = [c / (num_classes - 1) for c in range(num_classes)]
+        counts = [int(max_count * imb_factor**exponent) for exponent in exponents]
     else:
         half = num_classes // 2
         counts = [max_count] * half
         counts += [int(max_count * imb_factor)] * (num_classes - half)
     if min(counts) == 0:
         raise UserError(
-            f'imb_factor={imb_factor} leaves {counts.count(0)} of '
-            f'{num_classes} classes without images: with {max_count} images '
-            f'in the largest class it must be at least {1 / max_count:g}'
+            f'imb_factor={imb_factor} leaves {counts.count(0)} of {num_classes} classes without '
+            f'images: with {max_count} images in the largest class it must be at least '
+            f'{1 / max_count:g}'
         )
     return counts
 
 
-def largest_class(max_count: int | None, available: int) -> int:
-    """Check how many images the largest class of a subset gets.
-
-    Args:
-        max_count (int, optional): The number that is asked for. None means
-            all that there are.
-        available (int): Images that every class has.
-
-    Returns:
-        int: The number.
-
-    Raises:
-        UserError: If there are not so many, or it is below 1.
-    """
-    if max_count is None:
-        return available
-    if not 1 <= max_count <= available:
-        raise UserError(
-            'max_count is the size of the largest class: it must '
-            f'be from 1 to {available}, found {max_count}'
-        )
-    return max_count
-
-
-def sample_subset(labels: Sequence[int], class_counts: Sequence[int], seed: int) -> np.ndarray:
+def sample_subset(
+    labels: Sequence[int] | np.ndarray, class_counts: Sequence[int], seed: int
+) -> np.ndarray:
     """Choose the images of a long-tailed subset.
 
     One ``RandomState`` shuffles the images of each class, in class order,
-    and the first ``class_counts[c]`` of class c are taken: with seed 0 this
-    is the subset in common use for long-tailed CIFAR, image for image.
+    and the first ``class_counts[c]`` of class c are taken. Seed 0 gives the
+    subset that papers on long-tailed CIFAR use.
 
     Args:
-        labels (Sequence[int]): Labels of the balanced dataset, shape (N, ).
+        labels (Sequence[int]): Labels of the balanced dataset, (N, ).
         class_counts (Sequence[int]): Images to take of each class.
         seed (int): Seed of the choice. NumPy's global state is not touched.
 
     Returns:
-        np.ndarray: Indices, class after class and each class in its shuffled
-        order, shape (sum(class_counts), ).
+        np.ndarray: Indices, sorted by class and shuffled within it,
+        (sum(class_counts), ).
 
     Raises:
-        UserError: If a class has fewer images than are to be taken.
+        UserError: If a class has too few images.
     """
     labels = np.asarray(labels)
     rng = np.random.RandomState(seed)
@@ -117,9 +97,69 @@ def sample_subset(labels: Sequence[int], class_counts: Sequence[int], seed: int)
         indices = np.flatnonzero(labels == c)
         if len(indices) < count:
             raise UserError(
-                f'Class {c} has {len(indices)} images, but '
-                f'{count} are needed: is the data complete?'
+                f'Class {c} has {len(indices)} images, but {count} are needed: '
+                'is the data complete?'
             )
         rng.shuffle(indices)
         chosen.append(indices[:count])
     return np.concatenate(chosen)
+
+
+class LongTailSubset(CachedLabels):
+    """Base of balanced datasets with a long-tailed training split.
+
+    Args:
+        imb_type (str): See :func:`long_tail_profile`.
+        imb_factor (float): See :func:`long_tail_profile`.
+        max_count (int, optional): Size of the largest class. None means
+            that of the whole dataset, the class attribute ``max_count``.
+        subset_seed (int): See :func:`sample_subset`.
+        **kwargs: Options of the next class in the MRO.
+
+    Raises:
+        UserError: If the profile is not possible.
+    """
+
+    num_classes: int
+    max_count: int
+    split: str
+
+    def __init__(
+        self,
+        imb_type: str,
+        imb_factor: float,
+        max_count: int | None,
+        subset_seed: int,
+        **kwargs: Any,
+    ) -> None:
+        available = self.max_count
+        if max_count is not None and not 1 <= max_count <= available:
+            raise UserError(
+                'max_count is the size of the largest class: '
+                f'it must be from 1 to {available}, found {max_count}'
+            )
+        self.imb_type = imb_type
+        self.imb_factor = imb_factor
+        self.max_count = available if max_count is None else max_count
+        self.subset_seed = subset_seed
+        self.class_counts = long_tail_profile(
+            self.num_classes, self.max_count, imb_type, imb_factor
+        )
+        super().__init__(**kwargs)
+        # For lazy datasets.
+        self._metainfo.setdefault('class_counts', list(self.class_counts))
+
+    def _data_list(self, images: np.ndarray, labels: np.ndarray) -> list[dict]:
+        """Make the data list of images, (N, H, W, C), and labels, (N, )."""
+        self._gt_labels = labels
+        self._metainfo['class_counts'] = list(self.class_counts)
+        return [dict(img=img, gt_label=label) for img, label in zip(images, labels.tolist())]
+
+    def extra_repr(self) -> list[str]:
+        """Describe the data, the split and the profile."""
+        profile = f'{self.imb_type}, imb_factor={self.imb_factor}, max_count={self.max_count}'
+        return [
+            *super().extra_repr(),
+            f'Split: \t{self.split}',
+            f'Long-tailed profile: \t{profile}',
+        ]

@@ -9,46 +9,46 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from ride_mm.utils.errors import UserError, nearest
+from ride_mm.utils.errors import UserError, name_some, nearest
 
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
-from .class_counts import check_class_counts, count_labels, name_some, read_class_counts
-from .folders import EXTENSIONS, number_classes, read_folder, warn_of
+from .class_counts import check_class_counts, count_labels, read_class_counts
+from .folders import EXTENSIONS, number_classes, read_folder
 
 
 @DATASETS.register_module()
 class LongTailList(CachedLabels, CustomDataset):
     """Images of a "path label" list, or of a folder with one sub-folder per
-    class, that know the training images per class.
+    class, with their class counts.
 
-    These are stated as ``metainfo['class_counts']``, for a validation or
-    test set as well: give it the training list, folder or counts file as
-    ``class_counts``. Errors of the user (a bad line, a label that is too
-    large, missing images, a class without training images) are found when
-    the data is loaded, and named.
+    Each split states the training images per class as
+    ``metainfo['class_counts']``: give a validation or test set the training
+    list, folder or counts file as ``class_counts``. Mistakes in the data (a
+    bad line, a label that is too large, missing images, a class without
+    training images) are reported when it is loaded.
 
     Args:
         data_root (str): Folder that ``ann_file``, ``data_prefix`` and
             ``class_counts`` are relative to. Defaults to ''.
         data_prefix (str | dict): Folder of the images. Defaults to ''.
-        ann_file (str): The list, one image a line: path, space, label.
-            Defaults to '', which means the sub-folders of ``data_prefix``,
-            in alphabetic order, are the classes.
+        ann_file (str): The list, one line "path label" per image. Defaults
+            to '', which means that the sub-folders of ``data_prefix``, in
+            alphabetic order, are the classes.
         num_classes (int, optional): Number of classes K. Defaults to None,
-            which means that of the class names in ``metainfo``, else that of
-            the training images per class.
+            which means the number of class names in ``metainfo``, or else of
+            class counts.
         class_counts (Sequence[int] | str, optional): Training images per
             class: K counts, a JSON file of them, the training list, or the
             training folder. Defaults to None, which means that this is the
             training set and is counted.
-        extensions (Sequence[str]): How the names of images in folders end.
-            Other files are left out, with a warning. Defaults to those that
+        extensions (Sequence[str]): Extensions of images in folders. Other
+            files are left out, with a warning. Defaults to those that both
             Pillow and OpenCV read.
         **kwargs: Other options of :class:`mmpretrain.datasets.CustomDataset`,
-            such as ``classes``, the names of all classes in their order or a
-            file with one a line: a folder of a validation set may then lack
-            some of them.
+            such as ``classes``: the names of all classes in order, or a file
+            with one name per line. The folder of a validation set may then
+            lack some of them.
 
     Raises:
         UserError: If a list, folder or image is missing.
@@ -79,11 +79,7 @@ class LongTailList(CachedLabels, CustomDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Load the paths, the labels and the training images per class.
-
-        Returns:
-            list[dict]: ``img_path`` and ``gt_label`` of each image.
-        """
+        """Load ``img_path`` and ``gt_label`` of each image."""
         load = self._load_list if self.ann_file else self._load_folder
         paths, labels, class_counts = load()
         self._gt_labels = np.array(labels, dtype=np.int64)
@@ -102,25 +98,25 @@ class LongTailList(CachedLabels, CustomDataset):
         paths, labels, lines = read_annotations(self.ann_file, num_classes)
         if counts is None:
             counts = count_labels(labels, num_classes or max(labels) + 1)
-        self._check_counts(counts, num_classes or len(counts))
+        self._check_counts(counts, num_classes or len(counts), self.CLASSES)
         self._check_images(paths, lines)
         return paths, labels, counts
 
     def _load_folder(self) -> tuple[list[str], list[int], list[int]]:
         folder = read_folder(self.img_prefix, self.is_valid_file)
-        warn_of(folder)
+        folder.warn()
         classes = number_classes(folder, self.CLASSES)
         num_classes = self._known_num_classes()
         if num_classes not in (None, len(classes)):
             raise UserError(
-                f'{self.img_prefix} has {len(classes)} class folders, but '
-                f'there are {num_classes} classes'
+                f'{self.img_prefix} has {len(classes)} class folders, '
+                f'but there are {num_classes} classes'
             )
         counts, train_classes = self._read_training_counts(len(classes))
         if train_classes not in (None, classes):
             raise UserError(self._describe_class_difference(classes, train_classes))
-        numbers = {name: number for number, name in enumerate(classes)}
-        labels = [numbers[name] for _, name in folder.samples]
+        by_name = {name: label for label, name in enumerate(classes)}
+        labels = [by_name[name] for _, name in folder.samples]
         if counts is None:
             counts = count_labels(labels, len(classes))
         self._check_counts(counts, len(classes), classes)
@@ -128,19 +124,15 @@ class LongTailList(CachedLabels, CustomDataset):
         return [path for path, _ in folder.samples], labels, counts
 
     def _known_num_classes(self) -> int | None:
-        if self.CLASSES is None or self.num_classes is None:
-            return self.num_classes or len(self.CLASSES or ()) or None
-        if len(self.CLASSES) != self.num_classes:
-            raise UserError(
-                f'num_classes={self.num_classes}, but `metainfo` names {len(self.CLASSES)} classes'
-            )
-        return self.num_classes
+        named = len(self.CLASSES or ())
+        if named and self.num_classes not in (None, named):
+            raise UserError(f'num_classes={self.num_classes}, but `metainfo` names {named} classes')
+        return self.num_classes or named or None
 
     def _read_training_counts(
         self, num_classes: int | None
     ) -> tuple[list[int] | None, list[str] | None]:
-        """Get the training images per class and, from a folder, its classes;
-        ``None`` where they are to be counted, or have no names."""
+        """Get ``class_counts`` as a list, and the sub-folders of a training folder."""
         if self.class_counts is None:
             return None, None
         if not isinstance(self.class_counts, str):
@@ -153,30 +145,21 @@ class LongTailList(CachedLabels, CustomDataset):
         return [counts[name] for name in classes], classes
 
     def _check_counts(
-        self, counts: Sequence[int], num_classes: int, names: Sequence[str] | None = None
+        self, counts: Sequence[int], num_classes: int, names: Sequence[str] | None
     ) -> None:
-        """Add to an error where the counts come from."""
+        """Check the training images per class, and say where they are from."""
         try:
-            check_class_counts(counts, num_classes)
-        except ValueError as error:
-            raise UserError(self._describe_counts(str(error), counts, names)) from None
-
-    def _describe_counts(
-        self, error: str, counts: Sequence[int], names: Sequence[str] | None
-    ) -> str:
-        empty = [i for i, count in enumerate(counts) if count <= 0]
-        names = names or self.CLASSES
-        if empty and names is not None and len(names) == len(counts):
-            error += f' ({name_some([names[i] for i in empty])})'
-        if self.class_counts is None:
-            return (
-                f'{self.ann_file or self.img_prefix}: {error}. If this is '
-                'not the training set, say where to count the training '
-                'images: `class_counts`=<training list, folder or JSON>'
-            )
-        if isinstance(self.class_counts, str):
-            return f'{self.class_counts}: {error}'
-        return error
+            check_class_counts(counts, num_classes, names)
+        except UserError as error:
+            if self.class_counts is None:
+                raise UserError(
+                    f'{self.ann_file or self.img_prefix}: {error}. If this is not the training '
+                    'set, say where to count the training images: '
+                    '`class_counts`=<training list, folder or JSON>'
+                ) from None
+            if isinstance(self.class_counts, str):
+                raise UserError(f'{self.class_counts}: {error}') from None
+            raise
 
     def _describe_class_difference(
         self, classes: Sequence[str], train_classes: Sequence[str]
@@ -200,23 +183,22 @@ class LongTailList(CachedLabels, CustomDataset):
         if missing:
             first = missing[0]
             raise UserError(
-                f'{self.ann_file}: {len(missing)} of {len(paths)} images are '
-                f'not in {self.img_prefix or os.curdir}. The first is that of '
-                f'line {lines[first]}: {paths[first]}. Check `data_root` and '
-                '`data_prefix`.',
+                f'{self.ann_file}: {len(missing)} of {len(paths)} images are not in '
+                f'{self.img_prefix or os.curdir}. The first is that of line {lines[first]}: '
+                f'{paths[first]}. Check `data_root` and `data_prefix`.',
                 [f'{self.ann_file}:{lines[i]}: {paths[i]}' for i in missing],
             )
 
 
 def find_missing(root: str, paths: Sequence[str]) -> list[int]:
-    """Find which files do not exist, or are folders or links to nowhere.
+    """Find files that do not exist, or are folders or broken links.
 
-    Reads each folder once: a long list has far fewer folders than files, and
-    on a network disk a look at each file takes minutes.
+    Lists each folder once: checking each file of a long list takes minutes on
+    a network disk.
 
     Args:
         root (str): Folder that the paths are relative to.
-        paths (Sequence[str]): Paths with ``/`` between the parts.
+        paths (Sequence[str]): Paths with ``/`` as separator.
 
     Returns:
         list[int]: Positions of the missing files in ``paths``, ascending.
@@ -229,8 +211,7 @@ def find_missing(root: str, paths: Sequence[str]) -> list[int]:
     missing = []
     for folder, files in by_folder.items():
         try:
-            path = os.path.join(root, folder) or os.curdir
-            with os.scandir(path) as entries:
+            with os.scandir(os.path.join(root, folder) or os.curdir) as entries:
                 present = {entry.name for entry in entries if entry.is_file()}
         except (FileNotFoundError, NotADirectoryError, ValueError):
             present = set()
@@ -254,9 +235,9 @@ class _BenchmarkList(LongTailList):
         **kwargs,
     ) -> None:
         if split not in self.splits:
-            hint = nearest(str(split), self.splits)
             raise UserError(
-                f'{type(self).__name__}: split must be one of {self.splits}, found {split!r}.{hint}'
+                f'{type(self).__name__}: split must be one of {self.splits}, found {split!r}.'
+                f'{nearest(str(split), self.splits)}'
             )
         self.split = split
         super().__init__(
@@ -268,11 +249,7 @@ class _BenchmarkList(LongTailList):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Load the list, and find the training one when it is another.
-
-        Returns:
-            list[dict]: ``img_path`` and ``gt_label`` of each image.
-        """
+        """Load ``img_path`` and ``gt_label`` of each image."""
         if self.class_counts is None and self.split != 'train':
             self.class_counts = self._find_training_list()
         return super().load_data_list()
@@ -285,9 +262,9 @@ class _BenchmarkList(LongTailList):
             if exists(path):
                 return path
         raise UserError(
-            f'{type(self).__name__}: the training images per class are '
-            f'counted in {names[0]} or given by {names[1]}, but neither is in '
-            f'{folder or os.curdir}. Put one there, or set `class_counts`.'
+            f'{type(self).__name__}: the training images per class are counted in {names[0]} or '
+            f'given by {names[1]}, but neither is in {folder or os.curdir}. Put one there, or set '
+            '`class_counts`.'
         )
 
 
@@ -296,8 +273,8 @@ class ImageNetLT(_BenchmarkList):
     """ImageNet-LT of `Large-Scale Long-Tailed Recognition in an Open World
     <https://arxiv.org/abs/1904.05160>`_.
 
-    1,000 classes, 115,846 training images, 1,280 to 5 per class. The lists
-    lie beside the images, which are those of ImageNet-1k:
+    1,000 classes, 115,846 training images, 5 to 1,280 per class. The lists
+    are next to the images, which are those of ImageNet-1k:
 
     ::
 
@@ -308,20 +285,18 @@ class ImageNetLT(_BenchmarkList):
         ├── train/n01440764/...
         └── val/n01440764/...
 
-    The training images per class of the splits ``val`` and ``test`` come
-    from ``ImageNet_LT_train.txt`` beside their list or, in its absence,
-    from ``ImageNet_LT_train_counts.json``, a list of 1,000 counts.
-
     Args:
         data_root (str): Folder of the lists and of the images.
             Defaults to ''.
-        split (str): ``'train'``, ``'val'`` or ``'test'``; results are
-            reported on ``'test'``. Defaults to ``'train'``.
+        split (str): ``'train'``, ``'val'`` or ``'test'``; papers report
+            results on ``'test'``. Defaults to ``'train'``.
         ann_file (str): The list. Defaults to '', which means
             ``ImageNet_LT_{split}.txt``.
         class_counts (Sequence[int] | str, optional): Training images per
             class, see :class:`LongTailList`. Defaults to None, which means
-            as said above.
+            those of ``ImageNet_LT_train.txt`` in the folder of the list or,
+            if there is none, of ``ImageNet_LT_train_counts.json``, a list of
+            1,000 counts.
         **kwargs: Other options of :class:`LongTailList`.
     """
 
@@ -336,21 +311,10 @@ class PlacesLT(_BenchmarkList):
     """Places-LT of `Large-Scale Long-Tailed Recognition in an Open World
     <https://arxiv.org/abs/1904.05160>`_.
 
-    365 classes, 62,500 training images, 4,980 to 5 per class. Laid out as
-    :class:`ImageNetLT`, with lists ``Places_LT_{split}.txt`` and the images
-    of Places365-Standard (``train/airfield/...``, ``val/airfield/...``).
-
-    Args:
-        data_root (str): Folder of the lists and of the images.
-            Defaults to ''.
-        split (str): ``'train'``, ``'val'`` or ``'test'``; results are
-            reported on ``'test'``. Defaults to ``'train'``.
-        ann_file (str): The list. Defaults to '', which means
-            ``Places_LT_{split}.txt``.
-        class_counts (Sequence[int] | str, optional): Training images per
-            class. Defaults to None, which means those of
-            ``Places_LT_train.txt`` or ``Places_LT_train_counts.json``.
-        **kwargs: Other options of :class:`LongTailList`.
+    365 classes, 62,500 training images, 5 to 4,980 per class. Layout and
+    options are those of :class:`ImageNetLT`, with lists
+    ``Places_LT_{split}.txt`` and the images of Places365-Standard
+    (``train/airfield/...``, ``val/airfield/...``).
     """
 
     name = 'Places_LT'
@@ -363,21 +327,10 @@ class INaturalist2018(_BenchmarkList):
     """`iNaturalist 2018
     <https://github.com/visipedia/inat_comp/tree/master/2018>`_.
 
-    8,142 classes, 437,513 training images, 1,000 to 2 per class. Laid out as
-    :class:`ImageNetLT`, with lists ``iNaturalist18_{split}.txt`` and the
-    images of the competition (``train_val2018/Plantae/7291/...``).
-
-    Args:
-        data_root (str): Folder of the lists and of the images.
-            Defaults to ''.
-        split (str): ``'train'`` or ``'val'``; results are reported on
-            ``'val'``. Defaults to ``'train'``.
-        ann_file (str): The list. Defaults to '', which means
-            ``iNaturalist18_{split}.txt``.
-        class_counts (Sequence[int] | str, optional): Training images per
-            class. Defaults to None, which means those of
-            ``iNaturalist18_train.txt`` or ``iNaturalist18_train_counts.json``.
-        **kwargs: Other options of :class:`LongTailList`.
+    8,142 classes, 437,513 training images, 2 to 1,000 per class. Layout and
+    options are those of :class:`ImageNetLT`, with lists
+    ``iNaturalist18_{split}.txt``, the splits ``'train'`` and ``'val'``, and
+    the images of the competition (``train_val2018/Plantae/7291/...``).
     """
 
     name = 'iNaturalist18'

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ride_mm.datasets.class_counts import name_some
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, name_some
 
 # Sizes of the largest class over the smallest one, as SADE's tables have them.
 RATIOS = (50, 25, 10, 5, 2)

@@ -57,6 +57,21 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
     return f' Did you mean {by_lower[matches[0]]!r}?' if matches else ''
 
 
+def name_some(names: Sequence, most: int = 10) -> str:
+    """Join the first names for a message, and say how many more there are.
+
+    Args:
+        names (Sequence): The names, or numbers.
+        most (int): How many to name. Defaults to 10.
+
+    Returns:
+        str: Such as ``'cat, dog and 3 more'``.
+    """
+    text = ', '.join(str(name) for name in names[:most])
+    more = len(names) - most
+    return text if more <= 0 else f'{text} and {more} more'
+
+
 def user_message(error: UserError) -> str:
     """The message as it was first raised.
 

@@ -151,7 +151,7 @@ def test_what_cannot_be_divided(wrapper, name, inner):
     with pytest.raises(
         UserError,
         match=f'^{name}: images cannot be drawn '
-        f'.*{inner["type"]}, which wraps data sets: put {name} inside it',
+        f'.*{inner["type"]}, which wraps datasets: put {name} inside it',
     ):
         DATASETS.build(wrapper(inner))
 

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from ride_mm.utils.errors import UserError, nearest, run_tool, user_message
+from ride_mm.utils.errors import UserError, name_some, nearest, run_tool, user_message
 
 
 def test_nearest():
@@ -10,6 +10,11 @@ def test_nearest():
     assert nearest('expets', stages) == " Did you mean 'experts'?"
     assert nearest('unlike', stages) == ''
     assert nearest('num_stages', ['frozen_stages'], cutoff=0.85) == ''
+
+
+def test_name_some():
+    assert name_some(range(10)).endswith('8, 9')
+    assert name_some(range(12)).endswith('8, 9 and 2 more')
 
 
 def wrapped_as_by_a_registry():

@@ -1,5 +1,5 @@
 from .class_balanced import ClassBalancedSampler
+from .epoch_sampler import ReshuffledSampler
 from .power import PowerSampler
-from .reshuffled import ReshuffledSampler
 
 __all__ = ['ClassBalancedSampler', 'PowerSampler', 'ReshuffledSampler']

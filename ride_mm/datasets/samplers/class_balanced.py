@@ -5,29 +5,28 @@ from mmpretrain.registry import DATA_SAMPLERS
 
 from ride_mm.utils.errors import UserError
 
-from .label_sampler import LabelSampler
+from .epoch_sampler import LabelSampler
 
 
 @DATA_SAMPLERS.register_module()
 class ClassBalancedSampler(LabelSampler):
     """Sampler that draws every class equally often.
 
-    Each draw takes a class uniformly at random and then the next image of
-    that class, in an order that is shuffled anew each time the class has been
-    gone through. The place in that order carries over from one epoch to the
-    next, so at any time two images of a class have been drawn equally often,
-    give or take one. It is computed from (seed, epoch), not stored. This is
-    the sampling of `RIDE's <https://arxiv.org/abs/2010.01809>`_ router stage.
-    A class without images is never drawn.
+    Each draw takes a class uniformly at random and then the next of its
+    images, in an order that is reshuffled after each round through the class.
+    Rounds continue across epochs, so two images of a class never differ by
+    more than one draw; the position is computed from (seed, epoch), not
+    stored. This is the sampling of `RIDE's
+    <https://arxiv.org/abs/2010.01809>`_ router stage. Classes without images
+    are never drawn.
 
     Args:
         dataset (Sized): A dataset or dataset wrapper.
         seed (int, optional): Seed of all ranks. Defaults to None, which
-            means a random one that the ranks agree on.
-        epoch_size (str): Draws in an epoch: ``'dataset'``, as many as there
-            are images, or ``'max'``, the images of the largest class times
-            the number of classes that have images.
-            Defaults to ``'dataset'``.
+            means a random one that the ranks share.
+        epoch_size (str): Draws per epoch: ``'dataset'``, the number of
+            images, or ``'max'``, the size of the largest class times the
+            number of classes that have images. Defaults to ``'dataset'``.
 
     Raises:
         UserError: If ``epoch_size`` is neither of them.
@@ -43,22 +42,17 @@ class ClassBalancedSampler(LabelSampler):
         super().__init__(dataset, seed)
         if epoch_size == 'max':
             self.epoch_size = len(self.counts) * int(self.counts.max())
-        # Draws of each class before an epoch, so as not to begin at epoch 0
-        # each time.
+        # Draws of each class before a known epoch, to avoid recounting from epoch 0.
         self._known_epoch = 0
         self._known_draws = np.zeros(len(self.counts), dtype=np.int64)
 
     def draw(self) -> np.ndarray:
-        """Choose the images of the current epoch, for all ranks.
-
-        Returns:
-            np.ndarray: Image indices, shape (epoch_size, ).
-        """
+        """See :meth:`EpochSampler.draw`."""
         before = self._draws_before_epoch()
         rng = self.rng(self.epoch)
         draws = self._draws_per_class(rng)
 
-        # Counts from a multinomial, then shuffled: independent draws.
+        # Shuffling multinomial counts gives independent draws of classes.
         classes = rng.permutation(np.repeat(np.arange(len(draws)), draws))
         indices = np.empty(self.epoch_size, dtype=np.int64)
         by_class = np.argsort(classes, kind='stable')
@@ -79,16 +73,13 @@ class ClassBalancedSampler(LabelSampler):
         return rng.multinomial(self.epoch_size, np.full(num_classes, 1 / num_classes))
 
     def _next_images(self, before: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Get the images of each class from its ``before``-th draw on.
+        """Get the next images, (sum(draws), ), sorted by class.
 
         Args:
-            before (np.ndarray): Draws of each class so far, shape (C, ).
-            draws (np.ndarray): Draws of each class now, shape (C, ).
-
-        Returns:
-            np.ndarray: Image indices class after class, shape (sum(draws), ).
+            before (np.ndarray): Previous draws of each class, (C, ).
+            draws (np.ndarray): New draws of each class, (C, ).
         """
-        # All rounds through a class that its draws touch, side by side.
+        # The images of all rounds that contain a new draw, round by round.
         first = before // self.counts
         rounds = np.where(draws > 0, (before + draws - 1) // self.counts - first + 1, 0)
         sizes = rounds * self.counts

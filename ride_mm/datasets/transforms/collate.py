@@ -9,24 +9,21 @@ from .crop_flip_rotate import crop_flip_rotate
 
 
 @FUNCTIONS.register_module()
-def collate_batch(
-    samples: list[dict],
-) -> dict[str, torch.Tensor | BatchDataSample]:
-    """Make a batch of images that are not packed one by one.
+def collate_batch(samples: list[dict]) -> dict[str, torch.Tensor | BatchDataSample]:
+    """Collate images of a pipeline without ``PackInputs``.
 
-    For pipelines without ``PackInputs``; the labels of a batch travel as one
-    tensor. Images are given the view that was drawn for them, if any.
+    The labels of the batch are one tensor. Views that
+    :class:`DrawCropFlipRotate` drew are computed here, all at once.
 
     Args:
-        samples (list[dict]): N results of a pipeline, each with ``img``,
-            (H, W, C), uint8, and ``gt_label``; ``view`` and ``view_of``
-            instead of it from :class:`DrawCropFlipRotate`.
+        samples (list[dict]): N results of a pipeline, each with ``gt_label``
+            and ``img``, (H, W, C), uint8, or ``view_of`` and ``view``.
 
     Returns:
         dict: ``inputs``, (N, C, H, W), uint8, and ``data_samples``.
 
     Raises:
-        UserError: If images are packed, or differ in shape.
+        UserError: If images are packed or differ in shape.
     """
     key = 'view_of' if 'view' in samples[0] else 'img'
     if key not in samples[0]:

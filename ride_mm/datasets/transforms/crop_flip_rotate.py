@@ -1,4 +1,4 @@
-"""CIFAR's augmentation, drawn image by image, done a batch at a time."""
+"""CIFAR's augmentation, drawn per image and computed per batch."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from ride_mm.utils.errors import UserError
 
 
 class View(NamedTuple):
-    """What is made of an image: cropped, then flipped, then rotated.
+    """A crop of an image that is then flipped and rotated.
 
     Args:
-        size (int): Rows and columns of the crop.
-        top (int): First row of the crop; outside the image is black.
+        size (int): Height and width of the crop.
+        top (int): First row of the crop; pixels outside the image are black.
         left (int): First column of the crop.
-        flip (bool): Whether to mirror it, left to right.
-        angle (float): Degrees, counter-clockwise about its centre.
+        flip (bool): Whether to mirror it horizontally.
+        angle (float): Rotation in degrees, counter-clockwise about the centre.
     """
 
     size: int
@@ -31,22 +31,22 @@ class View(NamedTuple):
 
 @TRANSFORMS.register_module()
 class DrawCropFlipRotate(BaseTransform):
-    """Draws a crop, flip and rotation and leaves them to the collate function.
+    """Draw a crop, flip and rotation for :func:`collate_batch` to compute.
 
-    With ``collate_fn=dict(type='collate_batch')`` in the data loader this
-    gives bit-identical images, from the same seeds, to those of torchvision's
-    ``RandomCrop(size, padding)``, ``RandomHorizontalFlip`` and
-    ``RandomRotation(degrees)``, several times as fast.
+    With ``collate_fn=dict(type='collate_batch')`` in the data loader, images
+    are bit-identical to those of torchvision's ``RandomCrop(size, padding)``,
+    ``RandomHorizontalFlip`` and ``RandomRotation(degrees)`` with the same
+    seeds, and several times faster.
 
     **Required Keys:** img
 
-    **Added Keys:** view (:class:`View`), view_of (the image, no longer under
-    ``img``: nobody is to train on it as it is)
+    **Added Keys:** view (:class:`View`), view_of (the image, moved from
+    ``img`` so that it is not trained on as it is)
 
     Args:
-        size (int): Rows and columns of the crop.
+        size (int): Height and width of the crop.
         padding (int): Black pixels around the image. Defaults to 4.
-        degrees (float): Angles are from ``-degrees`` to ``degrees``.
+        degrees (float): Angles are drawn from [-degrees, degrees].
             Defaults to 15.
 
     Raises:
@@ -60,7 +60,7 @@ class DrawCropFlipRotate(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Replace ``img`` by ``view`` and ``view_of``."""
-        # The order, kind and number of draws are those of torchvision.
+        # In the order of torchvision, and with as many random numbers.
         top, left = self._draw_corner(*results['img'].shape[:2])
         flip = torch.rand(1).item() < 0.5
         angle = torch.empty(1).uniform_(-self.degrees, self.degrees).item()
@@ -72,13 +72,13 @@ class DrawCropFlipRotate(BaseTransform):
         margins = [length + 2 * self.padding - self.size for length in (height, width)]
         if min(margins) < 0:
             raise UserError(
-                f'DrawCropFlipRotate: size={self.size} is larger than an '
-                f'image of {height} x {width} pixels with '
-                f'padding={self.padding}'
+                f'DrawCropFlipRotate: size={self.size} is larger than an image of '
+                f'{height} x {width} pixels with padding={self.padding}'
             )
         if margins == [0, 0]:
             return -self.padding, -self.padding
-        return tuple(torch.randint(0, margin + 1, (1,)).item() - self.padding for margin in margins)
+        top, left = (int(torch.randint(0, margin + 1, (1,))) - self.padding for margin in margins)
+        return top, left
 
     def __repr__(self) -> str:
         return (
@@ -88,14 +88,14 @@ class DrawCropFlipRotate(BaseTransform):
 
 
 def crop_flip_rotate(images: np.ndarray, views: Sequence[View]) -> np.ndarray:
-    """Make one view of each image, pixel by pixel the nearest of its source.
+    """Compute one view of each image, with nearest-neighbour interpolation.
 
     Args:
         images (np.ndarray): Images, (N, H, W, C), uint8.
         views (Sequence[View]): N views of the same size S.
 
     Returns:
-        np.ndarray: Views, (N, S, S, C), uint8; black where there is no image.
+        np.ndarray: Views, (N, S, S, C), uint8; pixels outside the image are black.
     """
     num, height, width, channels = images.shape
     sizes, top, left, flip, angle = (np.array(column)[:, None, None] for column in zip(*views))
@@ -117,18 +117,10 @@ def crop_flip_rotate(images: np.ndarray, views: Sequence[View]) -> np.ndarray:
 
 
 def _rotated_grid(angle: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of a rotated square come from.
+    """Get the source row and column, (N, S, S), of the pixels of rotated squares.
 
-    In the 16.16 fixed-point numbers of Pillow's ``Image.rotate``, which
-    decide the ties.
-
-    Args:
-        angle (np.ndarray): Degrees, (N, 1, 1).
-        size (int): Rows and columns S.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Rows and columns, (N, S, S) each, int32,
-        also outside of the square.
+    Angles are in degrees, (N, 1, 1). Uses the 16.16 fixed-point arithmetic of
+    Pillow's ``Image.rotate``, to round ties alike.
     """
     radians = np.deg2rad(-angle)
     cos, sin = np.cos(radians), np.sin(radians)
@@ -147,5 +139,5 @@ def _fixed(value: np.ndarray) -> np.ndarray:
 
 
 def _within(index: np.ndarray, length: int) -> np.ndarray:
-    # A negative number is a huge one without its sign.
+    # As an unsigned integer, a negative index is larger than any length.
     return index.astype(np.uint32) < length

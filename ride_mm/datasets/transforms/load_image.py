@@ -7,23 +7,16 @@ from ride_mm.utils.errors import UserError
 
 @TRANSFORMS.register_module(force=True)
 class LoadImageFromFile(_LoadImageFromFile):
-    """MMCV's transform, which names a file that it cannot read.
+    """MMCV's ``LoadImageFromFile``, with an error that names an unreadable file.
 
-    MMCV says nothing of the file where it is empty. See
-    :class:`mmcv.transforms.LoadImageFromFile` for the options.
+    See :class:`mmcv.transforms.LoadImageFromFile` for the options.
     """
 
     def transform(self, results: dict) -> dict | None:
-        """Load an image.
-
-        Args:
-            results (dict): With ``img_path``.
-
-        Returns:
-            dict: With ``img``, ``img_shape`` and ``ori_shape`` as well.
+        """Load ``img_path`` into ``img``, and add ``img_shape`` and ``ori_shape``.
 
         Raises:
-            UserError: If the file is missing or no image.
+            UserError: If the file is missing or not an image.
         """
         try:
             return super().transform(results)
@@ -32,6 +25,5 @@ class LoadImageFromFile(_LoadImageFromFile):
         except Exception as error:
             raise UserError(
                 describe_unreadable(results['img_path'], error)
-                + '. Replace or remove it; tools/check_data.py finds all such '
-                'images'
+                + '. Replace or remove it; tools/check_data.py finds all such images'
             ) from error

@@ -4,7 +4,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.datasets.check import Split, check_paths
-from ride_mm.datasets.class_counts import name_some
+from ride_mm.utils.errors import name_some
 
 
 @HOOKS.register_module()
