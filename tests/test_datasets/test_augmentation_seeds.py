@@ -11,7 +11,7 @@ from ride_mm.datasets.augmentation_seeds import Draw, SeededDataset, seed_draws
 
 
 class Noise(torch.utils.data.Dataset):
-    """What an augmentation sees of the three generators."""
+    """The index and a number from each random generator."""
 
     metainfo = dict(classes=('noise',))
 
@@ -53,7 +53,7 @@ def test_epochs_differ_and_repeat_themselves():
     assert not (first[:, 1:] == second[:, 1:]).any()
     assert torch.equal(epoch(loader(), 1), second)
     assert not (epoch(loader(), 1, seed=8)[:, 1:] == second[:, 1:]).any()
-    # Every draw has noise of its own.
+    # Each draw has its own noise.
     assert len(first[:, 2].unique()) == 10
 
 
@@ -80,12 +80,12 @@ def test_the_same_image_twice_is_augmented_twice():
     assert dataset[Draw(3, seed=1)] == one
 
 
-def test_a_draw_travels_to_a_worker():
+def test_a_draw_can_be_pickled():
     draw = pickle.loads(pickle.dumps(Draw(5, seed=123)))
     assert draw == 5 and draw.seed == 123
 
 
-def test_the_data_set_shows_through():
+def test_attributes_are_forwarded():
     dataloader = loader()
     seed_draws(dataloader, 0)
     assert dataloader.dataset.metainfo == dict(classes=('noise',))

@@ -9,7 +9,7 @@ from ride_mm.datasets.check import Split, check_data, check_paths, leaves
 
 @pytest.fixture
 def images(tmp_path):
-    """Four images of two classes, two of them the same, and a smooth JPEG."""
+    """Four images of two classes, two of them equal."""
     random = np.random.default_rng(0)
     for name in ('a/0.png', 'a/1.png', 'b/0.png', 'b/1.png'):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ real_lists = pytest.mark.skipif(not LISTS.is_dir(), reason='the real annotation 
 
 
 class PlainDataset(BaseDataset):
-    """Knows its labels by `get_cat_ids` only."""
+    """A dataset without `get_gt_labels`."""
 
     def __init__(self, labels, **kwargs):
         self.labels = labels
@@ -95,7 +95,7 @@ def test_groups_by_name():
         [20 <= n <= 100 for n in counts],
         [n < 20 for n in counts],
     ]
-    # as in the official code of RIDE-Swin: >= 100 / 20 < n < 100 / <= 20
+    # As in the official code of RIDE-Swin: >= 100 / 20 < n < 100 / <= 20
     assert named['ride-swin'] == [
         [n >= 100 for n in counts],
         [20 < n < 100 for n in counts],
@@ -183,11 +183,6 @@ def test_read_class_counts_list(tmp_path):
         'label between 0 and 1, found 2',
     ):
         read_class_counts(str(path), 2)
-
-
-def test_read_class_counts_absent(tmp_path):
-    with pytest.raises(UserError, match='counts not found: .*no.txt'):
-        read_class_counts(str(tmp_path / 'no.txt'))
 
 
 def test_read_annotations(tmp_path):
@@ -286,8 +281,7 @@ def test_labels_of_folds(test_mode):
 
 
 def test_labels_of_nested_wrappers():
-    # mmengine's wrappers build from its root registry: a runner's default
-    # scope leads them to ours
+    # mmengine's wrappers build from its root registry; a runner's default scope is ours.
     repeat = dict(
         type='RepeatDataset', times=2, dataset=dict(type='DigitsLT'), _scope_='mmpretrain'
     )
@@ -298,7 +292,7 @@ def test_labels_of_nested_wrappers():
     for dataset in (DATASETS.build(repeat), DATASETS.build(fold), nested):
         assert get_labels(dataset).tolist() == _labels_one_by_one(dataset)
     assert get_class_counts(DATASETS.build(repeat))[0] == 130
-    # the first of five folds is class 0
+    # The first of five folds has images of class 0 only.
     assert get_class_counts(DATASETS.build(fold))[0] == 130 - 438 // 5
 
 

@@ -18,7 +18,7 @@ COUNTS = [60, 23, 0, 9, 3, 1]
 
 
 class Labels:
-    """A dataset of nothing but labels, in mixed order."""
+    """A dataset that has labels only, in random order."""
 
     def __init__(self, counts=COUNTS, seed=0):
         self.labels = np.random.default_rng(seed).permutation(
@@ -67,7 +67,7 @@ def test_follows_from_seed_and_epoch(cls):
     assert _epochs(resumed, 1, first=0) == epochs[:1]
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert _epochs(cls(dataset, seed=4), 4) != epochs
-    # neither the sum nor the order of seed and epoch is what counts
+    # Swapping seed and epoch gives other draws.
     assert _epochs(cls(dataset, seed=2), 1, first=4)[0] not in epochs
 
 
@@ -130,13 +130,13 @@ def test_balanced_frequencies():
 
 
 def test_balanced_draws_are_independent():
-    # pairs of classes drawn one after the other are equally frequent, too
+    # Consecutive pairs of classes are equally frequent, too.
     dataset = Labels([5, 5, 5])
     sampler = ClassBalancedSampler(dataset, seed=1)
     classes = dataset.labels[np.array(_epochs(sampler, 600))]
     pairs = Counter(zip(classes[:, :-1].ravel(), classes[:, 1:].ravel()))
     assert len(pairs) == 9
-    # overlapping pairs vary a little more than chi-square supposes
+    # Overlapping pairs vary a little more than the test assumes.
     assert chisquare(list(pairs.values())).pvalue > 1e-3
 
 
@@ -148,7 +148,7 @@ def test_images_of_a_class_take_turns():
         of_class = drawn[dataset.labels[drawn] == c]
         size = COUNTS[c]
         assert len(of_class) > size
-        # each round goes through the class once, across the epochs' ends
+        # Each round contains every image once, also across epochs.
         whole = len(of_class) // size * size
         rounds = of_class[:whole].reshape(-1, size)
         images = np.flatnonzero(dataset.labels == c)

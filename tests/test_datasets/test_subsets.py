@@ -14,7 +14,7 @@ DIGITS = dict(type='DigitsLT', split='train', pipeline=[])
 def test_held_out_indices():
     labels = np.repeat([2, 0, 1, 3], [100, 19, 2, 1])
     chosen = held_out_indices(labels, 0.1, seed=0)
-    # A tenth, but one of two and never the only one.
+    # A tenth, but at least one of two images, and never the only one.
     assert np.bincount(labels[chosen], minlength=4).tolist() == [1, 1, 10, 0]
     assert (np.diff(chosen) > 0).all()
     assert chosen.tolist() == held_out_indices(labels, 0.1, seed=0).tolist()
@@ -35,7 +35,7 @@ def test_both_parts_of_a_training_set():
     assert (kept + out == counts).all() and len(held_out) == out.sum()
     assert (out == np.maximum((0.2 * counts).astype(int), 1)).all()
     assert stated_counts(rest) == stated_counts(held_out) == kept.tolist()
-    # They are the images of the training set, each in one part.
+    # Each image of the training set is in exactly one part.
     images = [
         [dataset[i]['img'].tobytes() for i in range(len(dataset))]
         for dataset in (rest, held_out, whole)
@@ -58,7 +58,7 @@ def test_bootstrap_indices():
     assert (labels[drawn] == labels).all()
     assert drawn.tolist() == bootstrap_indices(labels, seed=0).tolist()
     assert drawn.tolist() != bootstrap_indices(labels, seed=1).tolist()
-    # Of n images 1 - (1 - 1/n)^n are drawn at least once, on average.
+    # On average, 1 - (1 - 1/n)^n of n images are drawn at least once.
     shares = [
         np.unique(bootstrap_indices(labels, seed)[labels == 5]).size / 1000 for seed in range(20)
     ]
@@ -83,9 +83,3 @@ def test_images_and_counts(dataset):
     for i, index in enumerate(indices.tolist()):
         assert drawn[i]['gt_label'] == whole[index]['gt_label']
         assert (drawn[i]['img'] == whole[index]['img']).all()
-
-
-def test_wrappers_hold_no_images():
-    repeated = dict(type='RepeatDataset', times=2, dataset=DIGITS)
-    with pytest.raises(UserError, match='drawn from a RepeatDataset'):
-        DATASETS.build(dict(type='Bootstrap', dataset=repeated, seed=0))

@@ -17,7 +17,7 @@ from ride_mm.utils.errors import UserError, user_message
 
 
 def one_by_one(size, padding, degrees):
-    """The official augmentation, as mmpretrain and torchvision do it."""
+    """The official augmentation by mmpretrain and torchvision."""
     return [
         dict(type='NumpyToPIL', to_rgb=True),
         dict(type='torchvision/RandomCrop', size=size, padding=padding),
@@ -84,7 +84,7 @@ def test_a_crop_larger_than_the_image():
 
 
 def test_config_trains_on_the_images_of_the_plain_pipeline(root):
-    """Through the data loader, with workers and seeds, as in training."""
+    """With the data loader, workers and seeds of training."""
     cfg = Config.fromfile(root / 'configs/ride_r32_cifar100_lt.py')
     cfg = cfg.train_dataloader
     enlarge = dict(type='Resize', scale=(32, 32))
@@ -143,10 +143,9 @@ def test_batch_data_sample_is_a_sequence_of_data_samples():
     assert torch.equal(batch.to('cpu').gt_label, labels)
 
 
-def test_a_view_that_nobody_makes_is_not_passed_over():
+def test_a_view_that_is_not_computed_is_an_error():
     images = np.zeros((2, 32, 32, 3), np.uint8)
     packed = results([*drawn(32, 4, 15), dict(type='PackInputs')], images)
-    # The data preprocessor then says how to make a batch.
     assert all('inputs' not in sample for sample in packed)
     with pytest.raises(UserError, match='remove PackInputs'):
         collate_batch(packed)

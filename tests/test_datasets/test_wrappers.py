@@ -22,7 +22,7 @@ def test_indices():
     assert get_class_counts(part) == counted(part)
     assert sum(get_class_counts(part)) == len(chosen)
     assert part.whole_class_counts == get_class_counts(whole)
-    # the test set goes on to tell the training set's
+    # The test set keeps the counts of the training set.
     test = DigitsLT(split='test', indices=50)
     assert len(test) == 50
     assert test.metainfo['class_counts'] == get_class_counts(whole)
@@ -36,7 +36,7 @@ def test_sets_of_different_counts():
     assert both.metainfo['class_counts'] == counted(both)
     twice = ConcatDataset([digits(), digits()])
     assert get_class_counts(twice) == counted(twice)
-    # of the same training set
+    # Two test sets of the same training set.
     test = ConcatDataset([digits(split='test')] * 2)
     assert stated_counts(test) == get_class_counts(DigitsLT())
     with pytest.raises(UserError, match='dataset does not in the meta'):
@@ -90,8 +90,8 @@ def balanced(dataset):
     return dict(type='ClassBalancedDataset', dataset=dataset, oversample_thr=0.1)
 
 
-def looked_at(dataset):
-    """Labels as the images themselves say, one by one."""
+def loaded_counts(dataset):
+    """Class counts of the loaded images."""
     labels = [dataset[i]['gt_label'] for i in range(len(dataset))]
     return np.bincount(labels, minlength=10).tolist()
 
@@ -115,7 +115,7 @@ def looked_at(dataset):
 )
 def test_counts_are_those_of_the_images(config):
     dataset = DATASETS.build(config)
-    assert get_class_counts(dataset) == counted(dataset) == looked_at(dataset)
+    assert get_class_counts(dataset) == counted(dataset) == loaded_counts(dataset)
     assert dataset.metainfo['class_counts'] == counted(dataset)
 
 
@@ -131,12 +131,12 @@ def test_counts_are_those_of_the_images(config):
     ],
 )
 @pytest.mark.parametrize('wrapper', [repeated, balanced])
-def test_shown_more_often(inner, wrapper):
-    """The counts stay those of the images, the labels those of the draws."""
+def test_repeated_images(inner, wrapper):
+    """Class counts do not change, but labels are repeated."""
     whole = DATASETS.build(inner)
     dataset = DATASETS.build(wrapper(inner))
     assert get_class_counts(dataset) == get_class_counts(whole)
-    assert counted(dataset) == looked_at(dataset)
+    assert counted(dataset) == loaded_counts(dataset)
     if wrapper is repeated:
         assert counted(dataset) == [2 * n for n in counted(whole)]
     else:
@@ -157,14 +157,14 @@ def test_what_cannot_be_divided(wrapper, name, inner):
 
 
 @pytest.mark.parametrize('wrapper', [repeated, balanced])
-def test_shown_more_often_in_a_concatenation(wrapper):
+def test_repeated_images_in_a_concatenation(wrapper):
     with pytest.raises(UserError, match='Put the wrapper around Concat'):
         DATASETS.build(joined(digits(), wrapper(digits())))
 
 
 @pytest.mark.parametrize('few', [digits(indices=list(range(150))), digits()])
 def test_validation_on_what_is_left(few):
-    """Of two sets the training parts together, which are trained on."""
+    """Validation parts of two datasets state the sum of the training parts."""
     train = DATASETS.build(joined(part(digits()), part(few)))
     val = DATASETS.build(joined(part(digits(), True), part(few, True)))
     assert stated_counts(val) == counted(train)

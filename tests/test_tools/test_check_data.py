@@ -24,7 +24,7 @@ def run(capsys):
 
 @pytest.fixture
 def images(tmp_path):
-    """Two classes with four and two images to train on, one each to test."""
+    """Two classes with four and two training images, and one validation image each."""
     random = np.random.default_rng(0)
     for name in (
         'train/cat/0',
@@ -43,7 +43,7 @@ def images(tmp_path):
     return tmp_path
 
 
-def test_nothing_to_mend(run, images):
+def test_nothing_to_fix(run, images):
     code, out = run(images)
     assert code == 0 and 'Nothing to fix' in out
     row = next(line for line in out.splitlines() if '| train' in line)
@@ -113,7 +113,7 @@ val_evaluator = dict(type='LongTailMetric', thresholds=(3, 4))
     assert code == 1
     for line in (2, 3):
         assert f'{images}/train.txt:{line}: ' in out
-    assert '| medium (3 to 4)' in out  # what can be loaded is shown
+    assert '| medium (3 to 4)' in out  # The other split is shown.
 
 
 def test_classes_of_the_head(run, images):
