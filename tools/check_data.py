@@ -1,4 +1,4 @@
-"""Count the images and classes of a training's data, and find problems."""
+"""Count the images and classes of training data, and find problems."""
 
 import argparse
 import json
