@@ -21,15 +21,11 @@ class DigitsLT(LongTailSubset):
 
     Args:
         split (str): ``'train'`` or ``'test'``. Defaults to ``'train'``.
-        imb_type (str): The profile, ``'exp'`` or ``'step'``: see
-            :func:`~ride_mm.datasets.imbalance.long_tail_profile`.
-            Defaults to ``'exp'``.
-        imb_factor (float): Size of the smallest class divided by that of the
-            largest one, in (0, 1]. Defaults to 0.05.
-        max_count (int, optional): Size of the largest class. Defaults to
-            None, which means 130.
-        subset_seed (int): Seed of the choice of training images.
-            Defaults to 0.
+        imb_type (str): See :class:`CIFAR10LT`. Defaults to ``'exp'``.
+        imb_factor (float): See :class:`CIFAR10LT`. Defaults to 0.05.
+        max_count (int, optional): See :class:`CIFAR10LT`. Defaults to None,
+            which means 130.
+        subset_seed (int): See :class:`CIFAR10LT`. Defaults to 0.
         **kwargs: Other options of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:

@@ -108,19 +108,12 @@ def sample_subset(
 class LongTailSubset(CachedLabels):
     """Base of balanced datasets with a long-tailed training split.
 
-    Args:
-        imb_type (str): See :func:`long_tail_profile`.
-        imb_factor (float): See :func:`long_tail_profile`.
-        max_count (int, optional): Size of the largest class. None means
-            that of the whole dataset, the class attribute ``max_count``.
-        subset_seed (int): See :func:`sample_subset`.
-        **kwargs: Options of the next class in the MRO.
-
-    Raises:
-        UserError: If the profile is not possible.
+    Must precede other dataset classes in the MRO. Options are those of
+    :class:`CIFAR10LT`.
     """
 
     num_classes: int
+    # Images that every class has; of an instance, the size of the largest class.
     max_count: int
     split: str
 

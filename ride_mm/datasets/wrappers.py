@@ -122,15 +122,7 @@ class KFoldDataset(_KFoldDataset):
     """MMPretrain's ``KFoldDataset``, where both parts state the class counts
     of the one that is trained on.
 
-    Args:
-        dataset (BaseDataset | dict): The dataset, or its config.
-        fold (int): The part that is validated on, in [0, ``num_splits``).
-            Defaults to 0.
-        num_splits (int): Number of parts, at least 2. Defaults to 5.
-        test_mode (bool): Whether to return the images to validate on instead
-            of those to train on. Defaults to False.
-        seed (int, optional): Seed of the division. Defaults to None, which
-            means consecutive images.
+    See :class:`mmpretrain.datasets.KFoldDataset` for the options.
 
     Raises:
         UserError: If there is no such part, or if the dataset is a wrapper,
