@@ -13,9 +13,9 @@ def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
     """Check that labels are classes.
 
     Args:
-        labels (np.ndarray): Labels with shape (N, ).
-        num_classes (int): The number of classes K.
-        name (str): Name of the labels, for the message.
+        labels (np.ndarray): Labels, (N, ).
+        num_classes (int): Number of classes K.
+        name (str): Name of the labels in the message.
 
     Raises:
         UserError: If a label lies outside ``[0, num_classes)``.
@@ -32,24 +32,27 @@ def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
 def resolve_class_counts(
     class_counts: Sequence[int] | str | None, dataset_meta: dict | None, owner: str
 ) -> np.ndarray:
-    """Find the training images per class.
+    """Find the number of training images per class.
 
     Args:
-        class_counts (Sequence[int] | str, optional): The counts, or a file
-            to read them from. None means those of the dataset.
+        class_counts (Sequence[int] | str, optional): The counts, or a file to
+            read them from. None means those of the dataset.
         dataset_meta (dict, optional): ``metainfo`` of the evaluated dataset.
-        owner (str): The calling class, for the message.
+        owner (str): Name of the calling class in messages.
 
     Returns:
-        np.ndarray: The counts with shape (K, ).
+        np.ndarray: The counts, (K, ).
 
     Raises:
-        UserError: If there are no counts, or if they do not fit the classes
-            of the dataset.
+        UserError: If there are no counts, or if they do not fit the classes of
+            the dataset.
     """
     meta = dataset_meta or {}
     if isinstance(class_counts, str):
-        class_counts = _read_counts(class_counts, owner)
+        try:
+            class_counts = read_class_counts(class_counts)
+        except (OSError, ValueError) as error:
+            raise UserError(f'{owner}.class_counts: {error}') from error
     elif class_counts is None:
         class_counts = meta.get('class_counts')
     if class_counts is None:
@@ -75,11 +78,24 @@ def resolve_class_counts(
     return counts
 
 
-def _read_counts(path: str, owner: str) -> list[int]:
-    try:
-        return read_class_counts(path)
-    except (OSError, ValueError) as e:
-        raise UserError(f'{owner}.class_counts: {e}') from e
+def images_by_prefix(gt_label: np.ndarray, groups: GroupsLike) -> dict[str, np.ndarray]:
+    """Split images by class group.
+
+    Args:
+        gt_label (np.ndarray): True labels, (N, ).
+        groups (ClassGroups | Sequence[int]): Class groups or class counts, (K, ).
+
+    Returns:
+        dict[str, np.ndarray]: Bool masks, (N, ), under the prefix of the
+        group's metrics: '' (all images), 'many\\_', 'medium\\_' and 'few\\_'.
+        A group without images is left out.
+
+    Raises:
+        UserError: If a label is not a class.
+    """
+    groups = ClassGroups.of(groups)
+    validate_labels(gt_label, len(groups), 'True label')
+    return {key_prefix(group): images for group, images in groups.of_images(gt_label).items()}
 
 
 def mean_by_group(
@@ -88,24 +104,19 @@ def mean_by_group(
     """Average values of images, overall and by group.
 
     Args:
-        columns (dict[str, np.ndarray]): Values of N images by name, each with
-            shape (N, ).
-        gt_label (np.ndarray): True labels with shape (N, ).
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        columns (dict[str, np.ndarray]): Values of the images by name, (N, ).
+        gt_label (np.ndarray): True labels, (N, ).
+        groups (ClassGroups | Sequence[int]): Class groups or class counts, (K, ).
 
     Returns:
-        dict[str, float]: The means under their names, then with 'many\\_',
-        'medium\\_' and 'few\\_' in front. A group without images is left
-        out.
+        dict[str, float]: The means under their names, then with the prefixes
+        'many\\_', 'medium\\_' and 'few\\_'. A group without images is left out.
 
     Raises:
         UserError: If a label is not a class.
     """
-    groups = ClassGroups.of(groups)
-    validate_labels(gt_label, len(groups), 'True label')
     return {
-        f'{key_prefix(group)}{name}': float(column[images].mean())
-        for group, images in groups.of_images(gt_label).items()
+        f'{prefix}{name}': float(column[images].mean())
+        for prefix, images in images_by_prefix(gt_label, groups).items()
         for name, column in columns.items()
     }

@@ -1,21 +1,16 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from ride_mm.datasets.class_groups import ClassGroups, Thresholds, key_prefix, resolve_thresholds
+from ride_mm.datasets.class_groups import ClassGroups, Thresholds, resolve_thresholds
 from ride_mm.utils.errors import UserError
 
 from .by_group import resolve_class_counts, validate_labels
 from .tables import build_table, render_table
-
-
-def name_image(sample: dict) -> str:
-    """Name the image of a data sample, for a message."""
-    path = sample.get('img_path')
-    return path or f'image {sample.get("sample_idx", "(unnumbered)")}'
 
 
 class ClassGroupMetric(BaseMetric):
@@ -48,7 +43,6 @@ class ClassGroupMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.thresholds = resolve_thresholds(thresholds)
         self._class_counts = class_counts
-        self._resolved: np.ndarray | None = None
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -58,78 +52,83 @@ class ClassGroupMetric(BaseMetric):
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
         self._dataset_meta = dataset_meta
-        self._resolved = self._resolve(dataset_meta)
+        self.class_counts = self._resolve_counts()
 
-    @property
+    @cached_property
     def class_counts(self) -> np.ndarray:
-        """np.ndarray: Training images per class with shape (K, )."""
-        if self._resolved is None:  # evaluated without a dataset, offline
-            self._resolved = self._resolve(self.dataset_meta)
-        return self._resolved
+        """np.ndarray: Training images per class, (K, )."""
+        return self._resolve_counts()
+
+    def _resolve_counts(self) -> np.ndarray:
+        return resolve_class_counts(self._class_counts, self.dataset_meta, type(self).__name__)
 
     @property
     def groups(self) -> ClassGroups:
-        """ClassGroups: The groups of the evaluated dataset's classes."""
+        """ClassGroups: Groups of the evaluated dataset's classes."""
         return ClassGroups(self.class_counts, self.thresholds)
-
-    def _resolve(self, dataset_meta: dict | None) -> np.ndarray:
-        return resolve_class_counts(self._class_counts, dataset_meta, type(self).__name__)
 
     def gt_labels(self, data_samples: Sequence[dict]) -> torch.Tensor:
         """Collect and check the true labels of a batch.
 
         Args:
-            data_samples (Sequence[dict]): A batch of B outputs of the model.
+            data_samples (Sequence[dict]): Outputs of the model for B images.
 
         Returns:
-            torch.Tensor: Labels with shape (B, ), on the CPU.
+            torch.Tensor: Labels, (B, ), on the CPU.
 
         Raises:
             UserError: If an image does not have exactly one true label, or its
                 label is not a class.
         """
-        labels = [sample.get('gt_label') for sample in data_samples]
-        if any(label is None or label.numel() != 1 for label in labels):
+        found = [sample.get('gt_label', torch.empty(0)) for sample in data_samples]
+        if any(label.numel() != 1 for label in found):
             raise UserError(
                 f'{type(self).__name__} needs one true label per image: use '
                 'an annotated single-label dataset (`with_label=True`) and '
                 '`PackInputs` in its pipeline.'
             )
-        labels = torch.cat([label.reshape(1) for label in labels]).cpu()
+        labels = torch.cat([label.reshape(1) for label in found]).cpu()
         validate_labels(labels.numpy(), len(self.class_counts), 'True label')
         return labels
 
-    def scores(self, data_samples: Sequence[dict]) -> torch.Tensor:
-        """Collect and check the scores of a batch.
+    def values(self, data_samples: Sequence[dict], field: str, hint: str = '') -> list:
+        """Collect a field of the predictions of a batch.
 
         Args:
-            data_samples (Sequence[dict]): A batch of B outputs of the model.
+            data_samples (Sequence[dict]): Outputs of the model for B images.
+            field (str): Name of the field.
+            hint (str): End of the message if it is missing. Defaults to ''.
 
         Returns:
-            torch.Tensor: ``pred_score`` with shape (B, K).
+            list: The B values.
 
         Raises:
-            UserError: If the model predicts no scores, the number of classes
-                differs, or a score is not finite.
+            UserError: If a prediction does not have the field.
         """
-        if any('pred_score' not in sample for sample in data_samples):
+        if any(field not in sample for sample in data_samples):
             raise UserError(
-                f'{type(self).__name__} needs `pred_score`, but these predictions have none.'
+                f'{type(self).__name__} needs `{field}`, which is missing in the predictions.{hint}'
             )
-        scores = torch.stack([s['pred_score'] for s in data_samples])
-        self.check_scores(scores, data_samples)
-        return scores
+        return [sample[field] for sample in data_samples]
 
-    def check_scores(self, scores: torch.Tensor, data_samples: Sequence[dict]) -> None:
-        """Check scores or logits of a batch.
+    def scores(
+        self, data_samples: Sequence[dict], field: str = 'pred_score', hint: str = ''
+    ) -> torch.Tensor:
+        """Collect and check scores or logits of a batch.
 
         Args:
-            scores (torch.Tensor): Scores or logits with shape (B, ..., K).
-            data_samples (Sequence[dict]): Their data samples, for the message.
+            data_samples (Sequence[dict]): Outputs of the model for B images.
+            field (str): Name of the field. Defaults to 'pred_score'.
+            hint (str): End of the message if it is missing. Defaults to ''.
+
+        Returns:
+            torch.Tensor: Scores or logits, (B, ..., K).
 
         Raises:
-            UserError: If there are not K classes, or a score is not finite.
+            UserError: If a prediction does not have the field, the number of
+                classes differs, or a score is not finite.
         """
+        scores = torch.stack(self.values(data_samples, field, hint))
         name = type(self).__name__
         if scores.size(-1) != len(self.class_counts):
             raise UserError(
@@ -140,41 +139,38 @@ class ClassGroupMetric(BaseMetric):
         wrong = ~scores.isfinite().flatten(1).all(dim=1)
         if wrong.any():
             sample = data_samples[int(wrong.nonzero()[0])]
+            image = sample.get('img_path') or f'image {sample.get("sample_idx", "(unnumbered)")}'
             raise UserError(
-                f'{name}: the scores of {name_image(sample)} are '
-                'not all finite numbers. Has the training '
-                'diverged?'
+                f'{name}: the scores of {image} are not all finite numbers. '
+                'Has the training diverged?'
             )
+        return scores
 
     def log_table(self, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
         """Write a table to the log of the run."""
-        text = render_table(build_table(title, columns, rows))
-        print_log('\n' + text, logger='current')
+        print_log('\n' + render_table(build_table(title, columns, rows)), logger='current')
 
     def log_by_group(
         self,
         title: str,
-        columns: dict[str, str],
-        figures: dict[str, float],
+        columns: Iterable[str],
+        cells: Callable[[str], list[str]],
         gt_label: np.ndarray,
-        digits: int,
     ) -> None:
         """Write a table with a row for each group to the log of the run.
 
         Args:
             title (str): Title of the table.
-            columns (dict[str, str]): Column heads by name of the figure.
-            figures (dict[str, float]): As :func:`mean_by_group` names them.
-            gt_label (np.ndarray): True labels with shape (N, ).
-            digits (int): Number of decimals.
+            columns (Iterable[str]): Column heads.
+            cells (Callable): Return the cells of these columns for a group.
+            gt_label (np.ndarray): True labels, (N, ).
         """
-        titles, groups = self.groups.titles, self.groups.of_images(gt_label)
+        groups = self.groups
         self.log_table(
             title,
-            ['training images', 'images', *columns.values()],
+            ['training images', 'images', *columns],
             [
-                [titles[group], str(np.count_nonzero(images))]
-                + [f'{figures[key_prefix(group) + name]:.{digits}f}' for name in columns]
-                for group, images in groups.items()
+                [groups.titles[group], str(np.count_nonzero(images)), *cells(group)]
+                for group, images in groups.of_images(gt_label).items()
             ],
         )

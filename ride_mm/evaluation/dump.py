@@ -30,16 +30,16 @@ _FIELDS = (
 
 
 class DumpPredictions(BaseMetric):
-    """Write the prediction for every image, and its origin, to an .npz file.
+    """Write the predictions of all images, and their origin, to an .npz file.
 
     Each field of the data samples is an array whose first axis is the image:
-    ``gt_label`` (N, ), ``pred_score`` (N, K) and, where the model gives them,
+    ``gt_label`` (N, ), ``pred_score`` (N, K) and, if the model predicts them,
     ``num_experts_used`` (N, ), ``relative_compute`` (N, ), ``expert_logits``
     (N, E, K), ``router_logits`` (N, E - 1) and ``routed_compute`` (N, E).
     ``run`` is the origin as JSON.
 
     Args:
-        out_file_path (str): The file.
+        out_file_path (str): Path of the file.
         run (dict): Origin of the predictions, see :func:`describe_run`.
     """
 
@@ -50,10 +50,6 @@ class DumpPredictions(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the predictions of a batch.
-
-        Args:
-            data_batch: A batch of the dataloader, not used.
-            data_samples (Sequence[dict]): A batch of outputs of the model.
 
         Raises:
             UserError: If an image does not have exactly one true label, or
@@ -71,15 +67,10 @@ class DumpPredictions(BaseMetric):
             self.results.append(fields)
 
     def compute_metrics(self, results: list[dict]) -> dict:
-        """Write the file.
-
-        Args:
-            results (list[dict]): The fields of each image.
-
-        Returns:
-            dict: No metrics.
-        """
-        arrays = {name: np.stack([fields[name] for fields in results]) for name in results[0]}
+        """Write the file; there are no metrics."""
+        arrays: dict[str, Any] = {
+            name: np.stack([fields[name] for fields in results]) for name in results[0]
+        }
         file = io.BytesIO()
         np.savez(file, run=json.dumps(self.run), **arrays)
         put(file.getvalue(), self.out_file_path)
@@ -105,18 +96,16 @@ def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: 
     Returns:
         dict: 'config', 'options' and 'checkpoint' as given, 'weights' (see
         :func:`fingerprint`), 'num_experts' (None if the model has none), and
-        the settings of the class groups: 'classes' (their names or None),
-        'class_counts' (None if neither a metric nor a data set has them) and
+        the settings of the class groups: 'classes' (names or None),
+        'class_counts' (None if unknown) and
         'thresholds'.
     """
     meta = runner.test_evaluator.dataset_meta or {}
-    counts, thresholds = meta.get('class_counts'), NAMED_THRESHOLDS['ride']
-    for metric in runner.test_evaluator.metrics:
-        if isinstance(metric, ClassGroupMetric):
-            counts, thresholds = metric.class_counts, metric.thresholds
-            break
+    metrics = (m for m in runner.test_evaluator.metrics if isinstance(m, ClassGroupMetric))
+    metric = next(metrics, None)
+    counts = metric.class_counts if metric else meta.get('class_counts')
     model = runner.model
-    while hasattr(model, 'module'):  # several processes, augmented images
+    while hasattr(model, 'module'):  # distributed, test-time augmentation
         model = model.module
     return dict(
         config=config,
@@ -126,7 +115,7 @@ def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: 
         num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),
         class_counts=None if counts is None else [int(n) for n in counts],
-        thresholds=thresholds,
+        thresholds=metric.thresholds if metric else NAMED_THRESHOLDS['ride'],
     )
 
 
@@ -134,11 +123,11 @@ def fingerprint(path: str) -> str | None:
     """Identify the content of a file.
 
     Args:
-        path (str): The file.
+        path (str): Path of the file.
 
     Returns:
-        str, optional: 16 hexadecimal digits of its SHA-256 hash; None if it is
-        not a local file.
+        str | None: The first 16 hexadecimal digits of its SHA-256 hash; None if
+        it is not a local file.
     """
     if not osp.isfile(path):
         return None

@@ -1,12 +1,13 @@
+import re
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_groups import GroupsLike
-from ride_mm.utils.errors import UserError
+from ride_mm.datasets.class_groups import GroupsLike, key_prefix
 
 from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
@@ -17,7 +18,7 @@ def expert_columns(expert_logits: torch.Tensor, gt_label: torch.Tensor) -> dict[
 
     Args:
         expert_logits (torch.Tensor): Logits of the experts, (E, N, K).
-        gt_label (torch.Tensor): True labels with shape (N, ).
+        gt_label (torch.Tensor): True labels, (N, ).
 
     Returns:
         dict[str, np.ndarray]: Values of each image, (N, ), float64:
@@ -61,13 +62,12 @@ def expert_figures(
 
     Args:
         expert_logits (torch.Tensor): Logits of the experts, (E, N, K).
-        gt_label (torch.Tensor): True labels with shape (N, ).
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        gt_label (torch.Tensor): True labels, (N, ).
+        groups (ClassGroups | Sequence[int]): Class groups or class counts, (K, ).
 
     Returns:
-        dict[str, float]: The means of :func:`expert_columns`; then the same
-        with 'many\\_', 'medium\\_' and 'few\\_' in front. A group without
+        dict[str, float]: Means of :func:`expert_columns`, then the same with
+        the prefixes 'many\\_', 'medium\\_' and 'few\\_'. A group without
         images is left out.
     """
     columns = expert_columns(expert_logits, gt_label)
@@ -78,84 +78,48 @@ def expert_figures(
 class ExpertMetric(ClassGroupMetric):
     """Accuracy of each expert and diversity of the experts.
 
-    The figures are ``expert/alone_1`` to ``expert/alone_{E}`` (accuracy of
+    The metrics are ``expert/alone_1`` to ``expert/alone_{E}`` (accuracy of
     each expert, percent), ``expert/first_1`` to ``expert/first_{E}`` (of the
-    first k together), ``expert/disagree`` (percent of the images on which
-    two experts predict different classes, mean over all pairs),
+    first k together), ``expert/disagree`` (percent of the images for which
+    two experts predict different classes, mean over all pairs) and
     ``expert/kl`` (divergence of their softmax, nats, mean over all ordered
-    pairs), both for each pair as well, such as ``expert/kl_1_2``; and the
-    same for each group, such as ``expert/few_alone_1``. A group without
-    images is left out.
+    pairs); the last two also for each pair, such as ``expert/kl_1_2``; and
+    all of them for each group, such as ``expert/few_alone_1``. A group
+    without images is left out.
 
-    The metric keeps a few numbers per image, never the logits. It needs
+    A few numbers are kept per image, and no logits. Needs
     ``model.test_cfg=dict(mode='ensemble', expert_logits=True)``.
 
-    Args:
-        thresholds (str | Sequence[int]): Class groups, see
-            :class:`LongTailMetric`. Defaults to "ride".
-        class_counts (Sequence[int] | str, optional): Training images per
-            class, or a file to read them from. Defaults to None, which means
-            ``metainfo['class_counts']`` of the evaluated dataset.
-        collect_device (str): Device used to collect the results of several
-            processes, 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Prefix of the metric names. Defaults to None,
-            which means 'expert'.
+    The arguments are those of :class:`ClassGroupMetric`; the prefix defaults
+    to 'expert'.
     """
 
     default_prefix: str | None = 'expert'
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep the label and the experts' figures of each image.
-
-        Args:
-            data_batch: A batch of the dataloader, not used.
-            data_samples (Sequence[dict]): A batch of outputs of the model.
-        """
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the label and the values of :func:`expert_columns` of each image."""
         gt_label = self.gt_labels(data_samples)
-        columns = expert_columns(self._expert_logits(data_samples), gt_label)
+        hint = (
+            ' A `RIDEClassifier` predicts it with `--cfg-options '
+            'model.test_cfg.mode=ensemble model.test_cfg.expert_logits=True`.'
+        )
+        logits = self.scores(data_samples, 'expert_logits', hint).transpose(0, 1)
+        columns = expert_columns(logits, gt_label)
         self._names = list(columns)
-        rows = np.stack(list(columns.values()), axis=1).tolist()
-        self.results.extend((label, *row) for label, row in zip(gt_label.tolist(), rows))
-
-    def _expert_logits(self, data_samples: Sequence[dict]) -> torch.Tensor:
-        if any('expert_logits' not in sample for sample in data_samples):
-            raise UserError(
-                'ExpertMetric needs `expert_logits`, which a `RIDEClassifier` '
-                'predicts with `--cfg-options model.test_cfg.mode=ensemble '
-                'model.test_cfg.expert_logits=True`.'
-            )
-        logits = torch.stack([s['expert_logits'] for s in data_samples])
-        self.check_scores(logits, data_samples)
-        return logits.transpose(0, 1)
+        self.results.extend(zip(gt_label.tolist(), *(c.tolist() for c in columns.values())))
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Compute the figures of the whole dataset and log them as a table.
-
-        Args:
-            results (list[tuple]): (label, figures) of every image.
-
-        Returns:
-            dict[str, float]: The figures, without prefix.
-        """
+        """Compute the metrics of the whole dataset and log them as a table."""
         if not results:
             return {}
-        table = np.array(results)
-        gt_label = table[:, 0].astype(np.int64)
-        figures = mean_by_group(dict(zip(self._names, table[:, 1:].T)), gt_label, self.groups)
-        self._log(figures, gt_label)
-        return figures
-
-    def _log(self, figures: dict[str, float], gt_label: np.ndarray) -> None:
-        shown = [
-            name
-            for name in self._names
-            if name.startswith(('alone', 'first')) or name in ('disagree', 'kl')
-        ]
-        titles = {name: name.replace('_', ' ') for name in shown}
+        gt_label, *columns = map(np.array, zip(*results))
+        figures = mean_by_group(dict(zip(self._names, columns)), gt_label, self.groups)
+        # all but the pairs
+        shown = [name for name in self._names if not re.fullmatch(r'(disagree|kl)_.*', name)]
         self.log_by_group(
             'Accuracy of the experts (%), disagreement of pairs (%), KL (nats)',
-            titles,
-            figures,
+            [name.replace('_', ' ') for name in shown],
+            lambda group: [f'{figures[key_prefix(group) + name]:.2f}' for name in shown],
             gt_label,
-            digits=2,
         )
+        return figures

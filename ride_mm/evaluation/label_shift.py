@@ -11,26 +11,26 @@ import torch
 
 from ride_mm.utils.errors import UserError, name_some
 
-# Sizes of the largest class over the smallest one, as SADE's tables have them.
+# Imbalance ratios in the tables of the paper (SADE).
 RATIOS = (50, 25, 10, 5, 2)
 
 
 def shifted_prior(class_counts: Sequence[int], ratio: float, backward: bool = False) -> np.ndarray:
-    """Make the class frequencies of a long-tailed test set.
+    """Compute the class frequencies of a long-tailed test set.
 
     They decrease exponentially from the largest training class to the
     smallest, or increase ("backward").
 
     Args:
-        class_counts (Sequence[int]): Training images per class, K numbers.
-        ratio (float): Largest frequency over the smallest one, 1 or more;
-            1 is a balanced test set.
+        class_counts (Sequence[int]): Training images per class, (K, ).
+        ratio (float): Largest frequency divided by the smallest one, 1 or
+            more; 1 is a balanced test set.
         backward (bool): Whether the smallest training class is the largest
             test class. Defaults to False.
 
     Returns:
-        np.ndarray: Frequencies with shape (K, ) and sum 1. Training classes of
-        equal size keep their order.
+        np.ndarray: Frequencies that sum to 1, (K, ). Training classes of equal
+        size keep their order.
 
     Raises:
         UserError: If the ratio is below 1.
@@ -45,12 +45,12 @@ def shifted_prior(class_counts: Sequence[int], ratio: float, backward: bool = Fa
 
 
 def shifted_accuracy(by_class: np.ndarray, prior: np.ndarray) -> float:
-    """Expected accuracy on a test set with other frequencies.
+    """Compute the expected accuracy on a test set with other frequencies.
 
     Args:
-        by_class (np.ndarray): Accuracy of each class, percent, shape (K, ).
-            Classes without images (NaN) are left out.
-        prior (np.ndarray): Frequencies of the classes, shape (K, ).
+        by_class (np.ndarray): Accuracy of each class, percent, (K, ). Classes
+            without images (NaN) are left out.
+        prior (np.ndarray): Frequencies of the classes, (K, ).
 
     Returns:
         float: Percent.
@@ -62,11 +62,11 @@ def shifted_accuracy(by_class: np.ndarray, prior: np.ndarray) -> float:
 def shift_table(
     by_class: np.ndarray, class_counts: Sequence[int], ratios: Sequence[float] = RATIOS
 ) -> dict[str, float]:
-    """Accuracy on forward, uniform and backward long-tailed test sets.
+    """Compute the accuracy on forward, uniform and backward test sets.
 
     Args:
-        by_class (np.ndarray): Accuracy of each class, percent, shape (K, ).
-        class_counts (Sequence[int]): Training images per class, K numbers.
+        by_class (np.ndarray): Accuracy of each class, percent, (K, ).
+        class_counts (Sequence[int]): Training images per class, (K, ).
         ratios (Sequence[float]): Imbalance ratios. Defaults to
             (50, 25, 10, 5, 2).
 
@@ -81,16 +81,11 @@ def shift_table(
 def shift_priors(
     class_counts: Sequence[int], ratios: Sequence[float] = RATIOS
 ) -> dict[str, np.ndarray]:
-    """Class frequencies of the test sets of :func:`shift_table`, by name."""
-    largest_first = sorted(ratios, reverse=True)
-    return {
-        **{f'forward_{ratio:g}': shifted_prior(class_counts, ratio) for ratio in largest_first},
-        'uniform': shifted_prior(class_counts, 1),
-        **{
-            f'backward_{ratio:g}': shifted_prior(class_counts, ratio, True)
-            for ratio in reversed(largest_first)
-        },
-    }
+    """Compute the class frequencies of the test sets of :func:`shift_table`."""
+    ascending = sorted(ratios)
+    forward = {f'forward_{r:g}': shifted_prior(class_counts, r) for r in reversed(ascending)}
+    backward = {f'backward_{r:g}': shifted_prior(class_counts, r, True) for r in ascending}
+    return {**forward, 'uniform': shifted_prior(class_counts, 1), **backward}
 
 
 def correct_prior(
@@ -98,30 +93,31 @@ def correct_prior(
 ) -> torch.Tensor:
     """Correct scores for a test set whose class frequencies are known.
 
-    Bayes' rule: scores are multiplied by the new frequencies over those that
-    the model assumes (Saerens et al., "Adjusting the Outputs of a Classifier
-    to New a Priori Probabilities", Neural Computation 2002, eq. 2.4).
+    Bayes' rule: scores are multiplied by the new frequencies divided by those
+    that the model assumes (Saerens et al., "Adjusting the Outputs of a
+    Classifier to New a Priori Probabilities", Neural Computation 2002,
+    eq. 2.4).
 
     Args:
-        pred_score (torch.Tensor): Probabilities with shape (N, K).
-        prior (np.ndarray): Frequencies of the test classes, shape (K, ).
-        model_prior (np.ndarray): Frequencies that the model assumes, shape (K,
-            ), all above 0: those of the training images after plain cross
+        pred_score (torch.Tensor): Probabilities, (N, K).
+        prior (np.ndarray): Frequencies of the test classes, (K, ).
+        model_prior (np.ndarray): Frequencies that the model assumes, all
+            above 0, (K, ): those of the training images after plain cross
             entropy, equal ones after a loss that compensates for them.
 
     Returns:
-        torch.Tensor: Probabilities with shape (N, K), float64.
+        torch.Tensor: Probabilities, (N, K), float64.
 
     Raises:
         UserError: If the model assumes that a class never occurs.
     """
-    never = np.flatnonzero(np.asarray(model_prior) <= 0)
-    if never.size:
+    prior, model_prior = np.asarray(prior), np.asarray(model_prior)
+    never = np.flatnonzero(model_prior <= 0).tolist()
+    if never:
         raise UserError(
-            f'the model assumes that class {name_some(never)} '
-            'never occurs (no training images?): it has no scores '
-            'to correct.'
+            f'the model assumes that class {name_some(never)} never occurs (no '
+            'training images?), so it has no scores to correct.'
         )
-    weights = torch.from_numpy(np.asarray(prior) / np.asarray(model_prior))
+    weights = torch.from_numpy(prior / model_prior)
     scores = pred_score.double() * weights.to(pred_score.device)
     return scores / scores.sum(dim=1, keepdim=True)

@@ -1,11 +1,12 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from mmpretrain.registry import METRICS
 
-from ride_mm.datasets.class_groups import ClassGroups, GroupsLike, Thresholds
+from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
 from ride_mm.utils.errors import UserError
 
 from .by_group import validate_labels
@@ -18,23 +19,23 @@ def topk_hits(
     """Check whether the true class is among the top k, for several k.
 
     Args:
-        pred_score (torch.Tensor): Scores with shape (N, K).
-        gt_label (torch.Tensor): True labels with shape (N, ).
+        pred_score (torch.Tensor): Scores, (N, K).
+        gt_label (torch.Tensor): True labels, (N, ).
         topk (Sequence[int]): The values of k. Defaults to (1, ).
 
     Returns:
-        torch.Tensor: Bool hits with shape (N, len(topk)).
+        torch.Tensor: Bool hits, (N, len(topk)).
 
     Raises:
         UserError: If a k is larger than the number of classes.
     """
-    if max(topk) > pred_score.size(1):
+    most, num_classes = max(topk), pred_score.size(1)
+    if most > num_classes:
         raise UserError(
-            f'top-{max(topk)} accuracy needs at least '
-            f'{max(topk)} classes, but the model predicts '
-            f'{pred_score.size(1)}. Lower `topk`.'
+            f'top-{most} accuracy needs at least {most} classes, but the model '
+            f'predicts {num_classes}. Lower `topk`.'
         )
-    best = pred_score.topk(max(topk), dim=1).indices
+    best = pred_score.topk(most, dim=1).indices
     found = best.eq(gt_label.to(best.device).unsqueeze(1))
     return torch.stack([found[:, :k].any(dim=1) for k in topk], dim=1)
 
@@ -43,12 +44,12 @@ def accuracy_by_class(hits: np.ndarray, gt_label: np.ndarray, num_classes: int) 
     """Compute the accuracy (recall) of each class.
 
     Args:
-        hits (np.ndarray): Whether each prediction is correct, shape (N, ).
-        gt_label (np.ndarray): True labels with shape (N, ).
-        num_classes (int): The number of classes K.
+        hits (np.ndarray): Whether each prediction is correct, (N, ).
+        gt_label (np.ndarray): True labels, (N, ).
+        num_classes (int): Number of classes K.
 
     Returns:
-        np.ndarray: Percent with shape (K, ); NaN for a class without images.
+        np.ndarray: Percent, (K, ); NaN for a class without images.
     """
     images = np.bincount(gt_label, minlength=num_classes)
     right = np.bincount(gt_label, weights=hits, minlength=num_classes)
@@ -60,7 +61,7 @@ def recall_means(by_class: np.ndarray) -> dict[str, float]:
     """Summarize the accuracies of the classes, with equal weights.
 
     Args:
-        by_class (np.ndarray): What :func:`accuracy_by_class` returns. Classes
+        by_class (np.ndarray): Result of :func:`accuracy_by_class`. Classes
             without images (NaN) are left out.
 
     Returns:
@@ -86,17 +87,16 @@ def recall_means(by_class: np.ndarray) -> dict[str, float]:
 def long_tail_accuracy(
     hits: np.ndarray, gt_label: np.ndarray, groups: GroupsLike
 ) -> dict[str, float]:
-    """Compute the accuracy overall, over the classes and by class size.
+    """Compute the accuracy over images, over classes and by group.
 
     'overall', 'many', 'medium' and 'few' average over images, like the
     official RIDE evaluation; see :func:`recall_means` for averages over the
     classes. On a balanced test set, 'overall' and 'balanced' agree.
 
     Args:
-        hits (np.ndarray): Whether each prediction is correct, shape (N, ).
-        gt_label (np.ndarray): True labels with shape (N, ).
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        hits (np.ndarray): Whether each prediction is correct, (N, ).
+        gt_label (np.ndarray): True labels, (N, ).
+        groups (ClassGroups | Sequence[int]): Class groups or class counts, (K, ).
 
     Returns:
         dict[str, float]: Percent. A group without images is left out.
@@ -124,14 +124,12 @@ def long_tail_accuracy(
         return {}
     groups = ClassGroups.of(groups)
     validate_labels(gt_label, len(groups), 'True label')
-
     by_class = accuracy_by_class(hits, gt_label, len(groups))
     accuracy = {
         name: 100.0 * float(np.mean(hits[images]))
         for name, images in groups.of_images(gt_label).items()
     }
-    overall = accuracy.pop('overall')
-    return dict(overall=overall, **recall_means(by_class), **accuracy)
+    return dict(overall=accuracy.pop('overall'), **recall_means(by_class), **accuracy)
 
 
 MEAN_TITLES = dict(
@@ -145,17 +143,17 @@ MEAN_TITLES = dict(
 
 @METRICS.register_module()
 class LongTailMetric(ClassGroupMetric):
-    """Accuracy overall, over the classes and by class size.
+    """Accuracy over images, over classes and by class group.
 
-    The figures are percent: ``long_tail/overall``, ``balanced``, ``harmonic``,
-    ``geometric``, ``worst_10``, ``worst_class``, ``many``, ``medium`` and
-    ``few``, and for each k above 1 the same with suffix ``_top{k}``. A group
-    without images is left out. See :func:`long_tail_accuracy` for the
-    averages.
+    The metrics are percentages: ``long_tail/overall``, ``balanced``,
+    ``harmonic``, ``geometric``, ``worst_10``, ``worst_class``, ``many``,
+    ``medium`` and ``few``, and for each k above 1 the same with the suffix
+    ``_top{k}``. A group without images is left out. See
+    :func:`long_tail_accuracy` for the averages.
 
-    The metric keeps a few numbers per image, never the scores. Predictions
-    are taken from ``pred_score``, and from ``pred_label`` only where there
-    are no scores: after test-time augmentation the label is stale.
+    A few numbers are kept per image, and no scores. ``pred_label`` is used
+    only where there is no ``pred_score``: test-time augmentation does not
+    update the label.
 
     Args:
         topk (int | Sequence[int]): The values of k of the top-k accuracy.
@@ -163,17 +161,8 @@ class LongTailMetric(ClassGroupMetric):
         by_class (bool): Whether to also return the accuracy of every class,
             ``long_tail/by_class``: a list of K numbers, None for a class
             without images. Defaults to False.
-        thresholds (str | Sequence[int]): Class groups: the smallest and the
-            largest number of training images of a medium-shot class, or "ride"
-            (20 and 100), "ride-swin" (21 and 99) or "thirds" of the classes.
-            Defaults to "ride".
-        class_counts (Sequence[int] | str, optional): Training images per
-            class, or a file to read them from. Defaults to None, which means
-            ``metainfo['class_counts']`` of the evaluated dataset.
-        collect_device (str): Device used to collect the results of several
-            processes, 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Prefix of the metric names. Defaults to None,
-            which means 'long_tail'.
+        **kwargs: Arguments of :class:`ClassGroupMetric`. The prefix defaults to
+            'long_tail'.
 
     Examples:
         >>> val_evaluator = [dict(type='LongTailMetric', topk=(1, 5))]
@@ -182,15 +171,9 @@ class LongTailMetric(ClassGroupMetric):
     default_prefix: str | None = 'long_tail'
 
     def __init__(
-        self,
-        topk: int | Sequence[int] = (1,),
-        by_class: bool = False,
-        thresholds: Thresholds = 'ride',
-        class_counts: Sequence[int] | str | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        self, topk: int | Sequence[int] = (1,), by_class: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(thresholds, class_counts, collect_device, prefix)
+        super().__init__(**kwargs)
         self.by_class = by_class
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
@@ -198,80 +181,54 @@ class LongTailMetric(ClassGroupMetric):
                 f'LongTailMetric: topk must name at least one k, each 1 or more, but got {topk}.'
             )
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep the label and the hits of each image of a batch.
-
-        Args:
-            data_batch: A batch of the dataloader, not used.
-            data_samples (Sequence[dict]): A batch of outputs of the model.
-        """
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the label and the hits of each image of a batch."""
         gt_label = self.gt_labels(data_samples)
         if 'pred_score' in data_samples[0]:
             hits = topk_hits(self.scores(data_samples), gt_label, self.topk)
+        elif self.topk == (1,):
+            labels = torch.cat(self.values(data_samples, 'pred_label')).cpu()
+            validate_labels(labels.numpy(), len(self.class_counts), 'Predicted label')
+            hits = labels.eq(gt_label).unsqueeze(1)
         else:
-            hits = self._hits_of_labels(data_samples, gt_label)
-        self.results.extend(
-            (label, *flags) for label, flags in zip(gt_label.tolist(), hits.tolist())
-        )
-
-    def _hits_of_labels(self, data_samples, gt_label) -> torch.Tensor:
-        if self.topk != (1,):
             raise UserError(
                 f'LongTailMetric: topk={self.topk} needs `pred_score`, but '
                 'these predictions hold `pred_label` only. Use topk=(1, ).'
             )
-        labels = torch.cat([s['pred_label'] for s in data_samples]).cpu()
-        validate_labels(labels.numpy(), len(self.class_counts), 'Predicted label')
-        return labels.eq(gt_label).unsqueeze(1)
+        self.results.extend(
+            (label, *flags) for label, flags in zip(gt_label.tolist(), hits.tolist())
+        )
 
-    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Compute the figures of the whole dataset and log them as a table.
-
-        Args:
-            results (list[tuple]): (label, hit for each k) of every image.
-
-        Returns:
-            dict[str, float]: The figures in percent, without prefix.
-        """
+    def compute_metrics(self, results: list[tuple]) -> dict[str, Any]:
+        """Compute the metrics of the whole dataset and log them as a table."""
         if not results:
             return {}
-        gt_label, *hits = np.array(results, dtype=np.int64).T
-        figures = {k: self._figures(hit.astype(bool), gt_label) for k, hit in zip(self.topk, hits)}
-        self._log(figures, gt_label)
-        return {
-            name if k == 1 else f'{name}_top{k}': value
-            for k, values in figures.items()
-            for name, value in values.items()
-        }
-
-    def _figures(self, hits: np.ndarray, gt_label: np.ndarray) -> dict:
-        figures = long_tail_accuracy(hits, gt_label, self.groups)
-        if self.by_class:
-            recalls = accuracy_by_class(hits, gt_label, len(self.class_counts))
-            figures['by_class'] = [
-                None if math.isnan(recall) else recall for recall in recalls.tolist()
-            ]
+        gt_label, *columns = map(np.array, zip(*results))
+        hits = dict(zip(self.topk, columns))
+        by_k = {k: long_tail_accuracy(hits[k], gt_label, self.groups) for k in hits}
+        self._log(by_k, gt_label)
+        figures: dict[str, Any] = {}
+        for k, values in by_k.items():
+            suffix = '' if k == 1 else f'_top{k}'
+            figures.update({name + suffix: value for name, value in values.items()})
+            if self.by_class:
+                recalls = accuracy_by_class(hits[k], gt_label, len(self.class_counts)).tolist()
+                figures[f'by_class{suffix}'] = [None if math.isnan(r) else r for r in recalls]
         return figures
 
-    def _log(self, figures: dict[int, dict], gt_label: np.ndarray) -> None:
-        groups = self.groups.of_images(gt_label)
+    def _log(self, figures: dict[int, dict[str, float]], gt_label: np.ndarray) -> None:
         sizes = {
             name: [str(np.unique(gt_label[images]).size), str(np.count_nonzero(images))]
-            for name, images in groups.items()
+            for name, images in self.groups.of_images(gt_label).items()
         }
-        titles = dict(self.groups.titles, **MEAN_TITLES)
-        first = next(iter(figures.values()))
+        titles, columns = self.groups.titles | MEAN_TITLES, list(figures.values())
         rows = [
             [
                 titles[name],
-                *sizes.get(name, ('', '')),
-                *(f'{values[name]:.2f}' for values in figures.values()),
+                *sizes.get(name, ['', '']),
+                *(f'{column[name]:.2f}' for column in columns),
             ]
-            for name in first
-            if name in titles
+            for name in columns[0]
         ]
-        self.log_table(
-            'Accuracy (%)',
-            ['training images', 'classes', 'images'] + [f'top-{k}' for k in figures],
-            rows,
-        )
+        heads = ['training images', 'classes', 'images', *(f'top-{k}' for k in figures)]
+        self.log_table('Accuracy (%)', heads, rows)

@@ -29,7 +29,6 @@ def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def render_table(table: Table) -> str:
     """Render a table as plain text, independent of the terminal width."""
-    console = Console(file=io.StringIO(), width=1000, color_system=None)
-    console.print(table)
-    lines = console.file.getvalue().splitlines()
-    return '\n'.join(line.rstrip() for line in lines)
+    text = io.StringIO()
+    Console(file=text, width=1000, color_system=None).print(table)
+    return '\n'.join(line.rstrip() for line in text.getvalue().splitlines())
