@@ -1,4 +1,4 @@
-"""Train and test configs with several seeds, and show means over them."""
+"""Train and test configs with several seeds, and show the means over seeds."""
 
 import argparse
 import shlex
@@ -12,7 +12,7 @@ from rich.console import Console
 from ride_mm.analysis.comparison.seeds import seeds_table
 from ride_mm.compat.config_names import config_file
 from ride_mm.engine import launch
-from ride_mm.engine.config import add_cfg_options, positive, warn
+from ride_mm.engine.config import add_cfg_options, key_value, positive, warn
 from ride_mm.engine.config_changes import DATA_ACCESS
 from ride_mm.engine.schedule import load_training
 from ride_mm.engine.sweep import complete, make_here, make_on_cluster, prepare_runs, shared_starts
@@ -24,8 +24,8 @@ EXAMPLE = """example:
       configs/ride_r32_cifar100_lt.py --seeds 3 --epochs 40
 
 Repeat the command to continue: complete runs are skipped, interrupted ones are
-resumed. More --seeds add runs to the existing ones. Each run writes its log,
-its last checkpoint and predictions.npz to WORK_DIR/NAME/seed_0, and its
+resumed. A larger --seeds adds runs to the existing ones. Each run writes its
+log, its last checkpoint and predictions.npz to WORK_DIR/NAME/seed_0, and its
 figures to WORK_DIR/NAME_seed0.json.
 """
 
@@ -54,12 +54,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--jobs',
         type=positive,
         metavar='N',
-        help='parallel runs (default: one per GPU or, without GPUs, one per '
-        'core and 2 GiB of memory)',
+        help='parallel runs (default: one per GPU or, without GPUs, one per core and 2 GiB of '
+        'memory)',
     )
     parser.add_argument(
         '--slurm',
         nargs='+',
+        type=key_value,
         metavar='KEY=VALUE',
         help='submit each run as a Slurm job, with these submitit parameters, '
         'such as slurm_partition=gpu gpus_per_node=1 timeout_min=600',
@@ -87,16 +88,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.resample:
             for start in shared_starts(cfg):
                 warn(
-                    f'all runs of {path} share {start}: they are independent '
-                    'only if it was not trained on these images'
+                    f'all runs of {path} share {start}: they are independent only if it was '
+                    'not trained on these images'
                 )
         runs += prepare_runs(name, cfg, folder, range(args.seeds), command, TOOLS, args.resample)
     make = partial(make_here, jobs=args.jobs)
     if args.slurm:
-        make = partial(make_on_cluster, folder=folder / 'slurm', parameters=_parameters(args.slurm))
+        pairs = dict(pair.split('=', 1) for pair in args.slurm)
+        parameters = {key: int(text) if text.isdigit() else text for key, text in pairs.items()}
+        make = partial(make_on_cluster, folder=folder / 'slurm', parameters=parameters)
     console = Console(width=None if sys.stdout.isatty() else 1000)
-    with console.status('') as status:
-        status.update(_state(runs))
+    with console.status(_state(runs)) as status:
 
         def report(run, error) -> None:
             console.print(f'{run.folder} {"failed" if error else "is done"}')
@@ -107,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def command_of(args: argparse.Namespace) -> str:
-    """The command without what does not change the figures."""
+    """The command without options that do not affect the figures."""
     words = ['python', 'tools/sweep.py', *args.config]
     for name in ('seeds', 'epochs', 'stage'):
         value = getattr(args, name)
@@ -125,16 +127,6 @@ def command_of(args: argparse.Namespace) -> str:
 def _state(runs) -> str:
     done = sum(run.result.exists() for run in runs)
     return f'{done} of {len(runs)} runs are complete'
-
-
-def _parameters(pairs: Sequence[str]) -> dict:
-    found = {}
-    for pair in pairs:
-        key, sign, value = pair.partition('=')
-        if not sign:
-            raise UserError(f'--slurm {pair}: expected KEY=VALUE')
-        found[key] = int(value) if value.isdigit() else value
-    return found
 
 
 if __name__ == '__main__':

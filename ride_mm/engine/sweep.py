@@ -1,4 +1,4 @@
-"""Many trainings: every config with every seed, side by side."""
+"""Train several configs with several seeds, in parallel."""
 
 import json
 import os
@@ -16,18 +16,18 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.utils.errors import UserError, name_some
+from ride_mm.datasets.class_counts import name_some
+from ride_mm.utils.errors import UserError
 
 from .config import find_hook, follow_training_set
 from .config_changes import DATA_ACCESS, config_changes
 from .dumped_config import read_dumped_config
 from .scalars import read_curves
 
-# Memory to allow for a training on the CPU, with its data and its workers.
+# Memory per training on the CPU, including data and workers.
 _MEMORY = 2 * 2**30
-# What may change between runs in one folder: where the data lies, and what is
-# made of the predictions.
-_NO_MATTER = re.compile(DATA_ACCESS.pattern + r'|(val|test)_evaluator(\..*)?')
+# Keys that may differ between the runs of a folder.
+_IGNORED = re.compile(DATA_ACCESS.pattern + r'|(val|test)_evaluator(\..*)?')
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Run:
     """One training of a sweep, and the test of its last checkpoint.
 
     Attributes:
-        name (str): The name that the runs of one config share.
+        name (str): Name shared by all runs of a config.
         config (Path): The config of these runs.
         folder (Path): The work_dir of this run.
-        seed (int): Its seed.
-        options (tuple[str]): What the run overrides, as ``key=value``.
+        seed (int): The seed of this run.
+        options (tuple[str]): Overridden settings, as ``key=value``.
         command (str): The command of the sweep.
         tools (Path): The folder of ``train.py`` and ``test.py``.
     """
@@ -53,24 +53,9 @@ class Run:
     tools: Path
 
     @property
-    def log(self) -> Path:
-        """Path: What the training and the test print."""
-        return self.folder / 'log.txt'
-
-    @property
-    def predictions(self) -> Path:
-        """Path: What the model predicts for the test set."""
-        return self.folder / 'predictions.npz'
-
-    @property
     def result(self) -> Path:
-        """Path: The figures of the run; there when it is complete."""
+        """Path: The figures of the run; written when it is complete."""
         return self.folder.parents[1] / f'{self.name}_seed{self.seed}.json'
-
-    def last_words(self) -> str:
-        """The last lines of the log, indented."""
-        lines = self.log.read_text(errors='replace').splitlines()
-        return ''.join(f'\n    {line}' for line in lines[-5:])
 
 
 def prepare_runs(
@@ -82,25 +67,25 @@ def prepare_runs(
     tools: Path,
     resample: bool = False,
 ) -> list[Run]:
-    """Write the config of a sweep, and list its runs.
+    """Write the config shared by some runs, and list the runs.
 
     Args:
         name (str): The name of the runs.
-        cfg (Config): What is trained.
-        folder (Path): The folder of the sweep; the runs are in
+        cfg (Config): The config.
+        folder (Path): The folder of the sweep; the work_dirs are
             ``folder/name/seed_0`` and so on.
         seeds (Sequence[int]): The seeds.
-        command (str): The command of the sweep, for its figures.
+        command (str): The command of the sweep, stored with the figures.
         tools (Path): The folder of ``train.py`` and ``test.py``.
-        resample (bool): Whether each run has a training set of its own, see
+        resample (bool): Whether to sample a training set for each run, see
             :func:`sample_training_set`. Defaults to False.
 
     Returns:
-        list[Run]: The runs, those that are complete among them.
+        list[Run]: All runs, including complete ones.
 
     Raises:
-        UserError: If there are runs of other settings in the folder, or the
-            config has no checkpoints.
+        UserError: If the folder holds runs with other settings, or the config
+            saves no checkpoints.
     """
     checkpoint = find_hook(cfg, 'CheckpointHook')
     if checkpoint is None:
@@ -113,51 +98,43 @@ def prepare_runs(
         keys.append(sample_training_set(cfg))
     path = folder / name / 'config.py'
     if path.exists():
-        changes = config_changes(read_dumped_config(path), cfg, ignored=_NO_MATTER)
+        changes = config_changes(read_dumped_config(path), cfg, ignored=_IGNORED)
         if changes:
             named = [f'{key}={value!r:.60}' for key, value in changes.items()]
             raise UserError(
-                f'{path.parent} holds runs with settings other than '
-                f'{name_some(named)}: repeat those settings, or choose '
-                'another --work-dir'
+                f'{path.parent} holds runs with settings other than {name_some(named)}: repeat '
+                'those settings, or choose another --work-dir'
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, cfg.pretty_text)
-    return [
-        Run(
-            name,
-            path,
-            path.parent / f'seed_{seed}',
-            seed,
-            tuple(f'{key}={seed}' for key in keys),
-            command,
-            tools,
-        )
-        for seed in seeds
-    ]
+    runs = []
+    for seed in seeds:
+        options = tuple(f'{key}={seed}' for key in keys)
+        runs.append(Run(name, path, path.parent / f'seed_{seed}', seed, options, command, tools))
+    return runs
 
 
 def sample_training_set(cfg: Config) -> str:
     """Replace the training set of a config by one sampled by a seed.
 
-    CIFAR10LT, CIFAR100LT and DigitsLT draw long-tailed subsets by
-    themselves; their ``max_count`` becomes 3/5 of the images of a class, the
-    paper's 300 of CIFAR-100's 500, unless the config sets it: with all of
-    them the largest class would be the same in every set. Of other training
-    sets :class:`~ride_mm.datasets.Bootstrap` draws replicates.
+    CIFAR10LT, CIFAR100LT and DigitsLT sample long-tailed subsets themselves.
+    Unless the config sets it, their ``max_count`` becomes 3/5 of the images
+    per class (300 of CIFAR-100's 500, as in the paper): with all images, the
+    largest class would be the same in every set. Other training sets are
+    wrapped in :class:`~ride_mm.datasets.Bootstrap`.
 
     Args:
         cfg (Config): The config, changed in place.
 
     Returns:
-        str: The key of the seed.
+        str: The config key of the seed.
     """
     key, dataset = 'train_dataloader.dataset', cfg.train_dataloader.dataset
-    whole = dataset
     while 'dataset' in dataset:
         key, dataset = f'{key}.dataset', dataset.dataset
     available = getattr(DATASETS.get(dataset.type), 'max_count', None)
     if available is None:
+        whole = cfg.train_dataloader.dataset
         cfg.train_dataloader.dataset = dict(type='Bootstrap', dataset=whole, seed=0)
         return 'train_dataloader.dataset.seed'
     dataset.setdefault('max_count', available * 3 // 5)
@@ -167,16 +144,16 @@ def sample_training_set(cfg: Config) -> str:
 
 
 def shared_starts(cfg: Config) -> list[str]:
-    """Find checkpoints that all runs begin with or learn from.
+    """List the checkpoints that all runs start from or distill from.
 
-    Runs that share one that was trained on another sample of the same data
-    are not independent.
+    Runs are not independent if such a checkpoint was trained on another sample
+    of the same data.
 
     Args:
         cfg (Config): The config.
 
     Returns:
-        list[str]: ``key=value`` of each.
+        list[str]: Each as ``key=value``.
     """
     teacher = cfg.get('model', {}).get('teacher') or {}
     found = {
@@ -186,14 +163,11 @@ def shared_starts(cfg: Config) -> list[str]:
     return [f'{key}={value}' for key, value in found.items() if value]
 
 
-# ---------------------------------------------------------------- one after
-
-
 def make(run: Run, environment: dict[str, str] | None = None) -> None:
-    """Train and test, going on where an earlier call was interrupted.
+    """Train and test, resuming an interrupted run, and write ``run.result``.
 
     Args:
-        run (Run): The run; its figures are in ``run.result`` then.
+        run (Run): The run.
         environment (dict, optional): Environment variables to set. Defaults
             to None.
 
@@ -201,24 +175,26 @@ def make(run: Run, environment: dict[str, str] | None = None) -> None:
         UserError: If a command fails.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    common = ['--work-dir', run.folder, '--cfg-options', *run.options]
-    with run.log.open('ab') as log:
+    log = run.folder / 'log.txt'
 
-        def call(tool: str, *arguments) -> None:
-            command = [sys.executable, run.tools / tool, run.config, *arguments, *common]
+    def call(tool: str, *arguments) -> None:
+        command = [sys.executable, run.tools / tool, run.config, *arguments]
+        command += ['--work-dir', run.folder, '--cfg-options', *run.options]
+        with log.open('ab') as output:
             code = subprocess.run(
                 [*map(str, command)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(os.environ, **(environment or {})),
             ).returncode
-            if code:
-                raise UserError(f'{run.log} ends with:{run.last_words()}')
+        if code:
+            last = log.read_text(errors='replace').splitlines()[-5:]
+            raise UserError('\n    '.join([f'{log} ends with:', *last]))
 
-        call('train.py', '--resume')
-        pointer = run.folder / 'last_checkpoint'
-        call('test.py', pointer.read_text().strip(), '--out', run.predictions)
+    call('train.py', '--resume')
+    checkpoint = (run.folder / 'last_checkpoint').read_text().strip()
+    call('test.py', checkpoint, '--out', run.folder / 'predictions.npz')
     write_file(run.result, json.dumps(result_of(run), indent=1) + '\n')
 
 
@@ -226,34 +202,33 @@ def result_of(run: Run) -> dict:
     """Collect the figures of a complete run.
 
     Returns:
-        dict: ``figures`` holds the metrics of the last epoch ('final') and,
-        of two stages, those at the end of the first ('stage_1'); ``log`` the
-        losses and metrics of every epoch.
+        dict: ``figures`` holds the metrics of the last epoch ('final') and, in
+        a two-stage training, those at the end of stage 1 ('stage_1'); ``log``
+        holds the losses and metrics of every epoch.
 
     Raises:
-        UserError: If nothing was validated.
+        UserError: If the run was never validated.
     """
     cfg, curves = read_dumped_config(run.config), read_curves(run.folder)
-    records = [dict(epoch=epoch, **metrics) for epoch, metrics in curves.metrics.items()]
-    if not records:
+    if curves is None or not curves.metrics:
         raise UserError(
-            f'{run.folder}: there was no validation, whose '
-            'metrics are the figures of a run: the config needs '
-            'val_dataloader, val_cfg and val_evaluator'
+            f'{run.folder}: there was no validation, whose metrics are the figures of a run: the '
+            'config needs val_dataloader, val_cfg and val_evaluator'
         )
-    figures = dict(final=records[-1])
+    records = [dict(epoch=epoch, **metrics) for epoch, metrics in curves.metrics.items()]
     begin = (find_hook(cfg, 'TwoStageHook') or {}).get('begin', 0)
-    experts = [record for record in records if record['epoch'] <= begin]
-    if experts:
-        figures = dict(stage_1=experts[-1], **figures)
+    stage_1 = [record for record in records if record['epoch'] <= begin]
+    machine = f'CPU with {torch.backends.cpu.get_cpu_capability()}'
+    if torch.cuda.is_available():
+        machine = torch.cuda.get_device_name()
     return dict(
         name=run.name,
         seed=run.seed,
         epochs=cfg.train_cfg.max_epochs,
         command=run.command,
-        pieces=[dict(machine=_machine(), torch=torch.__version__)],
+        pieces=[dict(machine=machine, torch=torch.__version__)],
         training_seconds=round(curves.seconds),
-        figures=figures,
+        figures=dict(dict(stage_1=stage_1[-1]) if stage_1 else {}, final=records[-1]),
         log=dict(
             train=[dict(epoch=epoch, **losses) for epoch, losses in curves.losses.items()],
             val=records,
@@ -261,46 +236,30 @@ def result_of(run: Run) -> dict:
     )
 
 
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f'CPU with {torch.backends.cpu.get_cpu_capability()}'
-
-
-# -------------------------------------------------------------- side by side
-
-
 def share_machine(jobs: int | None, most: int) -> list[dict[str, str]]:
-    """Divide GPUs and cores between runs.
+    """Divide GPUs and cores among parallel runs.
 
     Args:
-        jobs (int, optional): The number of runs at once. None means one for
-            each GPU or, without any, one for each core, as far as there are
-            2 GiB of memory for each.
-        most (int): How many runs there are at most.
+        jobs (int, optional): The number of parallel runs. None means one per
+            GPU or, without GPUs, one per core and 2 GiB of memory.
+        most (int): An upper bound on the number of parallel runs.
 
     Returns:
-        list[dict[str, str]]: For each run at once the environment variables
-        that keep it to its share.
+        list[dict[str, str]]: Environment variables for each parallel run.
     """
-    gpus, cores = _visible_gpus(), torch.get_num_threads()
+    cores = torch.get_num_threads()
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    count = torch.cuda.device_count()
+    gpus = named.split(',')[:count] if named else [str(i) for i in range(count)]
     if jobs is None:
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
         jobs = len(gpus) or min(cores, memory // _MEMORY)
     jobs = max(1, min(jobs, most))
-    threads = str(max(1, cores // jobs))
-    if not gpus:
-        return [dict(OMP_NUM_THREADS=threads) for _ in range(jobs)]
-    return [
-        dict(OMP_NUM_THREADS=threads, CUDA_VISIBLE_DEVICES=gpus[i % len(gpus)]) for i in range(jobs)
-    ]
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs, named as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get('CUDA_VISIBLE_DEVICES')
-    names = named.split(',') if named else map(str, range(10**3))
-    return [name for name, _ in zip(names, range(torch.cuda.device_count()))]
+    shares = [dict(OMP_NUM_THREADS=str(max(1, cores // jobs))) for _ in range(jobs)]
+    if gpus:
+        for i, share in enumerate(shares):
+            share['CUDA_VISIBLE_DEVICES'] = gpus[i % len(gpus)]
+    return shares
 
 
 def make_here(runs: Sequence[Run], jobs: int | None = None) -> Iterator[tuple[Run, Future]]:
@@ -308,13 +267,13 @@ def make_here(runs: Sequence[Run], jobs: int | None = None) -> Iterator[tuple[Ru
 
     Args:
         runs (Sequence[Run]): The runs.
-        jobs (int, optional): How many at once, see :func:`share_machine`.
-            Defaults to None.
+        jobs (int, optional): The number of parallel runs, see
+            :func:`share_machine`. Defaults to None.
 
     Yields:
-        tuple[Run, Future]: Each run when it has ended, and how.
+        tuple[Run, Future]: Each run as it ends, and its outcome.
     """
-    shares: SimpleQueue = SimpleQueue()
+    shares: SimpleQueue[dict[str, str]] = SimpleQueue()
     environments = share_machine(jobs, len(runs))
     for environment in environments:
         shares.put(environment)
@@ -332,28 +291,28 @@ def make_here(runs: Sequence[Run], jobs: int | None = None) -> Iterator[tuple[Ru
             for future in as_completed(futures):
                 yield futures[future], future
         finally:
-            # Ctrl-C reaches the trainings as well, which end by themselves.
+            # Ctrl-C also reaches the trainings, which end by themselves.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def make_on_cluster(
     runs: Sequence[Run], folder: Path, parameters: dict[str, object], cluster: str = 'slurm'
 ) -> Iterator[tuple[Run, object]]:
-    """Make runs as jobs of a cluster, by submitit.
+    """Make runs as cluster jobs, using submitit.
 
     Args:
         runs (Sequence[Run]): The runs.
-        folder (Path): Where submitit keeps its files.
-        parameters (dict): Those of ``submitit.AutoExecutor``, such as
+        folder (Path): The folder of submitit's files.
+        parameters (dict): Parameters of ``submitit.AutoExecutor``, such as
             ``slurm_partition``, ``gpus_per_node`` or ``timeout_min``.
-        cluster (str): 'slurm', or 'local' for processes of this machine.
+        cluster (str): 'slurm', or 'local' for processes on this machine.
             Defaults to 'slurm'.
 
     Yields:
-        tuple[Run, submitit.Job]: Each run when it has ended, and its job.
+        tuple[Run, submitit.Job]: Each run as it ends, and its job.
 
     Raises:
-        UserError: If submitit is missing, or refuses the parameters.
+        UserError: If submitit is missing, or rejects the parameters.
     """
     try:
         import submitit
@@ -374,25 +333,26 @@ def complete(
     make_runs: Callable[[Sequence[Run]], Iterator[tuple]],
     report: Callable[[Run, str | None], None],
 ) -> None:
-    """Make the runs that are missing.
+    """Make the runs that have no result yet.
 
     Args:
         runs (Sequence[Run]): All runs.
-        make_runs (Callable): :func:`make_here`, or :func:`make_on_cluster`.
-        report (Callable): Called with each run that has ended, and with what
-            went wrong, or None.
+        make_runs (Callable): :func:`make_here` or :func:`make_on_cluster`.
+        report (Callable): Called with each run that has ended and its error
+            message, or None if it succeeded.
 
     Raises:
-        UserError: If some fail, when the others are made.
+        UserError: If some runs fail, after all others are complete.
     """
     missing = [run for run in runs if not run.result.exists()]
     failed = []
     for run, outcome in make_runs(missing) if missing else ():
         error = outcome.exception()
-        report(run, None if error is None else str(error))
-        failed += [] if error is None else [str(error)]
+        report(run, error and str(error))
+        if error:
+            failed.append(str(error))
     if failed:
         raise UserError(
-            f'{len(failed)} of {len(runs)} runs failed; run the same command '
-            'again to retry them.\n' + '\n'.join(failed)
+            f'{len(failed)} of {len(runs)} runs failed; run the same command again to retry '
+            'them.\n' + '\n'.join(failed)
         )
