@@ -197,9 +197,9 @@ def check_classes(train: Split, other: Split) -> list[Finding]:
     known = [getattr(leaf, 'whole_class_counts', None) for leaf in train.leaves]
     if stated is not None and list(stated) not in [train.training_counts, *known]:
         what = (
-            f'{other.name} states other numbers of training images per class than {train.name} '
-            f'has, {sum(stated)} in {len(stated)} classes against {sum(train.training_counts)} '
-            f'in {len(train.training_counts)}'
+            f'the training images per class that {other.name} states differ from those of '
+            f'{train.name}: {sum(stated)} in {len(stated)} classes against '
+            f'{sum(train.training_counts)} in {len(train.training_counts)}'
         )
         advice = 'give it class_counts=<the training list or folder>'
         findings.append(Finding(split, what, advice))
