@@ -70,7 +70,7 @@ class Findings:
     @property
     def names(self) -> Sequence[str]:
         """list[str]: The names of the K classes."""
-        return self.source.run['classes'] or [f'class {i}' for i in range(len(self.classes))]
+        return self.main.run['classes'] or [f'class {i}' for i in range(len(self.classes))]
 
     @property
     def titles(self) -> dict[str, str]:
@@ -130,8 +130,8 @@ def find(source: Source) -> Findings:
     Raises:
         UserError: If the class counts do not fit the predictions.
     """
-    main, run = source.predictions, source.run
-    classes = ClassGroups(run['class_counts'], run['thresholds'])
+    main = source.predictions
+    classes = ClassGroups(main.run['class_counts'], main.run['thresholds'])
     routing, all_experts, usage = None, None, None
     routed = main
     if main.router_logits is not None:

@@ -10,7 +10,7 @@ from ride_mm.utils.errors import UserError
 
 def page_title(found: Findings) -> str:
     """Return the title of the page: the name of the config."""
-    return found.source.run['config'].replace('\\', '/').split('/')[-1].removesuffix('.py')
+    return found.main.run['config'].replace('\\', '/').split('/')[-1].removesuffix('.py')
 
 
 def summary(found: Findings) -> str:
@@ -55,7 +55,7 @@ def cards(found: Findings) -> list[Card]:
 
 def configuration(found: Findings, _: FigureMaker) -> Section:
     """Model, training data and checkpoint."""
-    run, counts = found.source.run, found.classes.counts
+    run, counts = found.main.run, found.classes.counts
     config = found.source.training
     try:
         facts = {} if config is None else describe_config(config)

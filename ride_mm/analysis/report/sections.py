@@ -195,7 +195,7 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
 
 
 def _accuracy_of_experts(found: Findings) -> Table | Note:
-    figures, run = found.of_kind('expert'), found.source.run
+    figures, run = found.of_kind('expert'), found.main.run
     if not figures:
         command = test_command(run['config'], run['checkpoint'], 'FILE.npz')
         return Note(
@@ -246,7 +246,7 @@ def hardest(found: Findings, num_images: int) -> Section:
         parts.append(
             Note(
                 'The images are left out: to show them, pass the config of the test with '
-                f'`--config {found.source.run["config"]}`. A config is Python code and is executed.'
+                f'`--config {found.main.run["config"]}`. A config is Python code and is executed.'
             )
         )
     return Section(
@@ -278,7 +278,7 @@ def training(found: Findings, maker: FigureMaker) -> Section:
 
 def origin(found: Findings, command: str) -> Section:
     """Files, command and versions that the report was made with."""
-    run, source = found.source.run, found.source
+    run, source = found.main.run, found.source
     now = datetime.now(timezone.utc)
     versions = [f'ride_mm {__version__}', f'Python {platform.python_version()}']
     for name in _PACKAGES:

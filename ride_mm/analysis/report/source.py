@@ -22,8 +22,6 @@ class Source:
 
     Attributes:
         predictions (Predictions): Predictions for N test images.
-        run (dict): What made them, see
-            :func:`~ride_mm.evaluation.describe_run`.
         file (Path): Their file.
         config (Config, optional): The config of the test: the one named by
             the user, else what can be read without executing it, else that
@@ -36,7 +34,6 @@ class Source:
     """
 
     predictions: Predictions
-    run: dict
     file: Path
     config: Config | None
     training: Config | None
@@ -93,18 +90,17 @@ def open_source(
             f'--predictions needs a work_dir, but {run} is a file: pass only one of the two.'
         )
     predictions = read_own_predictions(file)
-    made_by = predictions.run or {}
     curves = None
     if is_work_dir:
-        _check_weights(run, file, made_by, predictions.num_experts_used is not None)
+        _check_weights(run, file, predictions.run, predictions.num_experts_used is not None)
         curves = read_curves(run)
     training = None if curves is None else read_dumped_config(curves.config)
     data = None
     if config is not None:
-        options = options_of_test(file, made_by, cfg_options)
+        options = options_of_test(file, predictions.run, cfg_options)
         data = load_config(str(config), options, is_built=False)
-    tested = data or _read_config(made_by)
-    return Source(predictions, made_by, file, tested or training, training or tested, curves, data)
+    tested = data or _read_config(predictions.run)
+    return Source(predictions, file, tested or training, training or tested, curves, data)
 
 
 def _read_config(run: dict) -> Config | None:
