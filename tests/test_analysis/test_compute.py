@@ -15,7 +15,10 @@ from prediction_files import write_predictions
 from torch import nn
 
 from ride_mm.analysis import (
+    Compute,
+    Part,
     Predictions,
+    Usage,
     expected_macs,
     image_size,
     measure_compute,
@@ -251,16 +254,19 @@ def test_image_size_of_a_wrapped_data_set(root):
         image_size(cfg)
 
 
-@pytest.mark.parametrize('num_experts, shares', [(0, None), (1, None), (3, USAGE)])
-def test_plot(tmp_path, num_experts, shares):
-    pieces = dict(trunk=24_035_328)
-    pieces.update((f'expert {k + 1}', 25_440_960) for k in range(num_experts))
+@pytest.mark.parametrize('num_experts', [0, 1, 3])
+def test_plot(tmp_path, num_experts):
+    parts = [Part('trunk', 24_035_328, 0)]
+    for k in range(num_experts):
+        parts += [Part(f'expert {k + 1}: tail', 25_436_160, 0), Part('router', 814, 0)]
+        parts += [Part(f'expert {k + 1}: classifier', 4_800, 0)]
+    usage = Usage(list(USAGE), 0.0) if num_experts == 3 else None
     file = tmp_path / 'new' / 'compute.svg'
-    assert plot_compute(pieces, file, num_experts, shares) == file
+    assert plot_compute(Compute(parts, [0] * num_experts, 0), file, usage) == file
     text = file.read_text()
-    if shares is None:
+    if usage is None:
         assert text.count('>trunk<') == 1
-        assert f'> {sum(pieces.values()) / 1e6:.1f} M<' in text
+        assert f'> {24.035328 + 25.44096 * num_experts:.1f} M<' in text
         return
     # 24.0 + 25.4 * (1 + .5901 + .4954) without the router
     for number, note in [(49.5, ', 41.0% of images'), (77.1, '')]:

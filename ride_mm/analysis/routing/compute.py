@@ -300,76 +300,56 @@ def _cells(macs: float, total: int) -> list[str]:
     return [f'{macs / 1e6:,.3f}', f'{100 * macs / total:.2f}']
 
 
-def plot_compute(
-    pieces: dict[str, int],
-    path: str | Path,
-    num_experts: int = 0,
-    shares: Sequence[float] | None = None,
-) -> Path:
+def plot_compute(compute: Compute, path: str | Path, usage: Usage | None = None) -> Path:
     """Plot the compute of an image by the number of experts it uses.
 
     Args:
-        pieces (dict[str, int]): Multiply-accumulates by name: trunk, then
-            each expert; any parts of a network without experts.
+        compute (Compute): The figures.
         path (str | Path): The image file, see :func:`save`.
-        num_experts (int): Number of experts E. Defaults to 0, which means
-            that every image uses all pieces.
-        shares (Sequence[float], optional): Percent of the images that use
-            exactly 1..E experts, which adds a bar of the expected compute.
-            Defaults to None.
+        usage (Usage, optional): How many experts images use, which adds a
+            bar of the expected compute. Defaults to None.
 
     Returns:
         Path: The file.
     """
-    total = sum(pieces.values())
-    unit, symbol = (1e9, 'G') if total >= 1e9 else (1e6, 'M')
+    pieces: Counter[str] = Counter()
+    for part in compute.parts:
+        # The router is too small to be seen, and not every image passes it.
+        if part.name != 'router':
+            pieces[part.name.partition(':')[0]] += part.macs
+    unit, symbol = (1e9, 'G') if sum(pieces.values()) >= 1e9 else (1e6, 'M')
     widths = np.array(list(pieces.values())) / unit
-    bars = _bars(len(pieces), num_experts, shares)
-    colors = [SOFT] + [GROUP_COLORS['many']] * (len(pieces) - 1)
+    names = [experts_label(num + 1) for num in range(len(compute.by_experts))] or ['']
+    # the share of each piece in each bar
+    shares = np.tri(len(names), len(pieces), len(pieces) - len(names))
+    notes = [''] * len(names)
+    if usage is not None:
+        names.append('expected')
+        shares = np.vstack([shares, np.dot(usage.shares, shares) / sum(usage.shares)])
+        notes = [*(f', {share:.1f}% of images' for share in usage.shares), '']
 
-    figure = Figure(figsize=(10, 1.4 + 0.75 * len(bars)), layout='constrained')
+    figure = Figure(figsize=(10, 1.4 + 0.75 * len(names)), layout='constrained')
     axes = figure.subplots()
-    for row, (taken, note) in enumerate(bars.values()):
-        taken = widths * taken
-        left = taken.cumsum() - taken
-        axes.barh(row, taken, left=left, height=0.68, color=colors, ec='white')
-        for name, start, width in zip(pieces, left, taken):
-            if width > _ROOM * widths.sum():
-                axes.text(
-                    start + width / 2,
-                    row,
-                    name,
-                    ha='center',
-                    va='center',
-                    color='white',
-                    fontsize=10,
-                )
-        text = f' {taken.sum():.1f} {symbol}{note}'
-        axes.text(taken.sum(), row, text, va='center', color=INK, fontsize=11)
-    axes.set_yticks(range(len(bars)), list(bars), fontsize=11)
+    colors = [SOFT] + [GROUP_COLORS['many']] * (len(pieces) - 1)
+    for row, (lengths, note) in enumerate(zip(shares * widths, notes)):
+        left = lengths.cumsum() - lengths
+        bar = axes.barh(row, lengths, left=left, height=0.68, color=colors, ec='white')
+        labels = [
+            name if length > _ROOM * widths.sum() else '' for name, length in zip(pieces, lengths)
+        ]
+        axes.bar_label(bar, labels, label_type='center', color='white', fontsize=10)
+        text = f' {lengths.sum():.1f} {symbol}{note}'
+        axes.text(lengths.sum(), row, text, va='center', color=INK, fontsize=11)
+    axes.set_yticks(range(len(names)), names, fontsize=11)
     axes.set(
         xlim=(0, 1.3 * widths.sum()),
         xlabel=f'multiply-accumulates ({symbol})',
-        ylim=(len(bars) - 0.5, -0.5),
+        ylim=(len(names) - 0.5, -0.5),
     )
     axes.set_title('Compute of an image', **TITLE)
     clean(axes)
     axes.tick_params(axis='y', length=0)
     return save(figure, path)
-
-
-def _bars(num_pieces: int, num_experts: int, shares: Sequence[float] | None) -> dict[str, tuple]:
-    """The share of each piece in a bar, and a note on the bar, by its name."""
-    if num_experts == 0:
-        return {'': (np.ones(num_pieces), '')}
-    reached = np.tri(num_experts, num_pieces, num_pieces - num_experts)
-    notes = [''] * num_experts
-    if shares is not None:
-        notes = [f', {share:.1f}% of images' for share in shares]
-    bars = {experts_label(k + 1): (reached[k], note) for k, note in enumerate(notes)}
-    if shares is not None:
-        bars['expected'] = np.dot(shares, reached) / sum(shares), ''
-    return bars
 
 
 def report_compute(
@@ -441,13 +421,7 @@ def report_compute(
         mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         print(json_file)
     if plot_file is not None:
-        pieces: Counter[str] = Counter()
-        for part in compute.parts:
-            # The router is too small to be seen, and not every image passes it.
-            if part.name != 'router':
-                pieces[part.name.partition(':')[0]] += part.macs
-        shown = None if usage is None else usage.shares
-        print(plot_compute(pieces, plot_file, len(compute.by_experts), shown))
+        print(plot_compute(compute, plot_file, usage))
     return figures
 
 
