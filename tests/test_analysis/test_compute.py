@@ -1,4 +1,4 @@
-"""Compute by part, and what is expected of it under routing."""
+"""Compute by part, and expected compute under routing."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def parameters(*modules):
 
 
 def by_hooks(module, call, per_norm_output=0):
-    """Multiply-accumulates from the shapes that the layers see."""
+    """Multiply-accumulates from the shapes of the layers' inputs and outputs."""
     total = []
 
     def conv(layer, args, out):
@@ -76,7 +76,7 @@ def r32():
 
 
 @pytest.mark.parametrize('batch_norm', [False, True])
-def test_parts_are_what_their_layers_do(r32, batch_norm):
+def test_parts_are_the_sum_of_their_layers(r32, batch_norm):
     compute = measure_compute(r32, (3, 24, 32), batch_norm)
     per_output = 2 * batch_norm
     image = torch.randn(1, 3, 24, 32)
@@ -133,7 +133,7 @@ def test_the_figure_of_the_paper(r32):
 
 
 def test_every_parameter_is_counted_once(tiny_model):
-    """Also what experts share after their tails, and learned scales."""
+    """Including the shared part after the tails, and learned scales."""
     tiny_model.neck.shared = dict(fc=dict(type='LinearClassifier', in_features=48, out_features=48))
     tiny_model.head.learn_scales = True
     model = MODELS.build(tiny_model)
@@ -172,7 +172,7 @@ def test_another_classifier(r32):
         ((float('nan'), 50.0, 50.0), '0 or more'),
     ],
 )
-def test_shares_must_be_shares(shares, message):
+def test_shares_must_be_percentages(shares, message):
     with pytest.raises(UserError, match=message):
         expected_macs([1, 2, 3], shares)
 
@@ -183,7 +183,7 @@ def test_shares_may_be_rounded():
 
 @pytest.fixture
 def routed(tiny_model):
-    """A model whose routers let half of their images go on, and images."""
+    """A model whose routers let half of their images continue, and images."""
     tiny_model.test_cfg.mode = 'route'
     model = MODELS.build(tiny_model).eval()
     model.head.router.register_forward_hook(
@@ -216,19 +216,19 @@ def test_shares_of_predictions(routed):
     assert expected_macs(compute.by_experts, shares) / compute.ensemble == pytest.approx(
         predictions.relative_compute.mean(), rel=1e-12
     )
-    # All experts, asked for by the router or not, are not the same.
+    # All experts, with and without routers on the way, cost differently.
     model.test_cfg.update(threshold=0)
     assert predicted_shares(predict(model, images), macs) == ([0, 0, 100], True)
     model.test_cfg.update(mode='ensemble')
     assert predicted_shares(predict(model, images), macs) == ([0, 0, 100], False)
 
 
-def test_predictions_of_something_else(routed):
+def test_predictions_of_another_model(routed):
     model, images = routed
     predictions = predict(model, images)
     with pytest.raises(UserError, match='another config or image siz'):
         predicted_shares(predictions, macs_by_part(model, (3, 32, 32)))
-    # Where all experts ran, the two figures differ by the routers alone.
+    # If all experts ran, the two figures differ only by the routers.
     model.test_cfg.update(threshold=0)
     with pytest.raises(UserError, match='config') as info:
         predicted_shares(predict(model, images), macs_by_part(model, (3, 32, 32)))
@@ -285,6 +285,11 @@ def tool():
 
 
 CIFAR = ROOT / 'configs/ride_r32_cifar100_lt.py'
+# what `tiny_model` changes
+TINY = (
+    '--cfg-options model.backbone.depth=20 model.neck.expert.depth=20 '
+    'model.head.num_classes=10 model.head.router.topk=5'
+).split()
 
 
 def test_tool_with_shares(tool, tmp_path, capsys):
@@ -310,20 +315,13 @@ def test_tool_with_predictions(tool, tmp_path, capsys, routed):
     model.add_compute(samples, tuple(images.shape[1:]))
     write_predictions(file, [sample.to_dict() for sample in samples])
     used = [sample.num_experts_used for sample in samples]
-    options = [
-        '--cfg-options',
-        'model.backbone.depth=20',
-        'model.neck.expert.depth=20',
-        'model.head.num_classes=10',
-        'model.head.router.topk=5',
-    ]
-    tool(CIFAR, '--shape', '16', '--predictions', file, *options)
+    tool(CIFAR, '--shape', '16', '--predictions', file, *TINY)
     printed = capsys.readouterr().out
     assert '3 x 16 x 16, BatchNorm not counted' in printed
     for num in (1, 2, 3):
         assert f' {100 * used.count(num) / 32:.2f} ' in printed
     with pytest.raises(UserError, match='config or image size'):
-        tool(CIFAR, '--predictions', file, *options)
+        tool(CIFAR, '--predictions', file, *TINY)
 
 
 @pytest.mark.parametrize(
@@ -348,21 +346,8 @@ def test_all_experts_count_as_the_config_routes(tool, tmp_path, tiny_model, test
         sample.router_logits = torch.tensor(logits)
     file, figures = str(tmp_path / 'pred.npz'), tmp_path / 'figures.json'
     write_predictions(file, [sample.to_dict() for sample in samples])
-    tool(
-        CIFAR,
-        '--shape',
-        '16',
-        '--predictions',
-        file,
-        '--json',
-        figures,
-        '--cfg-options',
-        'model.backbone.depth=20',
-        'model.neck.expert.depth=20',
-        'model.head.num_classes=10',
-        'model.head.router.topk=5',
-        f'model.test_cfg.{test_cfg}',
-    )
+    options = ['--shape', '16', '--predictions', file, '--json', figures]
+    tool(CIFAR, *options, *TINY, f'model.test_cfg.{test_cfg}')
     assert mmengine.load(figures)['usage']['shares'] == shares
 
 
@@ -386,18 +371,12 @@ def test_tool_on_another_classifier(tool, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'args',
-    [
-        ('--shape', '0'),
-        ('--shape', '1 2 3'),
-        ('--usage', 'all'),
-        ('--usage', '100', '--predictions', 'x'),
-    ],
+    'args', ['--shape 0', '--shape 1 2 3', '--usage all', '--usage 100 --predictions x']
 )
-def test_tool_refuses(tool, args, capsys):
+def test_tool_rejects(tool, args, capsys):
     with pytest.raises(SystemExit):
-        tool(CIFAR, *' '.join(args).split())
-    assert args[0] in capsys.readouterr().err
+        tool(CIFAR, *args.split())
+    assert args.split()[0] in capsys.readouterr().err
 
 
 def test_help_has_an_example(tool, capsys):

@@ -33,7 +33,7 @@ def make_predictions(seed=0, num_experts=3, num=40, **changes):
 
 
 def plain_point(predictions, thresholds):
-    """Image by image, as routing is told in words."""
+    """Route image by image, in plain Python."""
     right, compute = {}, 0.0
     for n, label in enumerate(predictions.gt_label):
         used = 1
@@ -62,7 +62,7 @@ def assert_point(point, expected):
 def test_every_point_of_the_curve(num_experts):
     predictions = make_predictions(num_experts, num_experts)
     curve = RoutingSimulator(predictions, COUNTS).curve()
-    # An image is decided at its router's probability at the latest.
+    # A router's decision changes only at its probability of an image.
     levels = np.unique(np.minimum.accumulate(predictions.router_logits))
     assert len(curve) == len(levels) + 1
     assert curve.thresholds[0] == 0 and curve.thresholds[-1] == 1
@@ -74,7 +74,7 @@ def test_every_point_of_the_curve(num_experts):
         assert_point(point, plain_point(predictions, thresholds))
 
 
-def test_thresholds_of_their_own():
+def test_one_threshold_per_router():
     predictions = make_predictions()
     simulator = RoutingSimulator(predictions, COUNTS)
     for thresholds in ([0.3, 0.7], [0.9, 0.1], [0.0, 1.0]):
@@ -88,7 +88,7 @@ def test_thresholds_of_their_own():
 
 
 def test_probabilities_that_round_to_one():
-    """No point is promised that no threshold leads to."""
+    """Every point of the curve can be reached by a threshold."""
     routers = np.array([[-1.0, 3.0, 50.0, 60.0]], dtype=np.float32)
     predictions = make_predictions(num=4, num_experts=2, router_logits=routers)
     curve = RoutingSimulator(predictions, COUNTS).curve()
@@ -183,7 +183,7 @@ def test_choice(wanted, threshold):
         (dict(budget=1.0, group='many'), 'no accuracy of "many"'),
     ],
 )
-def test_what_cannot_be_had(wanted, message):
+def test_impossible_choices(wanted, message):
     with pytest.raises(UserError, match=message):
         choose_point(points(), **wanted)
 

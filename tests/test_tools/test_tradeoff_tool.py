@@ -97,7 +97,7 @@ def test_thresholds_can_be_told_apart(threshold, text):
 
 
 def test_no_config_of_the_file_is_run(tool, predictions, root, tmp_path, capsys):
-    """The config that is written is that of the user, with no option of the
+    """The written config is the user's, without options of the predictions
     file that could name what is built."""
     out = tmp_path / 'cheap.py'
     with pytest.raises(SystemExit):

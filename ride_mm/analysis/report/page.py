@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -61,7 +62,7 @@ class Gallery(NamedTuple):
 
     groups: dict[str, list[HardImage]]
     names: Sequence[str]
-    class_counts: Sequence[int]
+    class_counts: np.ndarray
     routed: bool
 
 

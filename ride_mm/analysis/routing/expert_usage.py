@@ -111,7 +111,7 @@ def plot_experts_by_class(
     """
     groups = ClassGroups.of(groups)
     shares = shares_by_class(num_experts_used, gt_label, len(groups))
-    order = np.argsort(-np.asarray(groups.counts), kind='stable')
+    order = np.argsort(-groups.counts, kind='stable')
     order = order[~np.isnan(shares[order, 0])]
     figure = new_figure(4.2)
     axes = figure.subplots()
