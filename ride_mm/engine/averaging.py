@@ -1,4 +1,4 @@
-"""Averaged weights (mmengine's ``EMAHook``) in a run of two stages."""
+"""Averaged weights (mmengine's ``EMAHook``) in a two-stage training."""
 
 import torch
 from mmengine.hooks import EMAHook
@@ -8,19 +8,19 @@ from ride_mm.utils.errors import UserError
 
 
 def averaging_hooks(runner: Runner) -> list[EMAHook]:
-    """The hooks of a run that average weights: EMA, SWA."""
+    """The hooks that average weights: EMA, SWA."""
     return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 def check_averaging(runner: Runner, begin: int) -> None:
-    """Refuse averages that would begin when stage 1 is over.
+    """Refuse averages that would begin after stage 1.
 
     Args:
-        runner (Runner): Its training loop is built.
-        begin (int): Epochs of stage 1.
+        runner (Runner): The runner, with its training loop built.
+        begin (int): The number of epochs of stage 1.
 
     Raises:
-        UserError: If there is one.
+        UserError: If an average begins later.
     """
     iters = begin * len(runner.train_dataloader)
     for hook in averaging_hooks(runner):
@@ -28,37 +28,30 @@ def check_averaging(runner: Runner, begin: int) -> None:
             value = getattr(hook, name)
             if value > limit:
                 raise UserError(
-                    f'{type(hook).__name__}.{name}={value}: weights are '
-                    f'averaged in stage 1 only, which ends with {name[6:]} '
-                    f'{limit}; choose a smaller one'
+                    f'{type(hook).__name__}.{name}={value}: weights are averaged in stage 1 only, '
+                    f'which ends with {name[6:]} {limit}; choose a smaller one'
                 )
 
 
 @torch.no_grad()
 def finish_averaging(runner: Runner) -> None:
-    """End the averages of stage 1: the model takes the averaged weights,
-    with which it was validated and saved.
+    """Replace the weights by their averages at the end of stage 1.
 
-    They are what stage 2 freezes, so the router is trained for the experts
-    that are saved. The router itself is not averaged: its few steps are too
-    few for an average over thousands.
+    The averaged weights are those that were validated and saved, so stage 2
+    freezes them and trains the router for them. The router itself is not
+    averaged: it is trained for too few steps.
 
     Args:
-        runner (Runner): Its ``model`` is changed in place, and its hooks
-            copy its weights from now on.
+        runner (Runner): The runner. Its ``model`` is changed in place; from now
+            on its hooks copy the weights instead of averaging them.
     """
     for hook in averaging_hooks(runner):
         own = hook.src_model.state_dict()
         for key, value in hook.ema_model.module.state_dict().items():
             own[key].copy_(value)
-        hook._ema_started = _never
+        # without a start, EMAHook copies the weights
+        hook._ema_started = lambda runner: False
         runner.logger.info(
-            f'{type(hook).__name__}: the experts keep their averaged '
-            'weights; the router is not averaged.'
+            f'{type(hook).__name__}: the experts keep their averaged weights; the router is not '
+            'averaged.'
         )
-
-
-def _never(runner: Runner) -> bool:
-    """In place of ``EMAHook._ema_started``: weights are copied, not
-    averaged."""
-    return False

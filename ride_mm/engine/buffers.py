@@ -1,4 +1,4 @@
-"""The same running statistics in every process."""
+"""Synchronize running statistics across processes."""
 
 import mmengine.dist as dist
 import torch
@@ -11,15 +11,14 @@ def synchronize_buffers(runner: Runner) -> None:
     """Average the model's buffers, such as BatchNorm's running statistics,
     over all processes.
 
-    Every process sees other images and a distributed wrapper synchronizes
-    gradients alone, so that running statistics differ from rank to rank while
-    rank 0's are saved. To be called by all ranks. A second call changes
-    nothing, to the last bit: in float64 the mean of equal float32 values is
-    that value.
+    Distributed wrappers synchronize only gradients, so running statistics
+    differ between ranks, while only those of rank 0 are saved. All ranks have
+    to call this. A second call changes nothing: in float64, the mean of equal
+    float32 values is exact.
 
     Args:
-        runner (Runner): Its model, and that of an ``EMAHook``, are changed in
-            place. Integers, which count steps, are equal already.
+        runner (Runner): The runner. The floating-point buffers of its model,
+            and of the model of an ``EMAHook``, are changed in place.
     """
     world_size = dist.get_world_size()
     if world_size == 1:

@@ -1,52 +1,48 @@
-"""The classes of a checkpoint against those of the data."""
+"""Compare the classes of a checkpoint with those of the data."""
 
 from collections.abc import Sequence
 
 from mmengine.runner import BaseLoop, Runner
 
-from ride_mm.utils.errors import UserError, name_some
+from ride_mm.datasets.class_counts import name_some
+from ride_mm.utils.errors import UserError
 
 
 def check_class_names(runner: Runner, checkpoint: dict) -> None:
-    """Check that a model is tested, or trained on, with its own classes.
+    """Check that a model is tested, or resumed, with its own classes.
 
     Args:
-        runner (Runner): Its test or, if it resumes, its training set.
-        checkpoint (dict): What has been loaded, with the names of the classes
+        runner (Runner): The runner, with the loop that it runs.
+        checkpoint (dict): The loaded checkpoint, with the names of the classes
             in ``meta['dataset_meta']``.
 
     Raises:
-        UserError: If both have names and these differ.
+        UserError: If both have class names and these differ.
     """
     meta = checkpoint.get('meta') or {}
     trained = (meta.get('dataset_meta') or {}).get('classes')
-    if isinstance(runner._train_loop, BaseLoop):
-        key, loader = 'train_dataloader', runner.train_dataloader
-        if not runner._resume:
-            return
-    elif isinstance(runner._test_loop, BaseLoop):
-        key, loader = 'test_dataloader', runner.test_dataloader
-    elif isinstance(runner._val_loop, BaseLoop):
-        key, loader = 'val_dataloader', runner.val_dataloader
-    else:
+    loops = dict(train=runner._train_loop, test=runner._test_loop, val=runner._val_loop)
+    name = next((name for name, loop in loops.items() if isinstance(loop, BaseLoop)), None)
+    if name is None or (name == 'train' and not runner._resume):
         return
-    found = getattr(loader.dataset, 'metainfo', {}).get('classes')
-    problem = difference(trained, found)
+    dataset = loops[name].dataloader.dataset
+    problem = difference(trained, getattr(dataset, 'metainfo', {}).get('classes'))
     if problem:
-        raise UserError(f'{key}.dataset does not have the classes of the checkpoint: {problem}')
+        raise UserError(
+            f'{name}_dataloader.dataset does not have the classes of the checkpoint: {problem}'
+        )
 
 
 def difference(trained: Sequence[str] | None, found: Sequence[str] | None) -> str | None:
-    """Describe how the classes of some data differ from a model's.
+    """Describe how the classes of a dataset differ from those of a model.
 
     Args:
-        trained (Sequence[str], optional): Names that the model was trained
-            with, by label.
-        found (Sequence[str], optional): Names of the data, by label.
+        trained (Sequence[str], optional): Class names of the model, by label.
+        found (Sequence[str], optional): Class names of the dataset, by label.
 
     Returns:
-        Optional[str]: What differs; None if nothing does, or one of them has
-        no names.
+        str, optional: The difference; None if there is none, or one side has no
+        names.
     """
     trained, found = list(trained or []), list(found or [])
     if not trained or not found or trained == found:
@@ -62,7 +58,7 @@ def difference(trained: Sequence[str] | None, found: Sequence[str] | None) -> st
         parts.append(f'{name_some(missing)} missing')
     if missing and not extra:
         parts.append(
-            'with classes=[...], all class names of the model in '
-            'their order, class folders may be missing'
+            'with classes=[...], all class names of the model in their order, class folders may be '
+            'missing'
         )
     return '; '.join(parts or ['names are repeated'])

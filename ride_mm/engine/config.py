@@ -1,4 +1,4 @@
-"""Reading a config together with the options of the command line."""
+"""Read a config together with the options of the command line."""
 
 import argparse
 import os
@@ -17,11 +17,11 @@ from ride_mm.utils.rank import is_main_process
 
 from .config_check import TOP_LEVEL, check_config
 
-# How the training images of a data set are chosen.
+# Settings that choose the training images of a dataset.
 _PROFILE = ('imb_type', 'imb_factor', 'max_count')
-# Where the parts of this plugin are registered.
+# The scope of this plugin's registries.
 _SCOPE = 'mmpretrain'
-# A typo differs in a letter or two; a new key is less alike than this.
+# A typo differs in a letter or two; less similar keys are taken as new.
 _TYPO_RATIO = 0.85
 # The names of this plugin's hooks in `default_hooks`.
 HOOK_NAMES = dict(
@@ -38,22 +38,21 @@ def load_config(path: str, options: dict | None = None, is_built: bool = True) -
 
     Args:
         path (str): The config file.
-        options (dict, optional): ``--cfg-options``, by dotted key. Defaults
-            to None.
-        is_built (bool): Whether something will be built of the config, so
-            that its parts are checked; otherwise it is only read. Defaults
-            to True.
+        options (dict, optional): ``--cfg-options``, by dotted key. A key that
+            looks like a typo is merged, with a warning. Defaults to None.
+        is_built (bool): Whether the config will be built, and so is checked.
+            Defaults to True.
 
     Returns:
-        Config: The config. A key among the options that looks like a typo is
-        merged as mmengine does, with a warning.
+        Config: The config.
 
     Raises:
-        UserError: If there is no such config, or none in the file, an option
-            cannot be merged or nothing would read it, or
-            :func:`~ride_mm.engine.config_check.check_config` refuses it.
+        UserError: If the file is missing or not a config, an option cannot be
+            merged or would have no effect, or
+            :func:`~ride_mm.engine.config_check.check_config` rejects the config.
     """
-    check_config_path(path)
+    if not osp.isfile(path):
+        raise UserError(f'there is no config {path} (relative to {os.getcwd()}).{_similar(path)}')
     try:
         cfg = Config.fromfile(path)
     except (OSError, SyntaxError) as error:
@@ -62,17 +61,27 @@ def load_config(path: str, options: dict | None = None, is_built: bool = True) -
         if error.name != 'pkg_resources':
             raise
         raise UserError(
-            f'{path}: MMEngine finds the configs of other packages, as in '
-            "_base_='mmpretrain::...', with pkg_resources, which setuptools "
-            '82 removed. Install setuptools below 82: pip install '
-            "'setuptools<82'"
+            f"{path}: MMEngine finds the configs of other packages, as in _base_='mmpretrain::...',"
+            ' with pkg_resources, which setuptools 82 removed. Install setuptools below 82: pip '
+            "install 'setuptools<82'"
         ) from error
     except (AttributeError, KeyError) as error:
-        raise _old_config_error(path, error) or error  # noqa: B904
+        # a config for an earlier version of this plugin
+        if 'custom_hooks' in str(error):
+            raise UserError(
+                f'{path}: _base_.custom_hooks does not exist. The hooks of the base config have '
+                'names: change them in default_hooks, as in '
+                'default_hooks=dict(two_stage=dict(begin=40), reweighting=None)'
+            ) from error
+        if 'Duplicate key' in str(error) and 'default_hooks' in str(error):
+            raise UserError(
+                f"{path}: remove '_base_/default_runtime.py' from _base_: the schedule inherits "
+                'from it'
+            ) from error
+        raise
     hints = []
     if options:
-        check_top_level(cfg, options)
-        check_hook_options(cfg, options)
+        check_keys(cfg, options)
         hints = typo_hints(cfg, options)
         merge_options(cfg, options, path)
     name_types(cfg)
@@ -86,83 +95,25 @@ def load_config(path: str, options: dict | None = None, is_built: bool = True) -
     return cfg
 
 
-def merge_options(cfg: Config, options: dict, path: str) -> None:
-    """Merge options of the command line into a config.
-
-    Raises:
-        UserError: If one cannot be merged; ``path`` names the config.
-    """
-    try:
-        cfg.merge_from_dict(options)
-    except (AssertionError, AttributeError, KeyError, TypeError) as error:
-        for key in options:
-            place = _place_of_values(cfg, key)
-            if place:
-                raise UserError(
-                    f'--cfg-options {key}: {place} of {path} can only be set as a whole'
-                ) from error
-        raise UserError(f'--cfg-options {options} does not fit {path}: {error}') from error
-
-
-def _place_of_values(cfg: Config, key: str) -> str | None:
-    """The setting that an option reaches into, though it is no dict and no
-    list of dicts."""
-    node, parts = cfg, key.split('.')
-    for i, part in enumerate(parts):
-        if isinstance(node, list) and part.isdigit():
-            node = node[int(part)] if int(part) < len(node) else {}
-            if not isinstance(node, dict):
-                return '.'.join(parts[:i])
-        elif not isinstance(node, (dict, Config)):
-            return '.'.join(parts[:i])
-        elif part not in node:
-            return None
-        else:
-            node = node[part]
-    return None
-
-
-def warn(message: str) -> None:
-    """Print a warning before there is a log, once for all processes."""
-    if is_main_process():
-        print(f'warning: {message}', file=sys.stderr, flush=True)
-
-
-def _old_config_error(path: str, error: Exception) -> UserError | None:
-    """What to change in a config for an earlier version of this plugin."""
-    if 'custom_hooks' in str(error):
-        return UserError(
-            f'{path}: _base_.custom_hooks does not exist. The hooks of the '
-            'base config have names: change them in default_hooks, as in '
-            'default_hooks=dict(two_stage=dict(begin=40), reweighting=None)'
-        )
-    if 'Duplicate key' in str(error) and 'default_hooks' in str(error):
-        return UserError(
-            f"{path}: remove '_base_/default_runtime.py' from _base_: the schedule inherits from it"
-        )
-    return None
-
-
-def check_config_path(path: str) -> None:
-    """Check that a config exists; name the nearest one if not.
-
-    Raises:
-        UserError: If ``path`` is not a file.
-    """
-    if osp.isfile(path):
-        return
-    known = {}
+def _similar(path: str) -> str:
+    known: dict[str, str] = {}
     for folder in (Path(path).parent, Path('configs')):
         for config in sorted(folder.glob('*.py')):
             known.setdefault(config.stem, str(config))
     hint = nearest(Path(path).stem, known)
-    for stem, config in known.items():
-        hint = hint.replace(repr(stem), config)
-    raise UserError(f'there is no config {path} (relative to {os.getcwd()}).{hint}')
+    for stem, name in known.items():
+        hint = hint.replace(repr(stem), name)
+    return hint
+
+
+def warn(message: str) -> None:
+    """Print a warning on rank 0, before there is a log."""
+    if is_main_process():
+        print(f'warning: {message}', file=sys.stderr, flush=True)
 
 
 class _OptionAction(DictAction):
-    """Tells in one line what MMEngine cannot read as a value."""
+    """Reports values that MMEngine cannot parse in one line."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         for value in values:
@@ -170,9 +121,8 @@ class _OptionAction(DictAction):
                 super().__call__(parser, namespace, [value], option_string)
             except (AssertionError, RecursionError, IndexError) as error:
                 raise UserError(
-                    f'--cfg-options {value}: this value cannot be read. Lists '
-                    'hold values and lists, as in "[a,b]", not dicts; an '
-                    'option sets one key of a dict, as in '
+                    f'--cfg-options {value}: this value cannot be read. Lists hold values and '
+                    'lists, as in "[a,b]", not dicts; an option sets one key of a dict, as in '
                     'KEY.0.type=NAME'
                 ) from error
 
@@ -180,12 +130,12 @@ class _OptionAction(DictAction):
 def add_cfg_options(
     parser: argparse.ArgumentParser, text: str, default: dict | None = None
 ) -> None:
-    """Let a tool take ``--cfg-options``, for :func:`load_config`.
+    """Add ``--cfg-options``, for :func:`load_config`, to the parser of a tool.
 
     Args:
-        parser (ArgumentParser): Of the tool.
-        text (str): The help.
-        default (dict, optional): What it is without. Defaults to None.
+        parser (ArgumentParser): The parser.
+        text (str): The help text.
+        default (dict, optional): The default. Defaults to None.
     """
     parser.add_argument(
         '--cfg-options',
@@ -199,38 +149,95 @@ def add_cfg_options(
 
 
 def positive(text: str) -> int:
-    """Read a number of at least 1 for argparse."""
+    """Parse a positive integer, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, found {text!r}')
     return int(text)
 
 
 def key_value(text: str) -> str:
-    """Check an argument of ``--cfg-options`` for argparse."""
+    """Check that an argument has the form KEY=VALUE, for argparse."""
     if '=' not in text:
         raise argparse.ArgumentTypeError(f'expected KEY=VALUE, found {text!r}')
     return text
 
 
-def check_top_level(cfg: Config, options: dict) -> None:
-    """Check that something reads what the options set, as nothing does with
-    ``num_experts=4``, ``foo=1`` or ``data_root=...``, a variable of the
-    config file.
+def merge_options(cfg: Config, options: dict, path: str) -> None:
+    """Merge options of the command line into a config.
 
     Raises:
-        UserError: If there is an option that nothing reads, with the place
-            of a setting of its name or the nearest one.
+        UserError: If an option cannot be merged; ``path`` names the config.
+    """
+    try:
+        cfg.merge_from_dict(options)
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:
+        for key in options:
+            place = _place_of_value(cfg, key)
+            if place:
+                raise UserError(
+                    f'--cfg-options {key}: {place} of {path} can only be set as a whole'
+                ) from error
+        raise UserError(f'--cfg-options {options} does not fit {path}: {error}') from error
+
+
+def follow_key(cfg: Config, key: str) -> tuple[Any, list[str]]:
+    """Follow a dotted key into a config, as far as the config has it.
+
+    Args:
+        cfg (Config): The config.
+        key (str): The key.
+
+    Returns:
+        tuple[Any, list[str]]: The last node, and the rest of the key.
+    """
+    node, parts = cfg._cfg_dict, key.split('.')
+    while parts:
+        if isinstance(node, dict) and parts[0] in node:
+            node = node[parts[0]]
+        elif isinstance(node, list) and parts[0].isdigit() and int(parts[0]) < len(node):
+            node = node[int(parts[0])]
+        else:
+            break
+        parts = parts[1:]
+    return node, parts
+
+
+def _place_of_value(cfg: Config, key: str) -> str | None:
+    """Dotted key of the setting that ``key`` reaches into, if that is neither
+    a dict nor a list of dicts."""
+    node, rest = follow_key(cfg, key)
+    done = key.split('.')[: key.count('.') + 1 - len(rest)]
+    if done and done[-1].isdigit() and not isinstance(node, dict):
+        return '.'.join(done[:-1])
+    if not rest or isinstance(node, dict) or (isinstance(node, list) and rest[0].isdigit()):
+        return None
+    return '.'.join(done)
+
+
+def check_keys(cfg: Config, options: dict) -> None:
+    """Check that something reads what the options set.
+
+    Nothing reads ``num_experts=4``, ``foo=1``, ``data_root=...`` (a variable of
+    the config file), or a hook that is not in ``custom_hooks``.
+
+    Raises:
+        UserError: If nothing reads an option; the message has the place of a
+            setting of its name, or the nearest name.
     """
     read = {key: cfg[key] for key in cfg if key in TOP_LEVEL}
     for key in sorted(options):
-        name = key.split('.')[0]
+        name, _, rest = key.partition('.')
+        if name == 'custom_hooks' and len(follow_key(cfg, key)[1]) >= key.count('.') > 0:
+            names = ', '.join(f'default_hooks.{name}' for name in HOOK_NAMES.values())
+            raise UserError(
+                f'--cfg-options {key}: custom_hooks of the config has '
+                f'{len(cfg.get("custom_hooks") or [])} hooks. Hooks of ride_mm have names: {names}'
+            )
         if name in TOP_LEVEL:
             continue
-        places = list(map(repr, _places(read, name))) if name == key else []
+        places = [] if rest else [repr(place) for place in _places(read, name)]
+        hint = f' Did you mean {" or ".join(places)}?' if places else nearest(name, TOP_LEVEL)
         if places or name not in cfg:
-            hint = nearest(name, TOP_LEVEL)
-            if places:
-                hint = f' Did you mean {" or ".join(places)}?'
             raise UserError(f'--cfg-options {key}: nothing reads {name} at the top level.{hint}')
 
 
@@ -246,64 +253,35 @@ def _places(node, name: str, prefix: str = '') -> Iterator[str]:
 
 
 def typo_hints(cfg: Config, options: dict) -> list[str]:
-    """Find options whose key is not in the config but close to one.
+    """Find options whose key is not in the config but similar to one that is.
 
-    New keys are legitimate (``model.backbone.frozen_stages=1``), so only
-    what is nearly an existing key is reported.
+    Other new keys are legitimate (``model.backbone.frozen_stages=1``).
 
     Args:
         cfg (Config): The config before the options are merged.
         options (dict): The options, by dotted key.
 
     Returns:
-        List[str]: One line for each suspicious key.
+        list[str]: A message for each of these options.
     """
     hints = []
     for key in options:
-        node, parts = cfg._cfg_dict, key.split('.')
-        for i, part in enumerate(parts):
-            if isinstance(node, (list, tuple)) and part.isdigit():
-                node = node[int(part)] if int(part) < len(node) else None
-            elif isinstance(node, dict) and part in node:
-                node = node[part]
-            else:
-                known = node if isinstance(node, dict) else ()
-                hint = nearest(part, known, cutoff=_TYPO_RATIO)
-                if hint:
-                    where = '.'.join(parts[: i + 1])
-                    hints.append(
-                        f'--cfg-options {key}: {where} is not in the config and was added.{hint}'
-                    )
-                break
+        node, rest = follow_key(cfg, key)
+        if rest and isinstance(node, dict):
+            hint = nearest(rest[0], node, cutoff=_TYPO_RATIO)
+            if hint:
+                where = '.'.join(key.split('.')[: key.count('.') + 2 - len(rest)])
+                hints.append(
+                    f'--cfg-options {key}: {where} is not in the config and was added.{hint}'
+                )
     return hints
 
 
-def check_hook_options(cfg: Config, options: dict) -> None:
-    """Check that no option changes a hook that is not in ``custom_hooks``.
-
-    Raises:
-        UserError: If there is one.
-    """
-    hooks = cfg.get('custom_hooks') or []
-    for key in options:
-        parts = key.split('.')
-        if (
-            parts[0] == 'custom_hooks'
-            and parts[1:]
-            and not (parts[1].isdigit() and int(parts[1]) < len(hooks))
-        ):
-            names = ', '.join(f'default_hooks.{name}' for name in HOOK_NAMES.values())
-            raise UserError(
-                f'--cfg-options {key}: custom_hooks of the config has '
-                f'{len(hooks)} hooks. Hooks of ride_mm have names: {names}'
-            )
-
-
 def name_types(cfg: Config) -> None:
-    """Put names in place of the classes of a config of MMEngine's new style.
+    """Replace the classes in a config of MMEngine's new style by their names.
 
-    Both are built alike, but only names can be looked up in a registry,
-    written into a file and compared with those of a dumped config.
+    Both can be built, but only names can be looked up in a registry, written to
+    a file and compared with a dumped config.
 
     Args:
         cfg (Config): The config, changed in place.
@@ -312,13 +290,11 @@ def name_types(cfg: Config) -> None:
 
     def name(node: Any) -> None:
         if isinstance(node, dict):
-            kind = node.get('type')
+            kind: Any = node.get('type')
             if hasattr(kind, '__qualname__'):
-                node['type'] = (
-                    f'{scope}{kind.__name__}'
-                    if _registered(kind)
-                    else f'{kind.__module__}.{kind.__qualname__}'
-                )
+                known = f'{scope}{kind.__name__}'
+                other = f'{kind.__module__}.{kind.__qualname__}'
+                node['type'] = known if _is_registered(kind) else other
             node = list(node.values())
         for item in node if isinstance(node, (list, tuple)) else ():
             name(item)
@@ -326,8 +302,8 @@ def name_types(cfg: Config) -> None:
     name(cfg._cfg_dict)
 
 
-def _registered(kind: Any) -> bool:
-    """Whether a class is what MMPretrain's registries find by its name."""
+def _is_registered(kind: Any) -> bool:
+    """Whether MMPretrain's registries find a class by its name."""
     for known in vars(registry).values():
         if isinstance(known, Registry):
             found = known.module_dict.get(kind.__name__)
@@ -339,82 +315,74 @@ def _registered(kind: Any) -> bool:
 
 
 def type_name(part: dict | None) -> str:
-    """Name of the class that a part of a config is of, '' without one.
+    """Name of the class of a part of a config, '' if it has no type.
 
-    All that compares types asks this: the config may have the name alone,
-    the name with its module or scope, or the class itself.
+    A config may give the name alone, the name with its module or scope, or the
+    class itself.
     """
     kind = (part or {}).get('type', '')
     return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
 def find_hook(cfg: Config, kind: str) -> dict | None:
-    """Find the config of a hook.
+    """Find the config of a hook, which may be changed in place.
 
     Args:
         cfg (Config): The config of a run.
         kind (str): Name of the hook's class.
 
     Returns:
-        Optional[dict]: The hook's own config, or None if there is none.
+        dict, optional: The hook's config, or None if there is none.
     """
-    return next((hook for _, hook in hook_places(cfg) if type_name(hook) == kind), None)
+    return next((hook for hook in hook_places(cfg).values() if type_name(hook) == kind), None)
 
 
-def hook_places(cfg: Config) -> Iterator[tuple[str, dict]]:
-    """Dotted key and config of every hook that is not taken out."""
-    places = [
-        (f'default_hooks.{name}', hook) for name, hook in (cfg.get('default_hooks') or {}).items()
-    ]
-    places += [
-        (f'custom_hooks.{index}', hook) for index, hook in enumerate(cfg.get('custom_hooks') or [])
-    ]
-    for key, hook in places:
-        if hook is not None:
-            yield key, hook
+def hook_places(cfg: Config) -> dict[str, dict]:
+    """The configs of all hooks, by dotted key, without those set to None."""
+    named, listed = cfg.get('default_hooks') or {}, cfg.get('custom_hooks') or []
+    hooks = {f'default_hooks.{name}': hook for name, hook in named.items()}
+    hooks |= {f'custom_hooks.{index}': hook for index, hook in enumerate(listed)}
+    return {key: hook for key, hook in hooks.items() if hook is not None}
 
 
 def name_hooks(cfg: Config) -> None:
-    """Move this plugin's hooks from ``custom_hooks``, where configs of its
+    """Move this plugin's hooks from ``custom_hooks``, where configs for its
     first version have them, to their names in ``default_hooks``.
 
     Raises:
-        UserError: If a hook has its place in ``default_hooks`` already.
+        UserError: If ``default_hooks`` already has one of these hooks.
     """
+    defaults, custom = cfg.get('default_hooks') or {}, cfg.get('custom_hooks') or []
     named = {}
-    for index, hook in enumerate(cfg.get('custom_hooks') or []):
+    for index, hook in enumerate(custom):
         name = HOOK_NAMES.get(type_name(hook))
         if name is None:
             continue
-        if (cfg.get('default_hooks') or {}).get(name) is not None:
+        if defaults.get(name) is not None:
             raise UserError(
-                f'custom_hooks.{index} is a second {type_name(hook)}: change '
-                f'default_hooks.{name} instead, or set it to None to remove '
-                'it'
+                f'custom_hooks.{index} is a second {type_name(hook)}: change default_hooks.{name} '
+                'instead, or set it to None to remove it'
             )
         named[name] = hook
-    if not named:
-        return
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if type_name(hook) not in HOOK_NAMES]
-    cfg.default_hooks = dict(cfg.get('default_hooks') or {}, **named)
-    warn(
-        f'{", ".join(named)} moved from custom_hooks to default_hooks, where '
-        'the config should define them under these names'
-    )
+    if named:
+        cfg.custom_hooks = [hook for hook in custom if type_name(hook) not in HOOK_NAMES]
+        cfg.default_hooks = dict(defaults, **named)
+        warn(
+            f'{", ".join(named)} moved from custom_hooks to default_hooks, where the config should '
+            'define them under these names'
+        )
 
 
 def as_list(schedulers: list[dict] | dict | None) -> list[dict]:
-    """A list of ``param_scheduler``, which may be one scheduler or none."""
-    if isinstance(schedulers, dict):
-        return [schedulers]
-    return schedulers or []
+    """``param_scheduler``, which may be one scheduler or None, as a list."""
+    return [schedulers] if isinstance(schedulers, dict) else schedulers or []
 
 
 def move_compile(cfg: Config) -> None:
-    """Let RIDEClassifier do what a top-level ``compile`` asks for.
+    """Move a top-level ``compile`` into the RIDEClassifier.
 
-    mmengine would compile the whole ``train_step``, whose data samples and
-    optimizer break the graph; the classifier compiles its tensor part.
+    MMEngine would compile the whole ``train_step``, whose data samples and
+    optimizer break the graph; the classifier compiles only its tensor part.
     """
     if is_ride(cfg) and 'compile' in cfg:
         cfg.model.compile = cfg.pop('compile')
@@ -426,7 +394,7 @@ def is_ride(cfg: Config) -> bool:
 
 
 def innermost_dataset(loader: dict | None) -> dict:
-    """Config of a data loader's data set, without its wrappers."""
+    """Config of a data loader's dataset, without its wrappers."""
     dataset = (loader or {}).get('dataset', {})
     while 'dataset' in dataset:
         dataset = dataset['dataset']
@@ -434,10 +402,10 @@ def innermost_dataset(loader: dict | None) -> dict:
 
 
 def follow_training_set(cfg: Config) -> None:
-    """Tell validation and test set how the training images were chosen.
+    """Copy the imbalance of the training set to the validation and test sets.
 
-    Metrics group the classes by their training images, so another imbalance
-    is one option, ``train_dataloader.dataset.imb_factor``.
+    Metrics group the classes by their training images. So one option, such as
+    ``train_dataloader.dataset.imb_factor``, changes the imbalance everywhere.
     """
     train = innermost_dataset(cfg.get('train_dataloader'))
     for name in ('val_dataloader', 'test_dataloader'):

@@ -1,4 +1,4 @@
-"""What two configs differ in, apart from what does not matter."""
+"""Compare two configs, ignoring what does not affect training."""
 
 import json
 import re
@@ -7,8 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-# Where the data lies, what is kept and printed, and by whom: other values of
-# these do not change what is trained.
+# Keys that do not affect what is trained.
 DATA_ACCESS = re.compile(
     r'(.*\.)?(data_root|check_integrity|num_workers|pin_memory'
     r'|persistent_workers)(\..*)?'
@@ -22,27 +21,32 @@ HOUSEKEEPING = re.compile(
 
 
 def config_changes(own: Config, cfg: Config, ignored: Pattern = HOUSEKEEPING) -> dict[str, Any]:
-    """The options, by dotted key, that lead from one config to another.
+    """Find the settings in which two configs differ.
 
     Args:
-        own (Config): The one config.
-        cfg (Config): The other one.
-        ignored (Pattern): Keys that do not matter. Defaults to where the
-            data lies and what is kept and printed.
+        own (Config): The first config.
+        cfg (Config): The second config.
+        ignored (Pattern): Keys to ignore. Defaults to those that do not affect
+            what is trained.
 
     Returns:
-        dict: The values in ``cfg``, None where a key is missing there.
+        dict: The values in ``cfg`` by dotted key, None where a key is missing
+        there.
     """
     options = {}
 
     def compare(old, new, key):
         if old == new or ignored.fullmatch(key):
             return
-        if old is None and isinstance(new, dict):
-            old = {}
-        if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(new, dict) and isinstance(old, dict | None):
+            old = old or {}
             parts = [(name, old.get(name), new.get(name)) for name in dict(old, **new)]
-        elif _are_alike(old, new):
+        elif (
+            isinstance(old, list)
+            and isinstance(new, list)
+            and len(old) == len(new)
+            and all(isinstance(part, dict) for part in old + new)
+        ):
             parts = zip(range(len(new)), old, new)
         else:
             options[key] = new
@@ -50,20 +54,6 @@ def config_changes(own: Config, cfg: Config, ignored: Pattern = HOUSEKEEPING) ->
         for name, old_part, new_part in parts:
             compare(old_part, new_part, f'{key}.{name}' if key else name)
 
-    compare(_plain(own), _plain(cfg), '')
+    # in JSON, tuples are lists
+    compare(*(json.loads(json.dumps(part.to_dict(), default=str)) for part in (own, cfg)), '')
     return dict(sorted(options.items()))
-
-
-def _are_alike(old: Any, new: Any) -> bool:
-    """Whether these are lists of as many dicts, to compare one by one."""
-    return (
-        isinstance(old, list)
-        and isinstance(new, list)
-        and len(old) == len(new)
-        and all(isinstance(part, dict) for part in old + new)
-    )
-
-
-def _plain(cfg: Config) -> dict:
-    """A config as JSON knows it: tuples are lists."""
-    return json.loads(json.dumps(cfg.to_dict(), default=str))

@@ -1,8 +1,9 @@
-"""What a training has logged, epoch by epoch."""
+"""Read the losses and metrics that a training has logged."""
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean
 
@@ -11,15 +12,15 @@ from ride_mm.utils.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """The course of a training.
+    """Losses and metrics of a training by epoch, counted from 1.
 
     Attributes:
         losses (dict[int, dict[str, float]]): The mean losses ('loss',
-            'loss_cls', ...) of an epoch, counted from 1.
+            'loss_cls', ...) of each epoch.
         metrics (dict[int, dict[str, float]]): The metrics after an epoch.
-        config (Path): The config, as it was when the training, or its last
-            resumption, began.
-        seconds (float): Time of all training steps, without validation.
+        config (Path): The config with which the training was started or last
+            resumed.
+        seconds (float): Total time of the training steps, without validation.
     """
 
     losses: dict[int, dict[str, float]]
@@ -29,39 +30,56 @@ class TrainingCurves:
 
     @property
     def router_begin(self) -> int | None:
-        """int, optional: The last epoch before the router's, 0 if it is all
-        that was trained, None if it was not trained."""
+        """int, optional: The number of epochs before the router is trained, 0
+        if only the router is trained, None if it is not trained."""
         epochs = [e for e, loss in self.losses.items() if 'loss_router' in loss]
         return min(epochs) - 1 if epochs else None
 
 
-def scalar_files(work_dir: str | Path) -> list[Path]:
-    """What was logged, a file for each start or resumption, oldest first."""
-    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+def read_curves(work_dir: str | Path) -> TrainingCurves | None:
+    """Read the losses and metrics of a training.
 
-
-def read_scalars(path: Path) -> tuple[dict[int, list[dict]], dict[int, dict]]:
-    """Read what was logged between a start, or resumption, and the next one.
+    Each start or resumption writes a file of its own. The files are merged by
+    epoch; where epochs overlap, the latest file counts.
 
     Args:
-        path (Path): A ``vis_data/scalars.json``.
+        work_dir (str | Path): The work_dir of the run.
 
     Returns:
-        tuple[dict[int, list[dict]], dict[int, dict]]: The training's records
-        of each epoch, and the metrics after an epoch; both empty where
-        nothing was trained, or not by epochs.
+        TrainingCurves, optional: None if nothing was trained, or not by epochs.
 
     Raises:
-        UserError: If a line but the last one is not JSON, or a line is not
-            what MMEngine logs.
+        UserError: If a line other than the last is not JSON, or a line is not
+            in MMEngine's format.
     """
-    train, val = defaultdict(list), {}
-    for record in _read_records(path):
-        if 'iter' not in record:
-            val[record['step']] = {key: value for key, value in record.items() if '/' in key}
-        elif 'epoch' in record:
-            train[record['epoch']].append(record)
-    return (dict(train), val) if train else ({}, {})
+    losses: dict[int, dict[str, float]] = {}
+    metrics: dict[int, dict[str, float]] = {}
+    steps: dict[int, tuple[int, float]] = {}
+    config = None
+    for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        records = _read_records(path)
+        train = [record for record in records if 'iter' in record and 'epoch' in record]
+        if not train:
+            continue
+        config = path.with_name('config.py')
+        epoch_of = itemgetter('epoch')
+        for epoch, group in groupby(sorted(train, key=epoch_of), epoch_of):
+            part = list(group)
+            names = [key for key in part[0] if key.startswith('loss')]
+            losses[epoch] = {key: mean(record[key] for record in part) for key in names}
+            steps[epoch] = part[-1]['iter'], mean(record.get('time', 0.0) for record in part)
+        for record in records:
+            if 'iter' not in record:
+                metrics[record['step']] = {k: v for k, v in record.items() if '/' in k}
+    if config is None:
+        return None
+    seconds, before = 0.0, 0
+    for _, (last, time) in sorted(steps.items()):
+        seconds += (last - before) * time
+        before = last
+    return TrainingCurves(
+        dict(sorted(losses.items())), dict(sorted(metrics.items())), config, seconds
+    )
 
 
 def _read_records(path: Path) -> list[dict]:
@@ -71,7 +89,7 @@ def _read_records(path: Path) -> list[dict]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as e:
-            # a run that is killed can leave half a line at the end
+            # a killed run can leave half a line at the end
             if number < len(lines):
                 raise UserError(f'{path}, line {number}: {e}') from e
             continue
@@ -84,57 +102,11 @@ def _read_records(path: Path) -> list[dict]:
 
 
 def _is_record(record: dict) -> bool:
-    """Whether all that is read of a record are numbers."""
     steps = [record[key] for key in ('epoch', 'iter', 'step') if key in record]
     figures = [value for key, value in record.items() if '/' in key or key.startswith('loss')]
     return (
         ('iter' in record or 'step' in record)
         and all(type(step) is int for step in steps)
-        and all(
-            # a metric may give a list, by class
-            type(figure) in (int, float, list)
-            for figure in figures
-        )
-    )
-
-
-def mean_losses(records: list[dict]) -> dict[str, float]:
-    """The mean of each loss over the records of an epoch, by its name."""
-    names = [key for key in records[0] if key.startswith('loss')]
-    return {key: mean(record[key] for record in records) for key in names}
-
-
-def read_curves(work_dir: str | Path) -> TrainingCurves | None:
-    """Read the course of a training.
-
-    A run that was interrupted has a file for each time it was resumed. They
-    are merged by epoch; what was logged later counts.
-
-    Args:
-        work_dir (str | Path): The folder of the run.
-
-    Returns:
-        TrainingCurves, optional: None if nothing was trained there, or not
-        by epochs.
-    """
-    losses, metrics, config, steps = {}, {}, None, {}
-    for path in scalar_files(work_dir):
-        train, val = read_scalars(path)
-        if not train:
-            continue
-        losses.update((epoch, mean_losses(records)) for epoch, records in train.items())
-        metrics.update(val)
-        steps.update(
-            (epoch, (records[-1]['iter'], mean(record.get('time', 0.0) for record in records)))
-            for epoch, records in train.items()
-        )
-        config = path.with_name('config.py')
-    if config is None:
-        return None
-    ends = [0, *(last for _, (last, _) in sorted(steps.items()))]
-    seconds = sum(
-        (last - before) * time for before, (_, (last, time)) in zip(ends, sorted(steps.items()))
-    )
-    return TrainingCurves(
-        dict(sorted(losses.items())), dict(sorted(metrics.items())), config, seconds
+        # per-class metrics are lists
+        and all(type(figure) in (int, float, list) for figure in figures)
     )

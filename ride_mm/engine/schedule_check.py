@@ -106,7 +106,7 @@ def find_stages(runner: Runner) -> list[Stage]:
 
 def _hooks(runner: Runner) -> dict[str, tuple[str, dict]]:
     """Place and config of the run's hooks, by the names of their classes."""
-    return {type_name(hook): (key, hook) for key, hook in hook_places(runner.cfg)}
+    return {type_name(hook): (key, hook) for key, hook in hook_places(runner.cfg).items()}
 
 
 def _two_stage_hook(runner: Runner) -> TwoStageHook:

@@ -190,7 +190,7 @@ def test_what_the_runner_reads_at_the_top_level(config_path):
     cfg = config.load_config(
         config_path, {'model.train_cfg': dict(augments=[]), 'train_cfg': dict(max_epochs=3)}
     )
-    config.check_top_level(cfg, dict(train_cfg=1))
+    config.check_keys(cfg, dict(train_cfg=1))
 
 
 class TestCompile:
