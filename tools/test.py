@@ -1,15 +1,14 @@
 """Test a checkpoint: `python tools/test.py CONFIG CHECKPOINT`."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
+import mmcv.cnn
 import mmengine
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import load_config
 from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import run_tool
 
@@ -63,13 +62,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     dump_metrics = args.out_item == 'metrics'
 
-    cfg = load_config(args.config, args.cfg_options)
-    launch.set_work_dir(cfg, args.work_dir, args.config)
-    launch.check_checkpoint_path(args.checkpoint)
-    cfg.resume, cfg.load_from = False, args.checkpoint
+    cfg = launch.load_test(args)
     if args.out:
         suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.npz', '.pkl')
         launch.check_output_file(args.out, suffixes)
@@ -92,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     runner = launch.build_runner(cfg, launch.TestRunner)
     if args.fuse_conv_bn:
-        launch.fuse_conv_bn(runner)
+        runner.load_or_resume()
+        mmcv.cnn.fuse_conv_bn(runner.model)
     if args.out and not dump_metrics:
         if args.out.endswith('.pkl'):
             dump = DumpResults(args.out)

@@ -55,5 +55,6 @@ def config_changes(own: Config, cfg: Config, ignored: Pattern = HOUSEKEEPING) ->
             compare(old_part, new_part, f'{key}.{name}' if key else name)
 
     # in JSON, tuples are lists
-    compare(*(json.loads(json.dumps(part.to_dict(), default=str)) for part in (own, cfg)), '')
+    old, new = (json.loads(json.dumps(part.to_dict(), default=str)) for part in (own, cfg))
+    compare(old, new, '')
     return dict(sorted(options.items()))

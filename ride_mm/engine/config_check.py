@@ -1,7 +1,8 @@
-"""Checks a config before anything is built of it.
+"""Check a config before anything is built from it.
 
 Each ``type`` has to be the name of a registered class, and the options beside
-it have to fit the class's signature, see :mod:`ride_mm.utils.option_types`.
+it have to fit the signature of the class, see
+:mod:`ride_mm.utils.option_types`.
 """
 
 import inspect
@@ -37,85 +38,62 @@ def _beside_runner(
     tta_model: dict | None,
     tta_pipeline: list | None,
 ) -> None:
-    """What mmengine and this plugin's tools read at the top level of a
-    config, beside what mmengine's runner takes."""
+    """Top-level keys of a config that mmengine and this plugin's tools read,
+    besides the arguments of mmengine's runner."""
 
 
 _RUNNER = parameters_of(Runner).annotations.keys()
 TOP_LEVEL = _RUNNER | parameters_of(_beside_runner).annotations.keys()
 
-# Registry of what stands under a key, itself or in a list.
-_REGISTRIES = dict(
-    model='MODELS',
-    tta_model='MODELS',
-    data_preprocessor='MODELS',
-    backbone='MODELS',
-    neck='MODELS',
-    shared='MODELS',
-    expert='MODELS',
-    head='MODELS',
-    classifier='MODELS',
-    diversity='MODELS',
-    router='MODELS',
-    loss='MODELS',
-    norm_cfg='MODELS',
-    act_cfg='MODELS',
-    conv_cfg='MODELS',
-    tokenizer='TOKENIZER',
-    init_cfg='WEIGHT_INITIALIZERS',
-    augments='BATCH_AUGMENTS',
-    dataset='DATASETS',
-    datasets='DATASETS',
-    pipeline='TRANSFORMS',
-    train_pipeline='TRANSFORMS',
-    tta_pipeline='TRANSFORMS',
-    transforms='TRANSFORMS',
-    policies='TRANSFORMS',
-    sampler='DATA_SAMPLERS',
-    batch_sampler='DATA_SAMPLERS',
-    collate_fn='FUNCTIONS',
-    worker_init_fn='FUNCTIONS',
-    optim_wrapper='OPTIM_WRAPPERS',
-    optimizer='OPTIMIZERS',
-    constructor='OPTIM_WRAPPER_CONSTRUCTORS',
-    param_scheduler='PARAM_SCHEDULERS',
-    default_hooks='HOOKS',
-    custom_hooks='HOOKS',
-    ema_type='MODELS',
-    val_evaluator='METRICS',
-    test_evaluator='METRICS',
-    metrics='METRICS',
-    visualizer='VISUALIZERS',
-    vis_backends='VISBACKENDS',
-    log_processor='LOG_PROCESSORS',
-    model_wrapper_cfg='MODEL_WRAPPERS',
-    runner_type='RUNNERS',
-    train_cfg='LOOPS',
-    val_cfg='LOOPS',
-    test_cfg='LOOPS',
-)
-
-# Keys of parts that name a class by itself.
+# Registry of a part, or of each item of a list of parts, by its key.
+_REGISTRIES = {
+    key: registry
+    for registry, keys in dict(
+        MODELS='model tta_model data_preprocessor backbone neck shared expert head classifier '
+        'diversity router loss norm_cfg act_cfg conv_cfg ema_type',
+        TOKENIZER='tokenizer',
+        WEIGHT_INITIALIZERS='init_cfg',
+        BATCH_AUGMENTS='augments',
+        DATASETS='dataset datasets',
+        TRANSFORMS='pipeline train_pipeline tta_pipeline transforms policies',
+        DATA_SAMPLERS='sampler batch_sampler',
+        FUNCTIONS='collate_fn worker_init_fn',
+        OPTIM_WRAPPERS='optim_wrapper',
+        OPTIMIZERS='optimizer',
+        OPTIM_WRAPPER_CONSTRUCTORS='constructor',
+        PARAM_SCHEDULERS='param_scheduler',
+        HOOKS='default_hooks custom_hooks',
+        METRICS='val_evaluator test_evaluator metrics',
+        VISUALIZERS='visualizer',
+        VISBACKENDS='vis_backends',
+        LOG_PROCESSORS='log_processor',
+        MODEL_WRAPPERS='model_wrapper_cfg',
+        RUNNERS='runner_type',
+        LOOPS='train_cfg val_cfg test_cfg',
+    ).items()
+    for key in keys.split()
+}
+# Keys whose value is the name of a class.
 _NAMES = ('constructor', 'ema_type', 'runner_type')
-# What is no part: anything may stand in it. The `type` of LoRAModel's targets
-# is a regular expression.
+# Keys whose value is not checked. In LoRAModel's targets, `type` is a regular
+# expression.
 _DATA = ('metainfo', 'backend_args', 'file_client_args', 'custom_imports', 'targets')
-# Parts that are of this class if they name none.
+# Classes of parts without a type.
 _DEFAULT_TYPES = dict(
     log_processor='LogProcessor',
     model_wrapper_cfg='MMDistributedDataParallel',
     optim_wrapper='OptimWrapper',
     visualizer='Visualizer',
 )
-# The same of a classifier's parts.
+# Classes of a classifier's parts without a type.
 _OF_CLASSIFIER = dict(data_preprocessor=ClsDataPreprocessor, train_cfg=RandomBatchAugment)
-# What mmengine wants all of, or none.
+# mmengine needs all of these, or none.
 _TOGETHER = (
     ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     ('val_dataloader', 'val_cfg', 'val_evaluator'),
     ('test_dataloader', 'test_cfg', 'test_evaluator'),
 )
-# Parts that have to name their class.
+# Parts that need a type.
 _TYPED = (
     'custom_hooks',
     'optimizer',
@@ -124,10 +102,10 @@ _TYPED = (
     'test_evaluator',
     'val_evaluator',
 )
-# Registries of what is built from its options alone.
+# Registries whose classes get no arguments but the options of the config.
 _WHOLE = ('HOOKS', 'METRICS', 'TRANSFORMS')
-# Options that mmengine takes out before it builds the rest.
-_TAKEN_OUT = dict(
+# Options that mmengine removes before it builds a part.
+_TAKEN_OUT: dict[str, dict[str, Any]] = dict(
     HOOKS=dict(priority=int | str),
     OPTIM_WRAPPERS=dict(constructor=str, optimizer=dict, paramwise_cfg=dict | None),
     PARAM_SCHEDULERS=dict(convert_to_iter_based=bool),
@@ -139,13 +117,13 @@ _TAKEN_OUT = dict(
 
 
 def _auto_scale_lr(base_batch_size: int, enable: bool = False) -> None:
-    """What mmengine reads of ``auto_scale_lr``."""
+    """Options of ``auto_scale_lr`` in mmengine."""
 
 
 def _env_cfg(
     cudnn_benchmark: bool, mp_cfg: dict, dist_cfg: dict, resource_limit: int = 4096
 ) -> None:
-    """What mmengine reads of ``env_cfg``."""
+    """Options of ``env_cfg`` in mmengine."""
 
 
 def _paramwise_cfg(
@@ -159,13 +137,26 @@ def _paramwise_cfg(
     bypass_duplicate: bool,
     layer_decay_rate: float,
 ) -> None:
-    """What constructors of mmengine and mmpretrain read of it."""
+    """Options of ``paramwise_cfg`` in mmengine and mmpretrain."""
 
 
 def _randomness(
     seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
 ) -> None:
-    """What mmengine reads of ``randomness``."""
+    """Options of ``randomness`` in mmengine."""
+
+
+# What takes the options of parts that never have a type.
+_UNTYPED: dict[str, Callable] = dict(
+    auto_scale_lr=_auto_scale_lr,
+    batch_augments=RandomBatchAugment,
+    env_cfg=_env_cfg,
+    paramwise_cfg=_paramwise_cfg,
+    randomness=_randomness,
+    test_dataloader=DataLoader,
+    train_dataloader=DataLoader,
+    val_dataloader=DataLoader,
+)
 
 
 def check_config(cfg: Config) -> None:
@@ -175,8 +166,8 @@ def check_config(cfg: Config) -> None:
         cfg (Config): The config.
 
     Raises:
-        UserError: If a part is of a class that is not registered, or an
-            option is none, of a wrong type, out of range or not finite.
+        UserError: If the class of a part is not registered, or an option is
+            unknown, of a wrong type, out of range or not finite.
     """
     scope = cfg.get('default_scope', 'mmpretrain')
     parts = {key: cfg[key] for key in TOP_LEVEL if key in cfg}
@@ -192,45 +183,42 @@ def check_together(cfg: Config) -> None:
     """Check that a config has all that a training or an evaluation needs.
 
     Args:
-        cfg (Config): The config that a runner is to be built of.
+        cfg (Config): The config from which a runner is to be built.
 
     Raises:
-        UserError: If it has one part, and lacks another one.
+        UserError: If the config has only some of the parts.
     """
     for keys in _TOGETHER:
         missing = [key for key in keys if cfg.get(key) is None]
         if missing and len(missing) < len(keys):
             given = next(key for key in keys if key not in missing)
             raise UserError(
-                f'the config has {given} but no '
-                f'{" and no ".join(missing)}: it needs all of '
+                f'the config has {given} but no {" and no ".join(missing)}: it needs all of '
                 f'{", ".join(keys)}, or none'
             )
 
 
 def _named_hooks(hooks: dict) -> dict:
-    """The hooks of ``default_hooks``; None takes one out."""
+    """The hooks of ``default_hooks`` that are not removed by None."""
     found = {name: hook for name, hook in hooks.items() if hook is not None}
     for name, hook in found.items():
         if isinstance(hook, dict) and 'type' not in hook:
-            raise UserError(
-                f'default_hooks.{name} is not a hook: it has no '
-                f'type.{nearest(name, hooks.keys() - {name})}'
-            )
+            hint = nearest(name, hooks.keys() - {name})
+            raise UserError(f'default_hooks.{name} is not a hook: it has no type.{hint}')
         if isinstance(hook, (bool, int, float, str, list, tuple)):
             raise UserError(f'default_hooks.{name}={show(hook)} must be a dict or None')
     return found
 
 
 def _check(place: str, key: str, part: Any, registry: str, scope: str) -> None:
-    """Check a part, and those in it.
+    """Check a part and everything inside it.
 
     Args:
-        place (str): Its dotted key.
-        key (str): The last of these that is no index.
+        place (str): The dotted key of the part.
+        key (str): The last component of ``place`` that is not an index.
         part (Any): The part.
-        registry (str): That of the part around it.
-        scope (str): Of the registry.
+        registry (str): The registry of the enclosing part.
+        scope (str): The scope of the registry.
     """
     if key in _DATA:
         return
@@ -246,28 +234,23 @@ def _check(place: str, key: str, part: Any, registry: str, scope: str) -> None:
             registry = 'EVALUATOR'
         scope = part.get('_scope_', scope)
         target, taken_out = _target(place, key, part, registry, scope)
-        if target is None and key in _TYPED:
-            raise UserError(f"{place} does not name a class, as in {place}=dict(type='...')")
         if target is not None:
-            options = {
-                name: value
-                for name, value in part.items()
-                if name != 'type' and not name.startswith('_')
-            }
             check_options(
                 place,
                 target,
-                options,
+                {name: part[name] for name in part if name != 'type' and not name.startswith('_')},
                 taken_out,
                 whole='type' in part and registry in _WHOLE,
                 closed=key in _REGISTRIES or 'type' not in part,
             )
+        elif key in _TYPED:
+            raise UserError(f"{place} does not name a class, as in {place}=dict(type='...')")
         is_classifier = inspect.isclass(target) and issubclass(target, ImageClassifier)
         for name, item in part.items():
             if is_classifier and name in _OF_CLASSIFIER and item:
                 item = dict(dict(type=_OF_CLASSIFIER[name]), **item)
-            is_hook = place == 'default_hooks'
-            _check(f'{place}.{name}', 'default_hooks' if is_hook else name, item, registry, scope)
+            inner = 'default_hooks' if place == 'default_hooks' else name
+            _check(f'{place}.{name}', inner, item, registry, scope)
     elif isinstance(part, str) and key in _NAMES:
         _resolve(place, part, registry, scope)
     elif key == 'split' and part == 'test' and place.startswith('train_'):
@@ -278,23 +261,21 @@ def _check(place: str, key: str, part: Any, registry: str, scope: str) -> None:
 
 def _target(
     place: str, key: str, part: dict, registry: str, scope: str
-) -> tuple[Callable | None, dict[str, Any]]:
-    """What the options of a part are given to, and which are not.
+) -> tuple[Callable | None, dict[str, Any] | None]:
+    """Find what takes the options of a part.
 
     Returns:
-        tuple[Callable | None, dict]: The class or function, None if the part
-        is not known, and annotations of options that it does not see.
+        tuple[Callable | None, dict | None]: The class or function, None if it
+        is unknown, and annotations of options that are removed before.
     """
     if key == 'clip_grad':
-        clip = dict(norm=clip_grad_norm_, value=clip_grad_value_)
+        clip: dict[str, Callable] = dict(norm=clip_grad_norm_, value=clip_grad_value_)
         kind = part.get('type', 'norm')
         if kind not in clip:
             raise UserError(f'{place}.type={show(kind)} must be one of {", ".join(clip)}')
-        return clip[kind], {}
-    if registry == 'EVALUATOR':
-        kind = part.get('type', 'Evaluator')
-    else:
-        kind = part.get('type', _DEFAULT_TYPES.get(key))
+        return clip[kind], None
+    default = 'Evaluator' if registry == 'EVALUATOR' else _DEFAULT_TYPES.get(key)
+    kind = part.get('type', default)
     if kind is not None:
         if isinstance(kind, str):
             kind = _resolve(f'{place}.type', kind, registry, scope, key in _REGISTRIES)
@@ -303,23 +284,11 @@ def _target(
         # mmpretrain wraps torchvision's transforms
         kind = getattr(kind, 'keywords', {}).get('transform', kind)
         return kind, _TAKEN_OUT.get(key, _TAKEN_OUT.get(registry))
-    if '.' not in place and key == 'train_cfg':
+    if place == 'train_cfg':
         by_epoch = part.get('by_epoch', True)
-        loop = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
-        return loop, dict(by_epoch=bool)
-    untyped = dict(
-        auto_scale_lr=_auto_scale_lr,
-        batch_augments=RandomBatchAugment,
-        env_cfg=_env_cfg,
-        paramwise_cfg=_paramwise_cfg,
-        randomness=_randomness,
-        test_dataloader=DataLoader,
-        train_dataloader=DataLoader,
-        val_dataloader=DataLoader,
-    )
-    if '.' not in place:
-        untyped.update(val_cfg=ValLoop, test_cfg=TestLoop)
-    return untyped.get(key), dict(num_batch_per_epoch=int)
+        return EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop, dict(by_epoch=bool)
+    loops = dict(val_cfg=ValLoop, test_cfg=TestLoop)
+    return loops.get(place, _UNTYPED.get(key)), dict(num_batch_per_epoch=int)
 
 
 def _resolve(
@@ -328,12 +297,12 @@ def _resolve(
     """Find a registered class or function.
 
     Args:
-        place (str): Where the name stands in the config.
+        place (str): The dotted key of the name.
         name (str): The name.
         registry (str): The registry.
-        scope (str): Its scope.
-        certain (bool): Whether the name has to be there. Defaults to True;
-            otherwise it is refused only if it is nearly one that is.
+        scope (str): The scope of the registry.
+        certain (bool): Whether the name has to be registered. Defaults to True;
+            otherwise it is rejected only if it is similar to a registered one.
 
     Returns:
         Callable | None: The class or function.
@@ -342,7 +311,7 @@ def _resolve(
         UserError: If there is none of this name.
     """
     found = level = _registry(registry, scope)
-    # a scope leads to the registry's parents as well
+    # with its scope, a name is also looked up in the registry's parents
     own, _, inner = name.partition('.')
     scoped = own == found.scope and inner and '.' not in inner
     kind = found.get(inner if scoped else name)

@@ -80,8 +80,9 @@ class _ToLiterals(ast.NodeTransformer):
             case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as literal], keywords=[]):
                 node = literal
             case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords):
-                keys = [ast.Constant(k.arg) if k.arg else None for k in keywords]
-                node = ast.copy_location(ast.Dict(keys, [k.value for k in keywords]), node)
+                literal = ast.Dict([], [k.value for k in keywords])
+                literal.keys += [ast.Constant(k.arg) if k.arg else None for k in keywords]
+                node = ast.copy_location(literal, node)
             case ast.Name(id=name) if name in _NAMES:
                 return ast.Constant(_NAMES[name])
         if isinstance(node, ast.expr) and not isinstance(node, _LITERALS):

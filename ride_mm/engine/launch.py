@@ -1,14 +1,12 @@
-"""What tools/train.py and tools/test.py do to a config before they run it."""
+"""Prepare a config for tools/train.py and tools/test.py, and run it."""
 
 import argparse
 import copy
 import os
 import os.path as osp
 import re
-import sys
 from pathlib import Path
 
-import mmcv.cnn
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
@@ -21,18 +19,18 @@ from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 
-from .config import add_cfg_options, find_hook, is_ride, type_name
+from .config import add_cfg_options, find_hook, is_ride, load_config, type_name, warn
 from .config_check import check_together
 from .hooks.stop_signal_hook import last_epoch_saved, signals_first
 from .schedule_check import check_run
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# what CheckpointHook writes by number, and by `save_best`
+# Numbered and best checkpoints of CheckpointHook.
 _CHECKPOINT = re.compile(r'((epoch|iter)_|best_.*_)\d+\.pth')
 
 
 def common_arguments() -> argparse.ArgumentParser:
-    """Make the parser of what both tools accept, as a parent of theirs."""
+    """Make a parser of the arguments of both tools, as a parent of theirs."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument('config', help='the config file')
     parser.add_argument(
@@ -58,8 +56,28 @@ def common_arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def load_test(args: argparse.Namespace) -> Config:
+    """Read the config of a test.
+
+    Args:
+        args (Namespace): Those of :func:`common_arguments`, and ``checkpoint``.
+
+    Returns:
+        Config: The config, with ``load_from`` and work_dir set.
+
+    Raises:
+        UserError: If the config cannot be read, or there is no such checkpoint.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    set_work_dir(cfg, args.work_dir, args.config)
+    check_checkpoint_path(args.checkpoint)
+    cfg.resume, cfg.load_from = False, args.checkpoint
+    return cfg
+
+
 def set_work_dir(cfg: Config, work_dir: str | None, config: str) -> None:
-    """Set the work_dir: the argument, else the config's, else its name."""
+    """Set the work_dir from the argument, else the config, else its name."""
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -73,11 +91,10 @@ def set_dataloader_defaults(
 
     Args:
         cfg (Config): The config, changed in place.
-        pin_memory (bool, optional): Overrides the config; None means that
-            the default is whether there is a GPU. Defaults to None.
-        persistent_workers (bool, optional): Overrides the config; None means
-            that the default is True. Without workers it is always False.
-            Defaults to None.
+        pin_memory (bool, optional): Overrides the config. Defaults to None: as
+            in the config, else whether there is a GPU.
+        persistent_workers (bool, optional): Overrides the config. Defaults to
+            None: as in the config, else True. Always False without workers.
     """
     for name in _DATALOADERS:
         loader = cfg.get(name)
@@ -98,13 +115,13 @@ def enable_amp(cfg: Config) -> None:
     """Train with mixed precision (``--amp``).
 
     Raises:
-        UserError: If the optim_wrapper is of another kind.
+        UserError: If the optim_wrapper has another type than OptimWrapper.
     """
     kind = type_name(cfg.optim_wrapper)
     if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(
-            '--amp can only replace optim_wrapper.type='
-            f"'OptimWrapper', but the config has {kind!r}."
+            "--amp can only replace optim_wrapper.type='OptimWrapper', but the config has "
+            f'{kind!r}.'
         )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -114,13 +131,12 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate with the batch size (``--auto-scale-lr``).
 
     Raises:
-        UserError: If the config does not say for which batch size its
-            learning rate is.
+        UserError: If the config does not state the batch size of its rate.
     """
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(
-            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in '
-            'the config, the batch size that its learning rate is set for.'
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config, the '
+            'batch size that its learning rate is set for.'
         )
     cfg.auto_scale_lr.enable = True
 
@@ -130,105 +146,90 @@ def disable_validation(cfg: Config) -> None:
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
-def find_checkpoints(folder: str) -> list[Path]:
-    """List the checkpoints that training left in a folder, newest last."""
-    paths = Path(folder).glob('*.pth')
-    return sorted(
-        (path for path in paths if _CHECKPOINT.fullmatch(path.name)),
-        key=lambda path: path.stat().st_mtime,
-    )
+def find_checkpoints(folder: str | Path) -> list[Path]:
+    """List the checkpoints that a training wrote to a folder, newest last."""
+    paths = [path for path in Path(folder).glob('*.pth') if _CHECKPOINT.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: path.stat().st_mtime)
 
 
-def is_used(work_dir: str) -> bool:
-    """Whether a run left checkpoints in a work_dir, or a pointer to one."""
-    return bool(find_checkpoints(work_dir)) or osp.exists(osp.join(work_dir, 'last_checkpoint'))
+def is_used(work_dir: str | Path) -> bool:
+    """Whether a work_dir holds checkpoints, or a pointer to one."""
+    return bool(find_checkpoints(work_dir)) or Path(work_dir, 'last_checkpoint').exists()
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Resume a run, or make sure that none is overwritten.
+    """Resume a run, or make sure that no other run is overwritten.
 
     Args:
         cfg (Config): The config, changed in place; its work_dir is set.
-        resume (str, optional): A checkpoint, ``'auto'`` for the newest one
-            of the work_dir, or None for a new run. In a work_dir without
-            checkpoints ``'auto'`` starts a new run too, and keeps the
-            config's ``load_from``.
+        resume (str, optional): A checkpoint, ``'auto'`` for the newest one in
+            the work_dir, or None for a new run. Without checkpoints, ``'auto'``
+            also starts a new run, which keeps the config's ``load_from``.
 
     Raises:
-        UserError: If the checkpoint does not exist, or if a new run would
-            write into a work_dir that holds checkpoints.
+        UserError: If the checkpoint does not exist, or a new run would write
+            into a work_dir that holds checkpoints.
     """
     if resume == 'auto':
         cfg.resume = is_used(cfg.work_dir)
         if cfg.resume:
             cfg.load_from = None
-        elif is_main_process():
-            print(
-                f'warning: --resume finds no checkpoint in {cfg.work_dir}: a '
-                f'new run begins.{_like(cfg.work_dir)}',
-                file=sys.stderr,
-                flush=True,
+        else:
+            path = Path(cfg.work_dir).absolute()
+            used = [other.name for other in path.parent.glob('*') if is_used(other)]
+            warn(
+                f'--resume finds no checkpoint in {cfg.work_dir}: a new run begins.'
+                f'{nearest(path.name, used)}'
             )
     elif resume is not None:
         cfg.resume, cfg.load_from = True, resume
     elif is_main_process() and not cfg.get('resume') and is_used(cfg.work_dir):
         raise UserError(
-            f'{cfg.work_dir} already holds the checkpoints of a run. Pass '
-            '--resume to continue it, or --work-dir DIR for a new run.'
+            f'{cfg.work_dir} already holds the checkpoints of a run. Pass --resume to continue it, '
+            'or --work-dir DIR for a new run.'
         )
     if cfg.get('load_from') is not None:
         check_checkpoint_path(cfg.load_from, '--resume ' if resume else 'load_from=')
-
-
-def _like(work_dir: str) -> str:
-    """A hint at a folder beside a work_dir that holds checkpoints."""
-    path = Path(work_dir).absolute()
-    used = [
-        folder.name for folder in path.parent.glob('*') if folder.is_dir() and is_used(str(folder))
-    ]
-    return nearest(path.name, used)
 
 
 def check_checkpoint_path(path: str, source: str = '') -> None:
     """Check that a local checkpoint exists; name the nearest one if not.
 
     Args:
-        path (str): A path, or the address of a remote file.
-        source (str): Where the path was given, put before it in the message.
-            Defaults to ''.
+        path (str): A path, or the URL of a remote file.
+        source (str): Where the path was given, for the message. Defaults to ''.
 
     Raises:
-        UserError: If a local path is not there.
+        UserError: If a local path does not exist.
     """
     # with DeepSpeed a checkpoint is a folder
     if '://' in path or osp.exists(osp.expanduser(path)):
         return
-    folder = Path(path).expanduser().parent
-    names = [checkpoint.name for checkpoint in find_checkpoints(folder)]
+    names = [other.name for other in find_checkpoints(Path(path).expanduser().parent)]
     raise UserError(
         f'{source}{path}: there is no such checkpoint.{nearest(Path(path).name, names)}'
     )
 
 
 def set_launcher(cfg: Config, launcher: str) -> None:
-    """Set the job launcher; without a GPU, start gloo instead of NCCL.
+    """Set the job launcher; without a GPU, use gloo instead of NCCL.
 
-    mmengine selects a CUDA device as it starts the process group, and gives
-    it to the model wrapper. It leaves a group that exists already alone.
+    mmengine selects a CUDA device when it creates the process group, and passes
+    it to the model wrapper. It keeps a group that exists already.
 
     Args:
         cfg (Config): The config, changed in place.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Raises:
-        UserError: If the processes were not started by the launcher, or
-            there are more processes than GPUs.
+        UserError: If the processes were not started by the launcher, or there
+            are more processes than GPUs.
     """
     cfg.launcher = launcher
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError(
-            '--launcher pytorch needs torchrun: start with '
-            'tools/dist_train.sh or tools/dist_test.sh.'
+            '--launcher pytorch needs torchrun: start with tools/dist_train.sh or '
+            'tools/dist_test.sh.'
         )
     if launcher == 'none':
         return
@@ -243,23 +244,21 @@ def set_launcher(cfg: Config, launcher: str) -> None:
         return
     if launcher != 'pytorch':
         raise UserError(
-            f'--launcher {launcher} needs GPUs, but this machine '
-            'has none; --launcher pytorch works on the CPU.'
+            f'--launcher {launcher} needs GPUs, but this machine has none; --launcher pytorch '
+            'works on the CPU.'
         )
-    cfg.model_wrapper_cfg = dict(
-        dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        ),
-        **(cfg.get('model_wrapper_cfg') or {}),
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-    cfg.model_wrapper_cfg.device_ids = None
+    cfg.model_wrapper_cfg = wrapper | (cfg.get('model_wrapper_cfg') or {}) | dict(device_ids=None)
     dist.init_process_group('gloo')
 
 
 def enable_all_experts(cfg: Config) -> None:
-    """Keep what each expert and router says (``--all-experts``).
+    """Run all experts, and keep the output of each expert and router
+    (``--all-experts``).
 
     Raises:
         UserError: If the model has no experts.
@@ -274,8 +273,8 @@ def enable_all_experts(cfg: Config) -> None:
 def enable_tta(cfg: Config) -> None:
     """Average the scores over augmented images (``--tta``).
 
-    The config's ``tta_model`` and ``tta_pipeline`` say how; the default is
-    the image and its mirror image.
+    The config's ``tta_model`` and ``tta_pipeline`` define the augmentation. The
+    default is the image and its mirror image.
     """
     dataset = cfg.test_dataloader.dataset
     pipeline = cfg.get('tta_pipeline')
@@ -294,14 +293,13 @@ def enable_visualization(cfg: Config, **settings) -> None:
     Raises:
         UserError: If the config has no visualization hook.
     """
-    hooks = cfg.get('default_hooks') or {}
-    if 'visualization' not in hooks:
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
         raise UserError(
-            '--show and --show-dir need default_hooks.'
-            "visualization=dict(type='VisualizationHook') in the "
-            'config.'
+            "--show and --show-dir need default_hooks.visualization=dict(type='VisualizationHook') "
+            'in the config.'
         )
-    hooks.visualization.update(enable=True, **settings)
+    hook.update(enable=True, **settings)
     if cfg.get('visualizer') is None:
         cfg.visualizer = dict(type='UniversalVisualizer')
 
@@ -311,21 +309,20 @@ def check_output_file(path: str, suffixes: tuple, option: str = '--out') -> None
 
     Args:
         path (str): The file.
-        suffixes (tuple[str]): What its name may end in.
-        option (str): Where it was given, for the message. Defaults to
-            '--out'.
+        suffixes (tuple[str]): Allowed suffixes of its name.
+        option (str): The option that names the file, for the message. Defaults
+            to '--out'.
 
     Raises:
-        UserError: If the file exists (no result is overwritten), its name
-            does not end in one of ``suffixes`` or there can be no folder of
-            it.
+        UserError: If the file exists, has another suffix, or its folder cannot
+            be created.
     """
     if not path.endswith(suffixes):
         raise UserError(f'{option} {path}: the file name must end in {" or ".join(suffixes)}.')
     if is_main_process() and osp.exists(path):
         raise UserError(
-            f'{option} {path} exists and is not overwritten: '
-            'choose another name or remove the file.'
+            f'{option} {path} exists and is not overwritten: choose another name or remove the '
+            'file.'
         )
     try:
         os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
@@ -334,10 +331,10 @@ def check_output_file(path: str, suffixes: tuple, option: str = '--out') -> None
 
 
 class TestRunner(Runner):
-    """Keeps the config of a test with its log: in the work_dir lies that of
-    the training, which routes where a test may run all experts."""
+    """Dumps the config of a test beside its log, since the work_dir holds that
+    of the training, which may differ."""
 
-    __test__ = False  # nothing for pytest
+    __test__ = False  # not a test of pytest
 
     @master_only
     def dump_config(self) -> None:
@@ -347,11 +344,11 @@ class TestRunner(Runner):
 
 
 def build_runner(cfg: Config, runner_class: type[Runner] = Runner) -> Runner:
-    """Build the runner that the config asks for.
+    """Build the runner of a config.
 
     Args:
         cfg (Config): The config.
-        runner_class (type): What is built where the config asks for none.
+        runner_class (type): The class if the config has no ``runner_type``.
             Defaults to Runner.
 
     Returns:
@@ -361,17 +358,15 @@ def build_runner(cfg: Config, runner_class: type[Runner] = Runner) -> Runner:
         UserError: If a part is missing that others need.
     """
     check_together(cfg)
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return runner_class.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else runner_class.from_cfg(cfg)
 
 
 def train(cfg: Config) -> None:
-    """Train what a config describes, when its schedule has been checked.
+    """Check the schedule of a config, and train.
 
     Args:
-        cfg (Config): The config, to which a ``ScheduleHook`` is added if it
-            has none.
+        cfg (Config): The config, to which a ``ScheduleHook`` is added if it has
+            none.
 
     Raises:
         UserError: If there is no training, a stage cannot be trained, or
@@ -390,9 +385,3 @@ def train(cfg: Config) -> None:
         check_run(runner)
     with last_epoch_saved(runner), signals_first():
         runner.train()
-
-
-def fuse_conv_bn(runner: Runner) -> None:
-    """Load the checkpoint, then fuse its BatchNorm (``--fuse-conv-bn``)."""
-    runner.load_or_resume()
-    mmcv.cnn.fuse_conv_bn(runner.model)

@@ -1,4 +1,4 @@
-"""What tools share that change a trained model without training it."""
+"""Shared code of the tools that change a trained model without training it."""
 
 import argparse
 import os
@@ -15,9 +15,9 @@ from ride_mm.utils.errors import UserError
 from ride_mm.version import __version__
 
 from . import launch
-from .config import load_config
 
-# Data sets hold some images twice: CIFAR in training and test set.
+# Share of images that two sets may have in common: CIFAR's training and test
+# sets contain duplicates.
 _DUPLICATES = 0.1
 
 
@@ -29,21 +29,18 @@ def load_runner(
     """Build the runner of a test and load the checkpoint.
 
     Args:
-        args (Namespace): Of ``launch.common_arguments``, and ``checkpoint``.
+        args (Namespace): Those of ``launch.common_arguments``, and
+            ``checkpoint``.
         check (Callable, optional): Called with the config. Defaults to None.
         own_classifiers (bool): Whether to skip the classifier weights when
             loading. Defaults to False.
 
     Returns:
-        Runner: Its ``model`` has the weights.
+        Runner: The runner; its ``model`` has the weights.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = launch.load_test(args)
     if check is not None:
         check(cfg)
-    launch.set_work_dir(cfg, args.work_dir, args.config)
-    launch.check_checkpoint_path(args.checkpoint)
-    cfg.resume, cfg.load_from = False, args.checkpoint
     if own_classifiers:
         hooks = dict(cfg.get('default_hooks') or {})
         cfg.default_hooks = dict(hooks, new_classifiers=dict(type='NewClassifiersHook'))
@@ -55,11 +52,12 @@ def load_runner(
 
 
 def check_val_set(cfg: Config) -> None:
-    """Refuse to choose anything on images of the test or the training set.
+    """Check that a choice on the validation images is not one on images of the
+    test or training set.
 
     Raises:
-        UserError: If more than a tenth of the validation images are among
-            those, or there are no validation images.
+        UserError: If more than a tenth of the validation images are in one of
+            these sets, or there are no validation images.
     """
     if cfg.get('val_dataloader') is None:
         raise UserError('the config has no val_dataloader, whose images are needed for this choice')
@@ -70,16 +68,15 @@ def check_val_set(cfg: Config) -> None:
         known = sum(image in others for image in images)
         if known > _DUPLICATES * len(images):
             raise UserError(
-                f"{known} of {len(images)} images of the config's "
-                f'val_dataloader are in the {name} set, which must not be '
-                'used for this choice: hold out some training images and set '
-                "val_dataloader.dataset=dict(type='HoldOut', held_out=True, "
-                'dataset=...), see docs/recipes.md'
+                f"{known} of {len(images)} images of the config's val_dataloader are in the {name} "
+                'set, which must not be used for this choice: hold out some training images and '
+                "set val_dataloader.dataset=dict(type='HoldOut', held_out=True, dataset=...), see "
+                'docs/recipes.md'
             )
 
 
 def _images(loader: dict | None) -> list[Hashable]:
-    """What tells the images of a data loader's data set from others."""
+    """A key for each image of a data loader."""
     if loader is None:
         return []
     dataset = DATASETS.build(loader['dataset'])
@@ -91,14 +88,14 @@ def _images(loader: dict | None) -> list[Hashable]:
 
 
 def write_checkpoint(model: nn.Module, path: str, without: tuple[str, ...] = (), **meta) -> None:
-    """Write a model.
+    """Write the weights of a model, and print the path.
 
     Args:
         model (nn.Module): The model.
         path (str): A new file.
-        without (tuple[str]): What the names of weights begin with that are
-            left out. Defaults to ().
-        **meta: What else is to be kept in the checkpoint's ``meta``.
+        without (tuple[str]): Name prefixes of weights to leave out. Defaults to
+            ().
+        **meta: Additional entries of the checkpoint's ``meta``.
     """
     state = {
         key: value.cpu() for key, value in model.state_dict().items() if not key.startswith(without)

@@ -1,7 +1,7 @@
-"""A resumed run follows its config, also where the checkpoint differs.
+"""Let a resumed run follow its config where the checkpoint differs.
 
-MMEngine loads optimizer and schedulers as they were saved, with learning
-rate, milestones and end: what the config says of them now would be ignored.
+MMEngine restores optimizer and schedulers as they were saved, including
+learning rate, milestones and end, and ignores changes of the config.
 """
 
 import copy
@@ -17,7 +17,7 @@ from ride_mm.utils.errors import UserError
 
 from .schedule_check import play
 
-# What changes from step to step, and what follows from the rest.
+# Attributes that change from step to step, or follow from the others.
 _STATE = (
     'last_step',
     '_global_step',
@@ -33,11 +33,11 @@ class Stage(NamedTuple):
     """The stage that is resumed.
 
     Args:
-        schedulers (list[dict] | dict): Configs of its schedulers.
-        key (str): Where they stand in the config.
-        begin (int): Its first epoch, counted from 0.
-        first_step (int): Its first step, counted from 0.
-        steps (int): The number of steps in an epoch.
+        schedulers (list[dict] | dict): Configs of the schedulers.
+        key (str): The config key of the schedulers.
+        begin (int): The first epoch, counted from 0.
+        first_step (int): The first step, counted from 0.
+        steps (int): The number of steps per epoch.
     """
 
     schedulers: Any
@@ -48,10 +48,10 @@ class Stage(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What a config says of an optimizer and its schedulers.
+    """Settings of an optimizer and its schedulers.
 
     Args:
-        groups (list[dict]): Settings of each group of parameters, before any
+        groups (list[dict]): Settings of each parameter group, before any
             scheduler.
         schedulers (list[dict]): Settings of each scheduler.
     """
@@ -61,20 +61,18 @@ class Schedule(NamedTuple):
 
 
 def read_schedule(runner: Runner) -> Schedule | None:
-    """Read the settings of what a runner has built.
+    """Read the settings of the optimizer and schedulers of a runner.
 
     Args:
         runner (Runner): The runner.
 
     Returns:
-        Optional[Schedule]: The settings, or None with several optimizers.
+        Schedule, optional: The settings, or None with several optimizers.
     """
     if isinstance(runner.optim_wrapper, OptimWrapperDict):
         return None
-    return Schedule(
-        _settings_of_groups(runner),
-        [_settings(scheduler.state_dict()) for scheduler in runner.param_schedulers or []],
-    )
+    states = [scheduler.state_dict() for scheduler in runner.param_schedulers or []]
+    return Schedule(_settings_of_groups(runner), [_settings(state) for state in states])
 
 
 def _settings_of_groups(runner: Runner) -> list[dict[str, Any]]:
@@ -99,46 +97,41 @@ def _settings(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def follow_config(runner: Runner, wanted: Schedule, saved: list | None, stage: Stage) -> list[str]:
-    """Let a resumed run have the learning rates of its config.
+    """Set the learning rates of a resumed run as its config describes them.
 
-    Where the config has changed, the schedulers are built anew and taken
-    through the epochs that are done: from here on, the rates are those of a
-    run that had this config from its beginning. Otherwise nothing changes.
+    If the config has changed, the schedulers are rebuilt and stepped through
+    the completed epochs, so that the rates from here on are those of a run with
+    this config from the start. Otherwise nothing changes.
 
     Args:
         runner (Runner): The runner, resumed.
-        wanted (Schedule): As it was before the checkpoint was loaded.
+        wanted (Schedule): The settings before the checkpoint was loaded.
         saved (list, optional): States of the schedulers in the checkpoint.
         stage (Stage): The stage that is resumed.
 
     Returns:
-        list[str]: What has changed, with the old and the new value.
+        list[str]: The changes, with the old and the new value.
 
     Raises:
-        UserError: If the rates do not follow from the config alone.
+        UserError: If the checkpoint has another type of optimizer, or the rates
+            also depend on past validations.
     """
     found = _settings_of_groups(runner)
-    kinds = [{frozenset(group) for group in groups} for groups in (found, wanted.groups)]
-    if kinds[0] != kinds[1]:
+    if set(map(frozenset, found)) != set(map(frozenset, wanted.groups)):
         raise UserError(
-            '--resume: the checkpoint has an optimizer of another '
-            'type than optim_wrapper.optimizer; start a new run '
-            'with load_from instead'
+            '--resume: the checkpoint has an optimizer of another type than '
+            'optim_wrapper.optimizer; start a new run with load_from instead'
         )
     changes = list(_changed_groups(found, wanted.groups))
     if wanted.schedulers or saved:
-        changes += _changed_schedulers(
-            [_settings(s) for s in saved or []], wanted.schedulers, stage.key
-        )
+        old = [_settings(state) for state in saved or []]
+        changes += _changed_schedulers(old, wanted.schedulers, stage.key)
     if not changes:
         return []
-    if any(
-        getattr(scheduler, 'need_val_args', False) for scheduler in runner.param_schedulers or []
-    ):
+    if any(getattr(each, 'need_val_args', False) for each in runner.param_schedulers or []):
         raise UserError(
-            f'--resume: {"; ".join(changes)}, but {stage.key} depends on the '
-            'past validations of the run, which cannot be repeated: keep the '
-            'settings of the checkpoint'
+            f'--resume: {"; ".join(changes)}, but {stage.key} depends on the past validations of '
+            'the run, which cannot be repeated: keep the settings of the checkpoint'
         )
     for group, settings in zip(runner.optim_wrapper.param_groups, wanted.groups):
         for key, value in settings.items():
@@ -163,7 +156,7 @@ def _changed_groups(old: list[dict], new: list[dict]) -> Iterator[str]:
 def _is_close(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
         return len(one) == len(other) and all(map(_is_close, one, other))
-    # what has been scaled for another batch size differs by rounding
+    # scaling for another batch size rounds
     return math.isclose(one, other, rel_tol=1e-9)
 
 
@@ -179,22 +172,19 @@ def _changed_schedulers(old: list[dict], new: list[dict], key: str) -> Iterator[
         if before.keys() != after.keys():
             yield f'{key}.{i} is another scheduler'
             continue
-        for name in before:
-            if before[name] != after[name]:
-                yield (f'{key}.{i}.{name} {_show(before[name])} -> {_show(after[name])}')
+        for name, value in before.items():
+            if value != after[name]:
+                yield f'{key}.{i}.{name} {_show(value)} -> {_show(after[name])}'
 
 
 def _catch_up(runner: Runner, stage: Stage) -> None:
-    """Take new schedulers to where the run is."""
+    """Step new schedulers to the current step of the run."""
     schedulers, loop = runner.param_schedulers, runner.train_loop
-    epochs = 0
-    if isinstance(loop, EpochBasedTrainLoop):
-        epochs = loop.epoch - stage.begin
+    epochs = loop.epoch - stage.begin if isinstance(loop, EpochBasedTrainLoop) else 0
     for _ in play(schedulers, epochs, stage.steps):
         pass
-    # steps of an epoch that was not whole, or of a run without epochs
-    steps = loop.iter - stage.first_step - epochs * stage.steps
-    for _ in range(steps):
+    # steps of an incomplete epoch, or of a run without epochs
+    for _ in range(loop.iter - stage.first_step - epochs * stage.steps):
         for scheduler in schedulers:
             if not scheduler.by_epoch:
                 scheduler.step()

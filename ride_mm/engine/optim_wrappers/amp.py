@@ -9,21 +9,20 @@ from ride_mm.utils.errors import UserError
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(_AmpOptimWrapper):
-    """Automatic mixed precision on the CPU too, there in bfloat16.
+    """Automatic mixed precision, also on the CPU, in bfloat16.
 
-    Takes the place of mmengine's wrapper of the same name, which it is on
-    every other device. bfloat16 has the range of fp32, so no loss scaling is
-    needed on the CPU.
+    Replaces mmengine's wrapper of the same name, and equals it on every other
+    device. bfloat16 has the range of fp32 and needs no loss scaling.
 
     Args:
-        loss_scale (float | str | dict): See mmengine; without effect on the
-            CPU. Defaults to "dynamic".
+        loss_scale (float | str | dict): See mmengine; no effect on the CPU.
+            Defaults to "dynamic".
         dtype (str | torch.dtype, optional): On the CPU only "bfloat16".
-            Defaults to None, the device's usual one.
+            Defaults to None, the default of the device.
         **kwargs: Other options of mmengine's wrapper.
 
     Raises:
-        UserError: If another ``dtype`` is asked for on the CPU.
+        UserError: If the device is the CPU and ``dtype`` is not bfloat16.
     """
 
     def __init__(self, loss_scale='dynamic', dtype=None, **kwargs) -> None:
