@@ -28,14 +28,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--all-experts',
         action='store_true',
-        help='run all experts on every image and keep the outputs of each '
-        'expert and router, for tools/analysis',
+        help='run all experts on every image and keep the outputs of each expert and router, for '
+        'tools/analysis',
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation: the config's tta_model and "
-        'tta_pipeline, or by default the image and its mirror image',
+        help="test-time augmentation: the config's tta_model and tta_pipeline, or by default the "
+        'image and its mirror image',
     )
     parser.add_argument(
         '--fuse-conv-bn',

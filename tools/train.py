@@ -25,15 +25,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--epochs',
         type=positive,
         metavar='N',
-        help='train for N epochs in total: stages, warm-up, milestones, '
-        're-weighting, validation and checkpoints scale in proportion '
-        '(default: as in the config)',
+        help='train for N epochs in total: stages, warm-up, milestones, re-weighting, validation '
+        'and checkpoints scale in proportion (default: as in the config)',
     )
     parser.add_argument(
         '--stage',
         choices=['experts', 'router'],
-        help='train one stage only: the experts, or the router for the '
-        'experts of load_from (default: both, as in the config)',
+        help='train one stage only: the experts, or the router of the experts in load_from '
+        '(default: both, as in the config)',
     )
     parser.add_argument(
         '--no-validate', action='store_true', help='do not evaluate during training'
