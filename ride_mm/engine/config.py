@@ -235,7 +235,7 @@ def check_keys(cfg: Config, options: dict) -> None:
             )
         if name in TOP_LEVEL:
             continue
-        places = [] if rest else [repr(place) for place in _places(read, name)]
+        places = [] if rest else list(map(repr, _places(read, name)))
         hint = f' Did you mean {" or ".join(places)}?' if places else nearest(name, TOP_LEVEL)
         if places or name not in cfg:
             raise UserError(f'--cfg-options {key}: nothing reads {name} at the top level.{hint}')
@@ -304,14 +304,8 @@ def name_types(cfg: Config) -> None:
 
 def _is_registered(kind: Any) -> bool:
     """Whether MMPretrain's registries find a class by its name."""
-    for known in vars(registry).values():
-        if isinstance(known, Registry):
-            found = known.module_dict.get(kind.__name__)
-            if found is None and known.parent is not None:
-                found = known.parent.module_dict.get(kind.__name__)
-            if found is kind:
-                return True
-    return False
+    registries = [known for known in vars(registry).values() if isinstance(known, Registry)]
+    return any(known.get(kind.__name__) is kind for known in registries)
 
 
 def type_name(part: dict | None) -> str:

@@ -211,15 +211,9 @@ def _named_hooks(hooks: dict) -> dict:
 
 
 def _check(place: str, key: str, part: Any, registry: str, scope: str) -> None:
-    """Check a part and everything inside it.
-
-    Args:
-        place (str): The dotted key of the part.
-        key (str): The last component of ``place`` that is not an index.
-        part (Any): The part.
-        registry (str): The registry of the enclosing part.
-        scope (str): The scope of the registry.
-    """
+    """Check a part, at the dotted key ``place`` whose last component that is not
+    an index is ``key``, and everything inside it. ``registry`` and ``scope`` are
+    those of the enclosing part."""
     if key in _DATA:
         return
     if '.' not in place or key not in ('train_cfg', 'val_cfg', 'test_cfg'):
@@ -262,12 +256,8 @@ def _check(place: str, key: str, part: Any, registry: str, scope: str) -> None:
 def _target(
     place: str, key: str, part: dict, registry: str, scope: str
 ) -> tuple[Callable | None, dict[str, Any] | None]:
-    """Find what takes the options of a part.
-
-    Returns:
-        tuple[Callable | None, dict | None]: The class or function, None if it
-        is unknown, and annotations of options that are removed before.
-    """
+    """The class or function that takes the options of a part, None if unknown,
+    and annotations of options that are removed before."""
     if key == 'clip_grad':
         clip: dict[str, Callable] = dict(norm=clip_grad_norm_, value=clip_grad_value_)
         kind = part.get('type', 'norm')
@@ -294,22 +284,8 @@ def _target(
 def _resolve(
     place: str, name: str, registry: str, scope: str, certain: bool = True
 ) -> Callable | None:
-    """Find a registered class or function.
-
-    Args:
-        place (str): The dotted key of the name.
-        name (str): The name.
-        registry (str): The registry.
-        scope (str): The scope of the registry.
-        certain (bool): Whether the name has to be registered. Defaults to True;
-            otherwise it is rejected only if it is similar to a registered one.
-
-    Returns:
-        Callable | None: The class or function.
-
-    Raises:
-        UserError: If there is none of this name.
-    """
+    """Find a registered class or function. Unless ``certain``, a name that is
+    not registered is rejected only if it is similar to one that is."""
     found = level = _registry(registry, scope)
     # with its scope, a name is also looked up in the registry's parents
     own, _, inner = name.partition('.')

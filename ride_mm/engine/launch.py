@@ -96,14 +96,9 @@ def set_dataloader_defaults(
         persistent_workers (bool, optional): Overrides the config. Defaults to
             None: as in the config, else True. Always False without workers.
     """
-    for name in _DATALOADERS:
-        loader = cfg.get(name)
-        if loader is None:
-            continue
-        if pin_memory is not None:
-            loader.pin_memory = pin_memory
-        if persistent_workers is not None:
-            loader.persistent_workers = persistent_workers
+    given = dict(pin_memory=pin_memory, persistent_workers=persistent_workers)
+    for loader in filter(None, map(cfg.get, _DATALOADERS)):
+        loader.update({key: value for key, value in given.items() if value is not None})
         loader.setdefault('pin_memory', torch.cuda.is_available())
         loader.setdefault('persistent_workers', True)
         loader.setdefault('collate_fn', dict(type='default_collate'))

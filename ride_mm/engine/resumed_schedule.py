@@ -122,10 +122,9 @@ def follow_config(runner: Runner, wanted: Schedule, saved: list | None, stage: S
             '--resume: the checkpoint has an optimizer of another type than '
             'optim_wrapper.optimizer; start a new run with load_from instead'
         )
-    changes = list(_changed_groups(found, wanted.groups))
-    if wanted.schedulers or saved:
-        old = [_settings(state) for state in saved or []]
-        changes += _changed_schedulers(old, wanted.schedulers, stage.key)
+    changes = _changed_groups(found, wanted.groups)
+    old = [_settings(state) for state in saved or []]
+    changes += _changed_schedulers(old, wanted.schedulers, stage.key)
     if not changes:
         return []
     if any(getattr(each, 'need_val_args', False) for each in runner.param_schedulers or []):
@@ -144,13 +143,13 @@ def follow_config(runner: Runner, wanted: Schedule, saved: list | None, stage: S
     return changes
 
 
-def _changed_groups(old: list[dict], new: list[dict]) -> Iterator[str]:
-    seen = set()
+def _changed_groups(old: list[dict], new: list[dict]) -> list[str]:
+    changed = {}
     for before, after in zip(old, new):
-        for key in before:
-            if key not in seen and not _is_close(before[key], after[key]):
-                seen.add(key)
-                yield f'{key} {_show(before[key])} -> {_show(after[key])}'
+        for key, value in before.items():
+            if key not in changed and not _is_close(value, after[key]):
+                changed[key] = f'{key} {_change(value, after[key])}'
+    return list(changed.values())
 
 
 def _is_close(one: Any, other: Any) -> bool:
@@ -160,8 +159,8 @@ def _is_close(one: Any, other: Any) -> bool:
     return math.isclose(one, other, rel_tol=1e-9)
 
 
-def _show(value: Any) -> str:
-    return f'{value:g}' if isinstance(value, float) else f'{value}'
+def _change(*values: Any) -> str:
+    return ' -> '.join(f'{v:g}' if isinstance(v, float) else f'{v}' for v in values)
 
 
 def _changed_schedulers(old: list[dict], new: list[dict], key: str) -> Iterator[str]:
@@ -174,7 +173,7 @@ def _changed_schedulers(old: list[dict], new: list[dict], key: str) -> Iterator[
             continue
         for name, value in before.items():
             if value != after[name]:
-                yield f'{key}.{i}.{name} {_show(value)} -> {_show(after[name])}'
+                yield f'{key}.{i}.{name} {_change(value, after[name])}'
 
 
 def _catch_up(runner: Runner, stage: Stage) -> None:

@@ -26,7 +26,7 @@ STAGE_NAMES = dict(experts='stage 1 (experts)', router='stage 2 (router)', class
 _MAX_STEPS = 500_000
 
 
-class Stage(NamedTuple):
+class PlannedStage(NamedTuple):
     """A part of a run with its own images and schedule.
 
     Args:
@@ -57,21 +57,21 @@ def stage_name(runner: Runner) -> str:
     return STAGE_NAMES.get(getattr(unwrapped(runner), 'stage', ''), 'training')
 
 
-def find_stages(runner: Runner) -> list[Stage]:
+def find_stages(runner: Runner) -> list[PlannedStage]:
     """Find the stages of a run.
 
     Args:
         runner (Runner): A runner that is about to train.
 
     Returns:
-        list[Stage]: One stage, or two with a ``TwoStageHook``.
+        list[PlannedStage]: One stage, or two with a ``TwoStageHook``.
     """
     loop, model = runner.train_loop, unwrapped(runner)
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     module, name = model, getattr(model, 'stage', '')
     if name in ('router', 'classifier'):
         module = model.head.router if name == 'router' else model.head.classifiers
-    first = Stage(
+    first = PlannedStage(
         stage_name(runner),
         module,
         loop.dataloader,
@@ -87,7 +87,7 @@ def find_stages(runner: Runner) -> list[Stage]:
         return [first]
     key, two_stage = hooks['TwoStageHook'][0], _two_stage_hook(runner)
     loader = two_stage.build_dataloader(runner, first.loader.dataset)
-    second = Stage(
+    second = PlannedStage(
         STAGE_NAMES['router'],
         model.head.router,
         loader,
@@ -128,7 +128,7 @@ def check_run(runner: Runner) -> None:
         _check_batches(runner, stage)
 
 
-def _check_batches(runner: Runner, stage: Stage) -> None:
+def _check_batches(runner: Runner, stage: PlannedStage) -> None:
     loader, key = stage.loader, stage.loader_key
     size, images = loader.batch_size, len(loader.sampler)
     if not len(loader):
@@ -149,7 +149,7 @@ def _check_batches(runner: Runner, stage: Stage) -> None:
         )
 
 
-def _has_single_values(runner: Runner, stage: Stage) -> bool:
+def _has_single_values(runner: Runner, stage: PlannedStage) -> bool:
     """Whether a single image gives a BatchNorm layer one value per channel."""
     found = []
 
@@ -220,7 +220,7 @@ def find_unreached(runner: Runner) -> list[str]:
     return lines
 
 
-def _unreached_parts(cfg: dict, scheduler: Any, stage: Stage) -> Iterator[str]:
+def _unreached_parts(cfg: dict, scheduler: Any, stage: PlannedStage) -> Iterator[str]:
     """Settings of a scheduler that lie beyond the end of its stage."""
     length = stage.epochs * (1 if scheduler.by_epoch else stage.steps)
     unit = stage.steps if cfg.get('convert_to_iter_based') else 1
@@ -249,7 +249,9 @@ def _unreached_parts(cfg: dict, scheduler: Any, stage: Stage) -> Iterator[str]:
         )
 
 
-def _build_schedulers(runner: Runner, stage: Stage, rate: float) -> list[tuple[str, dict, Any]]:
+def _build_schedulers(
+    runner: Runner, stage: PlannedStage, rate: float
+) -> list[tuple[str, dict, Any]]:
     """Config key, config and scheduler, on a dummy optimizer, of each scheduler
     of a stage."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], rate, momentum=0.9)
@@ -337,7 +339,7 @@ def describe_schedule(runner: Runner) -> str:
     return render_table(build_table('Schedule', head, rows))
 
 
-def _show_rates(runner: Runner, stage: Stage) -> tuple[str, str]:
+def _show_rates(runner: Runner, stage: PlannedStage) -> tuple[str, str]:
     """First, highest and last learning rate, and the schedulers."""
     if stage.begin:
         rate = _two_stage_hook(runner).learning_rate(runner, stage.loader)
@@ -355,7 +357,7 @@ def _show_rates(runner: Runner, stage: Stage) -> tuple[str, str]:
     return ', '.join(dict.fromkeys(shown)), '; '.join(names) or '-'
 
 
-def _show_span(cfg: dict, scheduler: Any, stage: Stage) -> str:
+def _show_span(cfg: dict, scheduler: Any, stage: PlannedStage) -> str:
     """When a scheduler changes the learning rate."""
     unit = stage.steps if cfg.get('convert_to_iter_based') else 1
     if hasattr(scheduler, 'milestones'):
