@@ -221,8 +221,8 @@ def check_keys(cfg: Config, options: dict) -> None:
     the config file), or a hook that is not in ``custom_hooks``.
 
     Raises:
-        UserError: If nothing reads an option; the message has the place of a
-            setting of its name, or the nearest name.
+        UserError: If nothing reads an option. The message suggests settings of
+            this name, or the nearest name.
     """
     read = {key: cfg[key] for key in cfg if key in TOP_LEVEL}
     for key in sorted(options):

@@ -326,8 +326,8 @@ def check_output_file(path: str, suffixes: tuple, option: str = '--out') -> None
 
 
 class TestRunner(Runner):
-    """Dumps the config of a test beside its log, since the work_dir holds that
-    of the training, which may differ."""
+    """Dumps the config of a test next to its log; the work_dir holds that of the
+    training, which may differ."""
 
     __test__ = False  # not a test of pytest
 

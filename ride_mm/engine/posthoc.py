@@ -52,8 +52,7 @@ def load_runner(
 
 
 def check_val_set(cfg: Config) -> None:
-    """Check that a choice on the validation images is not one on images of the
-    test or training set.
+    """Check that the validation set is separate from the test and training sets.
 
     Raises:
         UserError: If more than a tenth of the validation images are in one of

@@ -282,7 +282,7 @@ def play(schedulers: list, epochs: int, steps: int) -> Iterator[int]:
     by_step = [s for s in schedulers if not s.by_epoch]
     by_epoch = [s for s in schedulers if s.by_epoch]
     with warnings.catch_warnings():
-        # that no optimizer has stepped
+        # torch warns that the optimizer has not stepped
         warnings.simplefilter('ignore', UserWarning)
         for epoch in range(epochs):
             yield epoch
