@@ -30,7 +30,6 @@ from ride_mm.analysis.routing.compute import (
 )
 from ride_mm.analysis.routing.expert_usage import plot_expert_usage, plot_experts_by_class
 from ride_mm.analysis.routing.tradeoff import (
-    Curve,
     OperatingPoint,
     RoutingSimulator,
     choose_point,
@@ -51,7 +50,6 @@ from ride_mm.engine.scalars import TrainingCurves, read_curves
 __all__ = [
     'Comparison',
     'Compute',
-    'Curve',
     'Decomposition',
     'Difference',
     'GroupConfusion',

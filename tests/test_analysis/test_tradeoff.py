@@ -13,6 +13,7 @@ from ride_mm.analysis import (
     plot_tradeoff,
     route,
 )
+from ride_mm.analysis.routing.tradeoff import thinned
 from ride_mm.utils.errors import UserError
 
 COUNTS = [150, 120, 60, 10]
@@ -65,11 +66,10 @@ def test_every_point_of_the_curve(num_experts):
     # A router's decision changes only at its probability of an image.
     levels = np.unique(np.minimum.accumulate(predictions.router_logits))
     assert len(curve) == len(levels) + 1
-    assert curve.thresholds[0] == 0 and curve.thresholds[-1] == 1
-    assert (np.diff(curve.thresholds) > 0).all()
-    assert (np.diff(curve.compute) < 0).all()
-    for index in range(len(curve)):
-        point = curve[index]
+    assert curve[0].threshold == 0 and curve[-1].threshold == 1
+    assert (np.diff([point.threshold for point in curve]) > 0).all()
+    assert (np.diff([point.compute for point in curve]) < 0).all()
+    for point in curve:
         thresholds = [point.threshold] * (num_experts - 1)
         assert_point(point, plain_point(predictions, thresholds))
 
@@ -92,13 +92,11 @@ def test_probabilities_that_round_to_one():
     routers = np.array([[-1.0, 3.0, 50.0, 60.0]], dtype=np.float32)
     predictions = make_predictions(num=4, num_experts=2, router_logits=routers)
     curve = RoutingSimulator(predictions, COUNTS).curve()
-    assert curve.thresholds == pytest.approx(
-        [0, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-26.5)), 1]
-    )
-    for index in range(len(curve)):
-        threshold = curve.thresholds[index]
-        point = RoutingSimulator(predictions, COUNTS).at([threshold])
-        assert point.compute == pytest.approx(curve.compute[index])
+    thresholds = [0, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-26.5)), 1]
+    assert [point.threshold for point in curve] == pytest.approx(thresholds)
+    for expected in curve:
+        point = RoutingSimulator(predictions, COUNTS).at([expected.threshold])
+        assert point.compute == pytest.approx(expected.compute)
 
 
 def test_the_model_does_what_was_simulated(tiny_model):
@@ -195,8 +193,8 @@ def test_predictions_without_routers():
 
 def test_thinned_and_drawn(tmp_path):
     curve = RoutingSimulator(make_predictions(num=2000), COUNTS).curve()
-    thin = curve.thinned(5)
+    thin = thinned(curve, 5)
     assert len(thin) == 5
-    assert (thin[0], thin[4]) == (curve[0], curve[len(curve) - 1])
+    assert (thin[0], thin[4]) == (curve[0], curve[-1])
     path = plot_tradeoff(curve, {'0.5': thin[2]}, tmp_path / 'new' / 't.svg')
     assert '<svg' in path.read_text() and 'medium' in path.read_text()

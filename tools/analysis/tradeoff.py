@@ -15,6 +15,7 @@ from ride_mm.analysis import (
     plot_tradeoff,
     read_own_predictions,
 )
+from ride_mm.analysis.routing.tradeoff import thinned
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
 from ride_mm.compat.atomic_backend import write_file
@@ -132,13 +133,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         points = [*curve, *(simulator.grid() if args.per_router else ())]
         marked['chosen'] = choose_point(points, args.budget, args.accuracy, args.group)
 
-    rows = {str(index): point for index, point in enumerate(curve.thinned(_ROWS))}
+    rows = {str(index): point for index, point in enumerate(thinned(curve, _ROWS))}
     Console(width=1000).print(points_table({**rows, **marked}))
     if args.plot:
         print(plot_tradeoff(curve, marked, args.plot))
     if args.json:
         content = dict(
-            curve=list(map(asdict, curve.thinned(_JSON_POINTS))),
+            curve=list(map(asdict, thinned(curve, _JSON_POINTS))),
             marked={label: asdict(point) for label, point in marked.items()},
         )
         mmengine.dump(content, args.json, file_format='json', indent=1)

@@ -5,7 +5,7 @@ the rule of :mod:`ride_mm.models.routing`.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,42 +40,6 @@ class OperatingPoint:
     threshold: float | list[float]
     compute: float
     accuracy: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """All operating points with one threshold for all routers.
-
-    Attributes:
-        thresholds (np.ndarray): From 0 to 1, shape (P, ).
-        compute (np.ndarray): Mean relative compute, shape (P, ).
-        accuracy (dict[str, np.ndarray]): Percent by group, (P, ) each.
-    """
-
-    thresholds: np.ndarray
-    compute: np.ndarray
-    accuracy: dict[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.thresholds)
-
-    def __iter__(self) -> Iterator[OperatingPoint]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> OperatingPoint:
-        return OperatingPoint(
-            float(self.thresholds[index]),
-            float(self.compute[index]),
-            {name: float(values[index]) for name, values in self.accuracy.items()},
-        )
-
-    def thinned(self, size: int) -> 'Curve':
-        """Choose up to ``size`` points, evenly by compute, with both ends."""
-        wanted = np.linspace(self.compute[0], self.compute[-1], size)
-        # compute falls along the curve
-        chosen = np.unique(np.searchsorted(-self.compute, -wanted))
-        accuracy = {name: values[chosen] for name, values in self.accuracy.items()}
-        return Curve(self.thresholds[chosen], self.compute[chosen], accuracy)
 
 
 def _outputs(predictions: Predictions) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
@@ -153,12 +117,13 @@ class RoutingSimulator:
             {name: 100.0 * float(right[images].mean()) for name, images in self.groups.items()},
         )
 
-    def curve(self) -> Curve:
+    def curve(self) -> list[OperatingPoint]:
         """Compute every operating point with one threshold for all routers.
 
         Returns:
-            Curve: A point between any two thresholds that differ in an
-            image, from 0 (all experts on every image) to 1 (one expert).
+            list[OperatingPoint]: A point between any two thresholds that
+            differ in an image, from 0 (all experts on every image) to 1 (one
+            expert).
         """
         # From this logit on an image stops after k experts at the latest.
         doubt = np.minimum.accumulate(self.router_logits)
@@ -175,14 +140,15 @@ class RoutingSimulator:
 
         lost = self.hits[stop, image].astype(np.int64) - self.hits[stop + 1, image]
         saved = (self.compute[stop] - self.compute[stop + 1]) / len(doubt[0])
-        accuracy = {
-            name: 100.0
-            * points(self.hits[-1, members].sum(), lost * members[image])
-            / members.sum()
-            for name, members in self.groups.items()
-        }
-        ends = np.concatenate([[0.0], thresholds[inner], [1.0]])
-        return Curve(ends, points(self.compute[-1], saved), accuracy)
+        columns = [np.concatenate([[0.0], thresholds[inner], [1.0]])]
+        columns.append(points(self.compute[-1], saved))
+        for members in self.groups.values():
+            right = points(self.hits[-1, members].sum(), lost * members[image])
+            columns.append(100.0 * right / members.sum())
+        return [
+            OperatingPoint(threshold, compute, dict(zip(self.groups, accuracy)))
+            for threshold, compute, *accuracy in np.stack(columns, axis=1).tolist()
+        ]
 
     def grid(self) -> list[OperatingPoint]:
         """Simulate thresholds that differ between the routers: all combinations
@@ -191,6 +157,14 @@ class RoutingSimulator:
         choices = expit(np.quantile(self.router_logits, np.linspace(0, 1, size), axis=1).T)
         choices[:, 0], choices[:, -1] = 0.0, 1.0
         return list(map(self.at, itertools.product(*choices)))
+
+
+def thinned(curve: Sequence[OperatingPoint], size: int) -> list[OperatingPoint]:
+    """Choose up to ``size`` points, evenly by compute, with both ends."""
+    # compute falls along the curve
+    compute = -np.array([point.compute for point in curve])
+    chosen = np.searchsorted(compute, np.linspace(compute[0], compute[-1], size))
+    return [curve[index] for index in np.unique(chosen)]
 
 
 def choose_point(
@@ -238,11 +212,14 @@ def choose_point(
     return min(fitting, key=lambda p: (p.compute, -p.accuracy[group]))
 
 
-def plot_tradeoff(curve: Curve, marked: dict[str, OperatingPoint], path: str | Path) -> Path:
+def plot_tradeoff(
+    curve: Sequence[OperatingPoint], marked: dict[str, OperatingPoint], path: str | Path
+) -> Path:
     """Plot accuracy against compute, overall and by class group.
 
     Args:
-        curve (Curve): The operating points of all thresholds.
+        curve (Sequence[OperatingPoint]): The output of
+            :meth:`RoutingSimulator.curve`.
         marked (dict[str, OperatingPoint]): Points to mark, by their label.
         path (str | Path): The image file, see :func:`save`.
 
@@ -251,16 +228,16 @@ def plot_tradeoff(curve: Curve, marked: dict[str, OperatingPoint], path: str | P
     """
     figure = new_figure(6)
     axes = figure.subplots()
-    shown = curve.thinned(_PLOTTED_POINTS)
-    for name, accuracy in shown.accuracy.items():
+    shown = thinned(curve, _PLOTTED_POINTS)
+    for name in shown[0].accuracy:
         axes.plot(
-            100 * shown.compute,
-            accuracy,
+            [100 * point.compute for point in shown],
+            [point.accuracy[name] for point in shown],
             color=GROUP_COLORS.get(name, INK),
             linewidth=2.5 if name == 'overall' else 1.5,
             label=name,
         )
-    middle = (shown.compute.min() + shown.compute.max()) / 2
+    middle = (shown[0].compute + shown[-1].compute) / 2
     for number, (label, point) in enumerate(marked.items()):
         compute, right = 100 * point.compute, point.compute > middle
         axes.axvline(compute, color=INK, linewidth=1, linestyle=(0, (4, 3)))
