@@ -1,6 +1,9 @@
 from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
-from ride_mm.analysis.accuracy.confusion import GroupConfusion, group_confusion
-from ride_mm.analysis.accuracy.confusion_plot import plot_group_confusion
+from ride_mm.analysis.accuracy.confusion import (
+    GroupConfusion,
+    group_confusion,
+    plot_group_confusion,
+)
 from ride_mm.analysis.accuracy.summary import (
     draw_summary,
     summarize,
@@ -9,10 +12,14 @@ from ride_mm.analysis.accuracy.summary import (
 )
 from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
 from ride_mm.analysis.calibration.temperature import collect_logits, fit_temperature
-from ride_mm.analysis.comparison.compare import Comparison, compare, compare_files
-from ride_mm.analysis.comparison.compare_plot import plot_differences
+from ride_mm.analysis.comparison.compare import (
+    Comparison,
+    compare,
+    compare_files,
+    plot_differences,
+)
 from ride_mm.analysis.comparison.intervals import Difference, bootstrap
-from ride_mm.analysis.comparison.runs import Run, Runs, read_runs
+from ride_mm.analysis.comparison.runs import EvaluatedRun, Runs, read_runs
 from ride_mm.analysis.comparison.seeds import read_seeds, seeds_table
 from ride_mm.analysis.predictions import Predictions, read_own_predictions, read_predictions
 from ride_mm.analysis.report import write_report
@@ -43,8 +50,8 @@ from ride_mm.analysis.variance.bias_variance import (
     bias_variance_table,
     compare_bias_variance,
     decompose,
+    plot_bias_variance,
 )
-from ride_mm.analysis.variance.bias_variance_plot import plot_bias_variance
 from ride_mm.engine.scalars import TrainingCurves, read_curves
 
 __all__ = [
@@ -52,12 +59,12 @@ __all__ = [
     'Compute',
     'Decomposition',
     'Difference',
+    'EvaluatedRun',
     'GroupConfusion',
     'OperatingPoint',
     'Part',
     'Predictions',
     'RoutingSimulator',
-    'Run',
     'Runs',
     'TrainingCurves',
     'Usage',

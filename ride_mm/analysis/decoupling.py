@@ -1,4 +1,4 @@
-"""Classifiers on frozen features that are computed, not trained.
+"""Classifiers computed from a trained model without training.
 
 Kang et al., "Decoupling Representation and Classifier for Long-Tailed
 Recognition", ICLR 2020.
@@ -18,19 +18,19 @@ from ride_mm.structures import gather_labels
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
 
-# Predicts the classes of all images, (N, ), from a tau.
+# Maps tau to the predicted classes of all images, (N, ).
 Predictor = Callable[[float], torch.Tensor]
 
 
 def tau_normalized(weight: torch.Tensor, tau: float) -> torch.Tensor:
-    """Divide the weights of each class by the ``tau``-th power of their norm.
+    """Divide the weights of each class by their norm to the power of ``tau``.
 
     Args:
-        weight (torch.Tensor): (K, D).
-        tau (float): 0 changes nothing, 1 makes all norms equal.
+        weight (torch.Tensor): Weights, (K, D).
+        tau (float): 0 keeps the weights, 1 makes all norms equal.
 
     Returns:
-        torch.Tensor: (K, D).
+        torch.Tensor: Normalized weights, (K, D).
     """
     return weight / weight.norm(dim=1, keepdim=True) ** tau
 
@@ -38,17 +38,17 @@ def tau_normalized(weight: torch.Tensor, tau: float) -> torch.Tensor:
 def choose_tau(
     predict: Predictor, labels: np.ndarray, class_counts: Sequence[int], taus: Sequence[float]
 ) -> tuple[float, dict[float, dict]]:
-    """Find the tau with the best mean accuracy of all classes.
+    """Find the tau with the highest balanced accuracy.
 
     Args:
-        predict (Callable): Predicts all images, (N, ), from a tau.
+        predict (Callable): Maps tau to the predicted classes, (N, ).
         labels (np.ndarray): True labels, (N, ).
         class_counts (Sequence[int]): Training images per class, (K, ).
-        taus (Sequence[float]): What to choose from.
+        taus (Sequence[float]): Candidates.
 
     Returns:
-        tuple[float, dict]: The smallest of the best taus, and for every tau
-        what ``long_tail_accuracy`` says.
+        tuple[float, dict]: The smallest of the best taus, and the figures of
+        :func:`~ride_mm.evaluation.long_tail_accuracy` for every tau.
     """
     figures = {
         tau: long_tail_accuracy(predict(tau).numpy() == labels, labels, class_counts)
@@ -58,14 +58,14 @@ def choose_tau(
 
 
 def tau_normalization(model: RIDEClassifier, loader: DataLoader) -> tuple[Predictor, torch.Tensor]:
-    """Prepare the search for tau-normalization's tau.
+    """Prepare the choice of tau for tau-normalization.
 
     Args:
-        model (RIDEClassifier): With linear classifiers.
-        loader (DataLoader): What tau is chosen on.
+        model (RIDEClassifier): A model with linear classifiers.
+        loader (DataLoader): The validation images.
 
     Returns:
-        tuple: Predictor of the ensemble, and labels, (N, ).
+        tuple: Predictor of the ensemble without biases, and labels, (N, ).
 
     Raises:
         UserError: If the classifiers are not linear.
@@ -75,15 +75,13 @@ def tau_normalization(model: RIDEClassifier, loader: DataLoader) -> tuple[Predic
             'tau-normalization needs model.head.classifier.type='
             '"LinearClassifier": a CosineClassifier has no norms to divide by'
         )
-    features, labels = zip(*run_batches(model, loader, model.extract_feat))
-    features = [torch.cat(columns) for columns in zip(*features)]
+    batches, labels = zip(*run_batches(model, loader, model.extract_feat))
+    features = [torch.cat(columns) for columns in zip(*batches)]
     weights = [layer.weight.detach().cpu() for layer in model.head.classifiers]
 
     def predict(tau: float) -> torch.Tensor:
-        logits = sum(
-            feature @ tau_normalized(weight, tau).T for feature, weight in zip(features, weights)
-        )
-        return logits.argmax(1)
+        logits = [x @ tau_normalized(weight, tau).T for x, weight in zip(features, weights)]
+        return torch.stack(logits).sum(0).argmax(1)
 
     return predict, torch.cat(labels)
 
@@ -91,25 +89,39 @@ def tau_normalization(model: RIDEClassifier, loader: DataLoader) -> tuple[Predic
 def logit_adjustment(
     model: RIDEClassifier, loader: DataLoader, class_counts: Sequence[int]
 ) -> tuple[Predictor, torch.Tensor]:
-    """Prepare the search for post-hoc logit adjustment's tau.
+    """Prepare the choice of tau for post-hoc logit adjustment.
 
     Args:
-        model (RIDEClassifier): Predicts as its ``test_cfg`` says.
-        loader (DataLoader): What tau is chosen on.
+        model (RIDEClassifier): The model; its ``test_cfg`` applies.
+        loader (DataLoader): The validation images.
         class_counts (Sequence[int]): Training images per class, (K, ).
 
     Returns:
         tuple: Predictor and labels, (N, ).
     """
-    logits, labels = zip(*run_batches(model, loader, model.infer))
-    logits = torch.cat([mean for mean, *_ in logits])
+    logits, labels = mean_logits(model, loader)
     prior = log_prior(class_counts).to(logits)
-    return (lambda tau: (logits - tau * prior).argmax(1)), torch.cat(labels)
+    return (lambda tau: (logits - tau * prior).argmax(1)), labels
+
+
+def mean_logits(model: RIDEClassifier, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the logits of a test before any adjustment.
+
+    Args:
+        model (RIDEClassifier): The model; its ``test_cfg`` applies.
+        loader (DataLoader): The images.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: Mean logits of the experts used,
+        (N, K), and labels, (N, ), on the CPU.
+    """
+    found, labels = zip(*run_batches(model, loader, model.infer))
+    return torch.cat([logits for logits, *_ in found]), torch.cat(labels)
 
 
 @torch.no_grad()
 def tau_normalize_(model: RIDEClassifier, tau: float) -> None:
-    """Normalize a model's linear classifiers, in place, without bias."""
+    """Normalize the linear classifiers in place and set their biases to 0."""
     for classifier in model.head.classifiers:
         classifier.weight.copy_(tau_normalized(classifier.weight, tau))
         classifier.bias.zero_()
@@ -119,17 +131,17 @@ def tau_normalize_(model: RIDEClassifier, tau: float) -> None:
 def run_batches(
     model: RIDEClassifier, loader: DataLoader, function: Callable
 ) -> Iterator[tuple[list, torch.Tensor]]:
-    """Run a function of images, batch by batch.
+    """Apply a function to preprocessed images, batch by batch.
 
     Args:
-        model (RIDEClassifier): Whose preprocessor the images go through.
+        model (RIDEClassifier): The model, set to evaluation mode.
         loader (DataLoader): The images.
-        function (Callable): From images, (B, C, H, W), to several tensors
-            or None.
+        function (Callable): Maps images, (B, C, H, W), to a sequence of
+            tensors or None.
 
     Yields:
-        tuple[list, torch.Tensor]: What it returns, and labels, (B, ), on the
-        CPU.
+        tuple[list, torch.Tensor]: The outputs of the function, and labels,
+        (B, ), on the CPU.
     """
     model.eval()
     for batch in track(loader, description='Running the experts'):
@@ -140,18 +152,19 @@ def run_batches(
 
 
 def nearest_class_means(model: RIDEClassifier, loader: DataLoader) -> list[torch.Tensor]:
-    """Mean feature of every class, for each expert.
+    """Compute the mean feature of every class for each expert.
 
     Args:
-        model (RIDEClassifier): With E experts and K classes.
-        loader (DataLoader): Of the training set, without augmentation.
+        model (RIDEClassifier): A model with E experts, K classes and cosine
+            classifiers.
+        loader (DataLoader): The training images, without augmentation.
 
     Returns:
-        list[torch.Tensor]: E times (K, D), float64.
+        list[torch.Tensor]: E tensors, (K, D), float64.
 
     Raises:
-        UserError: If the classifiers are not cosines, or a class has no
-            images.
+        UserError: If the classifiers are not cosine classifiers, or a class
+            has no images.
     """
     if not isinstance(model.head.classifiers[0], CosineClassifier):
         raise UserError(
@@ -160,12 +173,12 @@ def nearest_class_means(model: RIDEClassifier, loader: DataLoader) -> list[torch
         )
     num_classes = model.head.num_classes
     images = torch.zeros(num_classes, dtype=torch.float64)
-    sums = [0.0] * model.num_experts
+    sums = [images.new_zeros(())] * model.num_experts
     for features, labels in run_batches(model, loader, model.extract_feat):
         one_hot = F.one_hot(labels, num_classes).double()
         images += one_hot.sum(0)
         sums = [total + one_hot.T @ feature.double() for total, feature in zip(sums, features)]
     empty = (images == 0).nonzero().flatten().tolist()
     if empty:
-        raise UserError(f'{len(empty)} classes have no training image, the first is {empty[0]}')
+        raise UserError(f'{len(empty)} classes have no training images, the first is {empty[0]}')
     return [total / images.unsqueeze(1) for total in sums]

@@ -1,9 +1,11 @@
-"""What all plots have in common."""
+"""Colors, layout and saving, shared by all plots."""
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
@@ -15,14 +17,15 @@ from matplotlib.textpath import TextPath
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
-# Okabe and Ito's palette: distinct for every common form of colour blindness.
+# The palette of Okabe and Ito, which color-blind readers can tell apart.
 GROUP_COLORS = dict(many='#0072B2', medium='#E69F00', few='#009E73')
 INK, SOFT, GRID = '#222222', '#666666', '#dddddd'
-# Of text on colored areas, which stay as they are where the page is dark.
+# Text on colored areas, which are the same in a light and a dark theme.
 _ON_LIGHT, _ON_DARK = '#212121', '#fdfdfd'
-TITLE = dict(loc='left', fontsize=15, fontweight='bold', color=INK)
-PANEL_TITLE = dict(loc='left', fontsize=11, color=INK)
-LEGEND = dict(
+HEAD: dict[str, Any] = dict(fontsize=15, fontweight='bold', color=INK)
+TITLE: dict[str, Any] = dict(HEAD, loc='left')
+PANEL_TITLE: dict[str, Any] = dict(loc='left', fontsize=11, color=INK)
+LEGEND: dict[str, Any] = dict(
     loc='lower left',
     bbox_to_anchor=(0, 1),
     frameon=False,
@@ -32,102 +35,104 @@ LEGEND = dict(
     borderaxespad=0.4,
     borderpad=0,
 )
-FORMATS = ('.png', '.svg', '.pdf')
-DPI = 150
+# File formats, and metadata that leaves out the date: the same figure gives
+# the same file.
+_FORMATS: dict[str, dict[str, None]] = {
+    '.png': {},
+    '.svg': dict(Date=None),
+    '.pdf': dict(CreationDate=None),
+}
 _WIDTH = 10.0  # inches
 _TEXT_SIZE, _POINTS, _EDGE = 10, 72, 4
-# Text stays text, and the same figure gives the same file.
-_RC = {'svg.fonttype': 'none', 'svg.hashsalt': 'ride_mm'}
 
 
 def new_figure(height: float) -> Figure:
-    """Make a figure of the page's width, and a height in inches."""
+    """Create a figure of the usual width and a height in inches."""
     return Figure(figsize=(_WIDTH, height), layout='constrained')
 
 
 def set_head(figure: Figure, title: str, handles: Sequence[Artist] | None = None) -> None:
-    """Put a title and a legend on top of a figure, as broad as it allows.
+    """Add a title and a legend above the axes of a figure.
 
     Args:
         figure (Figure): The figure.
-        title (str): The title.
-        handles (Sequence[Artist], optional): What the legend explains, with
-            labels. Defaults to None, which means what is labelled in the
-            first axes.
+        title (str): The title, wrapped to the width of the figure.
+        handles (Sequence[Artist], optional): Labelled legend entries.
+            Defaults to None, which means those of the first axes.
     """
     if handles is None:
         handles = figure.axes[0].get_legend_handles_labels()[0]
     width, height = figure.get_size_inches() * _POINTS
-    style = dict(TITLE)
     # A bold letter is two thirds as wide as it is high.
-    lines = textwrap.wrap(title, int(1.5 * width / style['fontsize']))
+    lines = textwrap.wrap(title, int(1.5 * width / HEAD['fontsize']))
     figure.suptitle(
-        '\n'.join(lines),
-        x=_EDGE / width,
-        y=1 - _EDGE / height,
-        ha=style.pop('loc'),
-        va='top',
-        **style,
+        '\n'.join(lines), x=_EDGE / width, y=1 - _EDGE / height, ha='left', va='top', **HEAD
     )
-    used = _EDGE + 1.3 * len(lines) * style['fontsize'] + _EDGE
+    used = 2 * _EDGE + 1.3 * len(lines) * HEAD['fontsize']
     if handles:
-        columns = _legend_columns(handles, width)
-        figure.legend(
-            handles=handles,
-            ncols=columns,
-            **dict(LEGEND, loc='upper left', bbox_to_anchor=(0, 1 - used / height)),
-        )
+        rows, columns = _legend_grid(handles, width)
+        legend = dict(LEGEND, loc='upper left', bbox_to_anchor=(0, 1 - used / height))
+        figure.legend(handles=handles, ncols=columns, **legend)
         # The letters, and the space between two lines.
-        used += 1.75 * _TEXT_SIZE * -(-len(handles) // columns) + _EDGE
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - used / height))
+        used += 1.75 * _TEXT_SIZE * rows + _EDGE
+    figure.set_layout_engine('constrained', rect=(0, 0, 1, 1 - used / height))
 
 
-def _legend_columns(handles: Sequence[Artist], width: float) -> int:
-    """As many as fit into a width in points, about alike in length."""
+def _legend_grid(handles: Sequence[Artist], width: float) -> tuple[int, int]:
+    """As few rows as fit into a width in points, with as few columns."""
     longest = max(
-        TextPath((0, 0), handle.get_label(), _TEXT_SIZE).get_extents().width for handle in handles
+        TextPath((0, 0), str(handle.get_label()), _TEXT_SIZE).get_extents().width
+        for handle in handles
     )
     # The colored box, and the space before the next column.
     fitting = max(1, int(width // (longest + 3 * _TEXT_SIZE)))
-    rows = -(-len(handles) // fitting)
-    return -(-len(handles) // rows)
+    rows = math.ceil(len(handles) / fitting)
+    return rows, math.ceil(len(handles) / rows)
 
 
 def ink_on(color: str | tuple) -> str:
-    """The color of text that is best legible on a colored area.
+    """Return the text color with the higher contrast on a colored area.
 
-    It is chosen by the relative luminance and contrast of WCAG 2.1.
+    Relative luminance and contrast are those of WCAG 2.1.
     """
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    # Here the contrasts to both are alike.
+    # At this luminance both colors have the same contrast.
     return _ON_LIGHT if luminance > 0.21 else _ON_DARK
 
 
-def clean(axes: Axes) -> None:
-    """Take away what does not inform."""
+def clean(axes: Axes, grid: Literal['x', 'y'] | None = None) -> None:
+    """Remove the frame and mute the ticks of axes.
+
+    Args:
+        axes (Axes): The axes.
+        grid (str, optional): The axis, 'x' or 'y', whose ticks get grid
+            lines. Defaults to None, which means no grid.
+    """
     axes.spines[['top', 'right']].set_visible(False)
     axes.tick_params(colors=SOFT, labelcolor=INK)
     axes.set_axisbelow(True)
+    if grid is not None:
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)
 
 
 def check_format(path: str | Path) -> None:
-    """Check, before the work, that a picture can have this name.
+    """Check the name of a plot, before the work.
 
     Raises:
         UserError: If it does not end in ``.png``, ``.svg`` or ``.pdf``.
     """
-    if Path(path).suffix not in FORMATS:
-        raise UserError(f'{path}: the name of a plot must end in one of {", ".join(FORMATS)}')
+    if Path(path).suffix not in _FORMATS:
+        raise UserError(f'{path}: the name of a plot must end in one of {", ".join(_FORMATS)}')
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure, in the format that the name ends in.
+    """Write a figure, in the format of the file name.
 
     Args:
-        figure (Figure): What to write.
-        path (str | Path): A ``.png``, ``.svg`` or ``.pdf`` file, in a folder
-            that is made where it is missing.
+        figure (Figure): The figure.
+        path (str | Path): A ``.png``, ``.svg`` or ``.pdf`` file. Its folder
+            is created if needed.
 
     Returns:
         Path: The file.
@@ -137,13 +142,15 @@ def save(figure: Figure, path: str | Path) -> Path:
     """
     check_format(path)
     path = Path(path)
-    metadata = {} if path.suffix == '.png' else dict(Date=None)
-    if path.suffix == '.pdf':
-        metadata = dict(CreationDate=None)
     content = io.BytesIO()
-    with rc_context(_RC):
+    # Text stays text, and the ids in the file do not change.
+    with rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'ride_mm'}):
         figure.savefig(
-            content, format=path.suffix[1:], dpi=DPI, facecolor='white', metadata=metadata
+            content,
+            format=path.suffix[1:],
+            dpi=150,
+            facecolor='white',
+            metadata=_FORMATS[path.suffix],
         )
     write_file(path, content.getvalue())
     return path

@@ -32,3 +32,11 @@ def render_table(table: Table) -> str:
     text = io.StringIO()
     Console(file=text, width=1000, color_system=None).print(table)
     return '\n'.join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def print_tables(*tables: Table) -> None:
+    """Print tables with rounded boxes, independent of the terminal width."""
+    console = Console(width=1000)
+    for table in tables:
+        table.box = box.ROUNDED
+        console.print(table)

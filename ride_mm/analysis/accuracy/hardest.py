@@ -1,9 +1,9 @@
-"""The images that a model has most trouble with."""
+"""The images whose true class gets the lowest probability."""
 
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,24 +16,23 @@ from scipy.special import softmax
 
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.datasets.class_counts import get_labels
-from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
-from ride_mm.evaluation import score_quality
+from ride_mm.datasets.class_groups import ClassGroups
+from ride_mm.evaluation import ScoreQuality, score_quality
 from ride_mm.utils.errors import UserError
 
-# Pixels: larger pictures are made smaller, as thumbnails.
+# Sides in pixels: larger pictures are downsized, smaller ones shown pixelated.
 _LARGEST = 192
-# What is shown with more pixels than it has, each of them sharp.
-_FEW_PIXELS = 96
+_SMALL = 96
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What an expert says of an image.
+    """The prediction of one expert for an image.
 
     Attributes:
-        label (int): The class it takes it for.
+        label (int): The predicted class.
         confidence (float): Its probability.
-        asked (bool): Whether the routed model asked it.
+        asked (bool): Whether the routed model used the expert.
     """
 
     label: int
@@ -43,21 +42,20 @@ class Opinion:
 
 @dataclass(frozen=True)
 class HardImage:
-    """An image that the model has trouble with.
+    """A test image whose true class gets a low probability.
 
     Attributes:
-        index (int): Its place in the test set.
-        gt_label (int): Its class.
-        pred_label (int): What it is taken for.
-        confidence (float): With which probability.
-        nll (float): Minus the log probability of its class, nats.
-        opinions (list[Opinion]): What each expert says; none where this was
-            not kept.
-        used (int, optional): How many experts were asked. None if the model
-            has none.
-        picture (str, optional): Its picture as a data URI. None without one.
-        pixelated (bool): Whether the picture has so few pixels that they are
-            to be seen.
+        index (int): Index in the test set.
+        gt_label (int): The true class.
+        pred_label (int): The predicted class.
+        confidence (float): Probability of the predicted class.
+        nll (float): Negative log-likelihood of the true class, in nats.
+        opinions (list[Opinion]): Predictions of the experts; empty if the
+            file has no logits of the experts.
+        used (int, optional): Number of experts used. None if the model has
+            no experts.
+        picture (str, optional): The image as a data URI. None without one.
+        pixelated (bool): Whether the picture is so small that it is enlarged.
     """
 
     index: int
@@ -72,27 +70,25 @@ class HardImage:
 
     @property
     def true_score(self) -> float:
-        """float: The probability of its class."""
+        """float: Probability of the true class."""
         return math.exp(-self.nll)
 
 
 def hardest_images(
-    predictions: Predictions, groups: GroupsLike, number: int, config: Config | None = None
+    predictions: Predictions, groups: ClassGroups, number: int, config: Config | None = None
 ) -> dict[str, list[HardImage]]:
-    """Find the images whose true class has the least probability.
+    """Find the images whose true class gets the lowest probability.
 
     Args:
-        predictions (Predictions): Of N images, with scores.
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
-        number (int): How many, over all groups alike.
-        config (Config, optional): Where the pictures are: of its
-            ``test_dataloader.dataset``. Defaults to None, which means no
-            pictures.
+        predictions (Predictions): The predictions.
+        groups (ClassGroups): The groups of the classes.
+        number (int): Number of images, divided evenly among the groups.
+        config (Config, optional): Config whose ``test_dataloader.dataset``
+            has the images. Defaults to None, which means no pictures.
 
     Returns:
-        dict[str, list[HardImage]]: By group, the hardest first; of equally
-        hard ones the first ones of the test set.
+        dict[str, list[HardImage]]: By group, the hardest image first; of
+        equally hard images the first of the test set.
 
     Raises:
         UserError: If the test images of the config are not those of the
@@ -101,35 +97,26 @@ def hardest_images(
     quality = score_quality(
         torch.from_numpy(predictions.pred_score), torch.from_numpy(predictions.gt_label)
     )
-    groups = ClassGroups.of(groups).of_images(predictions.gt_label)
-    groups.pop('overall')
+    members = groups.of_images(predictions.gt_label)
+    members.pop('overall')
     order = np.argsort(-quality.nll, kind='stable')
+    numbers = [len(part) for part in np.array_split(np.arange(number), len(members))]
     chosen = {
-        name: order[images[order]][: len(share)]
-        for (name, images), share in zip(
-            groups.items(), np.array_split(np.arange(number), len(groups))
-        )
+        name: order[images[order]][:most].tolist()
+        for (name, images), most in zip(members.items(), numbers)
+        if most
     }
-    indices = np.concatenate(list(chosen.values()))
-    pictures = {} if config is None else load_pictures(config, indices, predictions.gt_label)
+    pictures = {}
+    if config is not None:
+        pictures = load_pictures(config, sum(chosen.values(), []), predictions.gt_label)
     return {
-        name: [
-            _describe(
-                predictions,
-                int(i),
-                float(quality.nll[i]),
-                float(quality.confidence[i]),
-                pictures.get(int(i)),
-            )
-            for i in of_group
-        ]
-        for name, of_group in chosen.items()
-        if len(of_group)
+        name: [_describe(predictions, quality, i, pictures.get(i)) for i in indices]
+        for name, indices in chosen.items()
     }
 
 
 def _describe(
-    predictions: Predictions, index: int, nll: float, confidence: float, picture: np.ndarray | None
+    predictions: Predictions, quality: ScoreQuality, index: int, picture: np.ndarray | None
 ) -> HardImage:
     used, opinions = None, []
     if predictions.num_experts_used is not None:
@@ -137,64 +124,57 @@ def _describe(
     if predictions.expert_logits is not None:
         scores = softmax(predictions.expert_logits[:, index].astype(np.float64), axis=1)
         opinions = [
-            Opinion(int(of_expert.argmax()), float(of_expert.max()), k < used)
+            Opinion(int(of_expert.argmax()), float(of_expert.max()), used is None or k < used)
             for k, of_expert in enumerate(scores)
         ]
     return HardImage(
         index,
         int(predictions.gt_label[index]),
         int(predictions.pred_label[index]),
-        confidence,
-        nll,
+        float(quality.confidence[index]),
+        float(quality.nll[index]),
         opinions,
         used,
         picture=None if picture is None else data_uri(picture),
-        pixelated=picture is not None and max(picture.shape) < _FEW_PIXELS,
+        pixelated=picture is not None and max(picture.shape) < _SMALL,
     )
 
 
 def load_pictures(
-    config: Config, indices: Sequence[int], gt_label: np.ndarray
+    config: Config, indices: Iterable[int], gt_label: np.ndarray
 ) -> dict[int, np.ndarray]:
     """Load test images as the model gets them, before normalization.
 
     Args:
-        config (Config): With ``test_dataloader.dataset``.
-        indices (Sequence[int]): Which ones.
+        config (Config): Config with ``test_dataloader.dataset``.
+        indices (Iterable[int]): Indices of the images to load.
         gt_label (np.ndarray): True labels of all test images, (N, ).
 
     Returns:
-        dict[int, np.ndarray]: RGB, uint8, (H, W, 3) by index.
+        dict[int, np.ndarray]: RGB images, uint8, (H, W, 3), by index.
 
     Raises:
-        UserError: If the images are others than those of the labels, or
-            cannot be read.
+        UserError: If the labels of the test set are not ``gt_label``, or an
+            image cannot be read.
     """
     init_default_scope(config.get('default_scope', 'mmpretrain'))
-    try:
-        dataset = DATASETS.build(config.test_dataloader.dataset)
-        labels = get_labels(dataset)
-    except (UserError, OSError) as e:
-        raise _unreadable(e) from e
-    if not np.array_equal(labels, gt_label):
-        raise UserError(
-            f'the predictions are of {len(gt_label)} images, but the test set '
-            f'of the config ({type(dataset).__name__}, {len(labels)} images) '
-            'differs in its images or their order. Use `--images 0` for a '
-            'report without images.'
-        )
-    # the convention of mmpretrain: what is to be made RGB is BGR
+    # MMPretrain's preprocessor converts BGR images to RGB if `to_rgb` is set.
     preprocessor = config.get('data_preprocessor') or config.model.get('data_preprocessor') or {}
     is_bgr = preprocessor.get('to_rgb', False)
     try:
-        return {int(index): _to_rgb(dataset[int(index)]['inputs'], is_bgr) for index in indices}
-    except OSError as e:
-        raise _unreadable(e) from e
-
-
-def _unreadable(error: Exception) -> UserError:
-    return UserError(
-        f'the test images cannot be read: {error} Use `--images 0` for a report without images.'
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+        labels = get_labels(dataset)
+        if np.array_equal(labels, gt_label):
+            return {index: _to_rgb(dataset[index]['inputs'], is_bgr) for index in indices}
+    except (UserError, OSError) as e:
+        raise UserError(
+            f'the test images cannot be read: {e} Use `--images 0` for a report without images.'
+        ) from e
+    raise UserError(
+        f'the predictions are for {len(gt_label)} images, but the test set '
+        f'of the config ({type(dataset).__name__}, {len(labels)} images) '
+        'differs in its images or their order. Use `--images 0` for a '
+        'report without images.'
     )
 
 
@@ -206,10 +186,9 @@ def _to_rgb(image: torch.Tensor, is_bgr: bool) -> np.ndarray:
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """Make a picture, (H, W, 3), a part of the page: a small PNG."""
+    """Encode an image, (H, W, 3), as a small PNG in a data URI."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     image.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()
     image.save(buffer, 'PNG', optimize=True)
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f'data:image/png;base64,{content}'
+    return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -1,4 +1,4 @@
-"""Intervals for differences in accuracy, by resampling the test images."""
+"""Bootstrap intervals for differences in accuracy."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from ride_mm.utils.errors import UserError
 from ride_mm.utils.progress import track
 
 LEVEL = 0.95
-# Fewer leave no resample outside the interval on either side.
+# With fewer, no resample is outside the interval on either side.
 MIN_RESAMPLES = round(2 / (1 - LEVEL))
-# As good as a normal distribution, and finite.
+# Practically a normal distribution, but finite.
 _MANY_DEGREES = 1e9
 
 Terms = Sequence[np.ndarray]
@@ -20,12 +20,12 @@ Terms = Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of a method minus that of another one, in points.
+    """Difference between the accuracies of two methods, in points.
 
     Attributes:
-        value (float): The difference that was measured.
-        low (float): The lower end of its interval; NaN where there is none.
-        high (float): The upper end.
+        value (float): The measured difference.
+        low (float): Lower end of its interval; NaN without an interval.
+        high (float): Upper end of its interval; NaN without an interval.
     """
 
     value: float
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """str: What the interval says, in words."""
+        """str: 'better', 'worse', 'not told apart' or 'no interval'."""
         if math.isnan(self.low):
             return 'no interval'
         if self.low > 0:
@@ -52,35 +52,34 @@ def bootstrap(
     """Estimate weighted sums over images with bootstrap intervals.
 
     A resample draws n - 1 of the n images of each stratum with replacement,
-    the same ones for all that is compared, and counts them as n, so that the
-    variance of a sum is not underestimated where n is small (McCarthy and
-    Snowden, "The Bootstrap and Finite Population Sampling", 1985).
+    the same images for all sums, and counts them as n, so that the variance
+    is not underestimated where n is small (McCarthy and Snowden, "The
+    Bootstrap and Finite Population Sampling", 1985).
 
-    The runs of a method are too few to be resampled: among the resamples of
-    two runs, half hold one of them twice. Where a term has R >= 2 runs, each
-    resample gets normal noise instead, with the variance that
-    :func:`training_noise` finds. As this is found from a few runs, the
-    deviation of each resample from what was measured is divided by the root
-    of a chi-squared variable over its degrees of freedom, so that it follows
-    Student's distribution as far as it comes from few runs (Satterthwaite's
-    degrees of freedom, as in studies of several readers and many cases:
-    Hillis, Statistics in Medicine 2007). 95 % of the resamples are in the
-    interval, 2.5 % on either side.
+    The runs of a method are too few to be resampled: half of the resamples
+    of two runs contain the same run twice. Instead, for terms with R >= 2
+    runs, normal noise with the variance of :func:`training_noise` is added
+    to each resample. To account for the few runs behind this variance, the
+    deviation of each resample is divided by the square root of a chi-squared
+    variable over its degrees of freedom, as in Student's t-distribution,
+    with Satterthwaite's approximation of the degrees of freedom (as in
+    studies with several readers and many cases: Hillis, Statistics in
+    Medicine 2007). The interval contains the central 95 % of the resamples.
 
     Args:
-        differences (Sequence[Sequence[np.ndarray]]): C sums to compute, each
-            as terms that are added: values of the N images in each of R
-            runs, shape (R, N). Runs of different terms are independent.
-        strata (np.ndarray): The stratum of each image, shape (N, ).
-        weights (np.ndarray): The weight of each image in each of G figures,
-            shape (G, N); the same for all images of a stratum.
+        differences (Sequence[Sequence[np.ndarray]]): C sums, each a list of
+            terms to add: values of the N images in each of R runs, (R, N).
+            Runs of different terms are independent.
+        strata (np.ndarray): Stratum of each image, (N, ).
+        weights (np.ndarray): Weight of each image in each of G figures,
+            (G, N), equal for all images of a stratum.
         resamples (int): Number of resamples. Defaults to 2000.
-        seed (int): Random seed of the bootstrap. The order of the images does
-            not matter. Defaults to 0.
+        seed (int): Random seed of the bootstrap. The result does not depend
+            on the order of the images. Defaults to 0.
 
     Returns:
-        list[list[Difference]]: C times G. There is no interval where nothing
-        varies although the value is not 0: all images say the same.
+        list[list[Difference]]: C lists of G differences, without an interval
+        where nothing varies although the value is not 0.
 
     Raises:
         UserError: If there are fewer than 40 resamples, or the seed is
@@ -92,16 +91,14 @@ def bootstrap(
     drawn = np.stack(list(track(sums, 'Drawing test images', resamples)))
     values = means @ weights.T
     rows = []
-    for c, terms in enumerate(differences):
+    for terms, of_terms, samples in zip(differences, values, drawn.swapaxes(0, 1)):
         noise = training_noise(terms, strata, weights)
-        rows.append(
-            [_difference(*figure, seed) for figure in zip(values[c], drawn[:, c].T, *noise)]
-        )
+        rows.append([_difference(*figure, seed) for figure in zip(of_terms, samples.T, *noise)])
     return rows
 
 
 def check_draws(resamples: int, seed: int) -> None:
-    """Check how images are to be drawn.
+    """Check the settings of the bootstrap.
 
     Raises:
         UserError: If there are too few resamples for an interval, or the
@@ -109,8 +106,8 @@ def check_draws(resamples: int, seed: int) -> None:
     """
     if resamples < MIN_RESAMPLES:
         raise UserError(
-            f'an interval of {100 * LEVEL:g}% takes at least '
-            f'{MIN_RESAMPLES} resamples, but got {resamples}.'
+            f'a {100 * LEVEL:g}% interval needs at least {MIN_RESAMPLES} resamples, '
+            f'but got {resamples}.'
         )
     if seed < 0:
         raise UserError(f'the seed must be 0 or more, but got {seed}.')
@@ -119,19 +116,19 @@ def check_draws(resamples: int, seed: int) -> None:
 def resample(
     values: np.ndarray, strata: np.ndarray, weights: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Draw images anew, and compute weighted sums over them.
+    """Resample images and compute weighted sums over them.
 
     Args:
-        values (np.ndarray): C values of each image, shape (C, N).
+        values (np.ndarray): C values of each image, (C, N).
         strata (np.ndarray): See :func:`bootstrap`.
         weights (np.ndarray): See :func:`bootstrap`.
         resamples (int): Number of resamples.
         seed (int): Random seed of the bootstrap.
 
     Yields:
-        np.ndarray: The sums in a resample, shape (C, G).
+        np.ndarray: The sums of one resample, (C, G).
     """
-    order = np.lexsort((*values, strata))  # whatever order they come in
+    order = np.lexsort((*values, strata))  # independent of the given order
     values = values[:, order]
     _, first, sizes = np.unique(strata[order], return_index=True, return_counts=True)
     draws = np.maximum(sizes - 1, 1)
@@ -148,18 +145,18 @@ def resample(
 def training_noise(
     terms: Terms, strata: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the variance of a difference that comes with the seeds.
+    """Estimate the variance of a difference that is due to the seeds.
 
     Args:
-        terms (Sequence[np.ndarray]): See :func:`bootstrap`. Those of one run
-            tell nothing and are left out.
+        terms (Sequence[np.ndarray]): See :func:`bootstrap`. Terms with a
+            single run are ignored.
         strata (np.ndarray): See :func:`bootstrap`.
         weights (np.ndarray): See :func:`bootstrap`.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: The variance, 0 or more, and how
-        uncertain it is: the sum, over the terms, of the squared variance of
-        the mean over runs by its degrees of freedom. Both with shape (G, ).
+        tuple[np.ndarray, np.ndarray]: The variance, 0 or more, and its
+        uncertainty: the squared variance of the mean over runs divided by
+        its degrees of freedom, summed over the terms. Both (G, ).
     """
     variance, uncertainty = np.zeros((2, len(weights)))
     for term in terms:
@@ -173,23 +170,22 @@ def training_noise(
 def variance_of_mean(
     term: np.ndarray, strata: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find how much the mean over runs varies from some runs to others.
+    """Estimate the variance of the mean over runs.
 
-    Runs differ for two reasons: one is better than another, and equally good
-    ones are right on different images, which has an effect by chance as long
-    as there is no end of images. Resampling the images shows the second
-    effect already, so it has to be told apart: it is the interaction of runs
-    and images within a stratum (two-way analysis of variance).
+    Runs differ for two reasons: in their accuracy, and, even with equal
+    accuracy, in the images that they classify correctly, which matters for a
+    finite number of images. Resampling the images already covers the second
+    part. It is estimated as the interaction of runs and images within a
+    stratum (two-way analysis of variance).
 
     Args:
-        term (np.ndarray): Values of the images in R runs, shape (R, N), with
-            R at least 2.
+        term (np.ndarray): Values of the images in R >= 2 runs, (R, N).
         strata (np.ndarray): See :func:`bootstrap`.
         weights (np.ndarray): See :func:`bootstrap`.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: The variance of the mean, and the part
-        of it that is due to chance, each with shape (G, ).
+        of it that is due to the finite number of images, each (G, ).
     """
     _, first, strata, sizes = np.unique(
         strata, return_index=True, return_inverse=True, return_counts=True
@@ -206,14 +202,14 @@ def variance_of_mean(
 def _difference(
     value: float, drawn: np.ndarray, training: float, uncertainty: float, seed: int
 ) -> Difference:
-    """A difference with its interval, from the resamples of the images."""
+    """A difference with the interval of its resamples."""
     images = 0.0 if np.ptp(drawn) == 0 else drawn.var()
     if value != 0 and images + training == 0:
         return Difference(value, math.nan, math.nan)
     degrees = _MANY_DEGREES
     if uncertainty > 0:
         degrees = max((images + training) ** 2 / uncertainty, 1.0)
-    # The same for all figures: equal ones have equal intervals.
+    # The same noise for all figures, so that equal ones have equal intervals.
     rng = np.random.default_rng([seed, 1])
     noise = math.sqrt(training) * rng.standard_normal(len(drawn))
     few_runs = np.sqrt(rng.chisquare(degrees, len(drawn)) / degrees)

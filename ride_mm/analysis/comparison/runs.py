@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ride_mm.analysis.predictions import Predictions, read_own_predictions
+from ride_mm.analysis.predictions import read_own_predictions
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine.config_changes import HOUSEKEEPING
 from ride_mm.utils.errors import UserError
@@ -15,25 +15,30 @@ from ride_mm.utils.progress import track
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one trained model predicts.
+class EvaluatedRun:
+    """The predictions of one trained model.
 
     Attributes:
         file (str): The file of the predictions.
-        hits (np.ndarray): Whether each prediction is right, shape (N, ).
-        made_by (dict): What made them, see
+        pred_label (np.ndarray): Predicted labels, (N, ).
+        gt_label (np.ndarray): True labels, (N, ).
+        made_by (dict): Origin of the predictions, see
             :func:`~ride_mm.evaluation.describe_run`.
-        pred_label (np.ndarray, optional): Predicted labels, shape (N, ).
     """
 
     file: str
-    hits: np.ndarray
+    pred_label: np.ndarray
+    gt_label: np.ndarray
     made_by: dict
-    pred_label: np.ndarray | None = None
+
+    @property
+    def hits(self) -> np.ndarray:
+        """np.ndarray: Whether each prediction is correct, (N, )."""
+        return self.pred_label == self.gt_label
 
     @property
     def weights(self) -> str:
-        """str: What tells the trained model from another one."""
+        """str: Hash of the checkpoint, or its path if it has no hash."""
         return self.made_by['weights'] or self.made_by['checkpoint']
 
 
@@ -42,15 +47,18 @@ class Runs:
     """The runs of several methods on the same N test images of K classes.
 
     Attributes:
-        methods (dict[str, list[Run]]): The runs of each method, which differ
-            in their seeds. The first method is the baseline.
-        gt_label (np.ndarray): True labels with shape (N, ).
-        groups (ClassGroups): The class groups.
+        methods (dict[str, list[EvaluatedRun]]): The runs of each method,
+            which differ in their seeds. The first method is the baseline.
+        groups (ClassGroups): The groups of the classes.
     """
 
-    methods: dict[str, list[Run]]
-    gt_label: np.ndarray
+    methods: dict[str, list[EvaluatedRun]]
     groups: ClassGroups
+
+    @property
+    def gt_label(self) -> np.ndarray:
+        """np.ndarray: True labels, (N, )."""
+        return self.methods[self.baseline][0].gt_label
 
     @property
     def baseline(self) -> str:
@@ -63,11 +71,11 @@ class Runs:
         return list(self.methods)[1:]
 
     def hits(self, method: str) -> np.ndarray:
-        """What is right in the R runs of a method, bool, shape (R, N)."""
+        """Stack the correctness of the R runs of a method, bool, (R, N)."""
         return np.stack([run.hits for run in self.methods[method]])
 
     def share_weights(self, method: str) -> bool:
-        """Whether a method is the baseline's weights, tested otherwise."""
+        """Whether a method has the same weights as the baseline."""
         weights = [[run.weights for run in self.methods[name]] for name in (method, self.baseline)]
         return weights[0] == weights[1]
 
@@ -77,45 +85,34 @@ def read_runs(arguments: Sequence[str]) -> Runs:
 
     Args:
         arguments (Sequence[str]): Files that ``tools/test.py --out`` wrote,
-            each alone or as ``METHOD=FILE``. Without a name the method is
-            the config's, with the options in which runs of one config
-            differ; the seed and where the data lies are none.
+            each alone or as ``METHOD=FILE``. A method without a name is
+            named after its config and the options in which runs of the
+            config differ, except for seeds and paths.
 
     Returns:
-        Runs: By method, in the order of the arguments. Runs of weights that
-        the baseline has as well stand in the baseline's order.
+        Runs: The runs by method, in the order of the arguments. Runs that
+        share their weights with the baseline are in the baseline's order.
 
     Raises:
-        UserError: If a file is not one of predictions that say what made
-            them, or two are of different test sets, or of the same weights
-            and the same method.
+        UserError: If a file is invalid or does not name its run, if test
+            sets differ, or if two runs of a method have the same weights.
     """
-    named = [_split(argument) for argument in arguments]
-    files = [file for _, file in named]
-    labels, hits, made_by, first = [], [], [], None
+    names, files = zip(*map(_split, arguments))
+    runs: list[EvaluatedRun] = []
     for file in track(files, 'Reading predictions'):
-        predictions = read_own_predictions(file)
-        first = first or predictions
-        _check_same_test_set(files[0], first, file, predictions)
-        labels.append(predictions.pred_label)
-        hits.append(predictions.hits)
-        made_by.append(predictions.run)
-        del predictions  # scores of many classes fill the memory
-
-    methods = {}
-    for (name, _), derived, run in zip(
-        named, _derive_names(made_by), map(Run, files, hits, made_by, labels)
-    ):
+        runs.append(_read(file))
+        _check_same_test_set(runs[0], runs[-1])
+    methods: dict[str, list[EvaluatedRun]] = {}
+    for name, derived, run in zip(names, _derive_names([run.made_by for run in runs]), runs):
         methods.setdefault(name or derived, []).append(run)
     _check_weights(methods)
     _sort_like_baseline(methods)
-    return Runs(
-        methods, first.gt_label, ClassGroups(first.run['class_counts'], first.run['thresholds'])
-    )
+    made_by = runs[0].made_by
+    return Runs(methods, ClassGroups(made_by['class_counts'], made_by['thresholds']))
 
 
 def _split(argument: str) -> tuple[str | None, str]:
-    """The name of the method, where there is one, and the file."""
+    """The name of the method, if there is one, and the file."""
     name, sign, file = argument.partition('=')
     if not sign or Path(argument).is_file():
         return None, argument
@@ -124,15 +121,19 @@ def _split(argument: str) -> tuple[str | None, str]:
     return name, file
 
 
-def _check_same_test_set(
-    first_file: str, first: Predictions, file: str, other: Predictions
-) -> None:
+def _read(file: str) -> EvaluatedRun:
+    """A run without its scores, which need much memory."""
+    predictions = read_own_predictions(file)
+    return EvaluatedRun(file, predictions.pred_label, predictions.gt_label, predictions.run)
+
+
+def _check_same_test_set(first: EvaluatedRun, other: EvaluatedRun) -> None:
     labels = first.gt_label, other.gt_label
     counts, thresholds = (
-        [p.run[key] for p in (first, other)] for key in ('class_counts', 'thresholds')
+        [run.made_by[key] for run in (first, other)] for key in ('class_counts', 'thresholds')
     )
-    if len(first) != len(other):
-        found = f'{len(first)} and {len(other)} images'
+    if len(labels[0]) != len(labels[1]):
+        found = f'{len(labels[0])} and {len(labels[1])} images'
     elif (labels[0] != labels[1]).any():
         image = int(np.flatnonzero(labels[0] != labels[1])[0])
         found = (
@@ -149,9 +150,9 @@ def _check_same_test_set(
     else:
         return
     raise UserError(
-        f'{first_file} and {file} cannot be compared: {found}. '
-        'All runs have to be tested on the same images, in the '
-        'same order, with the same groups.'
+        f'{first.file} and {other.file} cannot be compared: {found}. '
+        'All runs must be tested on the same images, in the same order, '
+        'with the same groups.'
     )
 
 
@@ -164,37 +165,33 @@ def _derive_names(made_by: Sequence[dict]) -> list[str]:
     ]
     names = []
     for config, own in zip(configs, options):
-        alike = {other for other in configs if Path(other).stem == Path(config).stem}
-        name = Path(config).stem if len(alike) == 1 else config
-        beside = [o for o, other in zip(options, configs) if other == config]
-        names.append(
-            ' '.join(
-                [name]
-                + [
-                    f'{key}={value}'
-                    for key, value in sorted(own.items())
-                    if any(key not in o or o[key] != value for o in beside)
-                ]
-            )
-        )
+        same_stem = {other for other in configs if Path(other).stem == Path(config).stem}
+        words = [Path(config).stem if len(same_stem) == 1 else config]
+        same_config = [o for o, other in zip(options, configs) if other == config]
+        words += [
+            f'{key}={value}'
+            for key, value in sorted(own.items())
+            if any(key not in o or o[key] != value for o in same_config)
+        ]
+        names.append(' '.join(words))
     return names
 
 
-def _check_weights(methods: dict[str, list[Run]]) -> None:
+def _check_weights(methods: dict[str, list[EvaluatedRun]]) -> None:
     for method, runs in methods.items():
-        known = {}
+        known: dict[str, EvaluatedRun] = {}
         for run in runs:
             other = known.setdefault(run.weights, run)
             if other is not run:
                 raise UserError(
                     f'{other.file} and {run.file} have the same weights '
                     f'({run.made_by["checkpoint"]}) and would count as two '
-                    f'seeds of {method}. Give each seed once; two ways to '
+                    f'seeds of {method}. Pass each seed once; two ways to '
                     'test the same weights need names: METHOD=FILE.'
                 )
 
 
-def _sort_like_baseline(methods: dict[str, list[Run]]) -> None:
+def _sort_like_baseline(methods: dict[str, list[EvaluatedRun]]) -> None:
     baseline = [run.weights for run in next(iter(methods.values()))]
     place = {weights: i for i, weights in enumerate(baseline)}
     for runs in methods.values():

@@ -1,4 +1,4 @@
-"""Figures of runs with several seeds."""
+"""Means over the runs of ``tools/sweep.py``."""
 
 import json
 from collections import defaultdict
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ride_mm.analysis.style import GRID, INK, LEGEND, clean, save
+from ride_mm.analysis.style import INK, LEGEND, clean, save
 from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
@@ -24,10 +24,10 @@ _COLUMNS = {
 
 
 def read_seeds(paths: Sequence[str | Path]) -> dict[str, list[dict]]:
-    """Read what ``tools/sweep.py`` leaves of its runs.
+    """Read the results of ``tools/sweep.py``.
 
     Args:
-        paths (Sequence[str | Path]): The files ``NAME_seed0.json`` and so on.
+        paths (Sequence[str | Path]): Files ``NAME_seed0.json`` and so on.
 
     Returns:
         dict[str, list[dict]]: The results by name, in the order of the
@@ -50,16 +50,17 @@ def read_seeds(paths: Sequence[str | Path]) -> dict[str, list[dict]]:
 
 
 def mean_text(results: Sequence[dict], stage: str, key: str, digits: int = 1) -> str:
-    """Mean over the seeds and, of several, their standard deviation.
+    """Format the mean of a figure over seeds, with its standard deviation.
 
     Args:
         results (Sequence[dict]): The results of one name.
         stage (str): 'stage_1' or 'final'.
-        key (str): The metric.
-        digits (int): After the decimal point. Defaults to 1.
+        key (str): Name of the metric.
+        digits (int): Number of decimals. Defaults to 1.
 
     Returns:
-        str: Such as ``48.5 ± 0.5``; empty where there is no such figure.
+        str: For example ``48.5 ± 0.5``, without deviation for a single seed;
+        empty if a result lacks the figure.
     """
     values = [result['figures'].get(stage, {}).get(key) for result in results]
     if None in values:
@@ -71,7 +72,7 @@ def mean_text(results: Sequence[dict], stage: str, key: str, digits: int = 1) ->
 
 
 def seeds_table(paths: Sequence[str | Path]) -> Table:
-    """Lay out the accuracy of several configs, as means over seeds.
+    """Build a table of the accuracy of several configs.
 
     Args:
         paths (Sequence[str | Path]): See :func:`read_seeds`.
@@ -83,31 +84,23 @@ def seeds_table(paths: Sequence[str | Path]) -> Table:
     for name, results in read_seeds(paths).items():
         stages = results[0]['figures']
         for stage in stages:
-            rows.append(
-                [
-                    f'{name}, {STAGES[stage]}' if 'stage_1' in stages else name,
-                    str(len(results)),
-                    str(results[0]['figures'][stage]['epoch']),
-                    *(
-                        mean_text(results, stage, key, 2 if key == 'experts/compute' else 1)
-                        for key in _COLUMNS.values()
-                    ),
-                ]
-            )
-    return build_table(
-        'Accuracy (%): mean ± standard deviation over seeds',
-        ['config', 'seeds', 'epochs', *_COLUMNS],
-        rows,
-    )
+            label = f'{name}, {STAGES[stage]}' if 'stage_1' in stages else name
+            row = [label, str(len(results)), str(stages[stage]['epoch'])]
+            for column, key in _COLUMNS.items():
+                row.append(mean_text(results, stage, key, 2 if column == 'compute' else 1))
+            rows.append(row)
+    title = 'Accuracy (%): mean ± standard deviation over seeds'
+    return build_table(title, ['config', 'seeds', 'epochs', *_COLUMNS], rows)
 
 
 def plot_seeds(results: dict[str, list[dict]], path: str | Path) -> Path:
-    """Draw accuracy by class size: bars of means, with every seed as a dot.
+    """Plot accuracy by class size: bars for means, dots for seeds.
 
     Args:
-        results (dict[str, list[dict]]): The results of each method, by its
-            label; see :func:`read_seeds`. The last epoch counts.
-        path (str | Path): The picture to write, .png, .svg or .pdf.
+        results (dict[str, list[dict]]): Results of each method, see
+            :func:`read_seeds`, by the label of the method. Those of the last
+            epoch are plotted.
+        path (str | Path): Where to save the plot, see :func:`save`.
 
     Returns:
         Path: The file.
@@ -118,22 +111,16 @@ def plot_seeds(results: dict[str, list[dict]], path: str | Path) -> Path:
     width = 0.8 / len(results)
     colors = ('#999999', '#0072B2', '#009E73', '#E69F00', '#CC79A7')
     for i, (label, runs) in enumerate(results.items()):
-        values = np.array(
-            [
-                [run['figures']['final'].get(_COLUMNS[title], np.nan) for title in titles]
-                for run in runs
-            ]
-        )
+        finals = [run['figures']['final'] for run in runs]
+        values = np.array([[final.get(_COLUMNS[t], np.nan) for t in titles] for final in finals])
         places = np.arange(len(titles)) + (i - (len(results) - 1) / 2) * width
-        bars = axes.bar(
-            places, values.mean(0), width=0.92 * width, color=colors[i % len(colors)], label=label
-        )
+        color = colors[i % len(colors)]
+        bars = axes.bar(places, values.mean(0), width=0.92 * width, color=color, label=label)
         axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=8, color=INK)
         axes.scatter(np.tile(places, len(runs)), values.ravel(), s=9, color=INK)
     axes.set_xticks(range(len(titles)), titles)
     axes.set_ylabel('accuracy (%)')
     axes.margins(y=0.1)
-    clean(axes)
-    axes.grid(axis='y', color=GRID, linewidth=0.8)
+    clean(axes, grid='y')
     axes.legend(**dict(LEGEND, ncols=min(3, len(results))))
     return save(figure, path)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
-from ride_mm.analysis.accuracy.confusion_plot import plot_group_confusion
+from ride_mm.analysis.accuracy.confusion import plot_group_confusion
 from ride_mm.analysis.accuracy.hardest import hardest_images
 from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
 from ride_mm.analysis.report.findings import Findings, Routing

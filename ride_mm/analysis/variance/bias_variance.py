@@ -11,46 +11,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from ride_mm.analysis.comparison.runs import Run, read_runs
-from ride_mm.analysis.variance.bias_variance_plot import plot_bias_variance
+from ride_mm.analysis.comparison.runs import EvaluatedRun, read_runs
+from ride_mm.analysis.style import INK, LEGEND, SOFT, TITLE, clean, save
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike, Thresholds, group_titles
 from ride_mm.evaluation.by_group import validate_labels
-from ride_mm.evaluation.tables import build_table
+from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import UserError
 
-# Of a config: by group, by measure.
+# The figures of one config: by group, by measure.
 Figures = dict[str, dict[str, float]]
 _SHOWN = ('error', 'bias', 'variance', 'net_variance', 'ties')
+# With more bars per panel there is no room for the numbers above them.
+_MAX_LABELS = 12
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """What R models, trained on R training sets, do to each of N images.
+    """Bias and variance of R models, for each of N images.
 
     With h(x) the prediction of a model, y the true label and m the main
-    prediction, which is what most models predict, image by image::
+    prediction (the most frequent prediction for the image)::
 
         error = bias + unbiased_variance - helpful_variance
 
-    Of several labels that are predicted most often each is m to the same
-    part: the mean over all ways to choose one. To take the first would give
-    the tail's ties to the head where classes are numbered by size.
+    If several labels are most frequent, the mean over all choices of m is
+    taken. Choosing the first of them would favor head classes in data sets
+    whose classes are numbered by size.
+
+    All attributes have shape (N, ) and, except ``ties``, dtype float64.
 
     Attributes:
-        error (np.ndarray): The expected 0-1 loss, P[h(x) != y].
-        bias (np.ndarray): 1[m != y], a fraction where there are ties.
+        error (np.ndarray): Expected 0-1 loss, P[h(x) != y].
+        bias (np.ndarray): 1[m != y], a fraction in case of ties.
         variance (np.ndarray): P[h(x) != m].
-        unbiased_variance (np.ndarray): The variance where m = y, which adds
-            to the error.
+        unbiased_variance (np.ndarray): The variance where m = y, which
+            increases the error.
         helpful_variance (np.ndarray): P[h(x) = y] where m != y, the part of
-            the variance there that takes from the error.
-        ties (np.ndarray): Whether several labels are predicted most often.
-
-    All have shape (N, ) and, but for the last one, dtype float64.
+            the variance that decreases the error.
+        ties (np.ndarray): Whether several labels are most frequent, bool.
     """
 
     error: np.ndarray
@@ -62,17 +65,17 @@ class Decomposition:
 
 
 def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
-    """Decompose the 0-1 loss, image by image.
+    """Decompose the 0-1 loss of each image.
 
     Args:
-        pred_label (np.ndarray): Labels that R models predict, (R, N).
+        pred_label (np.ndarray): Predicted labels of R models, (R, N).
         gt_label (np.ndarray): True labels, (N, ).
 
     Returns:
         Decomposition: Error, bias and variance.
 
     Raises:
-        ValueError: If the shapes do not fit, or there is no model.
+        ValueError: If the shapes do not match, or there is no model.
 
     Examples:
         >>> import numpy as np
@@ -81,18 +84,17 @@ def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
         (array([0.75]), array([1.]), array([0.5]), array([0.25]))
     """
     pred_label, gt_label = np.asarray(pred_label), np.asarray(gt_label)
-    if pred_label.shape[1:] != gt_label.shape or not len(pred_label):
-        raise ValueError(
-            'pred_label and gt_label must have shapes (R, N) and '
-            f'(N, ), R > 0, but got {pred_label.shape} and '
-            f'{gt_label.shape}.'
-        )
     num_models = len(pred_label)
+    if pred_label.shape[1:] != gt_label.shape or not num_models:
+        raise ValueError(
+            'pred_label and gt_label must have shapes (R, N) and (N, ), R > 0, '
+            f'but got {pred_label.shape} and {gt_label.shape}.'
+        )
     right = np.sum(pred_label == gt_label, axis=0)
-    # How many models each one agrees with, itself among them.
+    # The number of models with the same prediction, for each model.
     votes = np.stack([np.sum(pred_label == labels, axis=0) for labels in pred_label])
     most = votes.max(axis=0)
-    # A label with the most votes is counted by each model that predicts it.
+    # Each model that predicts a most frequent label counts it once.
     num_main = np.sum(votes == most, axis=0) // most
     unbiased = np.where(right == most, 1 / num_main, 0.0)
     variance = (num_models - most) / num_models
@@ -106,26 +108,24 @@ def decompose(pred_label: np.ndarray, gt_label: np.ndarray) -> Decomposition:
     )
 
 
-def bias_variance(
-    pred_label: np.ndarray, gt_label: np.ndarray, groups: GroupsLike
-) -> dict[str, dict[str, float]]:
-    """Compute bias and variance overall and by class size.
+def bias_variance(pred_label: np.ndarray, gt_label: np.ndarray, groups: GroupsLike) -> Figures:
+    """Compute bias and variance, overall and by class size.
 
-    They are averaged over the images of a class, then over the classes of a
-    group, or over all of them: classes count alike.
+    They are averaged over the images of each class, then over the classes of
+    a group or over all classes, with equal weights.
 
     Args:
-        pred_label (np.ndarray): Labels that R models predict, (R, N).
+        pred_label (np.ndarray): Predicted labels of R models, (R, N).
         gt_label (np.ndarray): True labels, (N, ).
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        groups (ClassGroups | Sequence[int]): The groups of the classes, or
+            the training images per class, (K, ).
 
     Returns:
         dict[str, dict[str, float]]: Under 'many', 'medium', 'few' and
-        'overall' the number of classes and, in percent, the measures of
-        :class:`Decomposition`; 'net_variance' is the unbiased variance less
-        the helpful one, so that error = bias + net_variance. Classes without
-        images are passed over, a group without any is left out.
+        'overall' the number of 'classes' and, in percent, the measures of
+        :class:`Decomposition` and 'net_variance', the unbiased variance
+        minus the helpful one, so that error = bias + net_variance. Classes
+        without images, and groups without such classes, are left out.
 
     Raises:
         UserError: If a label is not a class.
@@ -134,63 +134,90 @@ def bias_variance(
     num_classes = len(groups)
     validate_labels(np.asarray(gt_label), num_classes, 'True label')
     validate_labels(np.asarray(pred_label), num_classes, 'Predicted label')
-    parts = decompose(pred_label, gt_label)
     images = np.bincount(gt_label, minlength=num_classes)
-    tested = images > 0
-    masks = dict(groups.masks, overall=np.ones(num_classes, dtype=bool))
-    figures = {
-        name: dict(classes=int(np.sum(classes & tested)))
-        for name, classes in masks.items()
-        if np.any(classes & tested)
+    by_class = {
+        measure: 100.0 * np.bincount(gt_label, shares, num_classes) / np.maximum(images, 1)
+        for measure, shares in vars(decompose(pred_label, gt_label)).items()
     }
-    for measure, shares in vars(parts).items():
-        sums = np.bincount(gt_label, shares, num_classes)
-        by_class = 100.0 * sums / np.maximum(images, 1)
-        for name, values in figures.items():
-            values[measure] = float(by_class[masks[name] & tested].mean())
-    for values in figures.values():
-        values['net_variance'] = values['unbiased_variance'] - values['helpful_variance']
+    figures: Figures = {}
+    for name, classes in dict(groups.masks, overall=np.full(num_classes, True)).items():
+        tested = classes & (images > 0)
+        if tested.any():
+            means = {measure: float(values[tested].mean()) for measure, values in by_class.items()}
+            net_variance = means['unbiased_variance'] - means['helpful_variance']
+            figures[name] = dict(classes=int(tested.sum()), **means, net_variance=net_variance)
     return figures
 
 
 def bias_variance_table(
     figures: dict[str, Figures], num_runs: int, thresholds: Thresholds
 ) -> Table:
-    """Lay out bias and variance of some configs, group by group.
+    """Build a table of bias and variance by group and config.
 
     Args:
-        figures (dict[str, dict]): What :func:`bias_variance` returns, by the
-            name of the config.
-        num_runs (int): Number of models of a config.
-        thresholds (str | Sequence[int]): What many, medium and few are.
+        figures (dict[str, dict]): See :func:`bias_variance`, by the name of
+            the config.
+        num_runs (int): Number of models per config.
+        thresholds (str | Sequence[int]): Thresholds of the groups.
 
     Returns:
         rich.table.Table: The table, for ``rich.print``.
     """
     titles = group_titles(thresholds)
     rows = [
-        [
-            titles[group],
-            name,
-            str(groups[group]['classes']),
-            *(f'{groups[group][measure]:.2f}' for measure in _SHOWN),
-        ]
+        [titles[group], name, str(groups[group]['classes'])]
+        + [f'{groups[group][measure]:.2f}' for measure in _SHOWN]
         for group in (*GROUPS, 'overall')
         for name, groups in figures.items()
         if group in groups
     ]
-    table = build_table(
-        f'Bias and variance of {num_runs} runs (%): error = bias + net variance',
-        [
-            'training images',
-            'config',
-            'classes',
-            *(measure.replace('_', ' ') for measure in _SHOWN),
-        ],
-        rows,
-    )
+    title = f'Bias and variance of {num_runs} runs (%): error = bias + net variance'
+    columns = ['training images', 'config', 'classes', *_SHOWN]
+    table = build_table(title, [column.replace('_', ' ') for column in columns], rows)
     table.columns[1].justify = 'left'
     return table
+
+
+def plot_bias_variance(
+    figures: dict[str, Figures], path: str | Path, thresholds: Thresholds
+) -> Path:
+    """Plot bias and variance by group, with one bar per config.
+
+    Args:
+        figures (dict[str, dict]): See :func:`bias_variance`, by the name of
+            the config.
+        path (str | Path): Where to save the plot, see :func:`save`.
+        thresholds (str | Sequence[int]): Thresholds of the groups, for the
+            labels.
+
+    Returns:
+        Path: The file.
+    """
+    groups = [
+        name for name in (*GROUPS, 'overall') if any(name in values for values in figures.values())
+    ]
+    titles = [group_titles(thresholds)[name].replace(' (', '\n(') for name in groups]
+    figure = Figure(figsize=(11, 4.8), layout='constrained')
+    panels = figure.subplots(1, 2, sharey=True)
+    colors = colormaps['viridis'](np.linspace(0.15, 0.8, len(figures)))
+    width = 0.8 / len(figures)
+    for axes, measure in zip(panels, ('bias', 'variance')):
+        for i, (name, values) in enumerate(figures.items()):
+            places = np.arange(len(groups)) + (i - (len(figures) - 1) / 2) * width
+            heights = [values.get(group, {}).get(measure, 0) for group in groups]
+            bars = axes.bar(places, heights, width=0.94 * width, color=colors[i], label=name)
+            if len(figures) * len(groups) <= _MAX_LABELS:
+                axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=2, color=INK)
+        axes.axvline(len(groups) - 1.5, color=SOFT, linewidth=0.8, ls=(0, (4, 3)))
+        axes.set_title(measure.capitalize(), pad=12, **TITLE)
+        axes.set_xticks(range(len(groups)), titles, fontsize=11)
+        clean(axes, grid='y')
+        axes.tick_params(axis='x', length=0)
+    panels[0].set_ylabel('% of the test images, averaged over classes')
+    handles = panels[0].get_legend_handles_labels()[0]
+    legend = dict(LEGEND, loc='outside upper left', bbox_to_anchor=None)
+    figure.legend(handles=handles, ncols=min(3, len(figures)), **legend)
+    return save(figure, path)
 
 
 def compare_bias_variance(
@@ -198,49 +225,40 @@ def compare_bias_variance(
     plot: str | Path | None = None,
     json_file: str | Path | None = None,
 ) -> dict[str, Figures]:
-    """Print and draw bias and variance of what a sweep has trained.
+    """Print and plot bias and variance of the configs of a sweep.
 
     Args:
-        folders (Sequence[str | Path]): The folder of each config's runs,
-            which ``tools/sweep.py --resample`` wrote.
-        plot (str | Path, optional): The picture to write. Defaults to None,
-            which means none.
-        json_file (str | Path, optional): Where to write the figures as JSON.
+        folders (Sequence[str | Path]): The folder with the runs of each
+            config, written by ``tools/sweep.py --resample``.
+        plot (str | Path, optional): Where to save the plot. Defaults to
+            None, which means no plot.
+        json_file (str | Path, optional): Where to save the figures as JSON.
             Defaults to None, which means nowhere.
 
     Returns:
-        dict[str, dict]: What :func:`bias_variance` returns, by the name of
-        the folder.
+        dict[str, dict]: See :func:`bias_variance`, by the name of the
+        folder.
 
     Raises:
-        UserError: If the configs cannot be compared, or have other numbers
-            of runs.
+        UserError: If the configs cannot be compared, or differ in their
+            number of runs.
     """
-    named = [
-        f'{Path(folder).name}={file}'
-        for folder in folders
-        for file in _prediction_files(Path(folder))
-    ]
+    named = [f'{Path(f).name}={file}' for f in folders for file in _prediction_files(Path(f))]
     runs = read_runs(named)
+    num_runs, thresholds = len(runs.methods[runs.baseline]), runs.groups.thresholds
     for name, models in runs.methods.items():
-        _check_samples(name, models, len(runs.methods[runs.baseline]))
+        _check_samples(name, models, num_runs)
     figures = {
         name: bias_variance(
             np.stack([run.pred_label for run in models]), runs.gt_label, runs.groups
         )
         for name, models in runs.methods.items()
     }
-    # Wide enough for any name, also where the output is a pipe.
-    Console(width=1000).print(
-        bias_variance_table(figures, len(runs.methods[runs.baseline]), runs.groups.thresholds)
-    )
+    print_tables(bias_variance_table(figures, num_runs, thresholds))
     if plot is not None:
-        print(plot_bias_variance(figures, plot, runs.groups.thresholds))
+        print(plot_bias_variance(figures, plot, thresholds))
     if json_file is not None:
-        content = {
-            name: dict(runs=len(runs.methods[name]), groups=groups)
-            for name, groups in figures.items()
-        }
+        content = {name: dict(runs=num_runs, groups=groups) for name, groups in figures.items()}
         write_file(json_file, json.dumps(content, indent=2) + '\n')
         print(json_file)
     return figures
@@ -257,11 +275,11 @@ def _prediction_files(folder: Path) -> list[Path]:
     return files
 
 
-def _check_samples(name: str, models: Sequence[Run], expected: int) -> None:
+def _check_samples(name: str, models: Sequence[EvaluatedRun], expected: int) -> None:
     """Check that each model has a training set of its own."""
     if len(models) != expected:
         raise UserError(
-            f'{name} has {len(models)} runs, the first config '
+            f'{name} has {len(models)} runs, but the first config has '
             f'{expected}: fewer runs give a lower variance'
         )
     samples = {
@@ -274,7 +292,6 @@ def _check_samples(name: str, models: Sequence[Run], expected: int) -> None:
     }
     if len(samples) < len(models):
         raise UserError(
-            f'{name}: some of these runs had the same training '
-            'images; use tools/sweep.py --resample to give each '
-            'run its own'
+            f'{name}: some of these runs had the same training images; use '
+            'tools/sweep.py --resample to give each run its own'
         )
