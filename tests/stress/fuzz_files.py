@@ -43,6 +43,7 @@ from ride_mm.analysis.comparison.runs import read_runs
 from ride_mm.analysis.report import find, open_source
 from ride_mm.analysis.report.overview import describe_config
 from ride_mm.datasets import CIFAR10LT
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine.dumped_config import read_dumped_config
 from ride_mm.utils.errors import UserError
 
@@ -516,12 +517,12 @@ def _read(file: Path, whole: Path):
     if predictions.run['class_counts'] is not None:
         own = read_own_predictions(file)
         find(open_source(file))
-        hardest_images(own, own.run['class_counts'], 12)
+        hardest_images(own, ClassGroups(own.run['class_counts']), 12)
         read_runs([f'A={whole}', f'B={file}'])
     if predictions.router_logits is not None:
         route(predictions, 0.5)
         RoutingSimulator(predictions, COUNTS).curve()
-    summarize(predictions, COUNTS)
+    summarize(predictions, ClassGroups(COUNTS))
     return predictions
 
 

@@ -7,7 +7,7 @@ import torch
 from conftest import load_tool
 from prediction_files import write_predictions
 
-from ride_mm.analysis import Difference, Run, Runs, compare, compare_files, read_runs
+from ride_mm.analysis import Difference, EvaluatedRun, Runs, compare, compare_files, read_runs
 from ride_mm.analysis.comparison.compare import comparison_tables, coverage_note, to_json
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation.tables import render_table
@@ -27,14 +27,15 @@ def make_runs(hits, labels=LABELS, counts=COUNTS, weights=None, **kwargs):
     for method, rows in hits.items():
         names = (weights or {}).get(method, [f'{method}{i}' for i in range(len(rows))])
         methods[method] = [
-            Run(
+            EvaluatedRun(
                 f'{name}.npz',
-                row,
+                np.where(row, labels, labels + 1),
+                labels,
                 dict(config='c.py', options={}, checkpoint='e.pth', weights=name),
             )
             for name, row in zip(names, rows)
         ]
-    return Runs(methods, labels, ClassGroups(counts, **kwargs))
+    return Runs(methods, ClassGroups(counts, **kwargs))
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_tables_and_notes():
     assert (f'{found.mean("a", "few"):.2f} ± {found.deviation("a", "few"):.2f}') in first
     assert second.startswith('b [x=1] minus a, ')
     assert 'not told apart' in second
-    assert 'A single run each: b [x=1].' in coverage_note(runs)
+    assert 'Methods with a single run: b [x=1].' in coverage_note(runs)
     assert 'not other training seeds' in coverage_note(runs)
     both = make_runs(dict(a=random_hits(2, 0), b=random_hits(2, 1)))
     assert 'other seeds' in coverage_note(both)

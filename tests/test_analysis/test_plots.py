@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from ride_mm.analysis import (
+    Comparison,
     Difference,
+    Runs,
     TrainingCurves,
     group_confusion,
     plot_accuracy_by_class,
@@ -18,6 +20,7 @@ from ride_mm.analysis import (
 )
 from ride_mm.analysis.routing.expert_usage import shares_by_class
 from ride_mm.analysis.style import ink_on
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import expert_usage, reliability_bins
 
 COUNTS = [500, 50, 5]
@@ -32,24 +35,25 @@ def assert_png(path, expected):
 
 @pytest.mark.parametrize('num_classes', [10, 1000, 8142])
 def test_accuracy_by_class(tmp_path, num_classes):
-    counts = np.geomspace(1000, 2, num_classes).astype(int)
+    groups = ClassGroups(np.geomspace(1000, 2, num_classes).astype(int))
     accuracy = np.linspace(90, 10, num_classes)
     accuracy[3] = np.nan  # a class without test images
     file = tmp_path / 'new' / 'accuracy.png'
     names = [f'class {i}' for i in range(num_classes)]
     assert_png(
-        plot_accuracy_by_class(accuracy, counts, file, overall=50.0, class_names=names), file
+        plot_accuracy_by_class(accuracy, groups, file, overall=50.0, class_names=names), file
     )
 
 
 def test_accuracy_of_one_untested_group(tmp_path):
     file = tmp_path / 'accuracy.png'
-    assert_png(plot_accuracy_by_class([50.0, np.nan], [200, 0], file, overall=50.0), file)
+    groups = ClassGroups([200, 0])
+    assert_png(plot_accuracy_by_class([50.0, np.nan], groups, file, overall=50.0), file)
 
 
 def test_accuracy_and_counts_must_fit(tmp_path):
-    with pytest.raises(ValueError, match='shape'):
-        plot_accuracy_by_class([50.0], [200, 1], tmp_path / 'a.png', 50.0)
+    with pytest.raises(ValueError, match='1 accuracies do not fit 2 classes'):
+        plot_accuracy_by_class([50.0], ClassGroups([200, 1]), tmp_path / 'a.png', 50.0)
 
 
 @pytest.mark.parametrize('num_experts', [1, 3, 6])
@@ -77,19 +81,16 @@ def test_differences(tmp_path, num_classes, methods):
         balanced=Difference(1.0, 0.5, 2.0),
         many=Difference(100.0, nan, nan),
     )
-    file = tmp_path / 'differences.png'
-    assert_png(
-        plot_differences(
-            dict.fromkeys(methods, groups),
-            dict.fromkeys(methods, points),
-            dict.fromkeys(methods, [groups['balanced'], groups['many']]),
-            [np.arange(num_classes), np.array([0])],
-            counts,
-            file,
-            baseline='a',
-        ),
-        file,
+    comparison = Comparison(
+        Runs(dict.fromkeys(f'a{methods}', []), ClassGroups(counts)),
+        figures={},
+        by_class=dict(a=np.zeros(num_classes), **dict.fromkeys(methods, points)),
+        differences=dict.fromkeys(methods, groups),
+        parts=[np.arange(num_classes), np.array([0])],
+        by_part=dict.fromkeys(methods, [groups['balanced'], groups['many']]),
     )
+    file = tmp_path / 'differences.png'
+    assert_png(plot_differences(comparison, file), file)
 
 
 def texts(path):
@@ -113,7 +114,11 @@ def test_names_are_no_formulas(tmp_path):
     names = ['a $_ b$', '<b>', 'c']
     for path in (
         plot_accuracy_by_class(
-            [50.0, 40.0, 30.0], COUNTS, tmp_path / 'accuracy.svg', 40.0, class_names=names
+            [50.0, 40.0, 30.0],
+            ClassGroups(COUNTS),
+            tmp_path / 'accuracy.svg',
+            40.0,
+            class_names=names,
         ),
         plot_experts_by_class(
             np.array([1, 2, 1]), np.arange(3), COUNTS, tmp_path / 'experts.svg', class_names=names
@@ -158,7 +163,8 @@ def test_reliability(tmp_path):
 
 def test_group_confusion(tmp_path):
     true, predicted = np.array([0, 0, 0, 2, 2, 2]), np.array([0, 0, 0, 0, 1, 2])
-    path = plot_group_confusion(group_confusion(predicted, true, COUNTS), tmp_path / 'c.svg')
+    confusion = group_confusion(predicted, true, ClassGroups(COUNTS))
+    path = plot_group_confusion(confusion, tmp_path / 'c.svg')
     assert_svg(path, '(100.0%)', 'no errors', '33.3%', '(33.3%)', '100%')
     # no medium image was tested
     assert 'medium' in texts(path) and '(20 to 100)' not in texts(path)

@@ -26,6 +26,7 @@ from ride_mm.analysis import Predictions
 from ride_mm.analysis.accuracy.hardest import hardest_images, load_pictures
 from ride_mm.analysis.report import write_report
 from ride_mm.analysis.report.page import Figure, FigureMaker, mark_code, percent
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import fingerprint
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -440,7 +441,7 @@ def test_hardest_images(run, number):
     shifted = np.exp(means - means.max(1, keepdims=True))
     scores = shifted / shifted.sum(1, keepdims=True)
     predictions = Predictions(run.labels, scores, num_experts_used=used, expert_logits=run.logits)
-    found = hardest_images(predictions, COUNTS, number)
+    found = hardest_images(predictions, ClassGroups(COUNTS), number)
     nll = {i: -math.log(scores[i, y]) for i, y in enumerate(run.labels)}
     groups = dict(many=(0, 1), medium=(2, 3), few=(4, 5))
     sizes = [number // 3 + (i < number % 3) for i in range(3)]

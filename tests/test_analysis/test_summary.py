@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from prediction_files import write_predictions
 
 from ride_mm.analysis import Predictions, draw_summary, summarize, summarize_file, summary_tables
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import CalibrationMetric, ExpertMetric, ExpertUsageMetric, LongTailMetric
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
@@ -182,7 +183,7 @@ def test_correction_for_a_known_shift():
     counts = [30, 10]
     scores = np.array([[0.6, 0.4], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
     predictions = Predictions(np.array([0, 0, 1, 1]), scores)
-    figures = summarize(predictions, counts, model_prior='training')
+    figures = summarize(predictions, ClassGroups(counts), model_prior='training')
     # Scores x (1, 3): all but the second go to class 1, whatever is flatter.
     assert figures['label_shift_corrected/uniform'] == pytest.approx(75.0)
     # x (50/51 / 0.75, 1/51 / 0.25): all go to class 0.
@@ -219,7 +220,7 @@ def test_predictions_of_another_dataset(workspace):
 )
 def test_counts_must_fit_the_predictions(predictions, message):
     with pytest.raises(UserError, match=message):
-        summarize(predictions, COUNTS)
+        summarize(predictions, ClassGroups(COUNTS))
 
 
 def test_table_and_plots_leave_out_an_empty_group(tmp_path):
@@ -229,10 +230,11 @@ def test_table_and_plots_leave_out_an_empty_group(tmp_path):
         np.array([1, 2]),
         np.array([0.5, 1.0]),
     )
-    figures = summarize(predictions, COUNTS)
-    text = render_table(summary_tables(figures, predictions, COUNTS)[0])
+    groups = ClassGroups(COUNTS)
+    figures = summarize(predictions, groups)
+    text = render_table(summary_tables(figures, predictions, groups)[0])
     assert 'many' in text and 'few' in text and 'medium' not in text
-    paths = draw_summary(figures, predictions, COUNTS, tmp_path)
+    paths = draw_summary(figures, predictions, groups, tmp_path)
     assert all(path.stat().st_size for path in paths) and len(paths) == 2
 
 

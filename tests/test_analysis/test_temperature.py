@@ -32,7 +32,7 @@ def test_least_negative_log_likelihood(scale):
 
 def test_nothing_to_fit():
     logits = torch.eye(3) * 5
-    with pytest.raises(UserError, match='train on them, or are they too few'):
+    with pytest.raises(UserError, match='trained on them, or are they too few'):
         fit_temperature(logits, torch.arange(3))
     with pytest.raises(UserError, match='no temperature between'):
         fit_temperature(logits, torch.tensor([1, 2, 0]))

@@ -88,7 +88,7 @@ def summarize(
         dict[str, float]: The figures of
 
         - :func:`long_tail_accuracy` under 'long_tail/...',
-        - :func:`calibration` under 'calibration/...', if there are scores,
+        - :func:`calibration` under 'calibration/...',
         - :func:`expert_usage` under 'experts/...', if there are experts,
         - :func:`expert_figures` under 'expert/...', if there are logits of
           every expert,
@@ -97,22 +97,21 @@ def summarize(
           there is a ``model_prior``.
 
     Raises:
-        UserError: If the classes do not fit the predictions, or there are no
-            scores to correct.
+        UserError: If the classes do not fit the predictions.
     """
     num_classes, labels = len(groups), predictions.gt_label
-    if predictions.num_classes not in (None, num_classes):
+    if predictions.num_classes != num_classes:
         raise UserError(
             f'The predictions are for {predictions.num_classes} classes, but '
             f'the config has class counts of {num_classes}. Were they made '
             'with another config?'
         )
     validate_labels(labels, num_classes, 'True label')
-    validate_labels(predictions.pred_label, num_classes, 'Predicted label')
-    figures = dict(long_tail=long_tail_accuracy(predictions.hits, labels, groups))
-    if predictions.pred_score is not None:
-        quality = score_quality(torch.from_numpy(predictions.pred_score), torch.from_numpy(labels))
-        figures['calibration'] = calibration(quality, labels, groups)
+    quality = score_quality(torch.from_numpy(predictions.pred_score), torch.from_numpy(labels))
+    figures = dict(
+        long_tail=long_tail_accuracy(predictions.hits, labels, groups),
+        calibration=calibration(quality, labels, groups),
+    )
     if predictions.num_experts_used is not None:
         figures['experts'] = expert_usage(
             predictions.num_experts_used, predictions.relative_compute, labels, groups
@@ -139,7 +138,7 @@ def corrected_shift_table(
     """Compute the accuracy on shifted test sets with known frequencies.
 
     Args:
-        predictions (Predictions): The predictions, with scores.
+        predictions (Predictions): The predictions.
         class_counts (Sequence[int]): Training images per class, (K, ).
         model_prior (str): Class frequencies that the model assumes:
             "training" after plain cross entropy, "uniform" after a loss that
@@ -150,18 +149,15 @@ def corrected_shift_table(
         :func:`correct_prior`.
 
     Raises:
-        UserError: If there are no scores, or the prior is unknown.
+        UserError: If the prior is unknown, or assumes that a class never
+            occurs.
     """
     priors = dict(uniform=np.ones(len(class_counts)), training=np.array(class_counts))
     if model_prior not in priors:
         raise UserError(f'model_prior must be one of {", ".join(priors)}, but got {model_prior}')
-    if predictions.pred_score is None:
-        raise UserError(
-            'these predictions hold no scores that known class frequencies could correct'
-        )
-    labels, figures = predictions.gt_label, {}
+    labels, scores = predictions.gt_label, torch.from_numpy(predictions.pred_score)
+    figures = {}
     for name, prior in shift_priors(class_counts).items():
-        scores = torch.from_numpy(predictions.pred_score)
         corrected = correct_prior(scores, prior, priors[model_prior]).argmax(1).numpy()
         by_class = accuracy_by_class(corrected == labels, labels, len(class_counts))
         figures[name] = shifted_accuracy(by_class, prior)
@@ -223,15 +219,13 @@ def _group_table(
             str(np.unique(gt_label[images]).size),
             str(np.count_nonzero(images)),
             f'{figures[f"long_tail/{name}"]:.2f}',
-            *(f'{quality[key_prefix(name) + key]:.3f}' for key in CALIBRATION_TITLES if quality),
+            *(f'{quality[key_prefix(name) + key]:.3f}' for key in CALIBRATION_TITLES),
             *(usage_cells(usage, name) if usage else ()),
         ]
         for name, images in members.items()
     ]
-    title, columns = 'Accuracy', ['training images', 'classes', 'images', 'accuracy (%)']
-    if quality:
-        title += ', calibration'
-        columns += CALIBRATION_TITLES.values()
+    title = 'Accuracy, calibration'
+    columns = ['training images', 'classes', 'images', 'accuracy (%)', *CALIBRATION_TITLES.values()]
     if usage:
         title += ', experts used (% of the images), compute (1 = all experts)'
         columns += usage_columns(usage)
@@ -320,7 +314,7 @@ def summarize_file(
         UserError: If a file is invalid, or the files do not belong together.
     """
     predictions = read_predictions(predictions_file)
-    run = predictions.run or {}
+    run = predictions.run
     options = options_of_test(predictions_file, run, cfg_options)
     try:
         groups, meta, num_images = load_test_classes(config, options)
