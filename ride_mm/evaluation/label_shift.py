@@ -15,7 +15,9 @@ from ride_mm.utils.errors import UserError, name_some
 RATIOS = (50, 25, 10, 5, 2)
 
 
-def shifted_prior(class_counts: Sequence[int], ratio: float, backward: bool = False) -> np.ndarray:
+def shifted_prior(
+    class_counts: Sequence[int] | np.ndarray, ratio: float, backward: bool = False
+) -> np.ndarray:
     """Compute the class frequencies of a long-tailed test set.
 
     They decrease exponentially from the largest training class to the
@@ -60,7 +62,7 @@ def shifted_accuracy(by_class: np.ndarray, prior: np.ndarray) -> float:
 
 
 def shift_table(
-    by_class: np.ndarray, class_counts: Sequence[int], ratios: Sequence[float] = RATIOS
+    by_class: np.ndarray, class_counts: Sequence[int] | np.ndarray, ratios: Sequence[float] = RATIOS
 ) -> dict[str, float]:
     """Compute the accuracy on forward, uniform and backward test sets.
 
@@ -79,7 +81,7 @@ def shift_table(
 
 
 def shift_priors(
-    class_counts: Sequence[int], ratios: Sequence[float] = RATIOS
+    class_counts: Sequence[int] | np.ndarray, ratios: Sequence[float] = RATIOS
 ) -> dict[str, np.ndarray]:
     """Compute the class frequencies of the test sets of :func:`shift_table`."""
     ascending = sorted(ratios)

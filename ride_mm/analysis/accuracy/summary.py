@@ -65,7 +65,7 @@ def load_test_classes(
     dataset = DATASETS.build(dataset_cfg)
     evaluator = cfg.get('test_evaluator')
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-    metric = next((m for m in metrics if type_name(m) == 'LongTailMetric'), {})
+    metric: dict = next((m for m in metrics if type_name(m) == 'LongTailMetric'), {})
     counts = resolve_class_counts(metric.get('class_counts'), dataset.metainfo, 'LongTailMetric')
     groups = ClassGroups(counts, metric.get('thresholds', 'ride'))
     return groups, dataset.metainfo, len(dataset)
@@ -112,10 +112,9 @@ def summarize(
         long_tail=long_tail_accuracy(predictions.hits, labels, groups),
         calibration=calibration(quality, labels, groups),
     )
-    if predictions.num_experts_used is not None:
-        figures['experts'] = expert_usage(
-            predictions.num_experts_used, predictions.relative_compute, labels, groups
-        )
+    used, compute = predictions.num_experts_used, predictions.relative_compute
+    if used is not None and compute is not None:
+        figures['experts'] = expert_usage(used, compute, labels, groups)
     if predictions.expert_logits is not None:
         logits = torch.from_numpy(predictions.expert_logits)
         figures['expert'] = expert_figures(logits, torch.from_numpy(labels), groups)
@@ -133,13 +132,13 @@ def summarize(
 
 
 def corrected_shift_table(
-    predictions: Predictions, class_counts: Sequence[int], model_prior: str
+    predictions: Predictions, class_counts: np.ndarray, model_prior: str
 ) -> dict[str, float]:
     """Compute the accuracy on shifted test sets with known frequencies.
 
     Args:
         predictions (Predictions): The predictions.
-        class_counts (Sequence[int]): Training images per class, (K, ).
+        class_counts (np.ndarray): Training images per class, (K, ).
         model_prior (str): Class frequencies that the model assumes:
             "training" after plain cross entropy, "uniform" after a loss that
             compensates for them.
@@ -152,7 +151,7 @@ def corrected_shift_table(
         UserError: If the prior is unknown, or assumes that a class never
             occurs.
     """
-    priors = dict(uniform=np.ones(len(class_counts)), training=np.array(class_counts))
+    priors = dict(uniform=np.ones(len(class_counts)), training=class_counts)
     if model_prior not in priors:
         raise UserError(f'model_prior must be one of {", ".join(priors)}, but got {model_prior}')
     labels, scores = predictions.gt_label, torch.from_numpy(predictions.pred_score)
