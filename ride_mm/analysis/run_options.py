@@ -1,8 +1,8 @@
-"""What is taken of the options that a file of predictions tells.
+"""Options of a test that are safe to read from a file of predictions.
 
-The file says with which ``--cfg-options`` the test was run. It may come from
-anyone, and an option can name what is built and called. So what is built from
-a config that the user has named takes plain values of the data alone.
+The file stores the ``--cfg-options`` of its test. Since it may come from an
+untrusted source, and an option can choose which class is built, only plain
+values that describe the data and the class groups are applied.
 """
 
 import re
@@ -19,34 +19,33 @@ _DATA = re.compile(
     r'|metainfo)'
     r'(\.\w+)?'
 )
-# metrics are read here, and not built
+# Metrics are read, but not built.
 _GROUPS = re.compile(r'test_evaluator(\.\d+)?\.(thresholds|class_counts)')
 _TEST_SET = re.compile(r'test_dataloader(\.dataset(\..*)?)?')
-# what tools/analysis/tradeoff.py sets itself
+# Set by tools/analysis/tradeoff.py itself.
 _ROUTING = re.compile(r'model\.test_cfg\.(mode|threshold|expert_logits)')
 
 
 def options_of_test(
     file: str | Path, run: dict, given: dict | None = None, of_model: bool = False
 ) -> dict:
-    """Options for a config that the user has named.
+    """Select the options of a test to apply to a config of the user.
 
     Args:
         file (str | Path): The file of predictions.
-        run (dict): Its ``run``, or an empty dict.
-        given (dict, optional): ``--cfg-options`` of the user, which come
-            first. Defaults to None.
-        of_model (bool): Whether the whole config is wanted, and not its test
-            set and groups alone. Defaults to False.
+        run (dict): Origin of the predictions.
+        given (dict, optional): ``--cfg-options`` of the user, which take
+            precedence. Defaults to None.
+        of_model (bool): Whether the whole config is used, not only its test
+            set and class groups. Defaults to False.
 
     Returns:
-        dict: Options by dotted key: those given, and those of the file that
-        say with plain values where the data lies, how it was chosen and how
-        classes are grouped.
+        dict: Options by dotted key: those of the user, and those of the file
+        that set paths, subsets or class groups to plain values.
 
     Raises:
-        UserError: If the file tells another option that is wanted. The user
-            can repeat it.
+        UserError: If the test had another option that matters, which the
+            user has to repeat.
     """
     given = given or {}
     taken = {}
@@ -59,16 +58,15 @@ def options_of_test(
             of_model and not _ROUTING.fullmatch(key) and not HOUSEKEEPING.fullmatch(key)
         ):
             raise UserError(
-                f'{file} says that the test had the option '
-                f'{key}={value!r:.60}, which is not read from a file, since '
-                'it can choose what is built. If it is intended, repeat it: '
-                f'--cfg-options {key}=VALUE'
+                f'{file}: the test had the option {key}={value!r:.60}, which is '
+                'not read from a file because it can choose what is built. If '
+                f'it is intended, repeat it: --cfg-options {key}=VALUE'
             )
     return {**taken, **given}
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is a value, or a list of them, on this machine."""
+    """Whether this is a value or a list of values, without a URL."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return all(
         isinstance(v, (bool, int, float, str, type(None))) and '://' not in str(v) for v in values

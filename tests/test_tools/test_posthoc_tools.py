@@ -292,7 +292,7 @@ def test_mistakes(root, tool, tmp_path, capsys):
         )
     with pytest.raises(SystemExit):
         tool('choose_tau', config, checkpoint, 'tau-norm')
-    assert '--out FILE is for tau-norm' in capsys.readouterr().err
+    assert '--out FILE is required for tau-norm' in capsys.readouterr().err
     with pytest.raises(UserError, match='needs model.head.classifier'):
         tool('nearest_class_mean', config, checkpoint, '--out', 'new.pth')
     (tmp_path / 'old.pth').touch()

@@ -1,4 +1,4 @@
-"""Measure bias and variance of models with training sets of their own."""
+"""Measure bias and variance of models trained on different training sets."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('folder', nargs='+', help='the folder with the runs of each config')
+    parser.add_argument('folder', nargs='+', help='folder with the runs of a config')
     parser.add_argument('--plot', metavar='FILE', help='plot to write (.png, .svg, .pdf)')
     parser.add_argument('--json', metavar='FILE', help='file to write the figures to')
     args = parser.parse_args(argv)

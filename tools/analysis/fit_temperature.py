@@ -1,10 +1,9 @@
-"""Fit the temperature of a model's scores on held-out images."""
+"""Fit a softmax temperature on held-out images."""
 
 import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console
 
 from ride_mm.analysis.calibration.temperature import collect_logits, fit_temperature
 from ride_mm.datasets.class_counts import stated_counts
@@ -12,7 +11,7 @@ from ride_mm.engine import launch
 from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
 from ride_mm.evaluation import calibration, score_quality
 from ride_mm.evaluation.calibration import TITLES
-from ride_mm.evaluation.tables import build_table
+from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = """example:
@@ -20,9 +19,9 @@ EXAMPLE = """example:
       --out work_dirs/calibrated.pth
   python tools/test.py CONFIG work_dirs/calibrated.pth
 
-The images are those of val_dataloader, which must not be the test set: where
-there is no validation list, train and fit with dict(type='HoldOut'). The
-checkpoint that is written predicts the same classes.
+The images of val_dataloader are used, which must not be the test set; without
+a validation set, use dict(type='HoldOut') for training and here. The new
+checkpoint predicts the same classes.
 """
 
 
@@ -38,11 +37,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def figures_of(logits, labels, counts) -> dict[str, float]:
-    quality = score_quality(logits.softmax(1), labels)
-    return calibration(quality, labels.numpy(), counts)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     launch.check_output_file(args.out, ('.pth',))
@@ -50,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, loader = runner.model, runner.val_dataloader
     if not hasattr(model, 'head') or not hasattr(model.head, 'set_temperature'):
         raise UserError(
-            f'only a RIDEClassifier stores a temperature, found model.type="{type(model).__name__}"'
+            f'only a RIDEClassifier has a temperature, found model.type="{type(model).__name__}"'
         )
     counts = stated_counts(loader.dataset)
     if counts is not None and model.adjusts_logits:
@@ -59,20 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     temperature = fit_temperature(logits, labels)
 
     counts = np.ones(logits.size(1), int) if counts is None else counts
-    rows = {
-        'before': figures_of(logits, labels, counts),
-        f'temperature {temperature:.4f}': figures_of(logits / temperature, labels, counts),
-    }
-    Console(width=1000).print(
-        build_table(
-            f'Calibration on {len(labels)} held-out images',
-            ['', *TITLES.values()],
-            [
-                [label, *(f'{values[name]:.4f}' for name in TITLES)]
-                for label, values in rows.items()
-            ],
-        )
-    )
+    rows = []
+    for label, divisor in (('before', 1.0), (f'temperature {temperature:.4f}', temperature)):
+        quality = score_quality((logits / divisor).softmax(1), labels)
+        figures = calibration(quality, labels.numpy(), counts)
+        rows.append([label, *(f'{figures[name]:.4f}' for name in TITLES)])
+    title = f'Calibration on {len(labels)} held-out images'
+    print_tables(build_table(title, ['', *TITLES.values()], rows))
     model.head.set_temperature(temperature)
     write_checkpoint(model, args.out, temperature=temperature)
 

@@ -21,8 +21,8 @@ EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT \\
       --cfg-options model.test_cfg.logit_adjustment=TAU
 
-The images are those of val_dataloader, which must not be the test set: where
-there is no validation list, train and choose with dict(type='HoldOut').
+The images of val_dataloader are used, which must not be the test set; without
+a validation set, use dict(type='HoldOut') for training and here.
 """
 METHODS = ('tau-norm', 'logit-adjustment')
 
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parents=[launch.common_arguments()],
     )
     parser.add_argument('checkpoint', help='the checkpoint of stage 1')
-    parser.add_argument('method', choices=METHODS, help='what tau is of')
+    parser.add_argument('method', choices=METHODS, help='the method whose tau is chosen')
     parser.add_argument(
         '--taus',
         nargs='+',
@@ -49,12 +49,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if (args.method == 'tau-norm') != bool(args.out):
-        parser.error('--out FILE is for tau-norm, which needs it')
+        parser.error('--out FILE is required for tau-norm, and only for tau-norm')
     return args
 
 
 def figures_table(figures: dict[float, dict], best: float) -> str:
-    """A row for each tau, the best one marked."""
+    """Render a row for each tau, with the best one marked."""
     names = [name for name in ('overall', 'balanced', *GROUPS) if name in figures[best]]
     rows = [
         [f'{tau:g}' + ' <' * (tau == best)] + [f'{values[name]:.2f}' for name in names]
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = stated_counts(loader.dataset)
     if counts is None:
         raise UserError(
-            "the validation set states no metainfo['class_counts']: use a dataset of ride_mm"
+            "the validation set has no metainfo['class_counts']: use a dataset of ride_mm"
         )
     if args.method == 'tau-norm':
         predict, labels = decoupling.tau_normalization(runner.model, loader)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(figures_table(figures, tau))
     if args.out:
         decoupling.tau_normalize_(runner.model, tau)
-        # The router knew other logits.
+        # The router was trained on other logits.
         write_checkpoint(runner.model, args.out, without=('head.router.',), tau=tau)
     else:
         print(f'--cfg-options model.test_cfg.logit_adjustment={tau:g}')

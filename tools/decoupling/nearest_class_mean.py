@@ -1,4 +1,4 @@
-"""Make each class's mean feature the weight of its cosine classifier."""
+"""Replace the weights of cosine classifiers by the mean feature of each class."""
 
 import argparse
 import copy
@@ -15,8 +15,8 @@ EXAMPLE = """example:
       --out work_dirs/ncm.pth
   python tools/test.py CONFIG work_dirs/ncm.pth
 
-CONFIG needs model.head.classifier.type="CosineClassifier"; what classifiers
-the checkpoint was trained with does not matter.
+CONFIG needs model.head.classifier.type="CosineClassifier"; the classifiers of
+the checkpoint may be of any type.
 """
 
 
@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def training_loader(runner):
-    """All training images, once, as a test sees them."""
+    """Build a loader of the training images with the pipeline of the test."""
     cfg = copy.deepcopy(runner.cfg.test_dataloader)
     cfg.dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
     innermost_dataset(cfg).pipeline = innermost_dataset(runner.cfg.test_dataloader).pipeline
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     means = decoupling.nearest_class_means(runner.model, training_loader(runner))
     for classifier, mean in zip(runner.model.head.classifiers, means):
         classifier.weight.data.copy_(mean)
-    # The router knew other logits.
+    # The router was trained on other logits.
     write_checkpoint(runner.model, args.out, without=('head.router.',))
 
 
