@@ -21,7 +21,7 @@ from ride_mm.utils.rank import end_with_launcher, is_main_process
 
 from .config import add_cfg_options, find_hook, is_ride, load_config, type_name, warn
 from .config_check import check_together
-from .hooks.stop_signal_hook import last_epoch_saved, signals_first
+from .hooks.stop_signal_hook import saved_on_error
 from .schedule_check import check_run
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -378,5 +378,5 @@ def train(cfg: Config) -> None:
     if isinstance(runner, Runner):
         # before MMEngine builds schedulers for a stage without steps
         check_run(runner)
-    with last_epoch_saved(runner), signals_first():
+    with saved_on_error(runner):
         runner.train()

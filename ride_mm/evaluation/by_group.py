@@ -10,12 +10,7 @@ from ride_mm.utils.errors import UserError
 
 
 def validate_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
-    """Check that labels are classes.
-
-    Args:
-        labels (np.ndarray): Labels, (N, ).
-        num_classes (int): Number of classes K.
-        name (str): Name of the labels in the message.
+    """Check that labels, called ``name`` in the message, are classes.
 
     Raises:
         UserError: If a label lies outside ``[0, num_classes)``.
@@ -38,7 +33,7 @@ def resolve_class_counts(
         class_counts (Sequence[int] | str, optional): The counts, or a file to
             read them from. None means those of the dataset.
         dataset_meta (dict, optional): ``metainfo`` of the evaluated dataset.
-        owner (str): Name of the calling class in messages.
+        owner (str): Name of the metric in messages.
 
     Returns:
         np.ndarray: The counts, (K, ).
@@ -79,16 +74,10 @@ def resolve_class_counts(
 
 
 def images_by_prefix(gt_label: np.ndarray, groups: GroupsLike) -> dict[str, np.ndarray]:
-    """Split images by class group.
+    """Return bool masks of images, (N, ), by the prefix of their group's metrics.
 
-    Args:
-        gt_label (np.ndarray): True labels, (N, ).
-        groups (ClassGroups | Sequence[int]): Class groups or class counts, (K, ).
-
-    Returns:
-        dict[str, np.ndarray]: Bool masks, (N, ), under the prefix of the
-        group's metrics: '' (all images), 'many\\_', 'medium\\_' and 'few\\_'.
-        A group without images is left out.
+    The prefixes are '' (all images), 'many\\_', 'medium\\_' and 'few\\_'. A
+    group without images is left out.
 
     Raises:
         UserError: If a label is not a class.

@@ -7,7 +7,7 @@ from mmpretrain.registry import METRICS
 from ride_mm.datasets.class_groups import GroupsLike, key_prefix
 from ride_mm.utils.errors import UserError
 
-from .by_group import images_by_prefix
+from .by_group import mean_by_group
 from .class_group_metric import ClassGroupMetric
 
 
@@ -50,20 +50,13 @@ def expert_usage(
         )
     if not used.size:
         return {}
-    masks = images_by_prefix(gt_label, groups)
     if used.min() < 1:
         raise UserError(
             f'num_experts_used must be 1 or more for every image, but got {used.min()}.'
         )
-    most = max(num_experts, used.max())
-    figures = {}
-    for prefix, images in masks.items():
-        shares = np.bincount(used[images], minlength=most + 1)[1:]
-        for num, share in enumerate(100.0 * shares / shares.sum(), start=1):
-            figures[f'{prefix}used_{num}'] = float(share)
-        figures[f'{prefix}mean'] = float(used[images].mean())
-        figures[f'{prefix}compute'] = float(compute[images].mean())
-    return figures
+    counts = range(1, max(num_experts, used.max()) + 1)
+    columns = {f'used_{num}': 100.0 * (used == num) for num in counts}
+    return mean_by_group(columns | dict(mean=used, compute=compute), gt_label, groups)
 
 
 @METRICS.register_module()

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
 from ride_mm.compat import atomic_backend
-from ride_mm.engine.hooks import RouterCacheHook, TwoStageHook, checkpoint_hook
+from ride_mm.engine.hooks import RouterCacheHook, checkpoint_hook, two_stage_hook
 
 # Where in the run of five epochs, two of the router, a process dies.
 POINTS = {
@@ -83,7 +83,7 @@ class KillPointHook(Hook):
         self.point = os.environ.get('KILL_POINT')
 
     def before_run(self, runner) -> None:
-        removals = checkpoint_hook._RemovalsLast
+        removals = checkpoint_hook._DeferredRemovals
         prepare = {
             'half of a checkpoint': lambda: _halve('epoch_2.pth'),
             'checkpoint of stage 2': lambda: _halve('epoch_4.pth'),
@@ -99,7 +99,7 @@ class KillPointHook(Hook):
             'old one not removed': lambda: _before(
                 removals, 'carry_out', lambda *args: runner.epoch == 2
             ),
-            'switch': lambda: _before(TwoStageHook, '_switch_optimizer'),
+            'switch': lambda: _before(two_stage_hook, 'merge_wrappers'),
             'router cache': lambda: _before(RouterCacheHook, '_compute'),
         }
         if self.point in prepare:

@@ -392,7 +392,7 @@ def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch, options, 
 
     options = dict(options, max_keep_ckpts=1)
     runner = make_runner(tmp_path, **options)
-    carry_out = checkpoint_hook._RemovalsLast.carry_out
+    carry_out = checkpoint_hook._DeferredRemovals.carry_out
 
     def killed(self, but):
         if (tmp_path / f'{name}_2.pth').exists():
@@ -400,7 +400,7 @@ def test_killed_before_the_old_ones_are_removed(tmp_path, monkeypatch, options, 
         carry_out(self, but)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_hook._RemovalsLast, 'carry_out', killed)
+        patch.setattr(checkpoint_hook._DeferredRemovals, 'carry_out', killed)
         with pytest.raises(KeyboardInterrupt):
             runner.train()
     assert {f'{name}_1.pth', f'{name}_2.pth'} <= set(checkpoints(tmp_path))
@@ -520,23 +520,22 @@ def test_named_checkpoint(tmp_path):
 
 
 def test_all_ranks_take_the_choice_of_rank_0(tmp_path, monkeypatch):
-    from ride_mm.engine.hooks import checkpoint_hook
+    from ride_mm.engine.hooks import checkpoint_hook, main_process
 
-    monkeypatch.setattr(checkpoint_hook, 'is_main_process', lambda: False)
+    monkeypatch.setattr(main_process, 'is_main_process', lambda: False)
     monkeypatch.setattr(checkpoint_hook, 'find_resume_problem', None)
-    make_runner(tmp_path)
-    for sent, error in ((['x.pth', None], None), ([None, 'broken'], 'broken')):
+    for sent in (['x.pth', None], [None, CheckpointError('broken')]):
 
         def receive(data):
             data[:] = sent
 
-        monkeypatch.setattr(checkpoint_hook, 'broadcast_object_list', receive)
+        monkeypatch.setattr(main_process, 'broadcast_object_list', receive)
         runner = make_runner(tmp_path, resume=True)
-        if error is None:
+        if sent[0]:
             runner.call_hook('before_run')
             assert runner._load_from == 'x.pth'
         else:
-            with pytest.raises(CheckpointError, match=error):
+            with pytest.raises(CheckpointError, match='broken'):
                 runner.call_hook('before_run')
 
 

@@ -1,11 +1,13 @@
+import math
 import os
 import os.path as osp
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.runner import BaseLoop
@@ -23,67 +25,49 @@ from ride_mm.utils.errors import UserError
 from ..buffers import synchronize_buffers
 from ..class_names import check_class_names
 from ..config import find_hook
+from .main_process import on_main_process
 
-# What a checkpoint says is removed once it and the pointer are on the disk.
+# Key of the message hub: checkpoints about to be removed.
 _OUTDATED = 'outdated_ckpts'
-
-
-# The file that tells which epoch was validated last.
+# Name of the file that holds the last validated epoch.
 _VALIDATED = '.validated'
 
 
-def _last_validated(runner) -> int:
-    """The epoch, the same on all ranks; 0 if none is known."""
-    answer = [0]
-    path = osp.join(runner.work_dir, _VALIDATED)
-    if is_main_process() and osp.isfile(path):
-        with open(path) as file:
-            text = file.read().strip()
-        answer[0] = int(text) if text.isdigit() else 0
-    broadcast_object_list(answer)
-    return answer[0]
+class _DeferredRemovals:
+    """File backend that removes files only when told to.
 
-
-class _RemovalsLast:
-    """A file backend that defers removals until everything else is done.
-
-    Args:
-        backend (BaseStorageBackend): The backend that does the work.
-        message_hub (MessageHub): Saved in the next checkpoint. It records the
-            pending removals, in case the run is killed before them.
+    The message hub, which is saved in the next checkpoint, lists the pending
+    removals, in case the run is killed before them.
     """
 
     def __init__(self, backend: Any, message_hub: MessageHub) -> None:
         self._backend = backend
         self._message_hub = message_hub
-        self._pending: list[tuple[str, str]] = []
-        self._tell()
+        self.set_pending([])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def _tell(self) -> None:
-        self._message_hub.update_info(_OUTDATED, [osp.basename(path) for _, path in self._pending])
+    def set_pending(self, paths: list[str]) -> None:
+        self._pending = paths
+        self._message_hub.update_info(_OUTDATED, [osp.basename(path) for path in paths])
 
-    def remove(self, filepath: str) -> None:
-        self._pending.append(('remove', filepath))
-        self._tell()
+    def remove(self, path: str) -> None:
+        self.set_pending([*self._pending, path])
 
-    def rmtree(self, dir_path: str) -> None:
-        self._pending.append(('rmtree', dir_path))
-        self._tell()
+    rmtree = remove
 
     def carry_out(self, but: list[str | None]) -> None:
         """Carry out the pending removals, except of files written since."""
-        pending, self._pending = self._pending, []
-        self._tell()
-        for method, path in pending:
-            if path not in but:
-                getattr(self._backend, method)(path)
-
-    def forget(self) -> None:
-        self._pending.clear()
-        self._tell()
+        pending = self._pending
+        self.set_pending([])
+        for path in pending:
+            if path in but:
+                continue
+            if self._backend.isfile(path):
+                self._backend.remove(path)
+            elif self._backend.isdir(path):
+                self._backend.rmtree(path)
 
 
 @HOOKS.register_module()
@@ -102,14 +86,14 @@ class CheckpointHook(MMEngineCheckpointHook):
       the newest intact one of the same folder is used, with a warning. If a
       damaged one was given explicitly (``--resume epoch_5.pth``), only an
       older one of this run is used. If there is none, the run ends with a
-      :class:`~ride_mm.compat.checkpoint_loading.CheckpointError`, and does not
-      start from the beginning.
+      :class:`~ride_mm.compat.checkpoint_loading.CheckpointError` instead of
+      starting from the beginning.
     - Files that a killed process left incomplete, or was about to remove, are
       removed when the run is resumed.
     - The last epoch of stage 1 is saved like the last epoch of the run.
     - With several processes, running statistics are averaged over them before
-      they are saved and before every validation, so that the accuracy in the
-      log is that of the file: see
+      they are saved and before every validation, so that the logged accuracy
+      is that of the saved model: see
       :func:`~ride_mm.engine.buffers.synchronize_buffers`.
 
     Local files are written atomically by
@@ -118,83 +102,59 @@ class CheckpointHook(MMEngineCheckpointHook):
     """
 
     _default_greater_keys = [*MMEngineCheckpointHook._default_greater_keys, 'long_tail']
-    _depth = 0
+    best_ckpt_path: str | None = None
+    best_ckpt_path_dict: dict[str, str | None] = {}
+    file_backend: Any
 
     def before_run(self, runner) -> None:
         """Make sure that the checkpoint to resume is intact.
 
-        Args:
-            runner (Runner): The runner of the training process.
-
         Raises:
             CheckpointError: If no checkpoint is intact.
         """
-        super().before_run(runner)
-        if not runner._resume or runner._has_loaded:
-            return
-        answer: list = [None, None]
-        if is_main_process():
-            try:
-                answer[0] = self._whole_checkpoint(runner)
-            except (CheckpointError, OSError) as error:
-                answer[1] = str(error)
-        # all ranks must resume from the same file, or stop together
-        broadcast_object_list(answer)
-        path, error_message = answer
-        if error_message is not None:
-            raise CheckpointError(error_message)
-        if path is not None:
-            runner._load_from = path
+        if runner._resume and not runner._has_loaded:
+            runner._load_from = on_main_process(lambda: self._find_intact(runner))
 
-    def _whole_checkpoint(self, runner) -> str | None:
-        """Find an intact checkpoint to resume from.
-
-        Returns:
-            Optional[str]: The path, or None to leave the choice to MMEngine.
-        """
-        folder = self._local_folder(runner)
+    def _find_intact(self, runner) -> str | None:
+        """Find an intact checkpoint to resume from; None leaves the choice to MMEngine."""
+        folder, before = runner.work_dir, math.inf
+        # `before_train` joins them only later
+        if self.out_dir is not None and str(self.out_dir) != folder:
+            folder = osp.join(self.out_dir, osp.basename(folder.rstrip(osp.sep)))
+        pointer = osp.join(runner.work_dir, 'last_checkpoint')
+        problem: str | None = f'{pointer} does not exist'
         if runner._load_from is not None:
             named = str(runner._load_from)
-            problem = self._problem(named, runner)
-            if problem is None:
-                return None
-            step = step_of(named, self.filename_tmpl)
-            if step is None or not osp.exists(named) or not _is_in(named, folder):
+            problem, step = self._problem(named, runner), step_of(named, self.filename_tmpl)
+            is_own = osp.realpath(osp.dirname(named)) == osp.realpath(folder)
+            if problem and (step is None or not is_own or not osp.exists(named)):
                 raise CheckpointError(f'Cannot resume: {problem}.')
-            return self._newest_whole(runner, folder, problem, step)
-
-        pointer = osp.join(runner.work_dir, 'last_checkpoint')
-        if not osp.isfile(pointer):
-            if not numbered_checkpoints(folder, self.filename_tmpl):
-                return None
-            problem = f'{pointer} does not exist'
-            return self._newest_whole(runner, folder, problem)
-        with open(pointer, errors='replace') as file:
-            last = ' '.join(file.read().split())
-        problem = f'{pointer} is empty'
-        if last:
-            problem = self._problem(last, runner)
-        if problem is None:
+            before = math.inf if step is None else step
+        elif osp.isfile(pointer):
+            with open(pointer, errors='replace') as file:
+                last = ' '.join(file.read().split())
+            problem = self._problem(last, runner) if last else f'{pointer} is empty'
+            # the pointer may be into another `out_dir`
+            if osp.isdir(osp.dirname(last)):
+                folder = osp.dirname(last)
+        elif not numbered_checkpoints(folder, self.filename_tmpl):
             return None
-        # the pointer may be of another `out_dir`
-        if osp.isdir(osp.dirname(last)):
-            folder = osp.dirname(last)
-        return self._newest_whole(runner, folder, problem)
+        if problem is None:
+            return runner._load_from
 
-    def _newest_whole(self, runner, folder: str, problem: str, before: int | None = None) -> str:
         problems = [problem]
         for step, path in numbered_checkpoints(folder, self.filename_tmpl):
-            if before is not None and step >= before:
+            if step >= before:
                 continue
-            found = self._problem(path, runner)
-            if found is None:
+            problem = self._problem(path, runner)
+            if problem is None:
                 runner.logger.warning(
                     f'Cannot resume: {"; ".join(problems)}. Resuming from '
                     f'{path} instead, the newest intact checkpoint.'
                 )
                 return path
-            if found not in problems:
-                problems.append(found)
+            if problem not in problems:
+                problems.append(problem)
         raise CheckpointError(
             f'Cannot resume: {"; ".join(problems)}; and {folder} holds no '
             'other checkpoint to resume from. Pass one with `--resume PATH`, '
@@ -206,53 +166,36 @@ class CheckpointHook(MMEngineCheckpointHook):
         # a runner with a strategy, such as DeepSpeed's, writes folders
         if '://' in path or (osp.isdir(path) and hasattr(runner, 'strategy')):
             return None
-        # the best ones are saved without
+        # the best checkpoints are saved without optimizer
         optimizer = self.save_optimizer and step_of(path, self.filename_tmpl) is not None
         found = find_resume_problem(osp.expanduser(path), optimizer)
         return None if found is None else f'the checkpoint {path} {found}'
 
-    def _local_folder(self, runner) -> str:
-        """Folder of this run's checkpoints; `before_train` sets `out_dir`."""
-        if self.out_dir is None or str(self.out_dir) == runner.work_dir:
-            return runner.work_dir
-        return osp.join(self.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
-
     def before_train(self, runner) -> None:
-        """Prepare the folder of the checkpoints.
-
-        Args:
-            runner (Runner): The runner of the training process.
-        """
+        """Prepare the folder of the checkpoints; repeat a missing validation."""
         super().before_train(runner)
-        # what a checkpoint says may be of a folder that has been copied
-        if getattr(self, 'best_ckpt_path', None) is not None:
-            self.best_ckpt_path = self._own(self.best_ckpt_path)
-        best = getattr(self, 'best_ckpt_path_dict', {})
-        best.update({key: self._own(path) for key, path in best.items()})
+        # the checkpoint may name files of a folder that has been copied
+        self.best_ckpt_path = self._own(self.best_ckpt_path)
+        self.best_ckpt_path_dict = {
+            key: self._own(path) for key, path in self.best_ckpt_path_dict.items()
+        }
         outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
-        self.file_backend = _RemovalsLast(self.file_backend, runner.message_hub)
+        self.file_backend = _DeferredRemovals(self.file_backend, runner.message_hub)
         if is_main_process():
             self._remove_outdated(runner, outdated)
             for folder in {runner.work_dir, str(self.out_dir)}:
                 for path in remove_leftovers(folder):
-                    runner.logger.info(f'Removed {path}, left unfinished by a killed process.')
-
+                    runner.logger.info(f'Removed {path}, left incomplete by a killed process.')
         self._make_up_validation(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to test or resume with other classes.
-
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): The loaded checkpoint.
-        """
+        """Refuse to test or resume with other classes."""
         check_class_names(runner, checkpoint)
 
     def _make_up_validation(self, runner) -> None:
-        """Repeat the validation of the resumed epoch if a kill prevented
-        it."""
-        loop = runner.train_loop
-        last = _last_validated(runner)
+        """Validate the resumed epoch if the run was killed before."""
+        loop, path = runner.train_loop, osp.join(runner.work_dir, _VALIDATED)
+        last = on_main_process(lambda: _read_number(path))
         if (
             runner._resume
             and runner.val_loop is not None
@@ -266,29 +209,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             )
             runner.val_loop.run()
         elif last > runner.epoch and is_main_process():
-            # epochs that are trained once more, as after a damaged checkpoint
-            write_file(osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
+            # epochs that are trained again, as after a damaged checkpoint
+            write_file(path, str(runner.epoch))
 
-    def after_val_epoch(self, runner, metrics) -> None:
-        """Save the best checkpoint, and note that this epoch is validated.
-
-        Args:
-            runner (Runner): The runner of the training process.
-            metrics (dict): Results of the evaluators.
-        """
+    def after_val_epoch(self, runner, metrics: dict) -> None:
+        """Save the best checkpoint, and record that this epoch is validated."""
         super().after_val_epoch(runner, metrics)
         if self.by_epoch and isinstance(runner._train_loop, BaseLoop) and is_main_process():
             write_file(osp.join(runner.work_dir, _VALIDATED), str(runner.epoch))
 
     def is_last_train_epoch(self, runner) -> bool:
-        """Whether a stage ends here, whose last epoch `save_last` saves.
-
-        Args:
-            runner (Runner): The runner of the training process.
-
-        Returns:
-            bool: Whether it does.
-        """
+        """Return whether this is the last epoch of a stage, which ``save_last`` saves."""
         two_stage = find_hook(runner.cfg, 'TwoStageHook') or {}
         return super().is_last_train_epoch(runner) or runner.epoch + 1 == two_stage.get('begin')
 
@@ -300,13 +231,12 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.file_backend.join_path(self.out_dir, name)
 
     def _kept(self) -> list[str | None]:
-        """The checkpoints that are never removed."""
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        return [self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best]
+        """Checkpoints that are never removed."""
+        return [self.last_ckpt, self.best_ckpt_path, *self.best_ckpt_path_dict.values()]
 
     def _remove_outdated(self, runner, names: list[str]) -> None:
-        """Remove what a killed process did not."""
-        kept = [self._own(path) for path in self._kept() if path]
+        """Remove what a killed process was about to remove."""
+        kept = [self._own(path) for path in self._kept()]
         for path in filter(None, map(self._own, names)):
             step = step_of(path, self.filename_tmpl)
             is_kept = path in kept or (
@@ -317,29 +247,19 @@ class CheckpointHook(MMEngineCheckpointHook):
                 runner.logger.info(f'Removed {path}, left over by a killed process.')
 
     def before_val(self, runner) -> None:
-        """Make all ranks validate the same model.
-
-        Args:
-            runner (Runner): The runner of the training process.
-        """
+        """Make all ranks validate the same model."""
         synchronize_buffers(runner)
 
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
-        # saving a new best checkpoint saves the last one once more
-        self._depth += 1
         try:
             yield
         except BaseException:
-            self.file_backend.forget()
+            self.file_backend.set_pending([])
             raise
-        finally:
-            self._depth -= 1
-        if self._depth == 0:
-            self.file_backend.carry_out(but=self._kept())
+        self.file_backend.carry_out(but=self._kept())
 
     def _init_rule(self, rules, key_indicators) -> None:
-        """Report in one line what MMEngine cannot compare."""
         try:
             super()._init_rule(rules, key_indicators)
         except (KeyError, ValueError) as error:
@@ -352,18 +272,23 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         # `Runner.val` calls this without `before_train`
-        if not self.save_best:
-            return
-        with self._removing_last():
-            super()._save_best_checkpoint(runner, metrics)
+        if self.save_best:
+            with self._removing_last():
+                super()._save_best_checkpoint(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        # Written anew because MMEngine's writes the pointer in place, so
-        # that a full disk leaves it empty.
+        # Replaces MMEngine's, which writes the pointer in place: a full disk
+        # would leave it empty.
         synchronize_buffers(runner)
         with self._removing_last():
-            if self.max_keep_ckpts > 0:
-                self._keep(runner, step)
+            # a new best checkpoint saves the same step again
+            if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                    oldest = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                    if is_main_process():
+                        self.file_backend.remove(self.file_backend.join_path(self.out_dir, oldest))
+                self.keep_ckpt_ids.append(step)
+                runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
             filename = self.filename_tmpl.format(step)
             self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -381,24 +306,10 @@ class CheckpointHook(MMEngineCheckpointHook):
             if is_main_process():
                 write_file(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
 
-    def _keep(self, runner, step: int) -> None:
-        """Note that ``step`` is kept, and that the oldest may be removed."""
-        kept = self.keep_ckpt_ids
-        # `save_best` saves the same step once more
-        if kept and kept[-1] == step:
-            return
-        if len(kept) == self.max_keep_ckpts:
-            outdated = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(kept.popleft())
-            )
-            if is_main_process():
-                if self.file_backend.isfile(outdated):
-                    self.file_backend.remove(outdated)
-                elif self.file_backend.isdir(outdated):
-                    self.file_backend.rmtree(outdated)
-        kept.append(step)
-        runner.message_hub.update_info('keep_ckpt_ids', list(kept))
 
-
-def _is_in(path: str, folder: str) -> bool:
-    return osp.realpath(osp.dirname(path)) == osp.realpath(folder)
+def _read_number(path: str) -> int:
+    """Read a whole number from a file; 0 without one."""
+    try:
+        return int(Path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return 0

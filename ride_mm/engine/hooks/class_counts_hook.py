@@ -13,19 +13,36 @@ from ride_mm.utils.errors import UserError
 
 
 def unwrapped(runner: Runner):
-    """The model without its distributed wrapper."""
+    """Return the model without its distributed wrapper."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
 
 
-def check_same_counts(counts: Sequence[int], val_dataset) -> None:
-    """Check that a validation set states the training set's counts.
+def _match_validation(runner: Runner, counts: Sequence[int]) -> None:
+    """Check that the validation set, whose metrics group the classes by their
+    training images, states the counts of the training set.
+
+    If ``indices`` selects some of the training images and the validation set
+    states the counts of all, the metrics get the counts of the selected ones.
 
     Raises:
-        UserError: If it states others.
+        UserError: If the counts differ otherwise.
     """
-    stated = getattr(val_dataset, 'metainfo', {}).get('class_counts', counts)
-    for label, (count, other) in enumerate(zip(counts, stated)):
+    dataset = runner.train_dataloader.dataset
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    whole = getattr(dataset, 'whole_class_counts', None)
+    stated = getattr(runner.val_dataloader.dataset, 'metainfo', {}).get('class_counts')
+    if whole is not None and list(whole) == list(stated or []):
+        runner.logger.warning(
+            f'indices leaves {len(dataset)} of {sum(whole)} training images: '
+            'losses, re-weighting and groups use these counts, but a later test '
+            'uses those of the whole set.'
+        )
+        for metric in runner.val_loop.evaluator.metrics:
+            metric.dataset_meta = dict(metric.dataset_meta, class_counts=counts)
+        return
+    for label, (count, other) in enumerate(zip(counts, stated or counts)):
         if count != other:
             raise UserError(
                 f'class {label} has {count} training images, but '
@@ -34,63 +51,21 @@ def check_same_counts(counts: Sequence[int], val_dataset) -> None:
             )
 
 
-def _tell_metrics(runner: Runner, counts: Sequence[int]) -> bool:
-    """Make the validation group its classes by the training images selected by
-    ``indices``, if it has the counts of the whole set."""
-    dataset = runner.train_dataloader.dataset
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    whole = getattr(dataset, 'whole_class_counts', None)
-    val_dataset = runner.val_dataloader.dataset
-    stated = getattr(val_dataset, 'metainfo', {}).get('class_counts')
-    if whole is None or list(whole) != list(stated or []):
-        return False
-    runner.logger.warning(
-        f'indices leaves {len(dataset)} of {sum(whole)} training images: '
-        'losses, re-weighting and groups use these counts, but a later test '
-        'uses those of the whole set.'
-    )
-    for metric in runner.val_loop.evaluator.metrics:
-        metric.dataset_meta = dict(metric.dataset_meta, class_counts=counts)
-    return True
-
-
-def takers(model: nn.Module) -> list:
-    """Objects that need the class counts: a RIDEClassifier, which passes them
-    on, or the losses and batch augmentations of any other model.
-
-    Raises:
-        UserError: If there is none.
-    """
-    if hasattr(model, 'set_class_counts'):
-        return [model]
-    found = [
-        module for module in model.modules() if hasattr(module, 'set_class_counts')
-    ] + counting_augments(model)
-    if not found:
-        raise UserError(
-            'ClassCountsHook gives class counts to a RIDEClassifier, or to '
-            'losses and batch augmentations that take them, found model.type='
-            f'"{type(model).__name__}" without any'
-        )
-    return found
-
-
 @HOOKS.register_module()
 class ClassCountsHook(Hook):
     """Gives the training set's class counts to the model.
 
     Models are built before data sets, so their losses and batch augmentations
-    get the counts here, once, before training; a test gets them from the
+    get the counts here, once, before training; for a test they come from the
     metainfo of its data set. A batch augmentation that ``SwitchRecipeHook``
-    switches on gets them then.
+    switches on later gets them then.
     """
 
     # Before EMAHook copies the model.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self) -> None:
-        self._counts = None
+        self._counts: Sequence[int] | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Pass on the counts, unless there is no training."""
@@ -101,17 +76,25 @@ class ClassCountsHook(Hook):
         """Pass on the counts.
 
         Raises:
-            UserError: If they do not fit ``model.head.num_classes``, the model
-                does not use them, or the validation set, whose metrics group
-                the classes by them, states others.
+            UserError: If the counts do not fit ``model.head.num_classes``, the
+                model does not use them, or the validation set states others.
         """
         if self._counts is not None:
             return
         model = unwrapped(runner)
-        parts = takers(model)
+        parts = [model]  # a RIDEClassifier passes the counts on
+        if not hasattr(model, 'set_class_counts'):
+            parts = [part for part in model.modules() if hasattr(part, 'set_class_counts')]
+            parts += counting_augments(model)
+        if not parts:
+            raise UserError(
+                'ClassCountsHook gives class counts to a RIDEClassifier, or to '
+                'losses and batch augmentations that take them, found model.type='
+                f'"{type(model).__name__}" without any'
+            )
         counts = get_class_counts(runner.train_dataloader.dataset)
-        if runner.val_loop is not None and not _tell_metrics(runner, counts):
-            check_same_counts(counts, runner.val_dataloader.dataset)
+        if runner.val_loop is not None:
+            _match_validation(runner, counts)
         head = getattr(model, 'head', None)
         check_class_counts(counts, getattr(head, 'num_classes', len(counts)))
         for part in parts:
@@ -121,7 +104,7 @@ class ClassCountsHook(Hook):
         self._counts = counts
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Pass them to augmentations that have been switched on since."""
+        """Pass the counts to augmentations that have been switched on since."""
         for augment in counting_augments(unwrapped(runner)):
             if augment.class_counts is None:
                 augment.set_class_counts(self._counts)

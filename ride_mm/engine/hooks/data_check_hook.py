@@ -9,11 +9,10 @@ from ride_mm.utils.errors import name_some
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Warns before the first step of images with several labels or in both
-    training and validation, and of classes that differ.
+    """Warns before the first step about images with several labels or in both
+    training and validation, and about classes that differ.
 
-    Images are compared by path, without reading them. ``tools/check_data.py``
-    reads them.
+    Images are compared by path; ``tools/check_data.py`` reads them.
     """
 
     # After the hooks that refuse data.

@@ -1,5 +1,5 @@
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from ride_mm.utils.errors import UserError
@@ -31,9 +31,9 @@ class DeferredReweightingHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Refuse runs that are not epoch-based."""
-        # Not ``runner.train_loop``, which would build one for a mere test.
+        # ``runner.train_loop`` would build one even for a test.
         loop = runner._train_loop
-        if loop is None or isinstance(loop, dict):
+        if not isinstance(loop, BaseLoop):
             return
         if not isinstance(loop, EpochBasedTrainLoop):
             raise UserError(
@@ -53,6 +53,6 @@ class DeferredReweightingHook(Hook):
         enabled = runner.epoch >= self.begin
         model = unwrapped(runner)
         model.head.set_reweighting(self.beta if enabled else None)
-        # The loss of the router has no weights of classes.
+        # The loss of the router has no class weights.
         if runner.epoch == self.begin and model.stage != 'router':
             runner.logger.info('Classes are re-weighted from this epoch on.')

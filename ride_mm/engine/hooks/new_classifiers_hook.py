@@ -18,7 +18,7 @@ class NewClassifiersHook(Hook):
     logits, are skipped too.
     """
 
-    # Before EMAHook copies what is loaded.
+    # Before EMAHook copies the loaded weights.
     priority = 'ABOVE_NORMAL'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -27,5 +27,5 @@ class NewClassifiersHook(Hook):
         if runner._resume:
             return
         keep_own(HEAD, checkpoint.get('state_dict', checkpoint), unwrapped(runner))
-        # Weights before they were averaged are for a resume alone.
+        # Weights before averaging are only used to resume.
         checkpoint.pop('ema_state_dict', None)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial, update_wrapper
 from itertools import islice
 from typing import Any
@@ -9,11 +10,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, name_some
 
 from .class_counts_hook import unwrapped
-
-_NAMED = 3
 
 
 class NonFiniteError(UserError):
@@ -21,7 +20,7 @@ class NonFiniteError(UserError):
 
 
 class _Guard:
-    """Guards an optimizer's step and lets only finite ones through.
+    """Lets an optimizer take a step only if losses and gradients are finite.
 
     Args:
         wrapper (OptimWrapper): Its ``backward`` and ``step`` are replaced.
@@ -29,82 +28,39 @@ class _Guard:
 
     def __init__(self, wrapper: OptimWrapper) -> None:
         self.wrapper = wrapper
-        # None before a step
+        # whether the step of this iteration was left out; None without a step
         self.stopped: bool | None = None
-        # of the losses since the last step, None without any
-        self.finite: torch.Tensor | None = None
+        # whether each loss since the last step is finite
+        self.finite: list[torch.Tensor] = []
         self._backward, self._step = wrapper.backward, wrapper.step
         wrapper.backward = self.backward
-        # With the mark by which schedulers know that they count the steps.
+        # with the attribute by which schedulers recognize a counted step
         wrapper.step = update_wrapper(partial(self.step), self._step)
 
     def backward(self, loss: torch.Tensor, **kwargs) -> None:
-        finite = torch.isfinite(loss.detach())
-        # of all the losses that one step accumulates
-        self.finite = finite if self.finite is None else self.finite & finite
+        self.finite.append(torch.isfinite(loss.detach()))
         self._backward(loss, **kwargs)
 
     def step(self, **kwargs) -> None:
-        finite, self.finite = self.finite, None
-        if not self._scales_loss():
-            finite = finite & _all_finite(self._gradients()).to(finite.device)
+        finite = torch.stack(self.finite).all()
+        self.finite.clear()
+        scaler = getattr(self.wrapper, 'loss_scaler', None)
+        # AMP that scales the loss skips steps whose gradients overflow itself
+        if scaler is None or not getattr(scaler, 'is_enabled', lambda: True)():
+            parameters = [p for group in self.wrapper.param_groups for p in group['params']]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if gradients:
+                # one check of all, without device synchronization
+                norms = torch._foreach_norm(gradients, float('inf'))
+                largest = torch.stack([norm.double() for norm in norms])
+                finite = finite & torch.isfinite(largest).all().to(finite.device)
         if dist.get_world_size() > 1:
-            # a rank alone must not leave out a step
+            # all ranks must leave out the step together
             finite = finite.float()
             dist.all_reduce(finite, 'min')
         self.stopped = not finite.item()
         if not self.stopped:
             self._step(**kwargs)
-
-    def _scales_loss(self) -> bool:
-        """Whether AMP checks for overflowing gradients, which occur now and
-        then when it scales the loss."""
-        scaler = getattr(self.wrapper, 'loss_scaler', None)
-        return scaler is not None and getattr(scaler, 'is_enabled', lambda: True)()
-
-    def _gradients(self) -> list[torch.Tensor]:
-        return [
-            parameter.grad
-            for group in self.wrapper.param_groups
-            for parameter in group['params']
-            if parameter.grad is not None
-        ]
-
-
-def _all_finite(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Whether no element is infinite or NaN, without device
-    synchronization."""
-    if not tensors:
-        return torch.tensor(True)
-    norms = torch._foreach_norm(tensors, float('inf'))
-    return torch.isfinite(torch.stack([norm.double() for norm in norms])).all()
-
-
-def non_finite_weights(state: dict[str, Any], names: list[str] | None = None) -> list[str]:
-    """Find weights that are infinite or NaN.
-
-    Args:
-        state (dict[str, torch.Tensor]): A ``state_dict``.
-        names (list[str], optional): Names of parameters and buffers to check.
-            Defaults to None, which means all.
-
-    Returns:
-        list[str]: Keys of tensors with an infinite or undefined element.
-    """
-    return [
-        key
-        for key in (state if names is None else names)
-        if torch.is_tensor(state.get(key))
-        and state[key].is_floating_point()
-        and not torch.isfinite(state[key]).all()
-    ]
-
-
-def _learned(model: torch.nn.Module) -> list[str]:
-    """Names of parameters and of BatchNorm's running statistics."""
-    return [name for name, _ in model.named_parameters()] + [
-        name for name, _ in model.named_buffers() if name.endswith(('running_mean', 'running_var'))
-    ]
 
 
 @HOOKS.register_module()
@@ -118,14 +74,15 @@ class NonFiniteHook(Hook):
     checked.
 
     Args:
-        skip (int): How many such steps in a row to skip before training stops.
-            Running statistics of a skipped step are restored. Defaults to 0.
+        skip (int): Number of such steps in a row that are skipped before
+            training stops. Running statistics of a skipped step are restored.
+            Defaults to 0.
 
     Raises:
         UserError: If ``skip`` is not a whole number of 0 or more.
     """
 
-    # Before hooks that count, log or save what a step has done.
+    # Before hooks that count, log or save the result of a step.
     priority = 'VERY_HIGH'
 
     def __init__(self, skip: int = 0) -> None:
@@ -140,25 +97,22 @@ class NonFiniteHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to resume from weights that are not finite."""
         if runner._resume:
-            _refuse(checkpoint.get('state_dict', {}), unwrapped(runner), 'Cannot resume')
+            _check_weights(checkpoint.get('state_dict', {}), runner, 'Cannot resume')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to save weights that are not finite."""
-        _refuse(checkpoint['state_dict'], unwrapped(runner), 'Not saved')
+        _check_weights(checkpoint['state_dict'], runner, 'Not saved')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Guard the optimizer, which stage 2 replaces."""
-        if self._guard is None or (self._guard.wrapper is not runner.optim_wrapper):
+        if self._guard is None or self._guard.wrapper is not runner.optim_wrapper:
             self._guard = _Guard(runner.optim_wrapper)
         self._guard.stopped = None
-        if self._guard.finite is not None:
-            return
-        # what one step accumulates begins
-        self._batches.clear()
-        if self.skip:
-            self._buffers = {
-                name: buffer.clone() for name, buffer in unwrapped(runner).named_buffers()
-            }
+        if not self._guard.finite:  # the first batch that a step accumulates
+            self._batches.clear()
+            if self.skip:
+                buffers = unwrapped(runner).named_buffers()
+                self._buffers = {name: buffer.clone() for name, buffer in buffers}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -168,34 +122,39 @@ class NonFiniteHook(Hook):
         Raises:
             NonFiniteError: If the loss or a gradient is not finite.
         """
-        if self._guard.stopped is None:
+        stopped = self._guard and self._guard.stopped
+        if stopped is None:
             samples = {k: v for k, v in data_batch.items() if k != 'inputs'}
             self._batches.append((batch_idx, samples, outputs or {}))
             return
-        if not self._guard.stopped:
+        if not stopped:
             self._skipped = 0
             return
-        batches = [*self._batches, (batch_idx, data_batch, outputs or {})]
-        found = _describe_first(runner, batches)
-        if self._skipped < self.skip:
-            self._skipped += 1
-            buffers = dict(unwrapped(runner).named_buffers())
-            for name, buffer in self._buffers.items():
-                buffers[name].copy_(buffer)
-            runner.logger.warning(
-                f'{found} The step is skipped ({self._skipped} of at most {self.skip} in a row).'
+        found = _describe_first(runner, [*self._batches, (batch_idx, data_batch, outputs or {})])
+        if self._skipped == self.skip:
+            raise NonFiniteError(
+                f'{found} Training stopped before this step, so no checkpoint '
+                'holds such weights. Try a lower optim_wrapper.optimizer.lr, '
+                'optim_wrapper.clip_grad.max_norm=1, or, if this is rare, '
+                'default_hooks.non_finite.skip=3.'
             )
-            return
-        raise NonFiniteError(
-            f'{found} Training stopped before this step, so no checkpoint '
-            'holds such weights. Try a lower optim_wrapper.optimizer.lr, '
-            'optim_wrapper.clip_grad.max_norm=1, or, if this is rare, '
-            'default_hooks.non_finite.skip=3.'
+        self._skipped += 1
+        buffers = dict(unwrapped(runner).named_buffers())
+        for name, buffer in self._buffers.items():
+            buffers[name].copy_(buffer)
+        runner.logger.warning(
+            f'{found} The step is skipped ({self._skipped} of at most {self.skip} in a row).'
         )
 
 
-def _refuse(state: dict, model: torch.nn.Module, action: str) -> None:
-    bad = non_finite_weights(state, _learned(model))
+def _check_weights(state: dict, runner: Runner, action: str) -> None:
+    """Check the parameters and running statistics of a state dict."""
+    model = unwrapped(runner)
+    names = [name for name, _ in model.named_parameters()]
+    statistics = ('running_mean', 'running_var')
+    names += [name for name, _ in model.named_buffers() if name.endswith(statistics)]
+    tensors = {name: state[name] for name in names if torch.is_tensor(state.get(name))}
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise UserError(
             f'{action}: {len(bad)} weights or running statistics '
@@ -215,18 +174,16 @@ def _describe_first(runner: Runner, batches: list[tuple[int, dict, dict]]) -> st
     """Describe the first batch of the step, on any process, whose loss is not
     finite, otherwise the last one."""
     own = next((batch for batch in batches if _bad_losses(batch[2])), None)
-    text = _describe(runner, *(own or batches[-1]))
-    found = dist.all_gather_object((own is not None, text))
+    found = dist.all_gather_object((own is not None, _describe(runner, *(own or batches[-1]))))
     rank = next((i for i, (is_bad, _) in enumerate(found) if is_bad), 0)
-    where = f'Process {rank}, ' if len(found) > 1 else ''
     text = found[rank][1]
-    return where + text[0].lower() + text[1:] if where else text
+    return text if len(found) == 1 else f'Process {rank}, {text[0].lower()}{text[1:]}'
 
 
 def _describe(runner: Runner, batch_idx: int, data_batch: Any, outputs: dict) -> str:
-    """Describe the place, loss, expert and images."""
+    """Describe the step, losses, experts and images of a batch."""
     bad = _bad_losses(outputs)
-    # the sum of all, which its parts explain
+    # without the total loss, if it has parts
     bad = [text for text in bad if not text.startswith('loss is ')] or bad
     what = ', '.join(bad) or 'a gradient is infinite or NaN'
     experts = ', '.join(map(str, _bad_experts(runner, data_batch)))
@@ -240,7 +197,7 @@ def _describe(runner: Runner, batch_idx: int, data_batch: Any, outputs: dict) ->
 
 @torch.no_grad()
 def _bad_experts(runner: Runner, data_batch: Any) -> list[int]:
-    """Experts, counted from 1, with logits that are not finite."""
+    """Find experts, counted from 1, with logits that are not finite."""
     model = unwrapped(runner)
     if (
         not hasattr(getattr(model, 'head', None), 'expert_logits')
@@ -257,19 +214,12 @@ def _bad_experts(runner: Runner, data_batch: Any) -> list[int]:
 
 
 def _images(runner: Runner, batch_idx: int, data_batch: Any) -> str:
-    loader = runner.train_dataloader
-    samples = data_batch.get('data_samples', [])
-    names = [sample.get('img_path') for sample in islice(samples, _NAMED)]
-    total = len(samples)
+    """Name the first images of a batch."""
+    names = [sample.get('img_path') for sample in data_batch.get('data_samples', [])]
     if not names or None in names:
+        loader = runner.train_dataloader
+        read: Callable = getattr(loader.dataset, 'get_data_info', lambda index: {})
         # samplers draw the same again in the same epoch
-        drawn = next(islice(loader.batch_sampler, batch_idx, None), [])
-        names = [_image_name(loader.dataset, i) for i in drawn[:_NAMED]]
-        total = len(drawn)
-    more = f' and {total - len(names)} more' if total > len(names) else ''
-    return ', '.join(names) + more
-
-
-def _image_name(dataset: Any, index: int) -> str:
-    info = getattr(dataset, 'get_data_info', lambda index: {})(index)
-    return info.get('img_path') or f'number {index} of the training set'
+        drawn: list[int] = next(islice(loader.batch_sampler, batch_idx, None), [])
+        names = [read(i).get('img_path') or f'number {i} of the training set' for i in drawn]
+    return name_some(names, 3)

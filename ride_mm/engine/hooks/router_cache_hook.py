@@ -37,24 +37,18 @@ class RouterInputsDataset(Dataset):
         return dict(inputs=RouterInputs(*(column[rows] for column in self.inputs)))
 
 
-def _keep(batch: dict) -> dict:
-    """Collate function for items that already are batches."""
-    return batch
-
-
 @HOOKS.register_module()
 class RouterCacheHook(Hook):
     """Runs the frozen experts only once in stage "router".
 
-    Before the first epoch of that stage, the router inputs of some of the
-    images of an epoch, augmented as configured, are computed and cached on the
-    model's device. The epochs then iterate over them, reshuffled each time,
-    for as many steps as without this hook. Works in a run of both stages and
-    in one of only the router.
+    Before the first epoch of that stage, the router inputs of some images of
+    an epoch, augmented as configured, are computed and cached on the model's
+    device. The epochs then iterate over the cache, reshuffled each time, for
+    as many steps as without this hook. Works in a run of both stages and in
+    one of only the router.
 
     Args:
-        share (float): Images to compute, as a share of an epoch. Defaults to
-            0.5.
+        share (float): Share of the images of an epoch to cache. Defaults to 0.5.
 
     Raises:
         UserError: If ``share`` is not in (0, 1].
@@ -75,20 +69,21 @@ class RouterCacheHook(Hook):
         if unwrapped(runner).stage != 'router' or self._filled:
             return
         self._filled = True
-        dataset = RouterInputsDataset(self._compute(runner, loader), loader.dataset.metainfo)
-        # As many steps as before, of as many images.
+        dataset = RouterInputsDataset(self._compute(runner), loader.dataset.metainfo)
+        # As many steps as before, with the same batch size.
         epoch_size = len(loader.sampler) * dist.get_world_size()
         runner.train_loop.dataloader = DataLoader(
             dataset,
             batch_size=loader.batch_size,
             sampler=ReshuffledSampler(dataset, epoch_size, runner.seed),
             drop_last=loader.drop_last,
-            collate_fn=_keep,
+            collate_fn=lambda batch: batch,
         )
 
-    def _compute(self, runner: Runner, loader: DataLoader) -> RouterInputs:
+    def _compute(self, runner: Runner) -> RouterInputs:
         """Compute the router inputs of the first images of an epoch."""
-        # Always the draws of the same epoch: a resumed run has the same cache.
+        loader = runner.train_loop.dataloader
+        # Always draw those of epoch 0: a resumed run has the same cache.
         seed_draws(loader, runner.seed).epoch = 0
         loader.sampler.set_epoch(0)
         num_batches = max(1, round(self.share * len(loader)))
@@ -97,7 +92,7 @@ class RouterCacheHook(Hook):
             f'{num_batches * loader.batch_size} images per process.'
         )
         model = unwrapped(runner)
-        # The loop does this only later; experts that are frozen do not move.
+        # The loop does this only later; frozen experts stay in eval mode.
         model.train()
         progress = ProgressBar(num_batches) if dist.is_main_process() else None
         batches = []
@@ -109,8 +104,7 @@ class RouterCacheHook(Hook):
                 )
             if progress:
                 progress.update()
-        # Ends its workers.
-        loader._iterator = None
+        loader._iterator = None  # ends its workers
         return RouterInputs(
             *(torch.cat(dist.all_gather(torch.cat(column))) for column in zip(*batches))
         )

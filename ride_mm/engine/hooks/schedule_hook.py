@@ -1,3 +1,4 @@
+import copy
 import os.path as osp
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ from mmpretrain.registry import HOOKS
 from ride_mm.utils.errors import UserError
 
 from ..config import find_hook
-from ..resumed_schedule import Stage, follow_config, read_schedule
+from ..resumed_schedule import Schedule, Stage, follow_config, read_schedule
 from ..schedule_check import STAGE_NAMES, check_run, describe_schedule, find_unreached, stage_name
 from .class_counts_hook import unwrapped
 from .stop_signal_hook import save_last_epoch
@@ -24,8 +25,8 @@ class ScheduleHook(Hook):
 
     Before the first step, the log shows the schedule, with a warning for each
     part of the config that the run never reaches. At the end it shows how many
-    steps each stage had and in which epochs classes were re-weighted, counted
-    in the run itself, including the part before a resume.
+    steps each stage had and in which epochs classes were re-weighted, as
+    counted during the run, including the part before a resume.
 
     If learning rates, milestones or other optimizer settings differ between
     config and checkpoint, a resumed run uses those of the config, see
@@ -42,14 +43,15 @@ class ScheduleHook(Hook):
     priority = 'BELOW_NORMAL'
 
     def __init__(self) -> None:
+        # First and last epoch and steps of each stage, and of re-weighting.
         self._done: dict[str, dict[str, int]] = {}
-        self._wanted = None
+        self._wanted: Schedule | None = None
         self._parts: Sequence[str] = ()
         self._note = ''
 
     def before_run(self, runner: Runner) -> None:
         """Check and show the schedule."""
-        # Not ``runner.train_loop``, which would build one for a mere test.
+        # ``runner.train_loop`` would build one even for a test.
         loop = getattr(runner, '_train_loop', None)
         if not isinstance(runner, Runner) or not isinstance(loop, BaseLoop) or loop.iter:
             return
@@ -60,12 +62,10 @@ class ScheduleHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the steps so far, and the epoch at which stage 2 begins."""
-        checkpoint['meta'][_KEY] = dict(
-            done={name: dict(part) for name, part in self._done.items()}, stage_2=_begin(runner)
-        )
+        checkpoint['meta'][_KEY] = dict(done=copy.deepcopy(self._done), stage_2=_begin(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the settings of the config before the optimizer is loaded.
+        """Remember the settings of the config before the optimizer is loaded.
 
         Raises:
             UserError: If stage 2 began at another epoch than configured.
@@ -73,7 +73,7 @@ class ScheduleHook(Hook):
         if not getattr(runner, '_resume', False):
             return
         stored = checkpoint.get('meta', {}).get(_KEY) or {}
-        self._done = {name: dict(part) for name, part in stored.get('done', {}).items()}
+        self._done = copy.deepcopy(stored.get('done', {}))
         if not stored:
             self._note = (
                 ' Epochs before the resume are not counted: the checkpoint does not record them.'
@@ -115,31 +115,23 @@ class ScheduleHook(Hook):
             return Stage(runner.cfg.get('param_scheduler'), 'param_scheduler', 0, 0, steps)
         planned = two_stage['begin']
         router = self._done.get(STAGE_NAMES['router'], {})
-        begin = router.get('first', planned + 1) - 1
-        first_step = loop.max_iters - (loop.max_epochs - planned) * steps
         return Stage(
             two_stage['param_scheduler'],
             'default_hooks.two_stage.param_scheduler',
-            begin,
-            first_step,
-            steps,
+            begin=router.get('first', planned + 1) - 1,
+            first_step=loop.max_iters - (loop.max_epochs - planned) * steps,
+            steps=steps,
         )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Note what is trained."""
-        self._parts = [stage_name(runner)]
-        head = getattr(unwrapped(runner), 'head', None)
-        weights = getattr(head, 'class_weights', None)
-        if weights is not None and self._parts != [STAGE_NAMES['router']] and (weights != 1).any():
-            self._parts.append(_REWEIGHTED)
+        """Find out what is trained in this epoch."""
+        stage = stage_name(runner)
+        weights = getattr(getattr(unwrapped(runner), 'head', None), 'class_weights', None)
+        is_weighted = weights is not None and (weights != 1).any()
+        is_router = stage == STAGE_NAMES['router']
+        self._parts = [stage, _REWEIGHTED] if is_weighted and not is_router else [stage]
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, *args, **kwargs) -> None:
         """Count the step."""
         for name in self._parts:
             part = self._done.setdefault(name, dict(first=runner.epoch + 1, steps=0))
@@ -159,7 +151,15 @@ class ScheduleHook(Hook):
             )
         router = STAGE_NAMES['router']
         if _begin(runner) is not None and router not in done:
-            runner.logger.warning(f'Not trained: {router}. To train it: {_router_command(runner)}')
+            folder = runner.work_dir.rstrip(osp.sep)
+            # the config that the run has dumped, with its options
+            name = osp.basename(runner.cfg.filename or f'{runner.timestamp}.py')
+            last = runner.message_hub.runtime_info.get('last_ckpt', 'CHECKPOINT')
+            runner.logger.warning(
+                f'Not trained: {router}. To train it: python tools/train.py '
+                f'{osp.join(folder, name)} --stage router --work-dir '
+                f'{folder}_router --cfg-options load_from={last}'
+            )
         shown = _show(weighted, by_epoch) if weighted else 'never'
         runner.logger.info(f'Classes re-weighted: {shown}.{self._note}')
 
@@ -169,19 +169,6 @@ def _show(part: dict[str, int], by_epoch: bool) -> str:
     if not by_epoch:
         return f'{part["steps"]} steps'
     return f'epochs {part["first"]} to {part["last"]}, {part["steps"]} steps'
-
-
-def _router_command(runner: Runner) -> str:
-    """Command that trains the router for the experts of a run."""
-    folder = runner.work_dir.rstrip(osp.sep)
-    # as the run left it, with its options
-    name = runner.cfg.filename or f'{runner.timestamp}.py'
-    config = osp.join(folder, osp.basename(name))
-    last = runner.message_hub.runtime_info.get('last_ckpt', 'CHECKPOINT')
-    return (
-        f'python tools/train.py {config} --stage router --work-dir '
-        f'{folder}_router --cfg-options load_from={last}'
-    )
 
 
 def _begin(runner: Runner) -> int | None:

@@ -32,7 +32,7 @@ _OWN_SIGNAL_SECONDS = 2
 def _forget_workers(*_) -> None:
     """Ignore workers that end by the same signal as this process."""
     if hasattr(signal, 'SIGCHLD'):
-        # not SIG_DFL: Python would print that one was pending
+        # not SIG_DFL: Python would print that a signal was pending
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
 
@@ -41,24 +41,32 @@ class _SignalThread:
     blocked by a GPU or another process. Only one is active at a time.
 
     Args:
-        function (callable): Called with the number of the signal.
+        function (Callable): Called with the number of the signal.
     """
 
     active: Optional['_SignalThread'] = None
 
     def __init__(self, function: Callable[[int], None]) -> None:
+        # of a training that an error has ended
+        self.stop_active()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._function = function
         self._called = threading.Event()
-
-    def start(self) -> None:
-        # of a training that an error has ended
-        self.stop_active()
         self._handlers = {number: signal.signal(number, _forget_workers) for number in SIGNALS}
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         threading.Thread(target=self._wait, daemon=True).start()
         _SignalThread.active = self
+
+    def _wait(self) -> None:
+        number = -1
+        while number:
+            number = os.read(self._read, 1)[0]
+            if number in SIGNALS:
+                self._called.set()
+                self._function(number)
+        os.close(self._read)
+        os.close(self._write)
 
     @classmethod
     def stop_active(cls) -> None:
@@ -71,12 +79,11 @@ class _SignalThread:
 
     @classmethod
     def let_end(cls) -> None:
-        """Wait for a signal that has arrived or is about to arrive to end the
-        process."""
+        """Let a signal that has arrived or is about to arrive end the process."""
         self = cls.active
         end = time.monotonic() + _OWN_SIGNAL_SECONDS
         while self is not None and (self._called.is_set() or time.monotonic() < end):
-            # the next worker that was ended is an error, too
+            # another worker that was ended raises an error, too
             with suppress(Exception):
                 time.sleep(0.1)
 
@@ -92,24 +99,13 @@ class _SignalThread:
 
     @classmethod
     def after_fork_in_child(cls) -> None:
-        """A child, such as a data loader worker, ends by signals as usual,
-        without notifying its parent."""
+        """Let signals end a child, such as a loader's worker, without notifying its parent."""
         if cls.active is not None:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            cls.after_fork_in_parent()
             cls.active = None
-
-    def _wait(self) -> None:
-        number = -1
-        while number:
-            number = os.read(self._read, 1)[0]
-            if number in SIGNALS:
-                self._called.set()
-                self._function(number)
-        os.close(self._read)
-        os.close(self._write)
 
 
 if hasattr(os, 'register_at_fork'):
@@ -121,41 +117,29 @@ if hasattr(os, 'register_at_fork'):
 
 
 @contextmanager
-def signals_first() -> Iterator[None]:
-    """Give a signal precedence over an error that it caused by ending a worker
-    or another process first."""
-    try:
-        yield
-    except (UserError, KeyboardInterrupt):
-        raise
-    except Exception:
-        _SignalThread.let_end()
-        raise
-
-
-@contextmanager
-def last_epoch_saved(runner: Runner) -> Iterator[None]:
+def saved_on_error(runner: Runner) -> Iterator[None]:
     """Save the last complete epoch when an error ends training, unless the
-    weights were about to become infinite or NaN."""
+    weights were about to become infinite or NaN.
+
+    A signal takes precedence over an error that it caused by ending a worker
+    or another process first.
+    """
     try:
         yield
     except NonFiniteError:
         raise
-    except Exception:
-        # the error itself is told
+    except Exception as error:
+        if not isinstance(error, UserError):
+            _SignalThread.let_end()
+        # the original error is the one to report
         with suppress(Exception):
             save_last_epoch(runner, 'An error ends the training')
         raise
 
 
 def save_last_epoch(runner: Runner, why: str) -> None:
-    """Save the last complete epoch, if it has no checkpoint yet.
-
-    Args:
-        runner (Runner): A training with a :class:`StopSignalHook`; without
-            one nothing is done.
-        why (str): The reason, for the log.
-    """
+    """Save the last complete epoch, if a :class:`StopSignalHook` keeps one without
+    a checkpoint."""
     for hook in getattr(runner, 'hooks', []):
         if isinstance(hook, StopSignalHook):
             hook.save(runner, why)
@@ -179,16 +163,16 @@ class StopSignalHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._kept: dict | None = None
-        self._path: str | None = None
-        # a signal may come while an error is at it
+        # path and content of the checkpoint of the last epoch
+        self._kept: tuple[str, dict] | None = None
+        # a signal may arrive while an error is being handled
         self._saving = threading.Lock()
 
     def before_train(self, runner: Runner) -> None:
-        """Start listening for signals; only possible in a main thread."""
+        """Start listening for signals; only possible in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            runner = weakref.ref(runner)
-            _SignalThread(lambda number: self._end(runner(), number)).start()
+            reference = weakref.ref(runner)
+            _SignalThread(lambda number: self._end(reference(), number))
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
@@ -197,28 +181,35 @@ class StopSignalHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Keep the state that a signal would save."""
-        hook = _checkpoint_hook(runner)
+        hooks = (h for h in runner.hooks if isinstance(h, CheckpointHook) and h.by_epoch)
+        hook = next(hooks, None)
         if hook is None or not runner.train_loop.max_epochs:
             return
-        name = hook.filename_tmpl.format(runner.epoch + 1)
-        path = osp.join(str(hook.out_dir), name)
-        if getattr(hook, 'last_ckpt', None) == path:
-            self._kept = self._path = None
+        path = osp.join(str(hook.out_dir), hook.filename_tmpl.format(runner.epoch + 1))
+        if hook.last_ckpt == path:
+            self._kept = None
             return
         synchronize_buffers(runner)
         if is_main_process():
-            self._kept = _checkpoint_of(runner, hook)
-            self._path = path
+            self._kept = path, _checkpoint_of(runner, hook)
 
     def _end(self, runner: Runner, number: int) -> None:
         name = signal.Signals(number).name
         try:
-            if is_main_process():
-                self._save_or_say(runner, f'{name}: stopping training')
-            else:
-                # what other processes leave behind is no news
+            if not is_main_process():
+                # errors of other processes are a consequence of the signal
                 sys.stderr = open(os.devnull, 'w')
                 time.sleep(_RANK_DELAY)
+            elif not self.save(runner, f'{name}: stopping training'):
+                last = runner.message_hub.runtime_info.get('last_ckpt')
+                runner.logger.warning(
+                    f'{name}: stopping training. '
+                    + (
+                        f'{last} is already saved. Continue with --resume.'
+                        if last
+                        else 'No epoch is complete, so nothing is saved.'
+                    )
+                )
             for handler in runner.logger.handlers:
                 handler.flush()
         except Exception as error:
@@ -226,45 +217,22 @@ class StopSignalHook(Hook):
         finally:
             os._exit(128 + number)
 
-    def _save_or_say(self, runner: Runner, why: str) -> None:
-        if self._kept is not None:
-            self.save(runner, why)
-            return
-        last = runner.message_hub.runtime_info.get('last_ckpt')
-        runner.logger.warning(
-            f'{why}. '
-            + (
-                f'{last} is there: continue with --resume.'
-                if last
-                else 'No epoch is complete: nothing is saved.'
-            )
-        )
-
-    def save(self, runner: Runner, why: str) -> None:
-        """Write the kept state, if there is one.
-
-        Args:
-            runner (Runner): The runner of the training process.
-            why (str): The reason, for the log.
-        """
+    def save(self, runner: Runner, why: str) -> bool:
+        """Write the kept state, if any; return whether there was one."""
         with self._saving:
             if self._kept is None:
-                return
-            save_checkpoint(self._kept, self._path)
-            write_file(osp.join(runner.work_dir, 'last_checkpoint'), self._path)
-            runner.message_hub.update_info('last_ckpt', self._path)
+                return False
+            path, checkpoint = self._kept
+            save_checkpoint(checkpoint, path)
+            write_file(osp.join(runner.work_dir, 'last_checkpoint'), path)
+            runner.message_hub.update_info('last_ckpt', path)
             self._kept = None
-        runner.logger.warning(f'{why}, {self._path} is saved. Continue with --resume.')
-
-
-def _checkpoint_hook(runner: Runner) -> CheckpointHook | None:
-    return next(
-        (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.by_epoch), None
-    )
+        runner.logger.warning(f'{why}, {path} is saved. Continue with --resume.')
+        return True
 
 
 def _checkpoint_of(runner: Runner, hook: CheckpointHook) -> dict:
-    """The checkpoint that the hook would save now, in its own memory."""
+    """Copy the checkpoint that the hook would save now."""
     saved: list[dict] = []
     with mock.patch(
         'mmengine.runner.runner.save_checkpoint',
@@ -279,7 +247,7 @@ def _checkpoint_of(runner: Runner, hook: CheckpointHook) -> dict:
             by_epoch=True,
         )
     checkpoint = copy.deepcopy(saved[0])
-    kept = checkpoint['message_hub']['runtime_info']
     if hook.max_keep_ckpts > 0:
-        kept['keep_ckpt_ids'] = [*hook.keep_ckpt_ids, runner.epoch + 1]
+        kept = [*hook.keep_ckpt_ids, runner.epoch + 1]
+        checkpoint['message_hub']['runtime_info']['keep_ckpt_ids'] = kept
     return checkpoint

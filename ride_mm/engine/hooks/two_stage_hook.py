@@ -3,7 +3,7 @@ import inspect
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,8 +17,8 @@ STAGE_KEY = 'ride_stage'
 
 
 def merge_wrappers(stage_1: dict, stage_2: dict) -> dict:
-    """Config of stage 2's optimizer, completed by the wrapper options of stage
-    1 that it does not set and that its type accepts."""
+    """Complete the optimizer config of stage 2 by the options of stage 1 that it
+    does not set and that its wrapper accepts."""
     merged = dict(stage_2)
     kind = merged.setdefault('type', stage_1.get('type', 'OptimWrapper'))
     kind = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
@@ -42,7 +42,7 @@ class TwoStageHook(Hook):
     stage, and the checkpoint of the last epoch of stage 1 starts stage 2.
 
     Args:
-        begin (int): First epoch of stage 2, counted from 0; equals the number
+        begin (int): First epoch of stage 2, counted from 0, which is the number
             of epochs of stage 1. Stage 2 lasts until ``train_cfg.max_epochs``.
         optim_wrapper (dict): Config of stage 2's optimizer. Options of the
             wrapper that it does not set are as in stage 1: ``type``, so that
@@ -61,7 +61,7 @@ class TwoStageHook(Hook):
         UserError: If the run is not epoch-based, or there is no stage 2.
     """
 
-    # Before the sampler's seed is set, and before all that counts iterations.
+    # Before the sampler's seed is set and before hooks that count iterations.
     priority = 'HIGH'
 
     def __init__(
@@ -85,9 +85,9 @@ class TwoStageHook(Hook):
                 "TwoStageHook needs mmengine's Runner, found "
                 f'runner_type="{type(runner).__name__}"'
             )
-        # Not ``runner.train_loop``, which would build one for a mere test.
+        # ``runner.train_loop`` would build one even for a test.
         loop = runner._train_loop
-        if loop is None or isinstance(loop, dict):
+        if not isinstance(loop, BaseLoop):
             return
         if not isinstance(loop, EpochBasedTrainLoop):
             raise UserError('TwoStageHook needs train_cfg=dict(by_epoch=True)')
@@ -132,13 +132,8 @@ class TwoStageHook(Hook):
     def build_dataloader(self, runner: Runner, dataset: Dataset | None = None) -> DataLoader:
         """Build the data loader of stage 2.
 
-        Args:
-            runner (Runner): The runner of the training.
-            dataset (Dataset, optional): The data set of stage 1, shared if the
-                config has no other for stage 2. Defaults to None.
-
-        Returns:
-            DataLoader: The data loader.
+        It shares ``dataset``, the data set of stage 1, if the config has no other
+        for stage 2.
         """
         cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))
         cfg.update(copy.deepcopy(dict(self.train_dataloader)))
@@ -155,24 +150,14 @@ class TwoStageHook(Hook):
         )
 
     def learning_rate(self, runner: Runner, loader: DataLoader) -> float:
-        """Compute the learning rate of stage 2 before any schedule.
-
-        Args:
-            runner (Runner): The runner of the training.
-            loader (DataLoader): The data loader of stage 2.
-
-        Returns:
-            float: The rate.
-        """
-        rate = self.optim_wrapper['optimizer']['lr']
-        return rate * self._rate_factor(runner, loader)
+        """Compute the learning rate of stage 2, with this loader, before any schedule."""
+        return self.optim_wrapper['optimizer']['lr'] * self._rate_factor(runner, loader)
 
     def _rate_factor(self, runner: Runner, loader: DataLoader) -> float:
-        """What ``auto_scale_lr`` multiplies the learning rate by."""
+        """Factor of ``auto_scale_lr``."""
         if not ((runner.auto_scale_lr or {}).get('enable') and self.auto_scale_lr):
             return 1.0
-        real = runner.world_size * loader.batch_size
-        return real / self.auto_scale_lr['base_batch_size']
+        return runner.world_size * loader.batch_size / self.auto_scale_lr['base_batch_size']
 
     def _switch(self, runner: Runner) -> None:
         """Set up stage 2, in order of dependence."""
@@ -183,50 +168,31 @@ class TwoStageHook(Hook):
         synchronize_buffers(runner)
         finish_averaging(runner)
         unwrapped(runner).set_stage('router')
-        self._rewrap(runner)
-        self._switch_dataloader(runner)
-        self._switch_optimizer(runner)
-        runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(self.param_scheduler))
-        self._reset_log(runner)
-        self._reset_best(runner)
-
-    @staticmethod
-    def _rewrap(runner: Runner) -> None:
-        """Wrap the model again: a wrapper synchronizes only the parameters
-        that were trainable when it was built; others would silently diverge
-        between ranks."""
         if is_model_wrapper(runner.model):
-            runner.model = runner.wrap_model(
-                copy.deepcopy(runner.cfg.get('model_wrapper_cfg')), runner.model.module
-            )
+            # A wrapper synchronizes only the parameters that were trainable when
+            # it was built; the others would silently diverge between ranks.
+            wrapper_cfg = copy.deepcopy(runner.cfg.get('model_wrapper_cfg'))
+            runner.model = runner.wrap_model(wrapper_cfg, runner.model.module)
 
-    def _switch_dataloader(self, runner: Runner) -> None:
-        loop = runner.train_loop
-        old = loop.dataloader
-        # Ends its workers.
-        old._iterator = None
+        loop, old = runner.train_loop, runner.train_loop.dataloader
+        old._iterator = None  # ends its workers
         loop.dataloader = self.build_dataloader(runner)
-        loop._max_iters = self.begin * len(old) + (loop.max_epochs - self.begin) * len(
-            loop.dataloader
-        )
+        steps = (loop.max_epochs - self.begin) * len(loop.dataloader)
+        loop._max_iters = self.begin * len(old) + steps
         runner.message_hub.update_info('max_iters', loop.max_iters)
 
-    def _switch_optimizer(self, runner: Runner) -> None:
         runner.optim_wrapper = runner.build_optim_wrapper(
             merge_wrappers(runner.cfg.optim_wrapper, self.optim_wrapper)
         )
-        factor = self._rate_factor(runner, runner.train_dataloader)
         for group in runner.optim_wrapper.param_groups:
-            group['lr'] *= factor
+            group['lr'] *= self._rate_factor(runner, loop.dataloader)
+        runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(self.param_scheduler))
 
-    @staticmethod
-    def _reset_log(runner: Runner) -> None:
-        """Drop the losses of stage 1, which would still be averaged and
-        logged."""
+        # The losses of stage 1 would still be averaged and logged.
         scalars: dict = runner.message_hub.log_scalars
-        for key in list(scalars):
-            if key.startswith('train/') and 'loss' in key:
-                del scalars[key]
+        for key in [key for key in scalars if key.startswith('train/') and 'loss' in key]:
+            del scalars[key]
+        self._reset_best(runner)
 
     @staticmethod
     def _reset_best(runner: Runner) -> None:
