@@ -9,8 +9,9 @@ from torch import _inductor
 
 from ride_mm.datasets.augmentation_seeds import seed_everything
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
-from ride_mm.models.classifiers import ride
+from ride_mm.models.classifiers import inference
 from ride_mm.models.macs import macs_by_part, relative_compute
+from ride_mm.models.utils import compile_options
 from ride_mm.structures import BatchDataSample, gather_scores
 from ride_mm.utils.errors import UserError
 
@@ -148,13 +149,13 @@ def test_the_compiler_chooses_the_memory_format(tiny_model):
     """That of torch 2.11 fails on channels last."""
     model = build(tiny_model, compile=dict(backend='eager'))
     assert all(parameter.is_contiguous() for parameter in model.parameters())
-    compiled, seen = model._compiled, []
+    compiled, seen = model._step.compiled, []
 
     def spy(model, inputs, *args):
         seen.append(inputs)
         return compiled(model, inputs, *args)
 
-    model._compiled = spy
+    model._step.compiled = spy
     model.loss(images().contiguous(memory_format=torch.channels_last), samples())
     assert len(seen) == 1 and seen[0].is_contiguous()
 
@@ -165,7 +166,7 @@ def test_compiled_code_is_kept_by_number_of_threads(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        options = ride.compile_options(True)
+        options = compile_options(True)
     finally:
         torch.set_num_threads(before)
     assert options == dict(dynamic=False, options={'cpp.threads': threads})
@@ -181,8 +182,8 @@ def test_compiled_code_is_kept_by_number_of_threads(threads):
     ],
 )
 def test_options_of_the_compiler_are_the_users(own):
-    assert ride.compile_options(own) == dict(dynamic=False, **own)
-    assert ride.compile_options(dict(own, dynamic=True)) == dict(dynamic=True, **own)
+    assert compile_options(own) == dict(dynamic=False, **own)
+    assert compile_options(dict(own, dynamic=True)) == dict(dynamic=True, **own)
 
 
 # ------------------------------------------------------------- prediction
@@ -389,7 +390,7 @@ def test_a_cpu_predicts_part_by_part(tiny_model, monkeypatch, mode):
     with torch.no_grad():
         expected = model.infer(images())
         # Parts of 5, 5 and 2 images of 16 x 16.
-        monkeypatch.setattr(ride, '_CPU_PIXELS', 5 * 16 * 16 + 100)
+        monkeypatch.setattr(inference, '_CPU_PIXELS', 5 * 16 * 16 + 100)
         sizes = []
         model.backbone.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
         found = model.infer(images())

@@ -104,7 +104,7 @@ def test_the_teacher_only_answers(tiny_model, teacher):
     options, model = teacher
     student = build(tiny_model, teacher=options).train()
     sum(student.loss(*batch()).values()).backward()
-    taught = student._teacher.model
+    taught = student.teacher.model
     assert not taught.training
     for key, value in model.state_dict().items():
         assert torch.equal(taught.state_dict()[key], value), key
@@ -141,8 +141,8 @@ def test_users_mistakes(tiny_model, teacher):
     for wrong, message in [
         (dict(options, config='no.py'), 'teacher.config: .* no file no.py'),
         (dict(options, checkpoint='no.pth'), 'teacher.checkpoint: .* no.pth'),
-        (dict(config=options['config']), 'needs config and checkpoint'),
-        (dict(options, temperature=2.0), 'teacher has no option .temperature.'),
+        (dict(config=options['config']), 'Teacher needs checkpoint'),
+        (dict(options, temperature=2.0), 'Teacher has no option .temperature.'),
     ]:
         with pytest.raises(UserError, match=message):
             build(tiny_model, teacher=wrong).loss(*batch())

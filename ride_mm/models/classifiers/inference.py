@@ -1,9 +1,73 @@
-"""The outputs of a model for a batch of images."""
+"""Prediction by all experts or by those that the router asks for."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+
+from ride_mm.utils.errors import UserError
+
+from ..routing import Threshold, route, thresholds_by_router
+
+MODES = ('auto', 'ensemble', 'route')
+# Images that a CPU predicts at once: larger activations than theirs are
+# fetched from the system anew, and cleared, by every layer.
+_CPU_PIXELS = 2**18
+
+
+def make_test_cfg(
+    mode: str = 'auto',
+    threshold: Threshold = 0.5,
+    expert_logits: bool = False,
+    logit_adjustment: float = 0.0,
+) -> dict:
+    """Complete the options of a prediction with their defaults.
+
+    Args:
+        mode (str): "ensemble" runs all experts, "route" only those that the
+            router selects, "auto" routes once the router has been trained.
+            Defaults to "auto".
+        threshold (float | Sequence[float]): An image continues to the next
+            expert if the router's probability exceeds this; one number, or
+            one for each of the E - 1 routers. Defaults to 0.5.
+        expert_logits (bool): Whether to return the logits of every expert and
+            trained router as well; needs mode "ensemble". Defaults to False.
+        logit_adjustment (float): tau of the post-hoc adjustment, see
+            ``RIDEHead.adjust``; the router gets unadjusted logits. Defaults
+            to 0.
+
+    Returns:
+        dict: The options.
+    """
+    return dict(
+        mode=mode,
+        threshold=threshold,
+        expert_logits=expert_logits,
+        logit_adjustment=logit_adjustment,
+    )
+
+
+def check_test_cfg(test_cfg: dict, num_experts: int, has_router: bool) -> None:
+    """Check that options of a prediction fit the model.
+
+    Raises:
+        UserError: If they do not.
+    """
+    mode, threshold = test_cfg['mode'], test_cfg['threshold']
+    if mode not in MODES:
+        raise UserError(f'model.test_cfg.mode="{mode}" is unknown, expected one of {MODES}')
+    if len(thresholds_by_router(threshold, num_experts - 1)) != num_experts - 1:
+        raise UserError(
+            f'model.test_cfg.threshold={threshold} must be one number, or '
+            f'one for each of {num_experts - 1} routers'
+        )
+    if mode == 'route' and not has_router:
+        raise UserError('model.test_cfg.mode="route" needs model.head.router')
+    if test_cfg['expert_logits'] and mode != 'ensemble':
+        raise UserError(
+            'model.test_cfg.expert_logits=True needs mode="ensemble": a routed image has no '
+            'logits of the experts it skipped'
+        )
 
 
 class Inference(NamedTuple):
@@ -24,11 +88,66 @@ class Inference(NamedTuple):
     router_logits: torch.Tensor | None = None
 
 
-def join(parts: Sequence[Inference]) -> Inference:
-    """Concatenate the outputs of the parts of a batch."""
-    return Inference(
-        *(
-            None if columns[0] is None else torch.cat(columns, dim=dim)
-            for columns, dim in zip(zip(*parts), (0, 0, 1, 1))
+def infer(model, inputs: torch.Tensor) -> Inference:
+    """Run a RIDEClassifier on images.
+
+    Args:
+        model (RIDEClassifier): The model.
+        inputs (torch.Tensor): Images, (N, C, H, W).
+
+    Returns:
+        Inference: Outputs for the N images.
+
+    Raises:
+        UserError: If it is traced or exported: the graph would freeze the
+            routing of the example images.
+    """
+    if _is_recorded():
+        raise UserError(
+            'mode="predict" cannot be traced or exported: the number of images and the routing '
+            'of the example would be frozen in. Export mode="tensor", the mean logits of all '
+            'experts: see docs/export.md'
         )
+    parts: Sequence[torch.Tensor] = (inputs,)
+    if inputs.device.type == 'cpu':
+        parts = inputs.split(max(1, _CPU_PIXELS // inputs[0, 0].numel()))
+    outputs = [_infer_part(model, part) for part in parts]
+    mean_logits, used, expert_logits, router_logits = zip(*outputs)
+    return Inference(
+        torch.cat(mean_logits),
+        torch.cat(used),
+        None if expert_logits[0] is None else torch.cat(expert_logits, dim=1),
+        None if router_logits[0] is None else torch.cat(router_logits, dim=1),
+    )
+
+
+def _infer_part(model, inputs: torch.Tensor) -> Inference:
+    trunk = model.backbone(inputs.contiguous(memory_format=torch.channels_last))
+    neck, head, test_cfg = model.neck, model.head, model.test_cfg
+    if model.routes:
+        thresholds = thresholds_by_router(test_cfg['threshold'], model.num_experts - 1)
+        return Inference(
+            *route(trunk[-1], neck.run_expert, head.logits_of, head.router, thresholds)
+        )
+    feats = neck(trunk)
+    logits = head.expert_logits(feats)
+    used = torch.full((len(inputs),), model.num_experts, device=inputs.device)
+    if not test_cfg['expert_logits']:
+        return Inference(logits.mean(0), used)
+    router_logits = head.router.all_logits(feats, logits) if head.has_trained_router else None
+    return Inference(logits.mean(0), used, logits, router_logits)
+
+
+def _is_recorded() -> bool:
+    """Whether the model is being traced or exported: by ``torch.jit.trace``,
+    an ONNX exporter or ``torch.export``.
+
+    ``torch.export`` is recognized from PyTorch 2.7 on, in non-strict mode;
+    otherwise it fails on a prediction by itself.
+    """
+    # Within torch.compile, PyTorch 2.11 reports that it is exporting.
+    return torch.jit.is_tracing() or (
+        hasattr(torch.compiler, 'is_exporting')
+        and not torch.compiler.is_dynamo_compiling()
+        and torch.compiler.is_exporting()
     )

@@ -11,26 +11,16 @@ from ride_mm.utils.option_types import check_options
 
 from ..heads.expert_router import RouterInputs
 from ..macs import macs_by_part, relative_compute
-from ..routing import route, thresholds_by_router
-from ..utils import compile_options, counting_augments
+from ..utils import CompiledStep, counting_augments
 from .fit_check import check_parts_fit, with_num_experts
-from .inference import Inference, join
+from .inference import Inference, check_test_cfg, infer, make_test_cfg
 from .layer_depth import layer_depth
 from .lora import refuse_lora, save_lora_whole
 from .pretrained import naming_missing_prefix, spread_backbone
-from .recording import is_recorded
 from .state_check import check_state_dict
 from .teacher import Teacher
 
 STAGES = ('experts', 'classifier', 'router')
-MODES = ('auto', 'ensemble', 'route')
-# Images that a CPU predicts at once: larger activations than theirs are
-# fetched from the system anew, and cleared, by every layer.
-_CPU_PIXELS = 2**18
-
-
-def _channels_last(inputs: torch.Tensor) -> torch.Tensor:
-    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 @MODELS.register_module()
@@ -51,33 +41,10 @@ class RIDEClassifier(ImageClassifier):
             "classifier" (only the experts' classifiers, or their scales if
             ``head.learn_scales`` is set) or "router" (only the router).
             Defaults to "experts".
-        teacher (dict, optional): Teacher for distillation, used in training
-            only:
-
-            - config (str | dict): Config file of the teacher, any
-              classifier of the same classes, or its ``model``.
-            - checkpoint (str): Its weights.
-            - loss (dict): Config of the loss. Defaults to
-              ``dict(type='DistillationLoss')``.
-            - multiply_losses (bool): Whether to multiply all losses by the
-              number of experts, as the official code does for distillation.
-              Defaults to False.
-
-        test_cfg (dict, optional): How to predict:
-
-            - mode (str): "ensemble" runs all experts, "route" only those that
-              the router selects, "auto" routes once the router has been
-              trained. Defaults to "auto".
-            - threshold (float | Sequence[float]): An image continues to the
-              next expert if the router's probability exceeds this; one number,
-              or one for each of the E - 1 routers. Defaults to 0.5.
-            - expert_logits (bool): Whether :meth:`predict` also returns the
-              fields marked "on request"; needs mode "ensemble". Defaults to
-              False.
-            - logit_adjustment (float): tau of the post-hoc adjustment, see
-              ``RIDEHead.adjust``; the router gets unadjusted logits. Defaults
-              to 0.
-
+        teacher (dict, optional): Options of the :class:`Teacher` for
+            distillation, used in training only. Defaults to None.
+        test_cfg (dict, optional): How to predict, see :func:`make_test_cfg`.
+            Defaults to None, which means its defaults.
         compile (bool | dict): Whether to compile networks and losses of the
             training step, or the options of ``torch.compile`` for it.
             Defaults to False.
@@ -119,18 +86,17 @@ class RIDEClassifier(ImageClassifier):
         if getattr(self.data_preprocessor, 'num_classes', 0) is None:
             self.data_preprocessor.num_classes = self.head.num_classes
         check_parts_fit(self.backbone, self.neck, self.head)
-        test_cfg, teacher = test_cfg or {}, teacher or {}
-        check_options('model.test_cfg', RIDEClassifier._check_test_cfg, test_cfg)
-        self.test_cfg = self._check_test_cfg(**test_cfg)
-        check_options('model.teacher', RIDEClassifier._set_teacher, teacher)
-        self._set_teacher(**teacher)
-        self._compiled = None
-        if compile:
-            # The function, not the bound method: a copy of the model must
-            # run on its own weights.
-            self._compiled = torch.compile(RIDEClassifier._losses, **compile_options(compile))
-        self._compiled_sizes = {}
-        self._macs = {}
+        check_options('model.test_cfg', make_test_cfg, test_cfg or {})
+        self.test_cfg = make_test_cfg(**test_cfg or {})
+        check_test_cfg(self.test_cfg, self.num_experts, self.head.router is not None)
+        self.teacher = None
+        if teacher:
+            check_options('model.teacher', Teacher, teacher, whole=True)
+            self.teacher = Teacher(**teacher)
+        # The function, not the bound method: a copy of the model must run on
+        # its own weights.
+        self._step = CompiledStep(RIDEClassifier._losses, compile)
+        self._macs: dict[tuple[int, ...], dict[str, list[int]]] = {}
         if not compile:
             # What convolutions on CPUs and tensor cores compute in. The
             # compiler of torch 2.11 fails on it, and chooses for itself.
@@ -149,59 +115,6 @@ class RIDEClassifier(ImageClassifier):
         """
         with naming_missing_prefix():
             super().init_weights()
-
-    def _check_test_cfg(
-        self,
-        mode: str = 'auto',
-        threshold: float | Sequence[float] = 0.5,
-        expert_logits: bool = False,
-        logit_adjustment: float = 0.0,
-    ) -> dict:
-        if mode not in MODES:
-            raise UserError(f'model.test_cfg.mode="{mode}" is unknown, expected one of {MODES}')
-        thresholds = thresholds_by_router(threshold, self.num_experts - 1)
-        if len(thresholds) != self.num_experts - 1:
-            raise UserError(
-                f'model.test_cfg.threshold={threshold} must be one number, or '
-                f'one for each of {self.num_experts - 1} routers'
-            )
-        if mode == 'route' and self.head.router is None:
-            raise UserError('model.test_cfg.mode="route" needs model.head.router')
-        if expert_logits and mode != 'ensemble':
-            raise UserError(
-                'model.test_cfg.expert_logits=True needs '
-                'mode="ensemble": a routed image has no logits of '
-                'the experts it skipped'
-            )
-        return dict(
-            mode=mode,
-            threshold=threshold,
-            expert_logits=expert_logits,
-            logit_adjustment=logit_adjustment,
-        )
-
-    def _set_teacher(
-        self,
-        config: str | dict | None = None,
-        checkpoint: str | None = None,
-        loss: dict = dict(type='DistillationLoss'),
-        multiply_losses: bool = False,
-    ) -> None:
-        if (config is None) != (checkpoint is None):
-            raise UserError('model.teacher needs config and checkpoint')
-        self.distillation = None if config is None else MODELS.build(loss)
-        self._loss_factor = self.num_experts if multiply_losses else 1
-        self._teacher = None
-        self._teacher_args = (config, checkpoint)
-
-    def _teach(self, inputs: torch.Tensor) -> torch.Tensor | None:
-        """Logits of the teacher, (N, K), which is loaded on first use: a test
-        does not need it."""
-        if self.distillation is None or self.stage == 'router':
-            return None
-        if self._teacher is None:
-            self._teacher = Teacher(*self._teacher_args, student=self)
-        return self._teacher(inputs)
 
     @property
     def num_experts(self) -> int:
@@ -302,21 +215,12 @@ class RIDEClassifier(ImageClassifier):
         if isinstance(inputs, RouterInputs):
             return dict(loss_router=self.head.router.loss(inputs))
         labels = gather_labels(data_samples)
-        args = (
-            labels,
-            *self.head.sample_weights(labels),
-            gather_scores(data_samples),
-            self._teach(inputs),
-        )
-        if self._is_compiled_for(len(inputs)):
-            return self._compiled(self, inputs.contiguous(), *args)
-        return self._losses(_channels_last(inputs), *args)
-
-    def _is_compiled_for(self, batch_size: int) -> bool:
-        """Whether this batch has the usual size: the last, smaller batch of a
-        data set is not worth a second graph."""
-        return self._compiled is not None and batch_size == (
-            self._compiled_sizes.setdefault(self.stage, batch_size)
+        weights, divisor = self.head.sample_weights(labels)
+        teacher_logits = None
+        if self.teacher is not None and self.stage != 'router':
+            teacher_logits = self.teacher.logits(inputs, student=self)
+        return self._step(
+            self, inputs, labels, weights, divisor, gather_scores(data_samples), teacher_logits
         )
 
     def _losses(
@@ -329,13 +233,15 @@ class RIDEClassifier(ImageClassifier):
         teacher_logits: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The tensor-only part of the step, compiled as one graph."""
-        if self.stage != 'router':
-            logits = self.head.expert_logits(self.extract_feat(inputs))
-            losses = self.head.expert_loss(logits, labels, weights, divisor, soft_labels)
-            if teacher_logits is not None:
-                losses['loss_distill'] = self.distillation(logits, teacher_logits)
-            return {name: self._loss_factor * loss for name, loss in losses.items()}
-        return dict(loss_router=self.head.router.loss(self.router_inputs(inputs, labels)))
+        if self.stage == 'router':
+            return dict(loss_router=self.head.router.loss(self.router_inputs(inputs, labels)))
+        logits = self.head.expert_logits(self.extract_feat(inputs))
+        losses = self.head.expert_loss(logits, labels, weights, divisor, soft_labels)
+        if self.teacher is None:
+            return losses
+        losses['loss_distill'] = self.teacher.loss(logits, teacher_logits)
+        factor = self.num_experts if self.teacher.multiply_losses else 1
+        return {name: factor * loss for name, loss in losses.items()}
 
     @torch.no_grad()
     def router_inputs(self, inputs: torch.Tensor, labels: torch.Tensor) -> RouterInputs:
@@ -353,29 +259,6 @@ class RIDEClassifier(ImageClassifier):
         return self.head.router.inputs(feats, logits, labels)
 
     # ----------------------------------------------------------- prediction
-
-    def forward(
-        self,
-        inputs: torch.Tensor,
-        data_samples: list[DataSample] | BatchDataSample | None = None,
-        mode: str = 'tensor',
-    ) -> torch.Tensor | dict[str, torch.Tensor] | list[DataSample]:
-        """Run the model.
-
-        Args:
-            inputs (torch.Tensor): Images, (N, C, H, W).
-            data_samples (list[DataSample] | BatchDataSample, optional):
-                Their labels, for mode "loss". Defaults to None.
-            mode (str): "loss", see :meth:`loss`; "predict", see
-                :meth:`predict`; or "tensor", the mean logits of all experts,
-                (N, K), not routed, adjusted or divided by the temperature.
-                This mode can be exported. Defaults to "tensor".
-
-        Returns:
-            torch.Tensor | dict[str, torch.Tensor] | list[DataSample]: As
-            ``mode`` says.
-        """
-        return super().forward(inputs, data_samples, mode)
 
     def predict(
         self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs
@@ -452,7 +335,7 @@ class RIDEClassifier(ImageClassifier):
         if image_shape not in self._macs:
             self._macs[image_shape] = macs_by_part(self, image_shape)
         macs = self._macs[image_shape]
-        spent = relative_compute(macs, self._routes)
+        spent = relative_compute(macs, self.routes)
         routed = torch.tensor(relative_compute(macs, routed=True), dtype=torch.float64)
         for sample in data_samples:
             sample.relative_compute = spent[int(sample.num_experts_used) - 1]
@@ -460,59 +343,11 @@ class RIDEClassifier(ImageClassifier):
                 sample.routed_compute = routed
 
     def infer(self, inputs: torch.Tensor) -> Inference:
-        """The tensor part of :meth:`predict`.
-
-        Args:
-            inputs (torch.Tensor): Images, (N, C, H, W).
-
-        Returns:
-            Inference: Results of the N images.
-
-        Raises:
-            UserError: If it is traced or exported: the graph would freeze the
-                routing of the example images.
-        """
-        if is_recorded():
-            raise UserError(
-                'mode="predict" cannot be traced or exported: the number of '
-                'images and the routing of the example would be frozen in. '
-                'Export mode="tensor", the mean logits of all experts: see '
-                'docs/export.md'
-            )
-        parts = (inputs,)
-        if inputs.device.type == 'cpu':
-            pixels = inputs[0, 0].numel()
-            parts = inputs.split(max(1, _CPU_PIXELS // pixels))
-        return join([self._infer_part(part) for part in parts])
-
-    def _infer_part(self, inputs: torch.Tensor) -> Inference:
-        trunk = self.backbone(_channels_last(inputs))
-        if self._routes:
-            thresholds = thresholds_by_router(self.test_cfg['threshold'], self.num_experts - 1)
-            return Inference(
-                *route(
-                    trunk[-1],
-                    self.neck.run_expert,
-                    self.head.logits_of,
-                    self.head.router,
-                    thresholds,
-                )
-            )
-        feats = self.neck(trunk)
-        logits = self.head.expert_logits(feats)
-        used = torch.full((len(inputs),), self.num_experts, device=inputs.device)
-        if not self.test_cfg['expert_logits']:
-            return Inference(logits.mean(0), used)
-        router_logits = None
-        if self._has_trained_router:
-            router_logits = self.head.router.all_logits(feats, logits)
-        return Inference(logits.mean(0), used, logits, router_logits)
+        """The tensor part of :meth:`predict`, see :func:`infer`."""
+        return infer(self, inputs)
 
     @property
-    def _has_trained_router(self) -> bool:
-        return self.head.router is not None and self.head.router.trained
-
-    @property
-    def _routes(self) -> bool:
+    def routes(self) -> bool:
+        """bool: Whether predictions are routed."""
         mode = self.test_cfg['mode']
-        return mode == 'route' or (mode == 'auto' and self._has_trained_router)
+        return mode == 'route' or (mode == 'auto' and self.head.has_trained_router)

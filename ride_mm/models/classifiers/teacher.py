@@ -29,55 +29,83 @@ def _read_model(path: str) -> dict:
 
 
 class Teacher:
-    """A trained classifier that only predicts.
+    """A trained classifier whose predictions a student learns from.
 
     It is not a module, so checkpoints, optimizers, initialization and
-    distributed wrappers ignore it.
+    distributed wrappers ignore it. It is loaded on first use, since a test
+    does not need it.
 
     Args:
-        config (str | dict): Config file of the teacher, ``ride_mm::NAME.py``
-            or its ``model``.
+        config (str | dict): Config file of the teacher, ``ride_mm::NAME.py``,
+            or its ``model``: any classifier of the same classes.
         checkpoint (str): Its weights.
-        student (BaseClassifier): The model to train with it.
-
-    Raises:
-        UserError: If a file is missing, or the teacher's classes or input
-            pixels differ from the student's.
+        loss (dict): Config of the loss. Defaults to
+            ``dict(type='DistillationLoss')``.
+        multiply_losses (bool): Whether to multiply all losses by the number
+            of experts, as the official code does for distillation. Defaults
+            to False.
     """
 
-    def __init__(self, config: str | dict, checkpoint: str, student: BaseClassifier) -> None:
-        if isinstance(config, str):
-            config = config_file(config)
-        for key, path in dict(config=config, checkpoint=checkpoint).items():
-            if isinstance(path, str) and not (Path(path).is_file() or '://' in path):
-                raise UserError(f'model.teacher.{key}: there is no file {path}')
-        if isinstance(config, str):
-            config = _read_model(config)
-        # Who taught the teacher is of no concern.
-        self.model = MODELS.build(
-            {key: copy.deepcopy(value) for key, value in config.items() if key != 'teacher'}
-        )
-        self._check(student)
-        load_checkpoint(self.model, checkpoint, map_location='cpu', strict=True)
-        self.model.eval().requires_grad_(False)
-
-    def _check(self, student: BaseClassifier) -> None:
-        classes, expected = (model.head.num_classes for model in (self.model, student))
-        if classes != expected:
-            raise UserError(
-                f'model.teacher has {classes} classes, but model.head.num_classes={expected}'
-            )
-        seen, expected = (_describe(model.data_preprocessor) for model in (self.model, student))
-        if seen != expected:
-            raise UserError(
-                'model.teacher gets images from model.data_preprocessor, '
-                f'{expected}, but was trained with {seen}'
-            )
+    def __init__(
+        self,
+        config: str | dict,
+        checkpoint: str,
+        loss: dict = dict(type='DistillationLoss'),
+        multiply_losses: bool = False,
+    ) -> None:
+        self.config = config
+        self.checkpoint = checkpoint
+        self.loss = MODELS.build(loss)
+        self.multiply_losses = multiply_losses
+        self.model: BaseClassifier | None = None
 
     @torch.no_grad()
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of images, (N, C, H, W) to (N, K), in fp32 or more."""
+    def logits(self, inputs: torch.Tensor, student: BaseClassifier) -> torch.Tensor:
+        """Logits of images.
+
+        Args:
+            inputs (torch.Tensor): Images, (N, C, H, W).
+            student (BaseClassifier): The model to train.
+
+        Returns:
+            torch.Tensor: Logits in fp32 or more, (N, K).
+
+        Raises:
+            UserError: If a file is missing, or the teacher's classes or input
+                pixels differ from the student's.
+        """
+        if self.model is None:
+            self.model = self._load(student)
         # Follows the student to its device; does nothing from then on.
         self.model.to(inputs.device)
         logits = self.model(inputs, mode='tensor')
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _load(self, student: BaseClassifier) -> BaseClassifier:
+        config = config_file(self.config) if isinstance(self.config, str) else self.config
+        for key, path in dict(config=config, checkpoint=self.checkpoint).items():
+            if isinstance(path, str) and not (Path(path).is_file() or '://' in path):
+                raise UserError(f'model.teacher.{key}: there is no file {path}')
+        if isinstance(config, str):
+            config = _read_model(config)
+        # The teacher's own teacher is not needed.
+        model = MODELS.build(
+            {key: copy.deepcopy(value) for key, value in config.items() if key != 'teacher'}
+        )
+        _check_alike(model, student)
+        load_checkpoint(model, self.checkpoint, map_location='cpu', strict=True)
+        return model.eval().requires_grad_(False)
+
+
+def _check_alike(teacher: BaseClassifier, student: BaseClassifier) -> None:
+    classes, expected = (model.head.num_classes for model in (teacher, student))
+    if classes != expected:
+        raise UserError(
+            f'model.teacher has {classes} classes, but model.head.num_classes={expected}'
+        )
+    seen, expected = (_describe(model.data_preprocessor) for model in (teacher, student))
+    if seen != expected:
+        raise UserError(
+            'model.teacher gets images from model.data_preprocessor, '
+            f'{expected}, but was trained with {seen}'
+        )

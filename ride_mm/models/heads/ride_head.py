@@ -87,13 +87,18 @@ class RIDEHead(BaseModule):
                     num_classes=num_classes,
                 )
             )
-        self.class_counts = None
+        self.class_counts: list[int] | None = None
         # What a tool has fitted; part of a checkpoint as soon as it is there.
         self.register_buffer('temperature', None)
         # Set anew in every run, so it has no place in a checkpoint.
         self.register_buffer('class_weights', torch.ones(num_classes), persistent=False)
         if class_counts is not None:
             self.set_class_counts(class_counts)
+
+    @property
+    def has_trained_router(self) -> bool:
+        """bool: Whether there is a router that has been trained."""
+        return self.router is not None and self.router.trained
 
     def _build_losses(self, cfg: dict | list[dict]) -> ModuleList:
         """One loss per expert, since some, such as SeesawLoss, have a

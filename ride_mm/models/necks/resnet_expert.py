@@ -64,7 +64,7 @@ class ResNetExpert(BaseModule):
         in_channels: int,
         stages: Sequence[int] = (2, 3),
         out_channels: Sequence[int] = (768, 1536),
-        strides: Sequence[int] = None,
+        strides: Sequence[int] | None = None,
         family: str = 'ResNet',
         init_cfg=INIT_CFG,
         **kwargs,
