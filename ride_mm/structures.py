@@ -27,7 +27,7 @@ class BatchDataSample(Sequence):
     def __len__(self) -> int:
         return len(self.gt_label)
 
-    def __getitem__(self, index: int) -> DataSample:
+    def __getitem__(self, index) -> DataSample:
         sample = DataSample().set_gt_label(self.gt_label[index].reshape(1))
         if self.gt_score is not None:
             sample.set_gt_score(self.gt_score[index])
@@ -38,9 +38,9 @@ class BatchDataSample(Sequence):
         return tuple(self._map(torch.Tensor.numpy))
 
     def __setstate__(self, state: tuple[np.ndarray | None, ...]) -> None:
-        self.gt_label, self.gt_score = (
-            None if array is None else torch.from_numpy(array) for array in state
-        )
+        label, score = state
+        self.gt_label = torch.from_numpy(label)
+        self.gt_score = None if score is None else torch.from_numpy(score)
 
     def _map(self, function: Callable) -> Iterator:
         for tensor in (self.gt_label, self.gt_score):

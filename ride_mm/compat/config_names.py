@@ -62,7 +62,7 @@ def _get_base(original: Callable, cfg_path: str, filename: str) -> tuple:
 
 # What MMEngine's hub asks on its way from a name to a config, in this order,
 # and the answers for this plugin.
-_HUB_ANSWERS = dict(
+_HUB_ANSWERS: dict[str, Callable] = dict(
     _get_package_and_cfg_path=lambda name: (_PACKAGE.name, config_file(name)),
     install_package=lambda package: None,
     get_installed_path=lambda package: str(_PACKAGE),

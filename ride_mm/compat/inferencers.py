@@ -66,9 +66,10 @@ def _readable(
         else:
             problems.append(None)
             yield inferencer.pipeline(dict(img=img, img_shape=shape, ori_shape=shape))
-    if inputs and all(problems):
-        more = len(problems) - 1
-        raise UserError(problems[0] + (f', nor can {more} more images' if more else ''))
+    failed = [problem for problem in problems if problem is not None]
+    if inputs and len(failed) == len(problems):
+        more = len(failed) - 1
+        raise UserError(failed[0] + (f', nor can {more} more images' if more else ''))
 
 
 def _in_order(results: list, problems: list[str | None]) -> list:

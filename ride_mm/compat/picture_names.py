@@ -6,9 +6,10 @@ and draws those of the first process only.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, wraps
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from mmengine.dist import get_dist_info
@@ -18,12 +19,11 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.engine import VisualizationHook
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
-from torch.utils.data import DataLoader
 
 
 def _draw(
     hook: VisualizationHook,
-    loader: DataLoader,
+    loader: Any,
     batch_idx: int,
     data_batch: dict,
     samples: Sequence[DataSample],
@@ -46,7 +46,8 @@ def _draw(
         name = str(number)
         if 'img_path' in sample:
             name += f'_{Path(sample.img_path).name}'
-        options, drawing = dict(hook.draw_args), nullcontext()
+        options = dict(hook.draw_args)
+        drawing: AbstractContextManager = nullcontext()
         if hook.out_dir is not None:
             options['out_file'] = join_path(hook.out_dir, f'{name}_{step}.png')
             # A visualizer of any other process does nothing.

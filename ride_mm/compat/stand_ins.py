@@ -27,7 +27,7 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,8 @@ class StandIn(metaclass=_Sealed):
 class _Bytes(StandIn):
     """``bytes()``, which protocol 2 writes for the data of empty arrays."""
 
-    def __new__(cls, *args) -> bytes:
+    # What it stands for is made at once.
+    def __new__(cls, *args) -> bytes:  # type: ignore[misc]
         require(not args, 'builtins.bytes')
         return b''
 
@@ -77,7 +78,7 @@ class _Bytes(StandIn):
 class _Encode(StandIn):
     """``_codecs.encode``, as which protocol 2 writes ``bytes``."""
 
-    def __new__(cls, text, encoding) -> bytes:
+    def __new__(cls, text, encoding) -> bytes:  # type: ignore[misc]
         require(type(text) is str and encoding == 'latin1', '_codecs.encode')
         return text.encode('latin1')
 
@@ -134,7 +135,7 @@ class _Array(StandIn):
             and len(data) == math.prod(shape) * dtype.dtype.itemsize,
             name,
         )
-        order = 'F' if is_fortran else 'C'
+        order: Literal['F', 'C'] = 'F' if is_fortran else 'C'
         # `.copy()` because an array over `bytes` cannot be written to
         self.array = np.ndarray(shape, dtype.dtype, data, order=order).copy(order)
 
@@ -150,7 +151,7 @@ class _Scalar(StandIn):
         )
         self.scalar = np.ndarray((), dtype.dtype, data)[()]
 
-    def build(self, memo: dict) -> np.generic:
+    def build(self, memo: dict) -> Any:
         return self.scalar
 
 
@@ -213,7 +214,7 @@ class Unknown:
     ``OrderedDict``, and calls nothing of it.
     """
 
-    def __new__(cls, *args, **kwargs) -> OrderedDict:
+    def __new__(cls, *args, **kwargs) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
 
@@ -321,9 +322,9 @@ def _unknown_names(path: str) -> dict[str, type]:
     return {name: _named(Unknown, name) for name in names if name not in STAND_INS}
 
 
-def _names_in_pickle(file: BinaryIO) -> set:
+def _names_in_pickle(file: IO[bytes]) -> set[str]:
     return {
-        argument.replace(' ', '.').replace('__builtin__.', 'builtins.')
+        str(argument).replace(' ', '.').replace('__builtin__.', 'builtins.')
         for opcode, argument, _ in pickletools.genops(file)
         if opcode.name == 'GLOBAL'
     }

@@ -37,7 +37,7 @@ class CompiledStep:
         self.compiled = torch.compile(function, **compile_options(compile)) if compile else None
         self.batch_sizes: dict[str, int] = {}
 
-    def __call__(self, model: torch.nn.Module, inputs: torch.Tensor, *args) -> Any:
+    def __call__(self, model: Any, inputs: torch.Tensor, *args) -> Any:
         # The last, smaller batch of an epoch is not worth a second graph.
         usual = self.batch_sizes.setdefault(model.stage, len(inputs))
         if self.compiled is not None and len(inputs) == usual:

@@ -102,8 +102,9 @@ def find_places(error: UserError) -> list[str]:
     """
     found: BaseException | None = error
     while found is not None:
-        if getattr(found, 'places', None):
-            return found.places
+        places = getattr(found, 'places', None)
+        if places:
+            return places
         found = found.__cause__ or found.__context__
     return []
 
@@ -129,9 +130,10 @@ def run_tool(main: Callable[[], None]) -> None:
             raise
         if int(os.environ.get('RANK', 0)):
             time.sleep(_RANK_DELAY)
-        message = user_message(error)
         if isinstance(error, OSError):
             message = f'{error.filename or "a file"}: {error.strerror}'
+        else:
+            message = user_message(error)
         print(f'error: {message}', file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:

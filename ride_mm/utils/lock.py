@@ -12,7 +12,7 @@ from .errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module in the other case
 
 # Open files of the folders that this process has locked.
 _LOCKED: dict[str, IO] = {}

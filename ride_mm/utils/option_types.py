@@ -69,7 +69,7 @@ class Range(NamedTuple):
     below: bool = False
     whole: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return (
             self.low <= value <= self.high
             and not (self.above and value == self.low)
@@ -429,7 +429,7 @@ def describe(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         # None last, as in "a number or None"
-        args = sorted(args, key=lambda arg: arg is type(None))
+        args = tuple(sorted(args, key=lambda arg: arg is type(None)))
         plain = [arg for arg in args if _is_plain_type(arg)]
         return ' or '.join(dict.fromkeys(map(describe, plain or args)))
     if origin is Literal:
@@ -464,7 +464,9 @@ def parameters_of(target: Callable) -> Parameters:
     Returns:
         Parameters: What it takes.
     """
-    annotations, defaults, loose = {}, {}, set()
+    annotations: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    loose: set[str] = set()
     hidden, positions = set(), 0
     for function in _functions(target):
         try:

@@ -1,12 +1,12 @@
 """Progress of what takes a while."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from rich import progress
 from rich.console import Console
 
 
-def track(steps: Iterable, description: str, total: int | None = None) -> Iterator:
+def track(steps: Iterable, description: str, total: int | None = None) -> Iterable:
     """Show a transient progress bar while iterating.
 
     The bar goes to stderr, and is disabled when that is not a terminal.
@@ -18,7 +18,7 @@ def track(steps: Iterable, description: str, total: int | None = None) -> Iterat
             means their length.
 
     Returns:
-        Iterator: The steps.
+        Iterable: The steps.
     """
     console = Console(stderr=True)
     return progress.track(

@@ -71,7 +71,7 @@ class Remix:
         self.alpha = alpha
         self.kappa = kappa
         self.tau = tau
-        self.class_counts = None
+        self.class_counts: torch.Tensor | None = None
         if class_counts is not None:
             self.set_class_counts(class_counts)
 

@@ -9,6 +9,9 @@ from torch.func import functional_call
 
 from ride_mm.utils.errors import UserError
 
+from ..heads.ride_head import RIDEHead
+from ..necks.multi_expert_neck import MultiExpertNeck
+
 OFFER = (
     'An expert tail takes the last output of the trunk, (N, C, H, W) or '
     'tokens, (N, L, C), with C = in_channels, and returns features, '
@@ -16,13 +19,13 @@ OFFER = (
 )
 
 
-def check_parts_fit(backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
+def check_parts_fit(backbone: nn.Module, neck: MultiExpertNeck, head: RIDEHead) -> None:
     """Check that trunk, experts and head fit together.
 
     Args:
         backbone (nn.Module): The trunk.
-        neck (nn.Module): The ``MultiExpertNeck``.
-        head (nn.Module): The ``RIDEHead``.
+        neck (MultiExpertNeck): The experts.
+        head (RIDEHead): Classifiers, losses and router.
 
     Raises:
         UserError: If they do not.
@@ -42,7 +45,7 @@ def check_parts_fit(backbone: nn.Module, neck: nn.Module, head: nn.Module) -> No
     check_experts_fit(backbone, neck)
 
 
-def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
+def check_experts_fit(backbone: nn.Module, neck: MultiExpertNeck) -> None:
     """Check that the experts fit their trunk.
 
     Runs the trunk and one expert on an empty image, and if that fails on one
@@ -50,7 +53,7 @@ def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
 
     Args:
         backbone (nn.Module): The trunk.
-        neck (nn.Module): The ``MultiExpertNeck``.
+        neck (MultiExpertNeck): The experts.
 
     Raises:
         UserError: If the shapes do not fit, or the features are not
@@ -71,7 +74,9 @@ def check_experts_fit(backbone: nn.Module, neck: nn.Module) -> None:
         raise UserError(misfit)
 
 
-def _find_misfit(run: Callable, backbone: nn.Module, neck: nn.Module, size: int) -> str | None:
+def _find_misfit(
+    run: Callable, backbone: nn.Module, neck: MultiExpertNeck, size: int
+) -> str | None:
     """Describe what does not fit; errors of the trunk itself are passed on."""
     trunk = run(backbone, torch.zeros(1, 3, size, size))[-1]
     tail = neck.experts[0]
@@ -102,9 +107,10 @@ def _run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def imagine(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run ``module`` on the meta device, which computes shapes but no
     values."""
-    tensors = dict(module.named_parameters())
-    tensors.update(module.named_buffers())
-    tensors = {name: value.to('meta') for name, value in tensors.items()}
+    tensors = {
+        name: value.to('meta')
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+    }
     return functional_call(module, tensors, (x.to('meta'),))
 
 

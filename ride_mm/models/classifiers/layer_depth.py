@@ -1,11 +1,13 @@
 """Depths of parameters, for layer-wise learning-rate decay."""
 
+from typing import Any
+
 from torch import nn
 
 from ride_mm.utils.errors import UserError
 
 
-def layer_depth(param_name: str, backbone: nn.Module, tail: nn.Module) -> tuple[int, int]:
+def layer_depth(param_name: str, backbone: nn.Module, tail: Any) -> tuple[int, int]:
     """Depth of a parameter in trunk, experts and head.
 
     Counts like mmpretrain in the whole backbone: trunk, then experts, then

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -39,9 +40,7 @@ def naming_missing_prefix() -> Iterator[None]:
         ) from error
 
 
-def spread_backbone(
-    module: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *args
-) -> None:
+def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
     """Let a classifier load a whole backbone while it is initialized.
 
     The tails' weights have the names of the whole backbone, so those of one
@@ -53,7 +52,7 @@ def spread_backbone(
     checkpoint with experts and another head, it skips the head.
 
     Args:
-        module (nn.Module): The classifier.
+        module (RIDEClassifier): The classifier.
         state_dict (dict[str, torch.Tensor]): The weights to load, replaced in
             place by all weights of the classifier.
         prefix (str): Prefix of the classifier's keys.

@@ -140,8 +140,6 @@ class RIDEClassifier(ImageClassifier):
         for augment in counting_augments(self):
             augment.set_class_counts(class_counts)
 
-    # ------------------------------------------------------------- training
-
     def set_stage(self, stage: str) -> None:
         """Choose what to train; everything else is frozen.
 
@@ -196,16 +194,16 @@ class RIDEClassifier(ImageClassifier):
     def loss(
         self,
         inputs: torch.Tensor | RouterInputs,
-        data_samples: list[DataSample] | BatchDataSample | None = None,
+        data_samples: Sequence[DataSample] | BatchDataSample = (),
     ) -> dict[str, torch.Tensor]:
         """Losses of the current stage.
 
         Args:
             inputs (torch.Tensor | RouterInputs): Images, (N, C, H, W), or, in
                 stage "router", cached :meth:`router_inputs`.
-            data_samples (list[DataSample] | BatchDataSample, optional):
-                Samples with ``gt_label``, and ``gt_score`` where images are
-                mixed. Defaults to None.
+            data_samples (Sequence[DataSample] | BatchDataSample): Samples with
+                ``gt_label``, and ``gt_score`` where images are mixed; not
+                needed with :class:`RouterInputs`.
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,
@@ -258,8 +256,6 @@ class RIDEClassifier(ImageClassifier):
         logits = self.head.expert_logits(feats)
         return self.head.router.inputs(feats, logits, labels)
 
-    # ----------------------------------------------------------- prediction
-
     def predict(
         self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs
     ) -> list[DataSample]:
@@ -311,9 +307,9 @@ class RIDEClassifier(ImageClassifier):
             list[DataSample]: As from :meth:`predict`, with the fields of
             :meth:`add_compute`.
         """
-        data = self.data_preprocessor(data, False)
-        samples = self._run_forward(data, mode='predict')
-        self.add_compute(samples, tuple(data['inputs'].shape[1:]))
+        batch: dict = self.data_preprocessor(data, False)
+        samples = self._run_forward(batch, mode='predict')
+        self.add_compute(samples, tuple(batch['inputs'].shape[1:]))
         return samples
 
     val_step = test_step

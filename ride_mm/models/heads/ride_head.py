@@ -144,14 +144,13 @@ class RIDEHead(BaseModule):
         Raises:
             UserError: If there are no class counts to weight by.
         """
-        if beta is not None and self.class_counts is None:
-            raise UserError(
-                'Re-weighting has no class counts: add '
-                'class_counts=dict(type="ClassCountsHook") to '
-                'default_hooks'
-            )
         if beta is None:
             self.class_weights.fill_(1.0)
+        elif self.class_counts is None:
+            raise UserError(
+                'Re-weighting has no class counts: add '
+                'class_counts=dict(type="ClassCountsHook") to default_hooks'
+            )
         else:
             self.class_weights.copy_(effective_number_weights(self.class_counts, beta))
         if self.diversity is not None:
@@ -288,14 +287,13 @@ class RIDEHead(BaseModule):
         scores = logits
         if self.joint_loss:
             scores = logits.mean(0, keepdim=True).expand_as(logits)
-        losses = dict(
-            loss_cls=sum(
-                classification_loss(
-                    module, score, labels, soft_labels, weight=weights, avg_factor=divisor
-                )
-                for module, score in zip(self.losses, scores)
+        of_experts = [
+            classification_loss(
+                module, score, labels, soft_labels, weight=weights, avg_factor=divisor
             )
-        )
+            for module, score in zip(self.losses, scores)
+        ]
+        losses = dict(loss_cls=sum(of_experts[1:], of_experts[0]))
         if self.diversity is not None:
             losses['loss_diversity'] = self.diversity(self._fitted_logits(logits))
         return losses

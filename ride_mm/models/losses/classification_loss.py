@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -67,6 +68,8 @@ class ClassCountsLoss(ClassificationLoss):
 
     A subclass computes its values per class in :meth:`values_of`.
     """
+
+    class_values: Any  # a tensor, (K, ), as soon as K is known
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +171,8 @@ def classification_loss(
     if isinstance(module, ClassificationLoss):
         return module(cls_score, label, weight=weight, soft_label=soft_label, **kwargs)
     other, share = split_soft_label(label, soft_label)
-    weight = 1.0 if weight is None else weight
-    return module(cls_score, label, weight=weight * share, **kwargs) + module(
-        cls_score, other, weight=weight * (1 - share), **kwargs
+    shares = (share, 1 - share)
+    weights = shares if weight is None else [weight * part for part in shares]
+    return module(cls_score, label, weight=weights[0], **kwargs) + module(
+        cls_score, other, weight=weights[1], **kwargs
     )

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -122,6 +123,9 @@ class DiversityLoss(nn.Module):
     Raises:
         UserError: If ``form`` is unknown.
     """
+
+    temperature: torch.Tensor
+    class_temperature: Any  # a tensor, (K, ), as soon as K is known
 
     def __init__(
         self, weight: float = 0.2, form: str = 'official', eta: float = 1.0, gamma: float = 0.05

@@ -136,9 +136,8 @@ class SwinExpert(BaseModule):
         if final_norm:
             self.add_module(self.norm_name, NormPool(self.out_channels))
 
-    @staticmethod
     def _make_stage(
-        arch: dict, stage: int, before: int, channels: int, after: int | None, **kwargs
+        self, arch: dict, stage: int, before: int, channels: int, after: int | None, **kwargs
     ) -> nn.Module:
         return SwinBlockSequence(
             channels,
@@ -196,18 +195,12 @@ class SwinV2Expert(SwinExpert):
         **kwargs,
     ) -> None:
         self._pretrained_window_sizes = pretrained_window_sizes
-        super().__init__(arch, in_channels, window_size=window_size, **kwargs)
+        super().__init__(arch, in_channels, **dict(kwargs, window_size=window_size))
 
     def _make_stage(
-        self,
-        arch: dict,
-        stage: int,
-        before: int,
-        channels: int,
-        after: int | None,
-        window_size: int | Sequence[int],
-        **kwargs,
+        self, arch: dict, stage: int, before: int, channels: int, after: int | None, **kwargs
     ) -> nn.Module:
+        window_size = kwargs.pop('window_size')
         if not isinstance(window_size, int):
             window_size = window_size[stage]
         module = SwinBlockV2Sequence(
