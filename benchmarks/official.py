@@ -38,7 +38,7 @@ _CONFIGS = {
     'ResNet-50': 'imagenet_lt_resnet50',
     'ResNeXt-50': 'imagenet_lt_resnext50',
 }
-# Their data loaders, by our data set, and what they take from its config.
+# Their data loaders, by our dataset, and what they take from its config.
 _LOADERS = {
     'CIFAR10LT': ('ImbalanceCIFAR10DataLoader', ()),
     'CIFAR100LT': ('ImbalanceCIFAR100DataLoader', ('imb_type', 'imb_factor')),
@@ -201,7 +201,7 @@ class Official:
             DataLoader: The loader.
 
         Raises:
-            UserError: If it has none for the data set.
+            UserError: If it has none for the dataset.
         """
         dataset = cfg.train_dataloader.dataset
         if type_name(dataset) not in _LOADERS:

@@ -1,10 +1,12 @@
-"""What travels from data sets to models."""
+"""Data that datasets pass to models."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from mmpretrain.structures import DataSample
+
+from ride_mm.utils.errors import UserError, name_some
 
 
 class BatchDataSample(Sequence):
@@ -69,3 +71,31 @@ def gather_scores(data_samples: Sequence | BatchDataSample) -> torch.Tensor | No
     if 'gt_score' not in data_samples[0]:
         return None
     return torch.stack([sample.gt_score for sample in data_samples]).float()
+
+
+def check_class_counts(
+    class_counts: Sequence[int], num_classes: int, names: Sequence[str] | None = None
+) -> None:
+    """Check that each class has a training image.
+
+    Args:
+        class_counts (Sequence[int]): Training images per class.
+        num_classes (int): Expected number of classes K.
+        names (Sequence[str], optional): Names of the classes, for the
+            message. Defaults to None.
+
+    Raises:
+        UserError: If there are not K counts, or one of them is 0.
+    """
+    if len(class_counts) != num_classes:
+        raise UserError(
+            f'class_counts has {len(class_counts)} entries, but there are {num_classes} classes: '
+            'check num_classes of the head and the training data'
+        )
+    empty = [label for label, count in enumerate(class_counts) if count <= 0]
+    if empty:
+        named = f' ({name_some([names[label] for label in empty])})' if names else ''
+        raise UserError(
+            f'{len(empty)} of {num_classes} classes have no training image: '
+            f'{name_some(empty)}{named}'
+        )

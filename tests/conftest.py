@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    # MMEngine collects garbage for every data set: what has been imported
+    # MMEngine collects garbage for every dataset: what has been imported
     # is none.
     gc.collect()
     gc.freeze()

@@ -58,7 +58,7 @@ def test_inferencer_on_a_file_is_the_test_pipeline(trained, rgb, tmp_path):
     result = inferencer(file)[0]
     assert result['pred_class'] == f'class {result["pred_label"]}'
 
-    # As in a test run: the data set gives BGR, as its config says.
+    # As in a test run: the dataset gives BGR, as its config says.
     cfg = Config.fromfile(config)
     assert cfg.test_dataloader.dataset.to_bgr
     pipeline = Compose([TRANSFORMS.build(t) for t in cfg.test_dataloader.dataset.pipeline])

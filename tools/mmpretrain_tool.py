@@ -126,7 +126,7 @@ def plain_yaml(args: Sequence[str]) -> Iterator[None]:
     def read(handler, file, **options):
         try:
             return yaml.load(file, Loader=PlainLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             names = [arg for arg in args if arg.endswith(('.yaml', '.yml'))]
             words = ' '.join(str(error).split())
             raise UserError(f'{", ".join(names)}: cannot be read as plain data: {words}') from error

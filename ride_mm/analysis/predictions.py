@@ -179,9 +179,9 @@ class _Reader:
             if sum(name in self.arrays for name in pair) == 1:
                 raise _wrong_file(self.path, f'it has only one of `{pair[0]}` and `{pair[1]}`')
         run = self._run()
-        self._check_shapes(run.get('num_experts'))
+        self._check_shapes(run['num_experts'])
+        self._check_values(run['num_experts'])
         arrays = self.arrays
-        self._check_values(run.get('num_experts'))
         logits, routers = arrays.get('expert_logits'), arrays.get('router_logits')
         return Predictions(
             gt_label=arrays['gt_label'].astype(np.int64),

@@ -31,7 +31,7 @@ def _draw(
 ) -> None:
     """Draw every ``interval``-th image of a loader that does not shuffle.
 
-    Each picture is named by the image's place in the data set and by its
+    Each picture is named by the image's place in the dataset and by its
     file.
     """
     if not hook.enable:

@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.fileio import exists, load
 
-from ride_mm.utils.errors import UserError, name_some
+from ride_mm.utils.errors import UserError
 
 from .annotations import read_annotations
 from .augmentation_seeds import SeededDataset
@@ -42,34 +42,6 @@ def count_labels(labels: Sequence[int] | np.ndarray, num_classes: int) -> list[i
             f'the first is {labels[wrong[0]]}, at position {wrong[0]}'
         )
     return np.bincount(labels, minlength=num_classes).tolist()
-
-
-def check_class_counts(
-    class_counts: Sequence[int], num_classes: int, names: Sequence[str] | None = None
-) -> None:
-    """Check that each class has a training image.
-
-    Args:
-        class_counts (Sequence[int]): Training images per class.
-        num_classes (int): Expected number of classes K.
-        names (Sequence[str], optional): Names of the classes, for the
-            message. Defaults to None.
-
-    Raises:
-        UserError: If there are not K counts, or one of them is 0.
-    """
-    if len(class_counts) != num_classes:
-        raise UserError(
-            f'class_counts has {len(class_counts)} entries, but there are {num_classes} classes: '
-            'check num_classes of the head and the training data'
-        )
-    empty = [label for label, count in enumerate(class_counts) if count <= 0]
-    if empty:
-        named = f' ({name_some([names[label] for label in empty])})' if names else ''
-        raise UserError(
-            f'{len(empty)} of {num_classes} classes have no training image: '
-            f'{name_some(empty)}{named}'
-        )
 
 
 def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:

@@ -9,11 +9,12 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
+from ride_mm.structures import check_class_counts
 from ride_mm.utils.errors import UserError, name_some, nearest
 
 from .annotations import read_annotations
 from .cached_labels import CachedLabels
-from .class_counts import check_class_counts, count_labels, read_class_counts
+from .class_counts import count_labels, read_class_counts
 from .folders import EXTENSIONS, number_classes, read_folder
 
 

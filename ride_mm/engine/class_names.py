@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from mmengine.runner import BaseLoop, Runner
 
-from ride_mm.datasets.class_counts import name_some
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, name_some
 
 
 def check_class_names(runner: Runner, checkpoint: dict) -> None:

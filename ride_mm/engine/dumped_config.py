@@ -85,6 +85,8 @@ class _ToLiterals(ast.NodeTransformer):
                 node = ast.copy_location(literal, node)
             case ast.Name(id=name) if name in _NAMES:
                 return ast.Constant(_NAMES[name])
+            case ast.Constant(value=value) if value is Ellipsis:
+                raise _not_plain(node)
         if isinstance(node, ast.expr) and not isinstance(node, _LITERALS):
             raise _not_plain(node)
         if isinstance(node, ast.Dict) and None in node.keys:

@@ -132,7 +132,7 @@ def _check_batches(runner: Runner, stage: PlannedStage) -> None:
     loader, key = stage.loader, stage.loader_key
     size, images = loader.batch_size, len(loader.sampler)
     if not len(loader):
-        problem = f'the data set of {key} is empty'
+        problem = f'the dataset of {key} is empty'
         if len(loader.dataset):
             problem = (
                 f'{images} images for each process, fewer than {key}.batch_size={size}, and '

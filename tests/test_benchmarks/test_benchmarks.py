@@ -189,7 +189,7 @@ def run(module, tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def theirs(module, monkeypatch):
-    """A data set of which the stand-in has a loader."""
+    """A dataset of which the stand-in has a loader."""
     loaders = module('official')._LOADERS
     monkeypatch.setitem(loaders, 'DigitsLT', loaders['CIFAR100LT'])
 

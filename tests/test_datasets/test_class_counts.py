@@ -12,13 +12,13 @@ import ride_mm.datasets  # noqa: F401
 from ride_mm.datasets.annotations import read_annotations
 from ride_mm.datasets.augmentation_seeds import SeededDataset
 from ride_mm.datasets.class_counts import (
-    check_class_counts,
     count_labels,
     get_class_counts,
     get_labels,
     read_class_counts,
 )
 from ride_mm.datasets.class_groups import ClassGroups
+from ride_mm.structures import check_class_counts
 from ride_mm.utils.errors import UserError
 
 LISTS = Path(__file__).parents[3] / 'shared' / 'data' / 'annotations'

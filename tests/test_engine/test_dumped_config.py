@@ -52,6 +52,7 @@ def test_numbers_that_are_none(tmp_path):
         ('a = f"{1}"', 'line 1'),
         ('a = __import__', 'line 1.*`__import__`'),
         ('a = lambda: 1', 'line 1'),
+        ('a = [...]', r'line 1.*`...`'),
         ('"""text"""', 'line 1'),
         ('_base_ = "x.py"', 'line 1'),
         ('model = [1]', 'line 1'),

@@ -69,7 +69,7 @@ def test_cache_holds_what_the_experts_say(cached_run):
         )
         later = torch.stack(right[index + 1 :]).any(0)
         assert torch.equal(cache.targets[:128, index], ~right[index] & later)
-    # Drawn by class, not as the data set is.
+    # Drawn by class, not as the dataset is.
     assert labels.bincount(minlength=10).min() >= 5
 
 

@@ -285,7 +285,7 @@ def test_get_flops_is_ours_without_the_classifiers(tool, capsys):
     assert f'Params: {compute.params / 1e6:.2f}M' in printed
 
 
-# ----------------------------------------------------------------- data sets
+# ----------------------------------------------------------------- datasets
 
 
 @pytest.mark.parametrize('mode', ['original', 'transformed', 'concat'])

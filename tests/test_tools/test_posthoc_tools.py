@@ -267,7 +267,7 @@ def test_mistakes(root, tool, tmp_path, capsys):
             '--out',
             'new.pth',
         )
-    # The same images, although the data sets are not written alike.
+    # The same images, although the datasets are not written alike.
     for option, name in (('imb_factor=.05', 'test'), ('split=train', 'train')):
         with pytest.raises(UserError, match=f'are in the {name} set, which'):
             tool(

@@ -42,7 +42,7 @@ def config_text(network: Network, checkpoint: str, config: str, title: str) -> s
         text += _EXPERTS_ALONE
     if network.num_classes not in recipes:
         text += (
-            f'\n# No data set here has {network.num_classes} classes: '
+            f'\n# No dataset here has {network.num_classes} classes: '
             'name yours in train_dataloader,\n# val_dataloader and '
             'test_dataloader.\n'
         )

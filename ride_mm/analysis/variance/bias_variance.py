@@ -40,7 +40,7 @@ class Decomposition:
         error = bias + unbiased_variance - helpful_variance
 
     If several labels are most frequent, the mean over all choices of m is
-    taken. Choosing the first of them would favor head classes in data sets
+    taken. Choosing the first of them would favor head classes in datasets
     whose classes are numbered by size.
 
     All attributes have shape (N, ) and, except ``ties``, dtype float64.

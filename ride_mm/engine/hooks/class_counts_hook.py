@@ -7,8 +7,9 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from ride_mm.datasets.class_counts import check_class_counts, get_class_counts, stated_counts
+from ride_mm.datasets.class_counts import get_class_counts, stated_counts
 from ride_mm.models.utils import counting_augments
+from ride_mm.structures import check_class_counts
 from ride_mm.utils.errors import UserError
 
 
@@ -55,9 +56,9 @@ def _match_validation(runner: Runner, counts: Sequence[int]) -> None:
 class ClassCountsHook(Hook):
     """Gives the training set's class counts to the model.
 
-    Models are built before data sets, so their losses and batch augmentations
+    Models are built before datasets, so their losses and batch augmentations
     get the counts here, once, before training; for a test they come from the
-    metainfo of its data set. A batch augmentation that ``SwitchRecipeHook``
+    metainfo of its dataset. A batch augmentation that ``SwitchRecipeHook``
     switches on later gets them then.
     """
 

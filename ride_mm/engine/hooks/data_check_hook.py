@@ -20,7 +20,7 @@ class DataCheckHook(Hook):
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        """Check the data sets, in the first process only."""
+        """Check the datasets, in the first process only."""
         splits = [Split('train', runner.train_dataloader.dataset)]
         if runner.val_loop is not None:
             splits.append(Split('val', runner.val_dataloader.dataset))

@@ -22,7 +22,7 @@ class RouterInputsDataset(Dataset):
 
     Args:
         inputs (RouterInputs): Router inputs of the N images.
-        metainfo (dict): Metainfo of the image data set, for checkpoints.
+        metainfo (dict): Metainfo of the image dataset, for checkpoints.
     """
 
     def __init__(self, inputs: RouterInputs, metainfo: dict) -> None:

@@ -55,6 +55,8 @@ class TotalBatchHook(Hook):
             return
         change = f'{old} images per step before the resume, {new} now'
         schedulers = runner.param_schedulers or []
+        if isinstance(schedulers, dict):  # several optimizers
+            schedulers = sum(schedulers.values(), [])
         if not all(scheduler.by_epoch for scheduler in schedulers):
             raise UserError(
                 f'the run had {change}, but a param_scheduler counts steps: '

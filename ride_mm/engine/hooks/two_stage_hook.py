@@ -132,7 +132,7 @@ class TwoStageHook(Hook):
     def build_dataloader(self, runner: Runner, dataset: Dataset | None = None) -> DataLoader:
         """Build the data loader of stage 2.
 
-        It shares ``dataset``, the data set of stage 1, if the config has no other
+        It shares ``dataset``, the dataset of stage 1, if the config has no other
         for stage 2.
         """
         cfg = copy.deepcopy(dict(runner.cfg.train_dataloader))

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ride_mm.datasets.class_counts import check_class_counts
+from ride_mm.structures import check_class_counts
 from ride_mm.utils.errors import UserError
 
 from ..losses.class_weights import effective_number_weights

@@ -74,7 +74,7 @@ class ClassCountsLoss(ClassificationLoss):
     def __init__(self) -> None:
         super().__init__()
         self._lacks_counts = False
-        # Follows the data set, so it has no place in a checkpoint.
+        # Follows the dataset, so it has no place in a checkpoint.
         self.register_buffer('class_values', None, persistent=False)
 
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:

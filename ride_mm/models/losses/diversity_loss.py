@@ -148,7 +148,7 @@ class DiversityLoss(nn.Module):
         self.gamma = gamma
         self.reweighting = False
         self._knows_counts = False
-        # Both follow the data set, so they have no place in a checkpoint.
+        # Both follow the dataset, so they have no place in a checkpoint.
         self.register_buffer('class_temperature', None, persistent=False)
         self.register_buffer('temperature', torch.full((1,), float(eta)), persistent=False)
 
