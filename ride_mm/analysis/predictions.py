@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -106,6 +107,8 @@ def read_predictions(path: str | Path) -> Predictions:
             f'There is no predictions file {path}. Write one with '
             f'`python tools/test.py CONFIG CHECKPOINT --out {path.with_suffix(".npz")}`.'
         )
+    if not is_zipfile(path):
+        raise _wrong_file(path, 'it is not an .npz file')
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*_FIELDS, 'run') if name in file}

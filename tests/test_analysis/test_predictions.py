@@ -204,8 +204,11 @@ def test_wrong_files(tmp_path, file):
     array = (tmp_path / 'a.npy').read_bytes()
     for content in (b'', b'no archive', pickle.dumps([1] * 1000), whole[:-20], array):
         file.write_bytes(content)
-        with pytest.raises(UserError, match='not a file of predictions'):
+        with pytest.raises(UserError, match='not a file of predictions: it is not an .npz file'):
             read_predictions(file)
+    file.write_bytes(whole.replace(b'NUMPY', b'MUNPY'))
+    with pytest.raises(UserError, match='not a file of predictions'):
+        read_predictions(file)
 
 
 class Attack:
