@@ -1,20 +1,21 @@
-"""Measure inference: images per second, by size of the batch.
+"""Measure inference: images per second, by batch size.
 
-Measured in turn are all experts, the routed model, a single network of full
-width and, with --official, the authors' routed model; 'predict' goes on to
-the DataSamples of MMPretrain.
+All experts, the routed model, a single network of full width and, with
+--official, the authors' routed model are measured in turn; 'predict' includes
+making the DataSamples of MMPretrain.
 
-With a checkpoint the images are those of the test set and the router decides.
-Without one the weights and the images are random; then a fixed share of them
-is sent on (--usage), at the cost of a real decision. The authors' model sends
-on the same share as ours. Time over that of all experts stands beside the
-ratio of their multiply-accumulates, which it cannot fall below by much.
+With a checkpoint, the images are those of the test set and its router decides.
+Without one, weights and images are random, and a fixed share of the images is
+sent on (--usage), at the cost of real decisions. The authors' model sends on
+the same share as ours. Time and compute (multiply-accumulates) are relative to
+all experts; routing cannot save much more time than compute.
 """
 
 import argparse
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -23,17 +24,17 @@ import harness
 import mmcv.cnn
 import numpy as np
 import torch
+from harness import load, set_single
 from mmengine.runner import Runner
 from mmpretrain import get_model
-from official import Official, check_clone, config_name
+from official import Official, config_path
 from torch import nn
 from torch.utils.benchmark import Timer
-from train_step import load, set_single
 
 from ride_mm.analysis import image_size
 from ride_mm.engine import launch
 from ride_mm.engine.config import positive
-from ride_mm.models.macs import macs_by_part, relative_compute
+from ride_mm.models.macs import macs_by_experts, macs_by_part, relative_compute
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = (
@@ -46,10 +47,10 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class PlannedRouter(nn.Module):
-    """A router that sends on fixed shares, at the cost of deciding itself.
+    """A router that sends on fixed shares of images, at the cost of a real one.
 
-    Multiples of the golden ratio, modulo 1, fill the interval evenly however
-    few they are, so every batch has nearly the same shares.
+    Multiples of the golden ratio, modulo 1, are spread evenly over the unit
+    interval, so every batch has nearly the same shares.
 
     Args:
         router (nn.Module): Its decisions are computed and replaced.
@@ -70,8 +71,8 @@ class PlannedRouter(nn.Module):
         return self.decide(index, self.router(index, *inputs))
 
     def decide(self, index: int, logits: torch.Tensor) -> torch.Tensor:
-        """Infinite logits in the place of those of router ``index``, (N, );
-        router 0 begins a new batch."""
+        """Replace the logits of router ``index``, (N, ), by infinite ones; router
+        0 begins a new batch."""
         if index == 0:
             images = self._images + torch.arange(len(logits), dtype=torch.float64)
             self._images += len(logits)
@@ -113,34 +114,19 @@ def load_images(args: argparse.Namespace, model: nn.Module, number: int) -> torc
     return model.data_preprocessor(batch)['inputs']
 
 
-def official_model(args: argparse.Namespace, usage: Sequence[float]) -> tuple[nn.Module, Official]:
-    """The authors' routed model, which sends on the same share."""
-    code = Official(args.official, args.device)
-    model = code.routed_model(load(args.config, args.cfg_options))
-    code.plan_routing(model, PlannedRouter(None, usage).decide)
-    return model, code
-
-
 @torch.no_grad()
 def compute_of(
     models: dict[str, nn.Module], images: torch.Tensor
 ) -> tuple[dict[str, float], list[float]]:
-    """Multiply-accumulates beside those of all experts, and the shares of
-    images that use 1, 2, ... E experts."""
-    shape = tuple(images.shape[1:])
-
-    def macs(name):
-        found = macs_by_part(models[name], shape)
-        return found['trunk'][0] + sum(found['experts'])
-
-    routed = models['routed']
-    costs = relative_compute(macs_by_part(routed, shape), routed=True)
-    used = routed.infer(images)[1]
+    """Multiply-accumulates of each model relative to all experts, and the
+    shares of images that use 1, 2, ... E experts."""
+    macs = {name: macs_by_part(model, tuple(images.shape[1:])) for name, model in models.items()}
+    costs = relative_compute(macs['routed'], routed=True)
+    used = models['routed'].infer(images)[1]
     usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] / len(used)).tolist()
-    share = sum(part * cost for part, cost in zip(usage, costs))
-    return dict(
-        ensemble=1.0, routed=share, official=share, single=macs('single') / macs('ensemble')
-    ), usage
+    routed = sum(share * cost for share, cost in zip(usage, costs))
+    whole, single = (macs_by_experts(macs[x], routed=False)[-1] for x in ('ensemble', 'single'))
+    return dict(ensemble=1.0, routed=routed, official=routed, single=single / whole), usage
 
 
 def rows_of(
@@ -149,28 +135,29 @@ def rows_of(
     """A row of the table for each model.
 
     Args:
-        size (int): Images of a batch.
-        times (dict): Seconds of a batch in every round, by model and part.
-        compute (dict): By model, beside all experts.
+        size (int): The batch size.
+        times (dict): Seconds per batch in every round, by model and part.
+        compute (dict): Compute of each model, relative to all experts.
     """
     rows = []
-    for (name, part), seconds in times.items():
-        if part == 'predict':
-            continue
-        ratio = harness.ratios(seconds, times['ensemble', part])
+    for name, macs in compute.items():
+        seconds = times.get((name, 'tensors'))
+        if seconds is None:
+            continue  # the official model is not measured
+        ratio = harness.ratios(seconds, times['ensemble', 'tensors'])
+        whole = times.get((name, 'predict'))
         row = [
             name,
             str(size),
             harness.spread([size / value for value in seconds]),
             f'{1e3 * median(seconds):.2f}',
             harness.spread(ratio, 2),
-            f'{compute[name]:.2f}',
-            harness.spread([value / compute[name] for value in ratio], 2),
+            f'{macs:.2f}',
+            harness.spread([value / macs for value in ratio], 2),
+            f'{size / median(whole):,.0f}' if whole else '-',
         ]
-        whole = times.get((name, 'predict'))
-        row.append(f'{size / median(whole):,.0f}' if whole else '-')
-        if ('official', part) in times:
-            row.append(harness.spread(harness.ratios(times['official', part], seconds), 2))
+        if ('official', 'tensors') in times:
+            row.append(harness.spread(harness.ratios(times['official', 'tensors'], seconds), 2))
         rows.append(row)
     return rows
 
@@ -188,7 +175,7 @@ def parse_usage(text: str) -> list[float]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = harness.make_parser(__doc__, EXAMPLE, seconds=2)
     parser.add_argument(
-        'checkpoint', nargs='?', help='its router is trained (default: random weights)'
+        'checkpoint', nargs='?', help='of a trained router (default: random weights)'
     )
     parser.add_argument(
         '--batch-sizes',
@@ -196,10 +183,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=positive,
         default=[1, 32, 512],
         metavar='N',
-        help='images of a batch (default: 1 32 512)',
+        help='default: 1 32 512',
     )
     parser.add_argument(
-        '--fuse-conv-bn', action='store_true', help='of our models, as tools/test.py does'
+        '--fuse-conv-bn', action='store_true', help='fuse our models, as in tools/test.py'
     )
     parser.add_argument(
         '--usage',
@@ -214,7 +201,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Find the mistakes of the user before any time is lost."""
+    """Check the arguments before any time is lost."""
     harness.check_arguments(args)
     cfg = load(args.config, args.cfg_options)
     if cfg.model.head.get('router') is None:
@@ -226,8 +213,7 @@ def check(args: argparse.Namespace) -> None:
             f'--usage gives {len(args.usage)} shares, the model has {cfg.model.num_experts} experts'
         )
     if args.official:
-        check_clone(args.official)
-        config_name(cfg, router=True)
+        config_path(args.official, cfg, router=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -240,52 +226,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, model in models.items():
         calls[name, 'tensors'] = model.infer
         calls[name, 'predict'] = model.predict
-    patches = {}
+    code = None
     if args.official:
-        calls['official', 'tensors'], code = official_model(args, usage)
-        patches = code.patches
+        code = Official(args.official, load(args.config, args.cfg_options), args.device)
+        calls['official', 'tensors'] = code.routed_model(PlannedRouter(None, usage).decide)
     rows, found = [], []
     for size in args.batch_sizes:
         batches = cycle(images.split(size)[: len(images) // size])
 
-        def timed(call):
+        def measure(call):
             timer = Timer(
                 'call(next(batches))',
                 globals=dict(call=call, batches=batches),
-                num_threads=args.threads or torch.get_num_threads(),
+                num_threads=torch.get_num_threads(),
             )
-            return lambda: timer.blocked_autorange(min_run_time=args.seconds).median
+            return timer.blocked_autorange(min_run_time=args.seconds).median
 
+        turns = {key: partial(measure, call) for key, call in calls.items()}
         # The authors' model prints what it does.
         with torch.no_grad(), redirect_stdout(io.StringIO()):
-            times = harness.take_turns(
-                {key: timed(call) for key, call in calls.items()}, args.rounds
-            )
+            times = harness.take_turns(turns, args.rounds)
         rows += rows_of(size, times, compute)
         found += [
             dict(model=name, part=part, batch_size=size, seconds=seconds)
             for (name, part), seconds in times.items()
         ]
-    harness.print_table(
-        f'Inference, {Path(args.config).stem}: median (smallest to largest round)',
-        [
-            'model',
-            'batch',
-            'images/s',
-            'ms',
-            'time / all experts',
-            'compute / all experts',
-            'time / compute',
-            'images/s of predict',
-            *['x official'] * bool(args.official),
-        ],
+    columns = ['model', 'batch', 'images/s', 'ms', 'time / all experts', 'compute / all experts']
+    columns += ['time / compute', 'images/s of predict', *['x official'] * bool(args.official)]
+    shares = ' / '.join(f'{100 * share:.1f} %' for share in usage)
+    print(f'images that use 1, 2, ... experts: {shares}')
+    harness.finish(
+        args,
+        f'Inference, {Path(args.config).stem}',
+        columns,
         rows,
+        turns=found,
+        usage=usage,
+        compute=compute,
+        patches=code.patches if code else {},
     )
-    print(
-        'images that use 1, 2, ... experts: '
-        + ' / '.join(f'{100 * share:.1f} %' for share in usage)
-    )
-    harness.finish(args, turns=found, usage=usage, compute=compute, patches=patches)
 
 
 if __name__ == '__main__':

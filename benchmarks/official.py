@@ -1,7 +1,7 @@
 """The official code: everything that knows it, and what makes it run today.
 
-Nothing of it is copied. What its authors' libraries had and today's lack is
-patched in the process that imports it, and every patch is listed.
+Nothing of it is copied. It is patched in the process that imports it where
+current versions of its libraries lack something, and every patch is listed.
 """
 
 import importlib
@@ -12,9 +12,12 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import torch
+from harness import endless, full_width
 from mmengine.config import Config
 from torch import nn
 from torch.utils.data import DataLoader
@@ -22,15 +25,6 @@ from torch.utils.data import DataLoader
 from ride_mm.engine.config import type_name
 from ride_mm.utils.errors import UserError
 
-_NEEDED = (
-    'train.py',
-    'parse_config.py',
-    'model/model.py',
-    'model/loss.py',
-    'trainer/trainer.py',
-    'data_loader/data_loaders.py',
-    'configs',
-)
 # Their configs, by our network.
 _CONFIGS = {
     'CIFARResNet-32': 'imbalance_cifar100',
@@ -38,7 +32,7 @@ _CONFIGS = {
     'ResNet-50': 'imagenet_lt_resnet50',
     'ResNeXt-50': 'imagenet_lt_resnext50',
 }
-# Their data loaders, by our dataset, and what they take from its config.
+# Their data loaders, by our dataset, and the options that both have.
 _LOADERS = {
     'CIFAR10LT': ('ImbalanceCIFAR10DataLoader', ()),
     'CIFAR100LT': ('ImbalanceCIFAR100DataLoader', ('imb_type', 'imb_factor')),
@@ -48,32 +42,24 @@ _LOADERS = {
 _NEVER = 10**6
 
 
-def check_clone(path: str) -> None:
-    """Check that a folder is a clone of the official repository.
-
-    Raises:
-        UserError: If it is not.
-    """
-    for name in _NEEDED:
-        if not os.path.exists(os.path.join(path, name)):
-            raise UserError(
-                f'--official {path}: this is no clone of '
-                'github.com/frank-xwang/RIDE-LongTailRecognition, it has no '
-                f'{name}.'
-            )
-
-
-def config_name(cfg: Config, router: bool = False) -> str:
-    """Name the official config of the same network.
+def config_path(clone: str, cfg: Config, router: bool = False) -> Path:
+    """Find the official config of the same network.
 
     Args:
+        clone (str): A clone of the official repository.
         cfg (Config): Our config.
-        router (bool): Whether to name that of the routed model. Defaults to
+        router (bool): Whether to find that of the routed model. Defaults to
             False.
 
     Raises:
-        UserError: If there is none.
+        UserError: If the folder is no such clone, or there is no such config.
     """
+    for name in ('train.py', 'configs', 'model/model.py'):
+        if not Path(clone, name).exists():
+            raise UserError(
+                f'--official {clone}: this is no clone of '
+                f'github.com/frank-xwang/RIDE-LongTailRecognition, it has no {name}.'
+            )
     backbone = cfg.model.backbone
     network = type_name(backbone)
     if 'depth' in backbone:
@@ -82,33 +68,77 @@ def config_name(cfg: Config, router: bool = False) -> str:
         raise UserError(
             f'--official: the official code has no {network}, expected one of {sorted(_CONFIGS)}.'
         )
-    return f'config_{_CONFIGS[network]}_ride{"_ea" if router else ""}.json'
+    ending = '_ea' if router else ''
+    return Path(clone, 'configs', f'config_{_CONFIGS[network]}_ride{ending}.json')
 
 
-def full_width(cfg: Config) -> tuple[int, ...]:
-    """Channels of an expert's stages that are not reduced: each stage of a
-    ResNet has twice those of the one before."""
-    expert = cfg.model.neck.expert
-    return tuple(expert.in_channels * 2 ** (i + 1) for i in range(len(expert.out_channels)))
+def as_steps(train: Callable[[Callable[[int], None]], None]) -> Iterator[int]:
+    """Turn a training that reports its steps into an iterator of steps.
+
+    The training runs in a thread, which waits between the steps.
+
+    Args:
+        train (Callable): ``train(report)`` calls ``report(images)`` after each
+            step.
+
+    Yields:
+        int: The number of images of the step.
+    """
+    done: SimpleQueue = SimpleQueue()
+    next_step: SimpleQueue = SimpleQueue()
+
+    def report(images: int) -> None:
+        done.put(images)
+        next_step.get()
+
+    def run() -> None:
+        try:
+            train(report)
+        except BaseException as error:
+            done.put(error)
+
+    Thread(target=run, daemon=True).start()
+    while True:
+        images = done.get()
+        if isinstance(images, BaseException):
+            raise images
+        yield images
+        next_step.put(None)
 
 
 class Official:
     """The official code, imported into this process.
 
     Args:
-        path (str): A clone of the repository.
-        device (str): "cpu" or "cuda".
+        clone (str): A clone of the repository.
+        cfg (Config): Our config, whose network and data set it takes.
+        device (str): 'cpu' or 'cuda'.
+
+    Attributes:
+        patches (dict[str, str]): What was patched, and why.
+
+    Raises:
+        UserError: See :func:`config_path`.
     """
 
-    def __init__(self, path: str, device: str) -> None:
-        self.device = device
+    def __init__(self, clone: str, cfg: Config, device: str) -> None:
+        config_path(clone, cfg)
         self.patches: dict[str, str] = {}
-        self._patch_cuda()
-        self._patch_where()
-        self._patch_pandas()
-        self._root = Path(path).resolve()
+        self._root, self._cfg, self._device = Path(clone).resolve(), cfg, device
+        if device == 'cpu':
+            self._patch(
+                torch.Tensor, 'cuda', lambda tensor: tensor, 'the loss always asks for a GPU'
+            )
+        pandas = sys.modules['pandas'] = types.ModuleType('pandas')
+        self._patch(
+            pandas, 'DataFrame', _Ignored, 'its running means fail with pandas 3; none are kept'
+        )
         sys.path.insert(0, str(self._root))
         self._train = importlib.import_module('train')
+
+    def _patch(self, owner: Any, name: str, value: Any, why: str) -> None:
+        setattr(owner, name, value)
+        self.patches[f'{getattr(owner, "__name__", type(owner).__name__)}.{name}'] = why
 
     @contextmanager
     def _in_clone(self) -> Iterator[None]:
@@ -120,120 +150,78 @@ class Official:
         finally:
             os.chdir(before)
 
-    # -------------------------------------------------------------- patches
-
-    def _patch(self, owner: Any, name: str, value: Any, why: str) -> None:
-        setattr(owner, name, value)
-        label = getattr(owner, '__name__', type(owner).__name__)
-        self.patches[f'{label}.{name}'] = why
-
-    def _patch_cuda(self) -> None:
-        if self.device == 'cpu':
-            self._patch(
-                torch.Tensor,
-                'cuda',
-                lambda tensor: tensor,
-                'its loss asks for a GPU, whether there is one or not',
-            )
-
-    def _patch_where(self) -> None:
-        where = torch.where
-        mask = torch.ones(1, dtype=torch.uint8)
-        try:
-            where(mask, 1.0, 0.0)
-        except RuntimeError:
-            self._patch(
-                torch,
-                'where',
-                lambda mask, *values: where(mask.bool(), *values),
-                'its loss chooses by a uint8 mask, PyTorch wants bool',
-            )
-
-    def _patch_pandas(self) -> None:
-        try:
-            import pandas
-
-            if int(pandas.__version__.split('.')[0]) < 3:
-                return
-            why = 'its running means write into copies since pandas 3'
-        except ImportError:
-            why = 'not installed; only its running means need it'
-        module = types.ModuleType('pandas')
-        sys.modules['pandas'] = module
-        self._patch(module, 'DataFrame', _DataFrame, why)
-
-    def _patch_integrity(self) -> None:
-        from torchvision.datasets import cifar
-
-        self._patch(
-            cifar,
-            'check_integrity',
-            lambda path, md5: os.path.isfile(path),
-            'check_integrity=False in our config: a re-packed copy',
-        )
-
-    # ------------------------------------------------------------- settings
-
-    def _settings(self, cfg: Config, router: bool = False) -> dict:
+    def _settings(self, router: bool = False) -> dict:
         """Their config with the sizes of ours."""
-        path = self._root / 'configs' / config_name(cfg, router)
-        settings = json.loads(path.read_text())
-        head = cfg.model.head
-        settings['n_gpu'] = int(self.device == 'cuda')
+        settings = json.loads(config_path(str(self._root), self._cfg, router).read_text())
+        model = self._cfg.model
+        settings['n_gpu'] = int(self._device == 'cuda')
         settings['arch']['args'].update(
-            num_classes=head.num_classes,
-            num_experts=cfg.model.num_experts,
-            reduce_dimension=tuple(cfg.model.neck.expert.out_channels) != full_width(cfg),
-            use_norm=type_name(head.classifier) == 'CosineClassifier',
+            num_classes=model.head.num_classes,
+            num_experts=model.num_experts,
+            reduce_dimension=tuple(model.neck.expert.out_channels) != full_width(self._cfg),
+            use_norm=type_name(model.head.classifier) == 'CosineClassifier',
         )
         if router:
-            settings['arch']['args']['top_choices_num'] = head.router.topk
+            settings['arch']['args']['top_choices_num'] = model.head.router.topk
         return settings
 
-    def loader(self, cfg: Config, **options) -> DataLoader:
+    # ----------------------------------------------------------------- data
+
+    def _loader(self, workers: int) -> DataLoader:
         """Their data loader of our training set.
-
-        Args:
-            cfg (Config): Our config.
-            **options: Options of the loader, such as ``num_workers``.
-
-        Returns:
-            DataLoader: The loader.
 
         Raises:
             UserError: If it has none for the dataset.
         """
-        dataset = cfg.train_dataloader.dataset
+        dataset = self._cfg.train_dataloader.dataset
         if type_name(dataset) not in _LOADERS:
             raise UserError(f'--official: the official code has no loader of {type_name(dataset)}')
         if dataset.get('check_integrity') is False:
-            self._patch_integrity()
+            from torchvision.datasets import cifar
+
+            self._patch(
+                cifar,
+                'check_integrity',
+                lambda path, md5: os.path.isfile(path),
+                'check_integrity=False in our config: a re-packed copy',
+            )
         name, keys = _LOADERS[type_name(dataset)]
-        options.update((key, dataset[key]) for key in keys if key in dataset)
+        options = {key: dataset[key] for key in keys if key in dataset}
         data_root = os.path.abspath(dataset.get('data_root', ''))
         with self._in_clone():
             return getattr(self._train.module_data, name)(
-                data_root, batch_size=cfg.train_dataloader.batch_size, **options
+                data_root,
+                batch_size=self._cfg.train_dataloader.batch_size,
+                num_workers=workers,
+                **options,
             )
 
-    # ---------------------------------------------------------------- model
-
-    def routed_model(self, cfg: Config) -> nn.Module:
-        """Their routed model, in evaluation mode."""
-        arch = self._settings(cfg, router=True)['arch']
-        model = getattr(self._train.module_arch, arch['type'])(**arch['args'])
-        return model.to(self.device).eval()
-
-    def plan_routing(
-        self, model: nn.Module, decide: Callable[[int, torch.Tensor], torch.Tensor]
-    ) -> None:
-        """Replace the decisions of a routed model, not what they cost.
+    def batches(self, part: str, workers: int) -> Iterator[int]:
+        """Load batches without an end, and give the number of images of each.
 
         Args:
-            model (nn.Module): From :meth:`routed_model`.
-            decide (Callable): ``decide(index, logits)``, whose result is
-                taken instead of the logits of router ``index``.
+            part (str): 'train' or 'val'.
+            workers (int): The number of workers of the loader.
+
+        Raises:
+            UserError: If it has no loader for the dataset.
         """
+        loader = self._loader(workers)
+        if part == 'val':
+            loader = DataLoader(loader.val_dataset, **loader.init_kwargs)
+        return endless(loader, lambda batch: len(batch[1]))
+
+    # ------------------------------------------------------------ inference
+
+    def routed_model(self, decide: Callable[[int, torch.Tensor], torch.Tensor]) -> nn.Module:
+        """Build their routed model, in evaluation mode.
+
+        Args:
+            decide (Callable): ``decide(index, logits)``, whose result replaces
+                the logits of router ``index``, at their cost.
+        """
+        arch = self._settings(router=True)['arch']
+        model = getattr(self._train.module_arch, arch['type'])(**arch['args'])
         predict = model.backbone.pred_expert_help
 
         def pred_expert_help(inputs, index):
@@ -244,109 +232,88 @@ class Official:
             model.backbone,
             'pred_expert_help',
             pred_expert_help,
-            'sends the same share of images on as ours does',
+            'sends on the same share of images as ours',
         )
+        return model.to(self._device).eval()
 
     # ------------------------------------------------------------- training
 
-    def train(
-        self,
-        cfg: Config,
-        variant: str,
-        work_dir: str,
-        before: Callable[[nn.Module], None],
-        step: Callable[[int], None],
-    ) -> None:
-        """Run their training, which has no end.
+    def steps(self, variant: str, work_dir: str, facts: dict) -> Iterator[int]:
+        """Train with their trainer, one step at a time.
 
         Args:
-            cfg (Config): Our config.
-            variant (str): 'fp32', which is as published, 'amp', or either
-                with '-compiled'.
+            variant (str): 'fp32', which is as published, 'amp', or either with
+                '-compiled'.
             work_dir (str): Folder for what it writes.
-            before (Callable): Called with the model before the first step.
-            step (Callable): Called with the number of images after each.
+            facts (dict): Receives the number of ``parameters``.
+
+        Returns:
+            Iterator[int]: The number of images of each step.
         """
         precision, _, compiled = variant.partition('-')
-        settings = self._settings(cfg)
-        build = getattr(self._train.module_arch, settings['arch']['type'])
-        loader = self.loader(cfg, num_workers=cfg.train_dataloader.num_workers)
+        settings, modules = self._settings(), self._train
+        build = getattr(modules.module_arch, settings['arch']['type'])
+        loader = self._loader(self._cfg.train_dataloader.num_workers)
 
-        def build_model(**args):
-            model = build(**args)
+        def build_model(**options):
+            model = build(**options)
+            facts['parameters'] = sum(parameter.numel() for parameter in model.parameters())
             if compiled:
                 model.compile(dynamic=False)
-            before(model)
             return model
 
-        self._train.module_arch.BenchmarkModel = build_model
-        self._train.module_data.BenchmarkLoader = lambda: _PacedLoader(loader, step)
+        def train(report: Callable[[int], None]) -> None:
+            class ReportingLoader(type(loader)):
+                def __iter__(self):
+                    for images, labels in super().__iter__():
+                        yield images, labels
+                        report(len(labels))
+
+                def split_validation(self):
+                    return None  # validation is not measured
+
+            loader.__class__ = ReportingLoader
+            with self._in_clone():
+                config = modules.ConfigParser(settings, run_id='run')
+            modules.main(config)
+
+        modules.module_arch.BenchmarkModel = build_model
+        modules.module_data.BenchmarkLoader = lambda: loader
         settings['arch']['type'] = 'BenchmarkModel'
-        settings['data_loader'] = dict(type='BenchmarkLoader', args={})
+        settings['data_loader'] = dict(type='BenchmarkLoader')
         settings['trainer'].update(
             epochs=_NEVER, save_period=_NEVER, monitor='off', save_dir=work_dir
         )
         if precision == 'amp':
             self._enable_amp()
-        with self._in_clone():
-            self._train.main(self._train.ConfigParser(settings, run_id='run'))
+        return as_steps(train)
 
     def _enable_amp(self) -> None:
         trainer = importlib.import_module('trainer.trainer')
-        dtype = torch.float16 if self.device == 'cuda' else torch.bfloat16
+        dtype = torch.float16 if self._device == 'cuda' else torch.bfloat16
         self._patch(
             trainer,
             'autocast',
-            lambda: torch.autocast(self.device, dtype),
+            lambda: torch.autocast(self._device, dtype),
             'mixed precision was asked for',
         )
-        # It scales the loss where this is set.
-        trainer.use_fp16 = self.device == 'cuda'
+        # It scales the loss if this is set.
+        trainer.use_fp16 = self._device == 'cuda'
 
 
-class _PacedLoader:
-    """A data loader that tells when the step on a batch is over.
+class _Ignored:
+    """Stands in for a pandas.DataFrame, and forgets everything."""
 
-    There is no validation set: validation is not measured.
-    """
+    def __init__(self, *args, **kwargs) -> None:
+        pass
 
-    def __init__(self, loader: Any, step: Callable[[int], None]) -> None:
-        self._loader = loader
-        self._step = step
+    def _self(self, *args) -> '_Ignored':
+        return self
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+    __call__ = __getattr__ = __getitem__ = __iadd__ = __truediv__ = _self
 
-    def __len__(self) -> int:
-        return len(self._loader)
+    def __setitem__(self, key, value) -> None:
+        pass
 
     def __iter__(self) -> Iterator:
-        for images, labels in self._loader:
-            yield images, labels
-            self._step(len(labels))
-
-    def split_validation(self) -> None:
-        return None
-
-
-class _DataFrame:
-    """As much of pandas as running means need."""
-
-    def __init__(self, index, columns) -> None:
-        self.columns = columns
-        self._table = {name: _Column.fromkeys(index, 0) for name in columns}
-
-    def __getitem__(self, name: str) -> '_Column':
-        return self._table[name]
-
-    __getattr__ = __getitem__
-
-
-class _Column(dict):
-    def __setitem__(self, key, value) -> None:
-        for name in self if isinstance(key, slice) else (key,):
-            super().__setitem__(name, value)
-
-    @property
-    def values(self) -> '_Column':
-        return self
+        return iter(())

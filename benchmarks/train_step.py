@@ -1,8 +1,8 @@
 """Measure a training step: images per second and peak memory.
 
   ours      the runner of tools/train.py: its loader, hooks and log
-  bare      a plain PyTorch loop on the same model, batches in memory; what it
-            is faster is what the framework costs
+  bare      only the model and the optimizer of the runner, on batches in
+            memory: how much faster it is, is what loader, hooks and log cost
   single    one network of full width with a linear classifier and cross
             entropy, in the runner: what RIDE costs beside it
   cached    with --stage router: the runner with RouterCacheHook
@@ -10,26 +10,24 @@
             eager fp32; official-amp, official-amp-compiled and
             official-fp32-compiled are what it could do
 
-Each (but bare) is a process of its own. They are warmed up, compiling
-included, and measured in turn; ratios are taken within a round.
+Each (except bare) is a process of its own. They are warmed up, which includes
+compilation, and measured in turn; ratios are computed within a round.
 """
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import harness
-import torch
-from harness import Turns, Worker
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import init_default_scope
-from official import Official, check_clone, config_name, full_width
+from harness import Process, load, set_single
+from mmengine.config import Config
+from official import Official, config_path
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import find_hook, is_ride
-from ride_mm.engine.schedule import load_training
+from ride_mm.engine.config import find_hook
 from ride_mm.utils.errors import UserError, run_tool
 
 EXAMPLE = (
@@ -45,19 +43,6 @@ CONTENDERS = (
     *(f'official-{variant}' for variant in VARIANTS[1:]),
 )
 _ENDLESS = 10**6  # epochs
-
-
-def load(path: str, options: dict, stage: str = 'experts') -> Config:
-    """Read a config of RIDE for one stage.
-
-    Raises:
-        UserError: If the model is another one, or has no such stage.
-    """
-    cfg = load_training(path, options, stage='router' if stage == 'router' else None)
-    if not is_ride(cfg):
-        raise UserError(f'{path}: the benchmarks are for model.type="RIDEClassifier"')
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    return cfg
 
 
 def set_variant(cfg: Config, variant: str) -> None:
@@ -85,58 +70,10 @@ def set_endless(cfg: Config, work_dir: str) -> None:
     launch.set_launcher(cfg, 'none')
 
 
-def set_single(cfg: Config) -> None:
-    """Make of RIDE the network that it is compared with."""
-    neck, head = cfg.model.neck, cfg.model.head
-    cfg.model.num_experts = 1
-    neck.expert.out_channels = full_width(cfg)
-    head.in_channels = full_width(cfg)[-1]
-    head.classifier = ConfigDict(type='LinearClassifier')
-    head.loss = ConfigDict(type='CrossEntropyLoss')
-    head.diversity = head.router = cfg.model.test_cfg = None
-    cfg.default_hooks.two_stage = None
-
-
-class BareLoop:
-    """Steps of a plain PyTorch loop on what the runner has built.
-
-    Args:
-        runner (Runner): Has the model, the optimizer and the loader.
-    """
-
-    def __init__(self, runner) -> None:
-        self._model, self._wrapper = runner.model, runner.optim_wrapper
-        self._device = next(self._model.parameters()).device.type
-        self._amp = hasattr(self._wrapper, 'loss_scaler')
-        self._scaler = torch.amp.GradScaler(
-            self._device, enabled=self._amp and self._device == 'cuda'
-        )
-        self._batches: list[dict] = []
-        self._endless = cycle(self._batches)
-
-    def keep(self, batch: dict) -> None:
-        """Keep the first batches, to go round in them."""
-        if len(self._batches) < harness.WARM_UP:
-            self._batches.append(self._model.data_preprocessor(batch, training=True))
-
-    def step(self) -> int:
-        """Take a step.
-
-        Returns:
-            int: How many images it had.
-        """
-        batch, wrapper = next(self._endless), self._wrapper
-        with torch.autocast(self._device, getattr(wrapper, 'cast_dtype', None), enabled=self._amp):
-            loss = sum(self._model(**batch, mode='loss').values())
-        self._scaler.scale(loss).backward()
-        self._scaler.step(wrapper.optimizer)
-        self._scaler.update()
-        wrapper.optimizer.zero_grad()
-        return len(batch['data_samples'])
-
-
-def run_ours(pipe, contender: str, variant: str, args: argparse.Namespace, work_dir: str) -> None:
-    """Train in the runner, and take the turns of the bare loop as well."""
+def our_steps(
+    contender: str, variant: str, args: argparse.Namespace, work_dir: str
+) -> tuple[dict[str, Iterator[int]], dict]:
+    """Steps in the runner and, for 'ours', of its bare model; see :class:`Process`."""
     cfg = load(args.config, args.cfg_options, args.stage)
     if contender == 'single':
         set_single(cfg)
@@ -144,56 +81,51 @@ def run_ours(pipe, contender: str, variant: str, args: argparse.Namespace, work_
         cfg.default_hooks.router_cache = dict(type='RouterCacheHook')
     set_variant(cfg, variant)
     set_endless(cfg, work_dir)
-    turns = Turns(pipe, args.device, 2 * cfg.train_dataloader.num_workers)
     runner = launch.build_runner(cfg)
-    loop = runner.build_train_loop(runner._train_loop)
+    loop = runner.train_loop
+    loop.run = lambda: runner.model  # runner.train only prepares what the steps need
+    runner.train()
+    kept: list[dict] = []
 
-    def run() -> None:
+    def steps() -> Iterator[int]:
         runner.call_hook('before_train')
-        turns.info['parameters'] = count_parameters(runner.model)
-        bare = BareLoop(runner)
         while True:
             runner.call_hook('before_train_epoch')
             runner.model.train()
             for index, batch in enumerate(loop.dataloader):
-                while turns.wanted == 'bare':
-                    turns.after_step(bare.step())
                 loop.run_iter(index, batch)
-                if contender == 'ours' and args.stage == 'experts':
-                    bare.keep(batch)
-                turns.after_step(len(batch['inputs']))
+                if len(kept) < harness.WARM_UP:
+                    kept.append(batch)
+                yield len(batch['inputs'])
 
-    loop.run, runner._train_loop = run, loop
-    runner.train()
+    def bare_steps() -> Iterator[int]:
+        for batch in cycle(kept):
+            runner.model.train_step(batch, runner.optim_wrapper)
+            yield len(batch['inputs'])
 
-
-def run_official(pipe, variant: str, args: argparse.Namespace, work_dir: str) -> None:
-    """Train with the authors' trainer."""
-    cfg = load(args.config, args.cfg_options)
-    code = Official(args.official, args.device)
-    workers = cfg.train_dataloader.num_workers
-    turns = Turns(pipe, args.device, 2 * workers)
-    turns.info['patches'] = code.patches
-
-    def before(model: torch.nn.Module) -> None:
-        turns.info['parameters'] = count_parameters(model)
-
-    code.train(cfg, variant, work_dir, before, turns.after_step)
+    found = {contender: steps()}
+    if contender == 'ours' and args.stage == 'experts':
+        found['bare'] = bare_steps()
+    return found, dict(parameters=sum(p.numel() for p in runner.model.parameters()))
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+def official_steps(
+    contender: str, variant: str, args: argparse.Namespace, work_dir: str
+) -> tuple[dict[str, Iterator[int]], dict]:
+    """Steps of the authors' trainer; see :class:`Process`."""
+    code = Official(args.official, load(args.config, args.cfg_options), args.device)
+    facts = dict(patches=code.patches)
+    return {contender: code.steps(variant, work_dir, facts)}, facts
 
 
-def pairs(contenders: Sequence[str], variants: Sequence[str]) -> list[tuple]:
+def pairs(contenders: Sequence[str], variants: Sequence[str]) -> list[tuple[str, str]]:
     """Contenders with the variants that they have."""
     found = []
     for name in CONTENDERS:
         if name in contenders:
             name, _, own = name.partition('-')
-            found += [
-                (name, variant) for variant in ([own or 'fp32'] if name == 'official' else variants)
-            ]
+            own_variants = [own or 'fp32'] if name == 'official' else variants
+            found += [(name, variant) for variant in own_variants]
     return found
 
 
@@ -227,7 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         choices=CONTENDERS,
         metavar='NAME',
-        help='whom to measure (default: ours, bare, single and, with '
+        help='what to measure (default: ours, bare, single and, with '
         '--official, official; for the router ours and cached)',
     )
     parser.add_argument(
@@ -242,19 +174,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Find the mistakes of the user before any time is lost."""
+    """Check the arguments before any time is lost."""
     harness.check_arguments(args)
     cfg = load(args.config, args.cfg_options, args.stage)
+    of_stage = ['ours', 'cached'] if args.stage == 'router' else ['ours', 'bare', 'single']
     if args.contenders is None:
-        args.contenders = (
-            ['ours', 'cached'] if args.stage == 'router' else ['ours', 'bare', 'single']
-        )
-        args.contenders += ['official'] * bool(args.official)
+        args.contenders = of_stage + ['official'] * bool(args.official)
     if any(name.startswith('official') for name in args.contenders):
         if args.official is None or args.stage == 'router':
             raise UserError('--contenders official needs --official PATH and --stage experts')
-        check_clone(args.official)
-        config_name(cfg)
+        config_path(args.official, cfg)
     if args.stage == 'router' and {'bare', 'single'} & {*args.contenders}:
         raise UserError('--stage router has the contenders ours and cached')
 
@@ -263,55 +192,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check(args)
     keys = pairs(args.contenders, args.variant)
-    workers: dict[tuple, Worker] = {}
+    skip = 2 * load(args.config, args.cfg_options, args.stage).train_dataloader.num_workers
+    # The bare steps are those of the model of 'ours'.
+    owners = {key: ('ours', key[1]) if key[0] == 'bare' else key for key in keys}
+    processes: dict[tuple, Process] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for name, variant in keys:
-                own = 'ours' if name == 'bare' else name
-                if (own, variant) in workers:
-                    continue
-                print(f'warming up {own} {variant}', flush=True)
-                target = run_official if own == 'official' else run_ours
-                options = (variant, args, f'{folder}/{own}-{variant}')
-                workers[own, variant] = Worker(
-                    f'{own} {variant}',
-                    target,
-                    options if own == 'official' else (own, *options),
-                    args.threads,
-                    Path(folder, f'{len(workers)}.log'),
+            for name, variant in dict.fromkeys(owners.values()):
+                print(f'warming up {name} {variant}', flush=True)
+                target = official_steps if name == 'official' else our_steps
+                work_dir = f'{folder}/{name}-{variant}'
+                processes[name, variant] = Process(
+                    target, (name, variant, args, work_dir), Path(f'{work_dir}.log')
                 )
-
-            def turn(name: str, variant: str):
-                worker = workers['ours' if name == 'bare' else name, variant]
-                return lambda: worker.ask(name, args.seconds)
-
-            turns = harness.take_turns({key: turn(*key) for key in keys}, args.rounds)
+            turns = harness.take_turns(
+                {
+                    key: partial(processes[owner].measure, key[0], args.seconds, skip)
+                    for key, owner in owners.items()
+                },
+                args.rounds,
+            )
         finally:
-            for worker in workers.values():
-                worker.close()
-    harness.print_table(
-        f'Training step, {Path(args.config).stem}, stage of the {args.stage}: '
-        'median (smallest to largest round)',
-        [
-            'contender',
-            'variant',
-            'images/s',
-            f'x {" ".join(keys[0])}',
-            'peak memory (MiB)',
-            'parameters',
-        ],
-        rows_of(turns),
-    )
+            for process in processes.values():
+                process.close()
+    patches = {}
+    for key, owner in owners.items():
+        facts = processes[owner].facts
+        patches.update(facts.get('patches', {}))
+        for turn in turns[key]:
+            turn['parameters'] = facts['parameters']
     harness.finish(
         args,
-        patches=turns[keys[0]][0].get('patches', {}),
-        turns={
-            ' '.join(key): [
-                {name: turn[name] for name in ('seconds', 'images', 'memory_bytes', 'parameters')}
-                for turn in value
-            ]
-            for key, value in turns.items()
-        },
+        f'Training step, {Path(args.config).stem}, stage of the {args.stage}',
+        ['contender', 'variant', 'images/s', f'x {" ".join(keys[0])}', 'peak memory (MiB)']
+        + ['parameters'],
+        rows_of(turns),
+        patches=patches,
+        turns={' '.join(key): value for key, value in turns.items()},
     )
 
 

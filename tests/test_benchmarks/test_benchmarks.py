@@ -4,7 +4,7 @@ import importlib
 import json
 import multiprocessing
 import sys
-from itertools import islice
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from conftest import start_method
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from ride_mm.engine import launch
 from ride_mm.utils.errors import UserError
 
 # Asks, as the official code does, for a GPU and for pandas.
@@ -53,7 +52,7 @@ use_fp16 = False
 class Trainer:
     def __init__(self, model, loader):
         self.model, self.loader = model, loader
-        self.means = pandas.DataFrame(index=['loss'], columns=['total'])
+        self.means = pandas.DataFrame(index=['loss'], columns=['total', 'counts'])
         self.optimizer = torch.optim.SGD(model.parameters(), 1e-3)
 
     def train_epoch(self):
@@ -64,7 +63,12 @@ class Trainer:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            self.means.total['loss'] += loss.item()
+            means = self.means
+            means.total['loss'] += loss.item() * 1
+            means.average['loss'] = means.total['loss'] / means.counts['loss']
+        for column in means.columns:
+            means[column].values[:] = 0
+        assert dict(means.average) == {}
 """,
     'model/model.py': """
 import torch
@@ -136,7 +140,6 @@ def module(root, monkeypatch):
 def clone(tmp_path, monkeypatch):
     # What is patched, and imported, is so for one test alone.
     monkeypatch.setattr(torch.Tensor, 'cuda', torch.Tensor.cuda)
-    monkeypatch.setattr(torch, 'where', torch.where)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     before = {*sys.modules}
     for name, text in CLONE.items():
@@ -205,7 +208,7 @@ def test_train_step(run, config):
     ours, bare, single = (turns[0]['parameters'] for turns in found['turns'].values())
     assert ours == bare > single
     assert found['machine']['threads'] == 1
-    assert '| ours      | fp32    |' in out
+    assert '| ours      |    fp32 |' in out
 
 
 def test_step_of_the_router(run, config):
@@ -224,25 +227,19 @@ def test_step_of_the_router(run, config):
 
 def test_official_step(module, config, clone, theirs, tmp_path):
     """In this process: the loader of the stand-in is registered in it."""
-    train_step, harness = module('train_step'), module('harness')
+    train_step = module('train_step')
     args = train_step.parse_args([config, '--official', clone])
-
-    class Pipe:
-        replies, requests = [], [('official', 0.0), None]
-
-        def send(self, reply):
-            self.replies.append(reply)
-
-        def recv(self):
-            return self.requests.pop(0)
-
-    with pytest.raises(SystemExit):
-        train_step.run_official(Pipe(), 'amp', args, str(tmp_path))
-    warm, turn = Pipe.replies
-    assert 0 < turn['images'] <= 16 * harness.LEAST
+    steps, facts = train_step.official_steps('official', 'amp', args, str(tmp_path))
+    turn = module('harness').measure(steps['official'], 0.0)
+    # 40 images of the stand-in, in batches of 16
+    assert turn['images'] == 16 + 8 + 16
     # Ten linear classes on 8x8 pixels of three colours, three experts.
-    assert turn['parameters'] == 3 * (3 * 64 + 1) * 10
-    assert {'Tensor.cuda', 'trainer.trainer.autocast'} <= {*turn['patches']}
+    assert facts['parameters'] == 3 * (3 * 64 + 1) * 10
+    assert {*facts['patches']} == {
+        'Tensor.cuda',
+        'pandas.DataFrame',
+        'trainer.trainer.autocast',
+    }
 
 
 def test_inference(run, config, clone):
@@ -358,95 +355,78 @@ def test_statistics_are_those_of_rounds(module):
     assert harness.spread([1234.5], 1) == '1,234.5'
 
 
-def double(pipe):
-    pipe.send('ready')
-    while True:
-        pipe.send(2 * pipe.recv()[0])
+def count(start):
+    return dict(first=iter(range(start, 999)), other=iter(range(100, 999))), dict(start=start)
 
 
-def fail(pipe):
+def fail():
     raise UserError('what happened')
 
 
-def die(pipe):
-    sys.exit('a line of the log')
-
-
-def test_processes(module, tmp_path):
-    worker = module('harness').Worker
-    one = worker('x', double, (), 1, tmp_path / 'log')
-    assert (one.ask(5), one.ask(6)) == (10, 12)
-    one.close()
-    with pytest.raises(UserError, match='x: what happened'):
-        worker('x', fail, (), 1, tmp_path / 'log')
-    with pytest.raises(RuntimeError, match='a line of the log'):
-        worker('x', die, (), 1, tmp_path / 'log')
+def test_processes(module, tmp_path, monkeypatch):
+    harness = module('harness')
+    context = multiprocessing.get_context(start_method())
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda _: context)
+    process = harness.Process(count, (10,), tmp_path / 'log')
+    assert process.facts == dict(start=10)
+    # After the steps of the warm-up and one or three uncounted ones.
+    first = 10 + harness.WARM_UP + 1
+    assert process.measure('first', 0)['images'] == first + (first + 1) + (first + 2)
+    assert process.measure('other', 0, 2)['images'] == 103 + 104 + 105
+    process.close()
+    with pytest.raises(UserError, match='what happened'):
+        harness.Process(fail, (), tmp_path / 'log')
 
 
 def test_steps_of_a_turn_are_counted(module, monkeypatch):
     harness = module('harness')
-    now, replies, requests = [0.0], [], [('ours', 5.0), ('bare', 1.0), None]
+    now = [0.0]
+    monkeypatch.setattr(harness, 'timer', lambda: now[0])
     monkeypatch.setattr(harness.time, 'perf_counter', lambda: now[0])
 
-    class Pipe:
-        send = replies.append
-
-        @staticmethod
-        def recv():
-            return requests.pop(0)
-
-    turns, steps = harness.Turns(Pipe, 'cpu', skip=2), []
-    with pytest.raises(SystemExit):
+    def steps():
         while True:
             now[0] += 1.0
-            steps.append(turns.wanted)
-            turns.after_step(10)
-    first = harness.WARM_UP + harness.LEAST
-    assert steps == [None] * first + ['ours'] * (1 + 2 + 5) + ['bare'] * 6
-    assert [(r['seconds'], r['images']) for r in replies] == [(3, 30), (5, 50), (3, 30)]
+            yield 10
+
+    turns = [harness.measure(steps(), seconds, skip) for seconds, skip in [(0, 0), (5, 2), (1, 2)]]
+    assert [(turn['seconds'], turn['images']) for turn in turns] == [(3, 30), (5, 50), (3, 30)]
+    assert now[0] == (1 + 3) + (3 + 5) + (3 + 3)
 
 
-def test_bare_loop_trains_as_the_runner_does(module, root, tmp_path):
-    """The same batches, the same weights after them."""
-    train_step = module('train_step')
-    cfg = train_step.load(str(root / 'configs/ride_r32_digits_lt.py'), {})
-    train_step.set_endless(cfg, str(tmp_path))
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-    runner = launch.build_runner(cfg)
-    runner._init_model_weights()
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    model = runner.model.train()
-    model.set_class_counts([9] * 10)
-    batches = list(islice(runner.build_dataloader(cfg.train_dataloader), 3))
-    start = {k: v.clone() for k, v in model.state_dict().items()}
-    for batch in batches:
-        model.train_step(batch, runner.optim_wrapper)
-    expected = {k: v.clone() for k, v in model.state_dict().items()}
+def test_a_training_becomes_steps(module):
+    """It goes on only when a step is asked for, and its errors arrive."""
+    taken = []
 
-    model.load_state_dict(start)
-    runner.optim_wrapper.optimizer.state.clear()
-    loop = train_step.BareLoop(runner)
-    for batch in batches:
-        loop.keep(batch)
-    assert [loop.step() for _ in range(3)] == [len(b['inputs']) for b in batches]
-    for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+    def train(report):
+        for images in (8, 4):
+            taken.append(images)
+            report(images)
+        raise UserError('the disk is full')
+
+    steps = module('official').as_steps(train)
+    assert next(steps) == 8
+    time.sleep(0.05)
+    assert taken == [8]
+    assert next(steps) == 4
+    with pytest.raises(UserError, match='the disk is full'):
+        next(steps)
 
 
 def test_single_network_is_that_of_the_baseline(module, root):
-    train_step = module('train_step')
-    cfg = train_step.load(str(root / 'configs/ride_r32_cifar100_lt.py'), {})
-    train_step.set_single(cfg)
+    harness = module('harness')
+    cfg = harness.load(str(root / 'configs/ride_r32_cifar100_lt.py'), {})
+    harness.set_single(cfg)
     baseline = Config.fromfile(root / 'configs/baselines/ce_r32_cifar100_lt.py')
     ours, theirs = (
         {key: value.shape for key, value in MODELS.build(c.model).state_dict().items()}
         for c in (cfg, baseline)
     )
     assert ours == theirs
-    cfg = train_step.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
-    train_step.set_single(cfg)
+    cfg = harness.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
+    harness.set_single(cfg)
     # ResNet-50
-    assert train_step.count_parameters(MODELS.build(cfg.model)) == 25557032
+    assert sum(p.numel() for p in MODELS.build(cfg.model).parameters()) == 25557032
 
 
 def test_variants(module, root):
@@ -495,20 +475,11 @@ def test_planned_router_in_a_model(module, tiny_model):
     assert used == used_by_plan(router(None, [25, 50, 25]), 40)
 
 
-def test_configs_of_the_official_code(module, root):
-    official, train_step = module('official'), module('train_step')
-    cfg = train_step.load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
-    assert official.config_name(cfg, router=True) == 'config_imagenet_lt_resnet50_ride_ea.json'
+def test_configs_of_the_official_code(module, root, clone):
+    official = module('official')
+    cfg = module('harness').load(str(root / 'configs/ride_r50_imagenet_lt.py'), {})
+    path = official.config_path(clone, cfg, router=True)
+    assert path.name == 'config_imagenet_lt_resnet50_ride_ea.json'
     cfg.model.backbone.depth = 18
     with pytest.raises(UserError, match='has no ResNet-18'):
-        official.config_name(cfg)
-
-
-def test_running_means_without_pandas(module):
-    table = module('official')._DataFrame(index=['a', 'b'], columns=['total', 'counts'])
-    table.total['a'] += 3 * 2
-    table['counts']['a'] += 2
-    assert table.total['a'] / table.counts['a'] == 3
-    for column in table.columns:
-        table[column].values[:] = 0
-    assert dict(table.total) == dict(table.counts) == dict(a=0, b=0)
+        official.config_path(clone, cfg)
