@@ -5,11 +5,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 import torch
 from mmengine.config import Config
@@ -193,7 +193,9 @@ def make(run: Run, environment: dict[str, str] | None = None) -> None:
 
     call('train.py', '--resume')
     checkpoint = (run.folder / 'last_checkpoint').read_text().strip()
-    call('test.py', checkpoint, '--out', run.folder / 'predictions.npz')
+    predictions = run.folder / 'predictions.npz'
+    predictions.unlink(missing_ok=True)  # of a run that was interrupted after its test
+    call('test.py', checkpoint, '--out', predictions)
     write_file(run.result, json.dumps(result_of(run), indent=1) + '\n')
 
 
@@ -272,19 +274,15 @@ def make_here(runs: Sequence[Run], jobs: int | None = None) -> Iterator[tuple[Ru
     Yields:
         tuple[Run, Future]: Each run as it ends, and its outcome.
     """
-    shares: SimpleQueue[dict[str, str]] = SimpleQueue()
-    environments = share_machine(jobs, len(runs))
-    for environment in environments:
-        shares.put(environment)
+    shares, thread = share_machine(jobs, len(runs)), threading.local()
+
+    def take_share() -> None:
+        thread.environment = shares.pop()
 
     def make_with_share(run: Run) -> None:
-        environment = shares.get()
-        try:
-            make(run, environment)
-        finally:
-            shares.put(environment)
+        make(run, thread.environment)
 
-    with ThreadPoolExecutor(len(environments)) as pool:
+    with ThreadPoolExecutor(len(shares), initializer=take_share) as pool:
         futures = {pool.submit(make_with_share, run): run for run in runs}
         try:
             for future in as_completed(futures):

@@ -38,7 +38,7 @@ TEST = """
 import json, sys
 with open('calls.txt', 'a') as file:
     print(json.dumps(['test', *sys.argv[1:]]), file=file)
-open(sys.argv[sys.argv.index('--out') + 1], 'w').close()
+open(sys.argv[sys.argv.index('--out') + 1], 'x').close()  # it must not exist
 """
 
 
@@ -111,6 +111,13 @@ def test_a_run_that_fails(run, monkeypatch):
     assert len(run.calls) == 5
     monkeypatch.delenv('FAILS')
     assert [call[0] for call in run('one.py', '--seeds', 3)] == ['test', 'train']
+
+
+def test_a_run_that_was_interrupted_after_its_test(run, tmp_path):
+    calls = run('one.py', '--seeds', 1)
+    (tmp_path / 'work_dirs/sweep/one_seed0.json').unlink()
+    assert run('one.py', '--seeds', 1) == calls
+    assert (tmp_path / 'work_dirs/sweep/one_seed0.json').exists()
 
 
 def test_a_run_without_validation(run, tmp_path):
