@@ -1,11 +1,14 @@
 """Install what this project needs into the environment that runs this.
 
-A second call finds that all is there and returns at once. Only the standard
-library is used. With `--pinned` every version is that of
-requirements/constraints.txt. Without, what is installed and new enough stays.
+With `--pinned`, every version is that of requirements/constraints.txt. Without,
+suitable packages that are already installed stay as they are, and an unsuitable
+one is an error. A second call returns at once.
+
+This is pip with a constraints file, except for what pip cannot do: keep an mmcv
+or a onedl-* fork instead of installing another package with the same modules
+over it, refuse an unsuitable version in one line, and return at once.
 """
 
-import hashlib
 import importlib.util
 import re
 import subprocess
@@ -20,7 +23,7 @@ STAMP = Path(sys.prefix, 'ride_mm_environment.txt')
 # a setuptools that builds wheels by itself and still has pkg_resources
 SETUPTOOLS = 'setuptools>=70.1,<82'
 OPENMMLAB = ('mmcv-lite', 'mmengine', 'mmpretrain')
-# Installed by other names, with the same modules: never to be overwritten.
+# Other packages with the same modules, which must not be overwritten.
 SAME_MODULES = {
     'mmcv-lite': ('mmcv', 'onedl-mmcv'),
     'mmengine': ('onedl-mmengine',),
@@ -70,36 +73,30 @@ def split_installed(needed: list[str]) -> tuple:
     """
     keep: dict[str, str] = {}
     install = []
+    replaceable = [*read_lines('tests.txt'), SETUPTOOLS]
     for requirement in needed:
         name = name_of(requirement)
-        found = {
-            alias: installed_version(alias)
-            for alias in (name, *SAME_MODULES.get(name, ()))
-            if installed_version(alias)
-        }
-        if not found:
-            install.append(requirement)
-            continue
-        alias, found_version = next(iter(found.items()))
-        if alias.startswith('onedl-') or fits(found_version, requirement):
-            keep[alias] = found_version
-        elif requirement in read_lines('tests.txt') + [SETUPTOOLS]:
+        aliases = (name, *SAME_MODULES.get(name, ()))
+        alias = next(filter(installed_version, aliases), name)
+        found = installed_version(alias)
+        if found and (alias.startswith('onedl-') or fits(found, requirement)):
+            keep[alias] = found
+        elif found is None or requirement in replaceable:
             install.append(requirement)
         else:
             wanted = requirement.replace(name, alias, 1)
             sys.exit(
-                f'error: this environment ({sys.prefix}) has {alias} '
-                f'{found_version}, but {wanted} is needed. Change it, or '
-                'deactivate the environment to create a .venv instead.'
+                f'error: this environment ({sys.prefix}) has {alias} {found}, but {wanted} is '
+                'needed. Change it, or deactivate the environment to create a .venv instead.'
             )
     return keep, install
 
 
 def constraints_for(keep: dict[str, str]) -> list[str]:
-    """The versions for an environment that keeps some of its own.
+    """Constraints for an environment that keeps some of its versions.
 
-    One that has a torch has made its choices: of what is not there, only the
-    OpenMMLab packages have a fixed version then.
+    If it has a torch of its own, the other pins need not suit it: only those of
+    the OpenMMLab packages count then.
     """
     pins = read_lines('constraints.txt')
     pins = [pin for pin in pins if installed_version(name_of(pin)) is None]
@@ -109,13 +106,10 @@ def constraints_for(keep: dict[str, str]) -> list[str]:
 
 
 def fingerprint() -> str:
-    """Changes with whatever a new installation would change."""
+    """All that determines an installation: if it is as before, nothing is to be done."""
     files = sorted((ROOT / 'requirements').glob('*.txt'))
     files += [ROOT / 'setup.py', ROOT / 'ride_mm' / 'version.py']
-    digest = hashlib.sha256(f'{ROOT} {sys.version}'.encode())
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return '\n'.join([str(ROOT), sys.version, *(file.read_text() for file in files)])
 
 
 def pip(*args: str) -> None:
