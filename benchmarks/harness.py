@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -94,11 +95,19 @@ class Process:
     def __init__(self, target: Callable, args: tuple, log: Path) -> None:
         context = multiprocessing.get_context('spawn')
         self._pool = ProcessPoolExecutor(1, context, initializer=_redirect, initargs=(log,))
-        self.facts = self._pool.submit(_warm_up, target, args).result()
+        self._log = log
+        self.facts = self._call(_warm_up, target, args)
+
+    def _call(self, *call: Any) -> Any:
+        try:
+            return self._pool.submit(*call).result()
+        except BrokenProcessPool:
+            last = self._log.read_text(errors='replace').splitlines()[-15:]
+            raise RuntimeError('\n'.join(['a process died after this output:', *last])) from None
 
     def measure(self, name: str, *args: Any) -> dict[str, float]:
         """Call :func:`measure` for the steps of that name."""
-        return self._pool.submit(_measure, name, *args).result()
+        return self._call(_measure, name, *args)
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -3,6 +3,7 @@
 import importlib
 import json
 import multiprocessing
+import os
 import sys
 import time
 
@@ -141,14 +142,15 @@ def clone(tmp_path, monkeypatch):
     # What is patched, and imported, is so for one test alone.
     monkeypatch.setattr(torch.Tensor, 'cuda', torch.Tensor.cuda)
     monkeypatch.setattr(sys, 'path', [*sys.path])
-    before = {*sys.modules}
     for name, text in CLONE.items():
         path = tmp_path / 'clone' / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     yield str(tmp_path / 'clone')
-    for name in {*sys.modules} - before:
-        del sys.modules[name]
+    own = {name.split('/')[0].removesuffix('.py') for name in CLONE} | {'pandas'}
+    for name in [*sys.modules]:
+        if name.split('.')[0] in own:
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -363,6 +365,11 @@ def fail():
     raise UserError('what happened')
 
 
+def die():
+    os.write(1, b'a line of the log')
+    os._exit(1)
+
+
 def test_processes(module, tmp_path, monkeypatch):
     harness = module('harness')
     context = multiprocessing.get_context(start_method())
@@ -376,6 +383,8 @@ def test_processes(module, tmp_path, monkeypatch):
     process.close()
     with pytest.raises(UserError, match='what happened'):
         harness.Process(fail, (), tmp_path / 'log')
+    with pytest.raises(RuntimeError, match='a line of the log'):
+        harness.Process(die, (), tmp_path / 'log')
 
 
 def test_steps_of_a_turn_are_counted(module, monkeypatch):
