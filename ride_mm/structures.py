@@ -1,4 +1,4 @@
-"""Data that datasets pass to models."""
+"""Data that datasets pass to models: labels of a batch and class counts."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,16 +10,16 @@ from ride_mm.utils.errors import UserError, name_some
 
 
 class BatchDataSample(Sequence):
-    """The data samples of a batch, their labels as one tensor.
+    """The data samples of a batch, with all labels in one tensor.
 
-    A list of :class:`mmpretrain.structures.DataSample` costs a transfer
-    between processes and one to the GPU for each image, this one for the
-    batch. Its elements are made when they are asked for.
+    A list of :class:`mmpretrain.structures.DataSample` is transferred between
+    processes and to the GPU image by image, this class in one transfer. The
+    data samples are created on access.
 
     Args:
         gt_label (torch.Tensor): Class indices, (N, ).
-        gt_score (torch.Tensor, optional): Shares of the classes of mixed
-            images, (N, K). Defaults to None.
+        gt_score (torch.Tensor, optional): Class probabilities of mixed images,
+            (N, K). Defaults to None.
     """
 
     def __init__(self, gt_label: torch.Tensor, gt_score: torch.Tensor | None = None) -> None:
@@ -36,7 +36,7 @@ class BatchDataSample(Sequence):
         return sample
 
     def __getstate__(self) -> tuple[np.ndarray | None, ...]:
-        # A tensor would go through shared memory, at 1 ms for the few labels.
+        # Sharing a tensor between processes takes 1 ms, whatever its size.
         return tuple(self._map(torch.Tensor.numpy))
 
     def __setstate__(self, state: tuple[np.ndarray | None, ...]) -> None:
@@ -58,14 +58,14 @@ class BatchDataSample(Sequence):
 
 
 def gather_labels(data_samples: Sequence | BatchDataSample) -> torch.Tensor:
-    """Labels of a batch, (N, ), from data samples of either kind."""
+    """Class indices of a batch, (N, )."""
     if isinstance(data_samples, BatchDataSample):
         return data_samples.gt_label
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
 def gather_scores(data_samples: Sequence | BatchDataSample) -> torch.Tensor | None:
-    """Shares of the classes, (N, K), of mixed images; None of others."""
+    """Class probabilities of mixed images, (N, K); None if they are not mixed."""
     if isinstance(data_samples, BatchDataSample):
         return data_samples.gt_score
     if 'gt_score' not in data_samples[0]:
@@ -76,13 +76,13 @@ def gather_scores(data_samples: Sequence | BatchDataSample) -> torch.Tensor | No
 def check_class_counts(
     class_counts: Sequence[int], num_classes: int, names: Sequence[str] | None = None
 ) -> None:
-    """Check that each class has a training image.
+    """Check that every class has training images.
 
     Args:
         class_counts (Sequence[int]): Training images per class.
         num_classes (int): Expected number of classes K.
-        names (Sequence[str], optional): Names of the classes, for the
-            message. Defaults to None.
+        names (Sequence[str], optional): Class names for the error message.
+            Defaults to None.
 
     Raises:
         UserError: If there are not K counts, or one of them is 0.
@@ -99,3 +99,17 @@ def check_class_counts(
             f'{len(empty)} of {num_classes} classes have no training image: '
             f'{name_some(empty)}{named}'
         )
+
+
+def missing_class_counts(user: str, option: str = 'model.head.class_counts') -> UserError:
+    """The error to raise if something needs class counts that nobody has set.
+
+    Args:
+        user (str): What needs them.
+        option (str): Option that sets them without the hook. Defaults to
+            "model.head.class_counts".
+    """
+    return UserError(
+        f'{user} has no class counts: add class_counts=dict(type="ClassCountsHook") to '
+        f'default_hooks, or set {option}'
+    )

@@ -12,33 +12,34 @@ from .heads.expert_router import RouterInputs
 class RIDEDataPreprocessor(ClsDataPreprocessor):
     """mmpretrain's preprocessor with support for :class:`BatchDataSample`.
 
-    Inputs of the router are not changed.
+    Cached :class:`RouterInputs` are only moved to the device.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Normalize the images and move everything to the model's device.
+        """Move a batch to the model's device, normalize and augment the images.
 
         Args:
-            data (dict): A batch of the data loader: ``inputs`` and
+            data (dict): A batch of the dataloader, with ``inputs`` and
                 ``data_samples``.
-            training (bool): Whether the batch is used for training. Defaults
+            training (bool): Whether to apply the batch augmentations. Defaults
                 to False.
 
         Returns:
-            dict: The same keys.
+            dict: ``inputs`` and, except for :class:`RouterInputs`,
+            ``data_samples``.
 
         Raises:
             UserError: If there are no ``inputs``.
         """
         if 'inputs' not in data:
             raise UserError(
-                f'a batch has {sorted(data)} but no "inputs": end the '
-                "pipeline with dict(type='PackInputs'), or set "
-                "collate_fn=dict(type='collate_batch') in the dataloader"
+                f'a batch has {sorted(data)} but no "inputs": end the pipeline with '
+                "dict(type='PackInputs'), or set collate_fn=dict(type='collate_batch') in the "
+                'dataloader'
             )
-        samples = data.get('data_samples')
         if isinstance(data['inputs'], RouterInputs):
             return dict(inputs=self.cast_data(data['inputs']))
+        samples = data.get('data_samples')
         if not isinstance(samples, BatchDataSample):
             return super().forward(data, training)
         inputs = super().forward(dict(inputs=data['inputs']))['inputs']

@@ -12,8 +12,8 @@ def _batch_norm_flops(input_shape: torch.Size, *args, **kwargs) -> int:
     return 4 * prod(input_shape)
 
 
-# What a BatchNorm in evaluation mode is called by: it depends on torch's
-# version and on the device.
+# Operators of BatchNorm in evaluation mode, which depend on PyTorch's version
+# and on the device.
 _BATCH_NORM = dict.fromkeys(
     (
         torch.ops.aten.native_batch_norm,
@@ -26,25 +26,25 @@ _BATCH_NORM = dict.fromkeys(
 
 @torch.no_grad()
 def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
-    """Multiply-accumulates of convolutions and matrix products.
+    """Count the multiply-accumulates of convolutions and matrix products.
 
-    Measured by running the module, so any architecture works; normalization,
-    activations and pooling are not counted, as usual.
+    The module is run, so any architecture works. As usual, normalization,
+    activations and pooling do not count.
 
     Args:
         module (Callable): A module, or a method of one, in evaluation mode.
-        *inputs: What to run it on.
+        *inputs: Arguments of the call.
         batch_norm (bool): Whether to count 2 multiply-accumulates per
             BatchNorm output, as the THOP counter did when RIDE was published,
             and as mmengine's counter does. Defaults to False.
 
     Returns:
-        int: Multiply-accumulates of this call.
+        int: Multiply-accumulates of the call.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_BATCH_NORM if batch_norm else None)
     with counter:
         module(*inputs)
-    # A multiply-accumulate is counted as two operations.
+    # A multiply-accumulate is two operations.
     return counter.get_total_flops() // 2
 
 
@@ -52,18 +52,17 @@ def count_macs(module: Callable, *inputs, batch_norm: bool = False) -> int:
 def macs_by_part(
     model, image_shape: tuple[int, ...], batch_norm: bool = False
 ) -> dict[str, list[int]]:
-    """Multiply-accumulates of the parts of a RIDEClassifier, for one image.
+    """Count the multiply-accumulates of each part of a RIDEClassifier.
 
     Args:
         model (RIDEClassifier): The model.
-        image_shape (tuple[int]): (C, H, W).
-        batch_norm (bool): Whether BatchNorm counts, see :func:`count_macs`.
-            Defaults to False.
+        image_shape (tuple[int]): Shape of the image, (C, H, W).
+        batch_norm (bool): See :func:`count_macs`. Defaults to False.
 
     Returns:
-        dict[str, list[int]]: ``trunk`` [1], ``experts`` [E] (tail and
-        classifier), of which ``classifiers`` [E], and ``routers`` [E - 1], or
-        [] without a router.
+        dict[str, list[int]]: Multiply-accumulates for one image: "trunk" has 1
+        entry, "experts" has E (tail and classifier), "classifiers" has E (the
+        classifiers alone), and "routers" has E - 1, or none without a router.
     """
     count = partial(count_macs, batch_norm=batch_norm)
     training, head = model.training, model.head
@@ -88,15 +87,15 @@ def macs_by_part(
 
 
 def macs_by_experts(macs: dict[str, list[int]], routed: bool) -> list[int]:
-    """Multiply-accumulates of an image by the number of experts it used.
+    """Multiply-accumulates of an image by the number of experts it uses.
 
     Args:
         macs (dict[str, list[int]]): See :func:`macs_by_part`.
-        routed (bool): Whether the image was routed. An image that stops at
+        routed (bool): Whether to add the routers: an image that stops at
             expert k has passed routers 1..k.
 
     Returns:
-        list[int]: For 1..E experts.
+        list[int]: Multiply-accumulates for 1..E experts.
     """
     trunk, experts = macs['trunk'][0], macs['experts']
     routers = macs['routers'] if routed else []
@@ -104,15 +103,14 @@ def macs_by_experts(macs: dict[str, list[int]], routed: bool) -> list[int]:
 
 
 def relative_compute(macs: dict[str, list[int]], routed: bool) -> list[float]:
-    """Compute of an image by the number of experts it used.
+    """Compute of an image, relative to the whole ensemble without routers.
 
     Args:
         macs (dict[str, list[int]]): See :func:`macs_by_part`.
-        routed (bool): Whether the routers count.
+        routed (bool): See :func:`macs_by_experts`.
 
     Returns:
-        list[float]: For 1..E experts, relative to the ensemble of all
-        without a router.
+        list[float]: Relative compute for 1..E experts.
     """
-    everything = macs_by_experts(macs, routed=False)[-1]
-    return [spent / everything for spent in macs_by_experts(macs, routed)]
+    ensemble = macs_by_experts(macs, routed=False)[-1]
+    return [spent / ensemble for spent in macs_by_experts(macs, routed)]

@@ -5,15 +5,16 @@ import torch
 
 
 def full_precision(x: torch.Tensor) -> torch.autocast:
-    """Context in which autocast is off on the device of ``x``.
+    """Context without autocast on the device of ``x``.
 
-    Cosines and softmax cannot separate some classes in 8 bits of mantissa.
+    The 8-bit mantissa of bfloat16 is too short for cosines and softmax to
+    separate similar classes.
     """
     return torch.autocast(x.device.type, enabled=False)
 
 
 def counting_augments(model: torch.nn.Module) -> list:
-    """Batch augmentations of a classifier that follow the class counts."""
+    """The batch augmentations of a classifier that use class counts."""
     chosen = getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None)
     return [
         augment
@@ -23,11 +24,11 @@ def counting_augments(model: torch.nn.Module) -> list:
 
 
 class CompiledStep:
-    """The tensor part of a training step, compiled if asked for.
+    """The tensor part of a training step, optionally compiled.
 
     Args:
-        function (Callable): ``function(model, inputs, *args)`` with images
-            (N, C, H, W).
+        function (Callable): ``function(model, inputs, *args)``, where inputs
+            are images, (N, C, H, W).
         compile (bool | dict): Whether to compile it, or the options of
             ``torch.compile``.
     """
@@ -38,7 +39,7 @@ class CompiledStep:
         self.batch_sizes: dict[str, int] = {}
 
     def __call__(self, model: Any, inputs: torch.Tensor, *args) -> Any:
-        # The last, smaller batch of an epoch is not worth a second graph.
+        # A smaller last batch of the epoch is not worth compiling another graph.
         usual = self.batch_sizes.setdefault(model.stage, len(inputs))
         if self.compiled is not None and len(inputs) == usual:
             return self.compiled(model, inputs.contiguous(), *args)

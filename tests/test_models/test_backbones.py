@@ -205,9 +205,9 @@ def test_only_initialization_takes_a_whole_backbone(tmp_path):
         (
             'resnet18',
             dict(out_channels=(24, 48)),
-            r'ResNetExpert\): layer3.0.conv1.weight is \(32, 16, 3, 3\) there and '
-            r'\(24, 16, 3, 3\) here.*out_channels=\(32, 64\), not \(24, 48\).*'
-            r'model.backbone.init_cfg',
+            r'ResNetExpert\): layer3.0.conv1.weight is \(32, 16, 3, 3\) in the '
+            r'checkpoint and \(24, 16, 3, 3\) in the model.*out_channels=\(32, 64\), not '
+            r'\(24, 48\).*model.backbone.init_cfg',
         ),
         ('cifar_resnet', dict(out_channels=(24, 48)), r'out_channels=\(32, 64\), not \(24, 48\)'),
         ('convnext', dict(out_channels=(12, 18)), r'out_channels=\(16, 24\), not \(12, 18\)'),

@@ -59,7 +59,7 @@ def test_a_prediction_is_not_recorded(record, mode, tmp_path, monkeypatch):
     with torch.no_grad(), pytest.raises(UserError) as error:
         record(Predict(model), images(3))
     assert re.match(
-        'mode="predict" cannot be traced or exported: .* would be frozen in. '
+        'mode="predict" cannot be traced or exported: the graph would fix .*'
         'Export mode="tensor", .*: see docs/export.md$',
         str(error.value),
     )

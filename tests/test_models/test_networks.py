@@ -4,7 +4,9 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from ride_mm.models.macs import macs_by_part
+from ride_mm.models.necks import SwinV2Expert
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.option_types import check_options
 
 
 def parameters(module):
@@ -120,5 +122,7 @@ def test_users_mistakes():
         MODELS.build(dict(type='ResNetExpert', depth=50, in_channels=512, out_channels=(768,)))
     with pytest.raises(UserError, match='one entry per stage'):
         MODELS.build(dict(type='CIFARResNetExpert', depth=20, out_channels=(48,)))
+    with pytest.raises(UserError, match="no option 'window_sizes'.*'window_size'"):
+        check_options('expert', SwinV2Expert, dict(window_sizes=8))
     with pytest.raises(UserError, match='num_experts=0'):
         MODELS.build(dict(type='MultiExpertNeck', num_experts=0, expert={}))

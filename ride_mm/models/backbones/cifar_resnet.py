@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from ride_mm.utils.errors import UserError
 
 DEPTHS = (20, 32, 44, 56, 110)
-# He's original initialization: fan-in, as the networks were published.
+# He initialization by fan-in, as in the publication.
 INIT_CFG = [
     dict(type='Kaiming', layer='Conv2d', mode='fan_in'),
     dict(type='Constant', layer='_BatchNorm', val=1),
@@ -18,10 +18,10 @@ INIT_CFG = [
 
 
 def blocks_per_stage(depth: int) -> int:
-    """Blocks in each of the three stages: ``(depth - 2) / 6``.
+    """Number of blocks in each of the three stages, ``(depth - 2) / 6``.
 
     Raises:
-        UserError: If ``depth`` is not a published one.
+        UserError: If ``depth`` is not one of the published depths.
     """
     if depth not in DEPTHS:
         raise UserError(f'CIFAR ResNet: depth={depth} is unknown, expected one of {DEPTHS}')
@@ -29,17 +29,18 @@ def blocks_per_stage(depth: int) -> int:
 
 
 def depth_by_block(param_name: str, prefix: str, blocks: Sequence[int]) -> tuple[int, int]:
-    """Depth of a ResNet parameter for layer-wise learning-rate decay, with one
-    layer per block.
+    """Depth of a parameter of a ResNet whose blocks each count as a layer.
+
+    mmpretrain's layer-wise learning-rate decay uses it.
 
     Args:
-        param_name (str): Its name.
-        prefix (str): Prefix of the ResNet's parameter names.
-        blocks (Sequence[int]): Blocks of each stage.
+        param_name (str): Name of the parameter.
+        prefix (str): Prefix of the ResNet's parameters.
+        blocks (Sequence[int]): Number of blocks of each stage.
 
     Returns:
-        tuple[int, int]: The depth, 0 for the stem, 1 for the first block, ...,
-            the last for the layers after the ResNet; and the number of depths.
+        tuple[int, int]: The depth (0 for the stem, 1 for the first block, ...,
+        the largest for layers after the ResNet) and the number of depths.
     """
     num_layers = sum(blocks) + 2
     if not param_name.startswith(prefix):
@@ -58,9 +59,10 @@ class CIFARBasicBlock(nn.Module):
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output.
         stride (int): Stride of the first convolution. Defaults to 1.
-        shortcut (str): Where the shape changes, "A" subsamples and pads with
-            zero channels (no parameters), "B" is a 1x1 convolution with
-            BatchNorm (He et al. 2016, section 3.3). Defaults to "A".
+        shortcut (str): Shortcut where the shape changes: "A" subsamples and
+            pads with zero channels, without parameters; "B" is a 1x1
+            convolution with BatchNorm (He et al., "Deep Residual Learning for
+            Image Recognition", CVPR 2016, section 3.3). Defaults to "A".
     """
 
     def __init__(
@@ -100,39 +102,49 @@ class CIFARBasicBlock(nn.Module):
 def make_stage(
     in_channels: int, out_channels: int, num_blocks: int, stride: int, shortcut: str = 'A'
 ) -> Sequential:
-    """A stage of ``num_blocks`` blocks; the first one changes stride and
-    width.
+    """Build a stage, whose first block changes resolution and width.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        num_blocks (int): Number of blocks.
+        stride (int): Stride of the first block.
+        shortcut (str): See :class:`CIFARBasicBlock`. Defaults to "A".
 
     Raises:
-        UserError: If ``shortcut`` is unknown, or "A" cannot pad evenly.
+        UserError: If ``shortcut`` is unknown, or "A" cannot pad the channels
+            evenly.
     """
     if shortcut not in ('A', 'B'):
         raise UserError(f'CIFAR ResNet: shortcut="{shortcut}" is unknown, expected "A" or "B"')
     growth = out_channels - in_channels
     if shortcut == 'A' and (growth < 0 or growth % 2):
         raise UserError(
-            f'CIFAR ResNet: shortcut "A" cannot pad {in_channels} to '
-            f'{out_channels} channels; the growth must be even and >= 0, or '
-            'use shortcut="B"'
+            f'CIFAR ResNet: shortcut "A" cannot pad {in_channels} to {out_channels} channels: use '
+            'shortcut="B", or a growth that is even and >= 0'
         )
-    blocks = [CIFARBasicBlock(in_channels, out_channels, stride, shortcut)]
-    for _ in range(1, num_blocks):
-        blocks.append(CIFARBasicBlock(out_channels, out_channels, shortcut=shortcut))
-    return Sequential(*blocks)
+    return Sequential(
+        CIFARBasicBlock(in_channels, out_channels, stride, shortcut),
+        *(
+            CIFARBasicBlock(out_channels, out_channels, shortcut=shortcut)
+            for _ in range(num_blocks - 1)
+        ),
+    )
 
 
 @MODELS.register_module()
 class CIFARResNet(BaseBackbone):
-    """The ResNet for 32x32 images (He et al. 2016, section 4.2).
+    """The ResNet for 32x32 images.
 
-    mmpretrain's ``ResNet_CIFAR`` is the ImageNet network with another stem;
-    this one has three stages of 16, 32 and 64 channels.
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
+    section 4.2: three stages of 16, 32 and 64 channels. mmpretrain's
+    ``ResNet_CIFAR`` is the ImageNet network with another stem.
 
     Args:
         depth (int): 20, 32, 44, 56 or 110.
-        num_stages (int): Stages to keep, 1 to 3; the trunk of RIDE has 1.
-            Defaults to 3.
-        out_indices (Sequence[int]): Stages whose output is returned; -1 is
+        num_stages (int): Number of stages to build, 1 to 3; RIDE's trunk has
+            1. Defaults to 3.
+        out_indices (Sequence[int]): Stages whose outputs are returned; -1 is
             the last. Defaults to (-1, ).
         shortcut (str): "A" or "B", see :class:`CIFARBasicBlock`. Defaults
             to "A".
@@ -172,10 +184,9 @@ class CIFARResNet(BaseBackbone):
         self.stages = []
         for stage in range(num_stages):
             width = base_channels * 2**stage
+            stride = 1 if stage == 0 else 2
             name = f'layer{stage + 1}'
-            self.add_module(
-                name, make_stage(channels, width, num_blocks, 1 if stage == 0 else 2, shortcut)
-            )
+            self.add_module(name, make_stage(channels, width, num_blocks, stride, shortcut))
             self.stages.append(name)
             channels = width
         self._frozen = []

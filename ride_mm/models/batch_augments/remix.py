@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from mmpretrain.registry import BATCH_AUGMENTS
 
+from ride_mm.structures import missing_class_counts
 from ride_mm.utils.errors import UserError
 
 
@@ -14,24 +15,25 @@ def remix_shares(
     kappa: float = 3.0,
     tau: float = 0.5,
 ) -> torch.Tensor:
-    """Share of the first image's label in the label of a mixture.
+    """Weight of the first image's label in the label of a mixed image.
 
-    Chou et al., "Remix: Rebalanced Mixup", ECCV Workshops 2020, eq. 6: 0
-    where the first class is at least ``kappa`` times the second one and
-    ``lam < tau``, 1 in the mirrored case, ``lam`` otherwise.
+    Chou et al., "Remix: Rebalanced Mixup", ECCV Workshops 2020, eq. 6: 0 if
+    the first class has at least ``kappa`` times as many training images as the
+    second one and ``lam < tau``; 1 in the mirrored case; ``lam`` otherwise.
 
     Args:
         counts (torch.Tensor): Training images of the first image's class,
             (N, ).
-        other_counts (torch.Tensor): The same for the second image, (N, ).
-        lam (float): Share of the pixels from the first image.
-        kappa (float): Minimum ratio of counts for which the smaller class
-            wins. Defaults to 3.
-        tau (float): A smaller class that is less than ``1 - tau`` of the
-            pixels does not win. Defaults to 0.5.
+        other_counts (torch.Tensor): Training images of the second image's
+            class, (N, ).
+        lam (float): Mixing weight of the first image's pixels, from 0 to 1.
+        kappa (float): Ratio of class counts from which the smaller class takes
+            the whole label. Defaults to 3.
+        tau (float): The smaller class takes the whole label only if the other
+            class has less than this weight. Defaults to 0.5.
 
     Returns:
-        torch.Tensor: Shares, (N, ).
+        torch.Tensor: Weights, (N, ).
     """
     shares = torch.full_like(counts, lam, dtype=torch.float)
     if lam < tau:
@@ -43,17 +45,17 @@ def remix_shares(
 
 @BATCH_AUGMENTS.register_module()
 class Remix:
-    """Mixup that labels a mixture by its smaller class.
+    """Mixup that favors the class with fewer training images in the label.
 
     Chou et al., "Remix: Rebalanced Mixup", ECCV Workshops 2020.
 
     Args:
-        alpha (float): The share of the first image's pixels is drawn from
-            Beta(alpha, alpha). Defaults to 1.
+        alpha (float): The mixing weight is drawn from Beta(alpha, alpha).
+            Defaults to 1.
         kappa (float): See :func:`remix_shares`. Defaults to 3.
         tau (float): See :func:`remix_shares`. Defaults to 0.5.
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that ``ClassCountsHook`` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
 
     Raises:
         UserError: If ``alpha`` is not above 0.
@@ -76,7 +78,7 @@ class Remix:
             self.set_class_counts(class_counts)
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Take the training images per class, (K, )."""
+        """Set the training images per class, (K, )."""
         self.class_counts = torch.as_tensor(class_counts)
 
     def __call__(
@@ -89,22 +91,17 @@ class Remix:
             batch_scores (torch.Tensor): One-hot labels, (N, K).
 
         Returns:
-            tuple[torch.Tensor, torch.Tensor]: Mixed images and shares of
-            the classes.
+            tuple[torch.Tensor, torch.Tensor]: Mixed images, (N, C, H, W), and
+            class probabilities, (N, K).
 
         Raises:
             UserError: If the class counts are not known.
         """
         if self.class_counts is None:
-            raise UserError(
-                'Remix has no class counts: add '
-                'class_counts=dict(type="ClassCountsHook") to '
-                'default_hooks'
-            )
+            raise missing_class_counts('Remix', 'its class_counts')
         lam = np.random.beta(self.alpha, self.alpha)
         index = torch.randperm(len(batch_inputs))
-        counts = self.class_counts.to(batch_scores.device)
-        counts = counts[batch_scores.argmax(dim=1)]
+        counts = self.class_counts.to(batch_scores.device)[batch_scores.argmax(dim=1)]
         shares = remix_shares(counts, counts[index], lam, self.kappa, self.tau).unsqueeze(1)
         return (
             lam * batch_inputs + (1 - lam) * batch_inputs[index],

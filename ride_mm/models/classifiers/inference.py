@@ -1,4 +1,4 @@
-"""Prediction by all experts or by those that the router asks for."""
+"""Prediction with all experts, or with those that the router selects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from ride_mm.utils.errors import UserError
 from ..routing import Threshold, route, thresholds_by_router
 
 MODES = ('auto', 'ensemble', 'route')
-# Images that a CPU predicts at once: larger activations than theirs are
-# fetched from the system anew, and cleared, by every layer.
+# Pixels that a CPU predicts at once: for larger activations, every layer
+# requests new memory from the system, which has to be cleared.
 _CPU_PIXELS = 2**18
 
 
@@ -21,20 +21,19 @@ def make_test_cfg(
     expert_logits: bool = False,
     logit_adjustment: float = 0.0,
 ) -> dict:
-    """Complete the options of a prediction with their defaults.
+    """Fill in the defaults of the prediction options.
 
     Args:
         mode (str): "ensemble" runs all experts, "route" only those that the
-            router selects, "auto" routes once the router has been trained.
+            router selects, "auto" routes if the router has been trained.
             Defaults to "auto".
         threshold (float | Sequence[float]): An image continues to the next
-            expert if the router's probability exceeds this; one number, or
+            expert if the router's probability exceeds this: one number, or
             one for each of the E - 1 routers. Defaults to 0.5.
-        expert_logits (bool): Whether to return the logits of every expert and
-            trained router as well; needs mode "ensemble". Defaults to False.
+        expert_logits (bool): Whether to also return the logits of all experts
+            and trained routers; needs mode "ensemble". Defaults to False.
         logit_adjustment (float): tau of the post-hoc adjustment, see
-            ``RIDEHead.adjust``; the router gets unadjusted logits. Defaults
-            to 0.
+            ``RIDEHead.adjust``; routers get unadjusted logits. Defaults to 0.
 
     Returns:
         dict: The options.
@@ -48,10 +47,15 @@ def make_test_cfg(
 
 
 def check_test_cfg(test_cfg: dict, num_experts: int, has_router: bool) -> None:
-    """Check that options of a prediction fit the model.
+    """Check that the prediction options fit the model.
+
+    Args:
+        test_cfg (dict): See :func:`make_test_cfg`.
+        num_experts (int): Number of experts E.
+        has_router (bool): Whether the model has a router.
 
     Raises:
-        UserError: If they do not.
+        UserError: If they do not fit.
     """
     mode, threshold = test_cfg['mode'], test_cfg['threshold']
     if mode not in MODES:
@@ -76,10 +80,11 @@ class Inference(NamedTuple):
     Args:
         mean_logits (torch.Tensor): Mean logits of the experts used, (N, K).
         used (torch.Tensor): Number of experts used, (N, ).
-        expert_logits (torch.Tensor, optional): Logits of every expert, (E,
-            N, K), on request.
-        router_logits (torch.Tensor, optional): Logits of every trained router,
-            (E - 1, N), on the same request, as if every image reached it.
+        expert_logits (torch.Tensor, optional): Logits of all experts,
+            (E, N, K), with ``test_cfg.expert_logits``. Defaults to None.
+        router_logits (torch.Tensor, optional): Logits of all routers,
+            (E - 1, N), as if every image reached them, with
+            ``test_cfg.expert_logits`` and a trained router. Defaults to None.
     """
 
     mean_logits: torch.Tensor
@@ -99,13 +104,13 @@ def infer(model, inputs: torch.Tensor) -> Inference:
         Inference: Outputs for the N images.
 
     Raises:
-        UserError: If it is traced or exported: the graph would freeze the
-            routing of the example images.
+        UserError: If the model is traced or exported: the graph would fix the
+            batch size and the routing of the example images.
     """
     if _is_recorded():
         raise UserError(
-            'mode="predict" cannot be traced or exported: the number of images and the routing '
-            'of the example would be frozen in. Export mode="tensor", the mean logits of all '
+            'mode="predict" cannot be traced or exported: the graph would fix the batch size and '
+            'the routing of the example images. Export mode="tensor", the mean logits of all '
             'experts: see docs/export.md'
         )
     parts: Sequence[torch.Tensor] = (inputs,)
@@ -139,11 +144,10 @@ def _infer_part(model, inputs: torch.Tensor) -> Inference:
 
 
 def _is_recorded() -> bool:
-    """Whether the model is being traced or exported: by ``torch.jit.trace``,
-    an ONNX exporter or ``torch.export``.
+    """Whether torch.jit.trace, an ONNX exporter or torch.export runs the model.
 
-    ``torch.export`` is recognized from PyTorch 2.7 on, in non-strict mode;
-    otherwise it fails on a prediction by itself.
+    ``torch.export`` is recognized in non-strict mode and from PyTorch 2.7 on;
+    otherwise its own error stops the export of a prediction.
     """
     # Within torch.compile, PyTorch 2.11 reports that it is exporting.
     return torch.jit.is_tracing() or (

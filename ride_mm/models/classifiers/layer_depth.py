@@ -8,28 +8,27 @@ from ride_mm.utils.errors import UserError
 
 
 def layer_depth(param_name: str, backbone: nn.Module, tail: Any) -> tuple[int, int]:
-    """Depth of a parameter in trunk, experts and head.
+    """Depth of a parameter of trunk, experts or head.
 
-    Counts like mmpretrain in the whole backbone: trunk, then experts, then
-    everything after them, including the router.
+    Depths are those of mmpretrain in the whole backbone: the trunk, then the
+    experts, then everything after them, including the router.
 
     Args:
-        param_name (str): Its name in the whole model.
+        param_name (str): Name of the parameter in the classifier.
         backbone (nn.Module): The trunk.
-        tail (nn.Module): The tail of an expert, whose ``get_layer_depth``
-            knows the depths of the whole backbone.
+        tail (nn.Module): An expert, whose ``get_layer_depth`` gives the depths
+            in the whole backbone.
 
     Returns:
-        tuple[int, int]: The depth, from 0 on, and the number of depths.
+        tuple[int, int]: The depth, counted from 0, and the number of depths.
 
     Raises:
-        UserError: If the tail does not know them.
+        UserError: If the expert has no ``get_layer_depth``.
     """
     if not hasattr(tail, 'get_layer_depth'):
         raise UserError(
-            'layer-wise learning-rate decay needs to know the depths of '
-            f'model.neck.expert ({type(tail).__name__}), which has no '
-            'get_layer_depth: see docs/backbones.md'
+            'layer-wise learning-rate decay needs the depths of model.neck.expert '
+            f'({type(tail).__name__}), which has no get_layer_depth: see docs/backbones.md'
         )
     if param_name.startswith('neck.experts.'):
         name = param_name.split('.', 3)[-1]
@@ -39,7 +38,7 @@ def layer_depth(param_name: str, backbone: nn.Module, tail: Any) -> tuple[int, i
             param_name = param_name.replace(new, old, 1)
     depth, num_depths = tail.get_layer_depth(param_name, 'backbone.')
     if param_name.startswith('backbone.') and depth == num_depths - 1:
-        # What is no block of the trunk is as deep as what it follows.
+        # A final layer of the trunk, such as a norm, is as deep as the last block.
         depth = 0
         for name, _ in backbone.named_parameters(prefix='backbone'):
             if name == param_name:

@@ -5,14 +5,15 @@ from ride_mm.utils.errors import UserError
 
 
 def refuse_lora(neck: dict, head: dict) -> None:
-    """Refuse LoRA around parts that a RIDEClassifier accesses or sizes itself.
+    """Refuse LoRA around parts that RIDEClassifier accesses or sizes itself.
 
     Args:
         neck (dict): Config of the neck.
         head (dict): Config of the head.
 
     Raises:
-        UserError: If one of these is a :class:`mmpretrain.models.LoRAModel`.
+        UserError: If neck, head, classifier or router is a
+            :class:`mmpretrain.models.LoRAModel`.
     """
     parts = {'neck': neck, 'head': head}
     for name in ('classifier', 'router'):
@@ -20,19 +21,19 @@ def refuse_lora(neck: dict, head: dict) -> None:
     for name, part in parts.items():
         if 'LoRAModel' in str(part.get('type')):
             raise UserError(
-                f'model.{name}.type="LoRAModel" is not supported: wrap '
-                'model.backbone or model.neck.expert'
+                f'model.{name}.type="LoRAModel" is not supported: wrap model.backbone or '
+                'model.neck.expert'
             )
 
 
 def save_lora_whole(model: nn.Module) -> None:
-    """Make checkpoints hold all weights of a model that uses LoRA.
+    """Save all weights of a model that uses LoRA, not only the adapters.
 
-    Each :class:`mmpretrain.models.LoRAModel` takes every key without
-    ``.lora_`` out of the state dict of the whole model, those of the parts
-    before it included, and hides that they are missing when it is loaded. Its
-    own other weights are needed as well: they may not come from a file, and
-    BatchNorm statistics change in training.
+    A :class:`mmpretrain.models.LoRAModel` removes all keys without ``.lora_``
+    from the state dict, including those of other parts of the model, and hides
+    that they are missing when a checkpoint is loaded. They are needed: frozen
+    weights may not come from a file, and BatchNorm statistics change in
+    training.
 
     Args:
         model (nn.Module): The whole model.

@@ -14,19 +14,19 @@ from ride_mm.utils.errors import UserError
 
 from .state_check import HEAD, head_differs, keep_own, without_prefix
 
-# Computed from the sizes of windows, which may be others here.
+# Buffers computed from the window size, which may differ from the checkpoint's.
 COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
-# Left out by old checkpoints.
+# Old checkpoints lack it.
 COUNTS = ('num_batches_tracked',)
 HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
 
 
 @contextmanager
 def naming_missing_prefix() -> Iterator[None]:
-    """Explain what to do if no weight of a checkpoint has the prefix.
+    """Turn mmengine's assertion about a missing prefix into a helpful error.
 
     Raises:
-        UserError: In place of MMEngine's assertion.
+        UserError: If no key of a pretrained checkpoint has the ``prefix``.
     """
     try:
         yield
@@ -34,22 +34,19 @@ def naming_missing_prefix() -> Iterator[None]:
         if 'is not in the pretrained model' not in str(error):
             raise
         raise UserError(
-            f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no '
-            'weight name starts with it. Omit `prefix` if the checkpoint '
-            'holds only a backbone.'
+            f'init_cfg=dict(type="Pretrained", prefix=...): {error}, no key starts with it. Omit '
+            '`prefix` if the checkpoint holds only a backbone.'
         ) from error
 
 
 def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: str, *args) -> None:
-    """Let a classifier load a whole backbone while it is initialized.
+    """Load a whole backbone into the trunk, every expert and the shared layers.
 
-    The tails' weights have the names of the whole backbone, so those of one
-    checkpoint go into the trunk, every expert and the layers that the experts
-    share; the head keeps its own. As a hook for
-    ``register_load_state_dict_pre_hook`` it makes
-    ``init_cfg=dict(type='Pretrained', ...)`` of the classifier do this for a
-    checkpoint without experts, and does not affect other loading. For a
-    checkpoint with experts and another head, it skips the head.
+    A hook for ``register_load_state_dict_pre_hook``. It acts only while
+    ``init_cfg=dict(type='Pretrained', ...)`` initializes the classifier. The
+    experts' weights have the names of the whole backbone, so one checkpoint
+    provides the weights of all parts but the head. A checkpoint that has
+    experts is loaded unchanged, except for a head that differs.
 
     Args:
         module (RIDEClassifier): The classifier.
@@ -60,7 +57,7 @@ def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: st
     Raises:
         UserError: If the weights belong to another backbone or width.
     """
-    # mmengine's mark of a module that is being initialized.
+    # mmengine sets this attribute during initialization.
     if not hasattr(module, '_params_init_info'):
         return
     tail = module.neck.experts[0]
@@ -69,8 +66,8 @@ def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: st
     if any(key.startswith('neck.experts.') for key in whole):
         if head_differs(module, whole):
             print_log(
-                'model.init_cfg: the head of the checkpoint has other classes '
-                'or another type; the model keeps its own head',
+                'model.init_cfg: the head of the checkpoint has other classes or another type; '
+                'the model keeps its own head',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -78,17 +75,25 @@ def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: st
         return
     if any(isinstance(part, LoRAModel) for part in (module.backbone, tail)):
         raise UserError(
-            'model.init_cfg takes a whole backbone, whose weights have other '
-            'names within LoRAModel: give init_cfg to its `module` instead, '
-            'see docs/backbones.md'
+            'model.init_cfg loads a whole backbone, whose weights have other names in a '
+            'LoRAModel: give init_cfg to its `module` instead, see docs/backbones.md'
         )
     whole = _as_backbone(whole, aliases)
-    # First the experts: what they say of widths helps most.
+    # The experts come first, since their error message names the right widths.
     parts = [('neck.expert', expert) for expert in module.neck.experts]
     parts += [('neck.shared', module.neck.shared), ('backbone', module.backbone)]
     for name, part in parts:
         _load(name, part, whole, tail)
-    _check_left_over(whole, [part for _, part in parts], aliases)
+    used = {key for _, part in parts for key in part.state_dict()}
+    ignored = HEADS + tuple(f'{old}.' for old in aliases.values())
+    _refuse_or_warn(
+        'the checkpoint has, but the model lacks',
+        {
+            key: value.dim()
+            for key, value in whole.items()
+            if key not in used and not key.startswith(ignored)
+        },
+    )
     state_dict.clear()
     state_dict.update({prefix + key: value for key, value in module.state_dict().items()})
 
@@ -96,7 +101,7 @@ def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: st
 def _as_backbone(
     whole: dict[str, torch.Tensor], aliases: dict[str, str]
 ) -> dict[str, torch.Tensor]:
-    """Weights of a backbone or classifier under all names of the backbone."""
+    """The backbone of a checkpoint, by all names that trunk and experts use."""
     if any(key.startswith('backbone.') for key in whole):
         whole = without_prefix(whole, 'backbone.')
     whole = {key: value for key, value in whole.items() if not key.endswith(COMPUTED)}
@@ -110,17 +115,17 @@ def _as_backbone(
 def _load(name: str, part: nn.Module, whole: dict[str, torch.Tensor], tail: nn.Module) -> None:
     own = {key: value.shape for key, value in part.state_dict().items()}
     try:
-        # The part's own hooks may rename or resize.
+        # Hooks of the part may rename or resize weights.
         missing = part.load_state_dict(whole, strict=False).missing_keys
     except RuntimeError as error:
         lines = [
-            f'{key} is {tuple(whole[key].shape)} there and {tuple(shape)} here'
+            f'{key} is {tuple(whole[key].shape)} in the checkpoint and {tuple(shape)} in the model'
             for key, shape in own.items()
             if key in whole and whole[key].shape != shape
         ] or [str(error)]
         raise UserError(
-            f'model.init_cfg: the checkpoint does not fit model.{name} '
-            f'({type(part).__name__}): {lines[0]}. {_advice(tail, whole)}'
+            f'model.init_cfg: the checkpoint does not fit model.{name} ({type(part).__name__}): '
+            f'{lines[0]}. {_advice(tail, whole)}'
         ) from None
     _refuse_or_warn(
         f'model.{name} ({type(part).__name__}) needs, but the checkpoint lacks',
@@ -135,30 +140,21 @@ def _advice(tail: nn.Module, whole: dict[str, torch.Tensor]) -> str:
     if found == own:
         return 'Is it the checkpoint of another backbone?'
     return (
-        f'Experts of full width fit it, model.neck.expert.out_channels='
-        f'{found}, not {own}; narrower ones can only take the trunk from '
-        'it, with model.backbone.init_cfg'
-    )
-
-
-def _check_left_over(
-    whole: dict[str, torch.Tensor], parts: list[nn.Module], aliases: dict[str, str]
-) -> None:
-    used = {key for part in parts for key in part.state_dict()}
-    ignored = HEADS + tuple(f'{old}.' for old in aliases.values())
-    _refuse_or_warn(
-        'the checkpoint has, but the model lacks',
-        {
-            key: value.dim()
-            for key, value in whole.items()
-            if key not in used and not key.startswith(ignored)
-        },
+        f'Experts of full width fit it, model.neck.expert.out_channels={found}, not {own}; with '
+        'narrower ones, only the trunk can be loaded, by model.backbone.init_cfg'
     )
 
 
 def _refuse_or_warn(what: str, dims: dict[str, int]) -> None:
-    """Only norms may be missing or unexpected, as at the end of a fine-tuned
-    ViT; any other difference means another network."""
+    """Handle missing or unexpected keys.
+
+    Only norms may differ, such as those at the end of a fine-tuned ViT; a
+    weight of 2 or more dimensions belongs to another network.
+
+    Args:
+        what (str): What is wrong with the keys.
+        dims (dict[str, int]): Number of dimensions of each weight.
+    """
     dims = {key: dim for key, dim in dims.items() if not key.endswith(COMPUTED + COUNTS)}
     if not dims:
         return

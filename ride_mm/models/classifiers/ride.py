@@ -25,7 +25,7 @@ STAGES = ('experts', 'classifier', 'router')
 
 @MODELS.register_module()
 class RIDEClassifier(ImageClassifier):
-    """RIDE: experts on a shared trunk, and a router between them.
+    """RIDE: experts on a shared trunk, with routers between them.
 
     Wang et al., "Long-tailed Recognition by Routing Diverse
     Distribution-Aware Experts", ICLR 2021.
@@ -36,7 +36,7 @@ class RIDEClassifier(ImageClassifier):
         head (dict): Config of classifiers, losses and router, a
             ``RIDEHead``.
         num_experts (int, optional): Number of experts, for neck and head.
-            Defaults to None, which means that both set it themselves.
+            Defaults to None, which means that both configs set it.
         stage (str): What to train: "experts" (all but the router),
             "classifier" (only the experts' classifiers, or their scales if
             ``head.learn_scales`` is set) or "router" (only the router).
@@ -80,7 +80,7 @@ class RIDEClassifier(ImageClassifier):
             backbone,
             neck,
             head,
-            data_preprocessor=dict(dict(type='RIDEDataPreprocessor'), **data_preprocessor or {}),
+            data_preprocessor={'type': 'RIDEDataPreprocessor', **(data_preprocessor or {})},
             **kwargs,
         )
         if getattr(self.data_preprocessor, 'num_classes', 0) is None:
@@ -98,8 +98,8 @@ class RIDEClassifier(ImageClassifier):
         self._step = CompiledStep(RIDEClassifier._losses, compile)
         self._macs: dict[tuple[int, ...], dict[str, list[int]]] = {}
         if not compile:
-            # What convolutions on CPUs and tensor cores compute in. The
-            # compiler of torch 2.11 fails on it, and chooses for itself.
+            # The layout in which CPUs and tensor cores compute convolutions.
+            # The compiler chooses its own, and that of torch 2.11 fails on this.
             self.to(memory_format=torch.channels_last)
         self.set_stage(stage)
         save_lora_whole(self)
@@ -167,14 +167,9 @@ class RIDEClassifier(ImageClassifier):
         self.train(self.training)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """Depth of a parameter in the whole network, for mmpretrain's
-        ``LearningRateDecayOptimWrapperConstructor``.
+        """See :func:`layer_depth`.
 
-        Args:
-            param_name (str): Its name.
-
-        Returns:
-            tuple[int, int]: See :func:`layer_depth`.
+        mmpretrain's ``LearningRateDecayOptimWrapperConstructor`` calls it.
         """
         return layer_depth(param_name, self.backbone, self.neck.experts[0])
 
@@ -186,8 +181,7 @@ class RIDEClassifier(ImageClassifier):
             self.head.classifiers.train(mode)
         if self.stage == 'router':
             self.head.router.train(mode)
-            # Which experts an image needs is asked of real images, whatever
-            # SwitchRecipeHook has switched on.
+            # Routers learn from unmixed images, whatever SwitchRecipeHook sets.
             self.data_preprocessor.batch_augments = None
         return self
 
@@ -259,43 +253,42 @@ class RIDEClassifier(ImageClassifier):
     def predict(
         self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None, **kwargs
     ) -> list[DataSample]:
-        """Predict by all experts or by those that the router asks for.
+        """Predict with all experts, or with those that the router selects.
 
         Args:
             inputs (torch.Tensor): Images, (N, C, H, W).
-            data_samples (list[DataSample], optional): To be filled; made
-                where there are none.
+            data_samples (list[DataSample], optional): Samples to add the
+                predictions to. Defaults to None, which means new ones.
 
         Returns:
-            list[DataSample]: With ``pred_score`` (softmax, (K, )),
-            ``pred_label``, ``num_experts_used`` and, on request,
-            ``expert_logits`` (E, K), whose mean is what ``pred_score`` is
-            the softmax of; with a trained router also ``router_logits``
-            (E - 1, ).
+            list[DataSample]: Samples with ``pred_score`` (softmax, (K, )),
+            ``pred_label`` and ``num_experts_used``. With
+            ``test_cfg.expert_logits`` also ``expert_logits``, (E, K), the
+            softmax of whose mean is ``pred_score``, and, if there is a
+            trained router, ``router_logits``, (E - 1, ).
 
         Raises:
             UserError: If it is traced or exported.
         """
         found = self.infer(inputs)
-        scores = self.head.scores(found.mean_logits, self.test_cfg['logit_adjustment'])
+        tau = self.test_cfg['logit_adjustment']
+        scores = self.head.scores(found.mean_logits, tau)
         labels = scores.argmax(dim=1, keepdim=True)
+        expert_logits = None
+        if found.expert_logits is not None:
+            expert_logits = self.head.score_logits(found.expert_logits, tau)
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(inputs))]
         for index, (sample, num_used) in enumerate(zip(data_samples, found.used.tolist())):
-            # A copy: pickling a row of a batch writes the whole batch.
+            # Copies: pickling a row of a batch writes the whole batch.
             sample.set_pred_score(scores[index].clone())
             sample.set_pred_label(labels[index].clone())
             sample.num_experts_used = num_used
-        if self.test_cfg['expert_logits']:
-            self._add_experts(data_samples, found)
-        return data_samples
-
-    def _add_experts(self, data_samples: list[DataSample], found: Inference) -> None:
-        logits = self.head.score_logits(found.expert_logits, self.test_cfg['logit_adjustment'])
-        for index, sample in enumerate(data_samples):
-            sample.expert_logits = logits[:, index].clone()
+            if expert_logits is not None:
+                sample.expert_logits = expert_logits[:, index].clone()
             if found.router_logits is not None:
                 sample.router_logits = found.router_logits[:, index].clone()
+        return data_samples
 
     def test_step(self, data: dict | tuple | list) -> list[DataSample]:
         """Predict a batch and add the compute of each image.
@@ -317,8 +310,8 @@ class RIDEClassifier(ImageClassifier):
     def add_compute(self, data_samples: list[DataSample], image_shape: tuple[int, ...]) -> None:
         """Add the compute of each image to its data sample.
 
-        For each new image shape, the multiply-accumulates of the parts are
-        counted once by running them.
+        The multiply-accumulates of the parts are counted once per image shape,
+        by running the parts.
 
         Args:
             data_samples (list[DataSample]): As :meth:`predict` returns them.
@@ -339,7 +332,7 @@ class RIDEClassifier(ImageClassifier):
                 sample.routed_compute = routed
 
     def infer(self, inputs: torch.Tensor) -> Inference:
-        """The tensor part of :meth:`predict`, see :func:`infer`."""
+        """The part of :meth:`predict` without data samples, see :func:`infer`."""
         return infer(self, inputs)
 
     @property

@@ -5,9 +5,9 @@ import torch.nn as nn
 
 from ride_mm.utils.errors import UserError
 
-# What a checkpoint may lack or have in excess: a model without a trained
-# router, learned scales, a temperature or what a loss has counted is whole,
-# and old BatchNorms did not count their batches.
+# Keys that a checkpoint may lack, or have although the model does not: router,
+# learned scales, temperature and the state of losses are optional, and old
+# BatchNorms have no counter.
 OPTIONAL = (
     'head.router.',
     'head.scales',
@@ -24,8 +24,7 @@ def _required(key: str) -> bool:
 
 
 def _are_alike(own: torch.Tensor, found: Any) -> bool:
-    """Whether these tensors agree in shape and kind of number, up to
-    precision."""
+    """Whether two tensors agree in shape and kind of number, whatever the precision."""
     return (
         isinstance(found, torch.Tensor)
         and own.shape == found.shape
@@ -58,9 +57,9 @@ def check_state_dict(
 ) -> None:
     """Refuse the weights of another architecture.
 
-    mmengine loads what fits and warns about the rest, so that testing the
-    wrong checkpoint gives a bad accuracy instead of an error. A hook for
-    ``register_load_state_dict_pre_hook``.
+    A hook for ``register_load_state_dict_pre_hook``. mmengine loads the weights
+    that fit and warns about the rest, so testing the wrong checkpoint would give
+    a bad accuracy instead of an error.
 
     Args:
         module (nn.Module): The classifier.
@@ -68,8 +67,8 @@ def check_state_dict(
         prefix (str): Prefix of the classifier's keys.
 
     Raises:
-        UserError: If a shape differs, or keys are missing or unexpected
-            (except the router's).
+        UserError: If a shape or a kind of number differs, or keys other than
+            ``OPTIONAL`` are missing or unexpected.
     """
     own = module.state_dict()
     found = without_prefix(state_dict, prefix)
@@ -79,7 +78,7 @@ def check_state_dict(
         and all(line.startswith(ROUTER) for line in lines)
         and found.get(f'{ROUTER}num_updates') == 0
     ):
-        # A router that has not been trained is no router.
+        # The checkpoint's router has not been trained, so nothing is lost.
         keep_own(ROUTER, state_dict, module, prefix)
         return
     if lines:
@@ -91,31 +90,31 @@ def check_state_dict(
 
 
 def _advice(lines: list[str], own: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:
-    """What to change in the config."""
+    """How to change the config."""
     if not all(line.startswith(HEAD) for line in lines):
         if not any(key.startswith('neck.experts.') for key in found):
-            return 'It has no experts; to start from a pretrained backbone, use model.init_cfg'
+            return 'It has no experts: to start from a pretrained backbone, use model.init_cfg'
         return 'Check backbone, num_experts, widths and num_classes'
     if all(line.startswith(ROUTER) for line in lines):
         return 'Its router takes another number of logits: check model.head.router.topk'
     classes, other = (len(state.get(f'{HEAD}classifiers.0.weight', ())) for state in (own, found))
-    differ = 'Its head differs'
+    difference = 'Its head differs'
     if classes != other and other:
-        differ = f'It has {other} classes, but model.head.num_classes={classes}'
+        difference = f'It has {other} classes, but model.head.num_classes={classes}'
     return (
-        f'{differ}: to fine-tune it with a new head, add '
-        'default_hooks=dict(new_classifiers=dict('
-        'type="NewClassifiersHook")) beside load_from'
+        f'{difference}: to fine-tune it with a new head, add default_hooks=dict('
+        'new_classifiers=dict(type="NewClassifiersHook")) beside load_from'
     )
 
 
 def head_differs(module: nn.Module, found: dict[str, torch.Tensor]) -> bool:
-    """Whether only the weights of the classifier's head differ in shape or
-    type.
+    """Whether the weights differ from the model's only in the head.
+
+    A router alone is no different head.
 
     Args:
         module (nn.Module): The classifier.
-        found (dict[str, torch.Tensor]): Weights, by the classifier's names.
+        found (dict[str, torch.Tensor]): Weights by the classifier's keys.
     """
     lines = _differences(module.state_dict(), found)
     return any(not line.startswith(ROUTER) for line in lines) and all(
@@ -124,7 +123,7 @@ def head_differs(module: nn.Module, found: dict[str, torch.Tensor]) -> bool:
 
 
 def without_prefix(state_dict: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Entries whose key has a prefix, under the rest of the key."""
+    """Entries whose key has a prefix, with the prefix removed."""
     return {
         key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
     }
@@ -133,11 +132,10 @@ def without_prefix(state_dict: dict[str, torch.Tensor], prefix: str) -> dict[str
 def keep_own(
     part: str, state_dict: dict[str, torch.Tensor], module: nn.Module, prefix: str = ''
 ) -> None:
-    """Replace a part of a checkpoint, such as its head, by the classifier's
-    own, since the classes may differ.
+    """Replace a part of a checkpoint, such as its head, by the classifier's own.
 
     Args:
-        part (str): Prefix of the names of its weights.
+        part (str): Prefix of the part's keys in the classifier.
         state_dict (dict[str, torch.Tensor]): The weights to load, changed in
             place.
         module (nn.Module): The classifier that loads the weights.

@@ -12,7 +12,7 @@ from ride_mm.utils.errors import UserError
 
 
 def _describe(preprocessor) -> dict:
-    """Describe how a data preprocessor transforms an image."""
+    """How a data preprocessor transforms an image."""
     normalizes = preprocessor._enable_normalize
     return dict(
         mean=preprocessor.mean.flatten().tolist() if normalizes else None,
@@ -22,24 +22,25 @@ def _describe(preprocessor) -> dict:
 
 
 def _read_model(path: str) -> dict:
-    """The model of a config file, as a runner would build it."""
+    """The model config of a config file, with its data preprocessor."""
     cfg = Config.fromfile(path)
     preprocessor = cfg.get('data_preprocessor', {})
-    return dict(dict(data_preprocessor=preprocessor), **cfg.model)
+    return {'data_preprocessor': preprocessor, **cfg.model}
 
 
 class Teacher:
     """A trained classifier whose predictions a student learns from.
 
     It is not a module, so checkpoints, optimizers, initialization and
-    distributed wrappers ignore it. It is loaded on first use, since a test
+    distributed wrappers ignore it. It is loaded on first use, since testing
     does not need it.
 
     Args:
-        config (str | dict): Config file of the teacher, ``ride_mm::NAME.py``,
-            or its ``model``: any classifier of the same classes.
-        checkpoint (str): Its weights.
-        loss (dict): Config of the loss. Defaults to
+        config (str | dict): Config file of the teacher, a path or
+            ``ride_mm::NAME.py``, or the model config in it: any classifier of
+            the same classes.
+        checkpoint (str): Checkpoint of the teacher, a path or URL.
+        loss (dict): Config of the distillation loss. Defaults to
             ``dict(type='DistillationLoss')``.
         multiply_losses (bool): Whether to multiply all losses by the number
             of experts, as the official code does for distillation. Defaults
@@ -61,11 +62,11 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, inputs: torch.Tensor, student: BaseClassifier) -> torch.Tensor:
-        """Logits of images.
+        """The teacher's logits.
 
         Args:
             inputs (torch.Tensor): Images, (N, C, H, W).
-            student (BaseClassifier): The model to train.
+            student (BaseClassifier): The model in training.
 
         Returns:
             torch.Tensor: Logits in fp32 or more, (N, K).
@@ -76,7 +77,7 @@ class Teacher:
         """
         if self.model is None:
             self.model = self._load(student)
-        # Follows the student to its device; does nothing from then on.
+        # Does nothing once the teacher is on the student's device.
         self.model.to(inputs.device)
         logits = self.model(inputs, mode='tensor')
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -88,7 +89,7 @@ class Teacher:
                 raise UserError(f'model.teacher.{key}: there is no file {path}')
         if isinstance(config, str):
             config = _read_model(config)
-        # The teacher's own teacher is not needed.
+        # The teacher does not need a teacher of its own.
         model = MODELS.build(
             {key: copy.deepcopy(value) for key, value in config.items() if key != 'teacher'}
         )
@@ -106,6 +107,6 @@ def _check_alike(teacher: BaseClassifier, student: BaseClassifier) -> None:
     seen, expected = (_describe(model.data_preprocessor) for model in (teacher, student))
     if seen != expected:
         raise UserError(
-            'model.teacher gets images from model.data_preprocessor, '
-            f'{expected}, but was trained with {seen}'
+            f'model.teacher gets images from model.data_preprocessor, {expected}, but was trained '
+            f'with {seen}'
         )

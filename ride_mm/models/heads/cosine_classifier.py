@@ -9,7 +9,7 @@ from ..utils import full_precision
 
 @MODELS.register_module()
 class CosineClassifier(BaseModule):
-    """``scale * cos(feature, weight of the class)``, always in fp32.
+    """Logits ``scale * cos(feature, class weight)``, computed in fp32.
 
     Args:
         in_features (int): Dimensions of the feature.
@@ -26,7 +26,7 @@ class CosineClassifier(BaseModule):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Unit vectors; the norm sets the effective learning rate."""
+        """Draw unit vectors: the norm sets the effective learning rate."""
         with torch.no_grad():
             self.weight.uniform_(-1, 1)
             self.weight.copy_(F.normalize(self.weight))

@@ -16,13 +16,13 @@ from ..utils import full_precision
 class RouterInputs(NamedTuple):
     """Inputs and targets of the routers for a batch.
 
-    They depend only on the frozen experts, so they can be cached.
+    They depend on frozen experts only, so they can be cached.
 
     Args:
         features (torch.Tensor): Features of experts 0..E-2, (N, E - 1, D).
-        top_logits (torch.Tensor): The largest mean logits of experts 0..i,
-            i = 0..E-2, (N, E - 1, topk).
-        targets (torch.Tensor): Bool, whether the image needs another expert,
+        top_logits (torch.Tensor): For router k = 0..E-2, the largest mean
+            logits of experts 0..k, (N, E - 1, topk).
+        targets (torch.Tensor): Whether the image needs another expert, bool,
             (N, E - 1).
     """
 
@@ -33,23 +33,23 @@ class RouterInputs(NamedTuple):
 
 @MODELS.register_module()
 class ExpertRouter(BaseModule):
-    """Decide after each expert which images need the next one.
+    """The E - 1 routers, which decide after each expert who needs the next one.
 
     Router k takes the pooled feature of expert k and the ``topk`` largest mean
     logits of experts 0..k. Each router has its own first layer; all share the
     second, as in the official code.
 
     Args:
-        num_experts (int): Number of experts, >= 2; there is one router less.
+        num_experts (int): Number of experts E, >= 2.
         in_channels (int): Dimensions D of an expert's feature.
         num_classes (int): Number of classes K.
-        topk (int): Number of mean logits as input, <= K. Defaults to 30.
+        topk (int): Number of mean logits as input, 1 to K. Defaults to 30.
         hidden_channels (int): Width of the first layer. Defaults to 16.
         loss (dict): Config of the loss. Defaults to
             ``dict(type='RoutingLoss')``.
 
     Raises:
-        UserError: If there is only one expert, or fewer than ``topk`` classes.
+        UserError: If there is only one expert, or ``topk`` is not 1 to K.
     """
 
     def __init__(
@@ -65,14 +65,13 @@ class ExpertRouter(BaseModule):
         super().__init__(init_cfg)
         if num_experts < 2:
             raise UserError(
-                'model.head.router needs at least 2 experts to route '
-                f'between, found num_experts={num_experts}: set '
-                'model.head.router=None'
+                'model.head.router needs at least 2 experts to route between, found '
+                f'num_experts={num_experts}: set model.head.router=None'
             )
         if not 1 <= topk <= num_classes:
             raise UserError(
-                f'model.head.router.topk={topk} must be between 1 '
-                f'and the number of classes, {num_classes}'
+                f'model.head.router.topk={topk} must be between 1 and the number of classes, '
+                f'{num_classes}'
             )
         self.topk = topk
         self.hidden_fcs = nn.ModuleList(
@@ -80,19 +79,19 @@ class ExpertRouter(BaseModule):
         )
         self.fc = nn.Linear(topk + hidden_channels, 1)
         self.loss_module = MODELS.build(loss)
-        # Tells a trained router from a fresh one, wherever it is loaded.
+        # Saved in checkpoints, so that a trained router can be recognized.
         self.register_buffer('num_updates', torch.zeros((), dtype=torch.long))
 
     @property
     def trained(self) -> bool:
-        """bool: Whether the routers have been updated."""
+        """bool: Whether the routers have been trained."""
         return self.num_updates.item() > 0
 
     def forward(self, index: int, feature: torch.Tensor, mean_logits: torch.Tensor) -> torch.Tensor:
-        """Logits of "this image needs expert ``index + 1``".
+        """Logits for continuing to expert ``index + 1``.
 
         Args:
-            index (int): Which router, 0..E-2.
+            index (int): Index of the router, 0..E-2.
             feature (torch.Tensor): Feature of expert ``index``, (N, D).
             mean_logits (torch.Tensor): Mean logits of experts 0..``index``,
                 (N, K).
@@ -100,8 +99,15 @@ class ExpertRouter(BaseModule):
         Returns:
             torch.Tensor: (N, ).
         """
-        top_logits = mean_logits.topk(self.topk, dim=1).values
-        return self._decide(index, feature, top_logits)
+        return self._decide(index, feature, self._top(mean_logits))
+
+    def _top(self, mean_logits: torch.Tensor) -> torch.Tensor:
+        return mean_logits.topk(self.topk, dim=1).values
+
+    def _mean_logits(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """Mean logits of experts 0..k for each router k: E - 1 tensors (N, K)."""
+        totals = logits.cumsum(0)
+        return [totals[index] / (index + 1) for index in range(len(self.hidden_fcs))]
 
     def _decide(self, index: int, feature: torch.Tensor, top_logits: torch.Tensor) -> torch.Tensor:
         with full_precision(feature):
@@ -110,7 +116,7 @@ class ExpertRouter(BaseModule):
             return self.fc(torch.cat((top_logits, hidden), dim=1)).squeeze(1)
 
     def all_logits(self, feats: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
-        """Logits of every router for every image.
+        """Logits of all routers for all images.
 
         Args:
             feats (Sequence[torch.Tensor]): Features of the experts, E
@@ -120,13 +126,8 @@ class ExpertRouter(BaseModule):
         Returns:
             torch.Tensor: (E - 1, N).
         """
-        totals = logits.cumsum(0)
-        return torch.stack(
-            [
-                self(index, feats[index], totals[index] / (index + 1))
-                for index in range(len(self.hidden_fcs))
-            ]
-        )
+        means = self._mean_logits(logits)
+        return torch.stack([self(index, feats[index], mean) for index, mean in enumerate(means)])
 
     def inputs(
         self, feats: Sequence[torch.Tensor], logits: torch.Tensor, labels: torch.Tensor
@@ -142,20 +143,15 @@ class ExpertRouter(BaseModule):
         Returns:
             RouterInputs: Router inputs of the N images.
         """
-        num_routers = len(self.hidden_fcs)
-        totals = logits.cumsum(0)
-        top_logits = [
-            (totals[index] / (index + 1)).topk(self.topk, dim=1).values
-            for index in range(num_routers)
-        ]
+        top_logits = [self._top(mean) for mean in self._mean_logits(logits)]
         return RouterInputs(
-            torch.stack(tuple(feats[:num_routers]), dim=1),
+            torch.stack(tuple(feats[: len(top_logits)]), dim=1),
             torch.stack(top_logits, dim=1),
             router_targets(logits, labels).T,
         )
 
     def loss(self, inputs: RouterInputs) -> torch.Tensor:
-        """Loss of all routers on all images; counts one update.
+        """Loss of all routers on all images; also counts the update.
 
         Args:
             inputs (RouterInputs): See :meth:`inputs`.

@@ -4,7 +4,7 @@ from torch import nn
 
 @MODELS.register_module()
 class LinearClassifier(nn.Linear):
-    """A linear classifier with bias, the alternative to the cosine classifier.
+    """A linear classifier with bias, as an alternative to the cosine classifier.
 
     Args:
         in_features (int): Dimensions of the feature.

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ride_mm.structures import check_class_counts
+from ride_mm.structures import check_class_counts, missing_class_counts
 from ride_mm.utils.errors import UserError
 
 from ..losses.class_weights import effective_number_weights
@@ -16,31 +16,32 @@ from ..losses.logit_adjustment_loss import log_prior
 
 @MODELS.register_module()
 class RIDEHead(BaseModule):
-    """Classifiers, losses and router of RIDE's experts.
+    """Classifiers, losses and routers of RIDE's experts.
 
     Args:
         num_classes (int): Number of classes K.
         in_channels (int): Dimensions D of an expert's feature.
         num_experts (int): Number of experts E.
-        classifier (dict): Config of an expert's classifier, which takes
+        classifier (dict): Config of each expert's classifier, without
             ``in_features`` and ``out_features``. Defaults to
             ``dict(type='CosineClassifier', scale=30)``.
-        loss (dict | list[dict]): Config of every expert's classification loss,
-            or one config per expert, with mmpretrain's calling convention.
+        loss (dict | list[dict]): Config of the experts' classification loss,
+            or one config per expert. The losses are called like mmpretrain's.
             Defaults to ``dict(type='LDAMLoss', max_margin=0.5)``.
         diversity (dict, optional): Config of the diversity loss. Defaults to
-            None.
-        router (dict, optional): Config of the router. Defaults to None.
-        joint_loss (bool): Whether the classification loss is that of the
-            ensemble, once per expert, instead of one for each expert (the
+            None, which means no such loss.
+        router (dict, optional): Config of the :class:`ExpertRouter`. Defaults
+            to None, which means no routers.
+        joint_loss (bool): Whether to take the loss of the ensemble's logits,
+            times E, instead of the sum of the experts' losses (the
             "collaborative" loss of the official code). Defaults to False.
         learn_scales (bool): Whether to multiply the logits of every expert by
             a learned factor per class, which stage "classifier" then trains
             instead of the classifiers (LWS: Kang et al., "Decoupling
             Representation and Classifier for Long-Tailed Recognition", ICLR
             2020). Defaults to False.
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that ``ClassCountsHook`` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
 
     Raises:
         UserError: If options are inconsistent.
@@ -88,9 +89,9 @@ class RIDEHead(BaseModule):
                 )
             )
         self.class_counts: list[int] | None = None
-        # What a tool has fitted; part of a checkpoint as soon as it is there.
+        # Fitted by a tool after training; in a checkpoint only if it is set.
         self.register_buffer('temperature', None)
-        # Set anew in every run, so it has no place in a checkpoint.
+        # Set in every run, so not part of a checkpoint.
         self.register_buffer('class_weights', torch.ones(num_classes), persistent=False)
         if class_counts is not None:
             self.set_class_counts(class_counts)
@@ -101,28 +102,27 @@ class RIDEHead(BaseModule):
         return self.router is not None and self.router.trained
 
     def _build_losses(self, cfg: dict | list[dict]) -> ModuleList:
-        """One loss per expert, since some, such as SeesawLoss, have a
-        state."""
+        """Build one loss per expert, since some, such as SeesawLoss, have state."""
         cfgs = [cfg] * self.num_experts if isinstance(cfg, dict) else cfg
         if len(cfgs) != self.num_experts:
             raise UserError(
-                f'model.head.loss lists {len(cfgs)} losses, expected one for '
-                f'each of {self.num_experts} experts'
+                f'model.head.loss lists {len(cfgs)} losses, expected one for each of '
+                f'{self.num_experts} experts'
             )
         if self.joint_loss and not isinstance(cfg, dict):
             raise UserError(
-                'model.head.joint_loss=True needs one loss for '
-                'the ensemble, but model.head.loss is a list'
+                'model.head.joint_loss=True needs one loss for the ensemble, but model.head.loss '
+                'is a list'
             )
         losses = ModuleList(map(MODELS.build, cfgs))
         for module in losses.modules():
             if getattr(module, 'scale', 1.0) is None:
-                # Margins are cosines; logits are cosines times this.
+                # Margins are given for cosines, which the classifier scales.
                 module.scale = getattr(self.classifiers[0], 'scale', 1.0)
         return losses
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Set the class counts of the losses, (K, ).
+        """Set the training images per class, (K, ), also for the losses.
 
         Raises:
             UserError: If the counts do not fit ``num_classes``, or a class
@@ -135,39 +135,36 @@ class RIDEHead(BaseModule):
                 module.set_class_counts(class_counts)
 
     def set_reweighting(self, beta: float | None) -> None:
-        """Weight classes by their effective number (None: equal weights).
+        """Weight the classes by their effective number of images.
 
         Args:
-            beta (float, optional): See
-                :func:`effective_number_weights`.
+            beta (float, optional): See :func:`effective_number_weights`. None
+                means equal weights.
 
         Raises:
-            UserError: If there are no class counts to weight by.
+            UserError: If the class counts are not known.
         """
         if beta is None:
             self.class_weights.fill_(1.0)
         elif self.class_counts is None:
-            raise UserError(
-                'Re-weighting has no class counts: add '
-                'class_counts=dict(type="ClassCountsHook") to default_hooks'
-            )
+            raise missing_class_counts('Re-weighting')
         else:
             self.class_weights.copy_(effective_number_weights(self.class_counts, beta))
         if self.diversity is not None:
             self.diversity.set_reweighting(beta is not None)
 
     def sample_weights(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights of the images and the divisor of their weighted sum of
-        losses.
+        """Weights of the images, and the divisor of their weighted losses.
 
-        The divisor is the mean over ranks of the sum of weights: averaged
-        over ranks, the losses are the weighted mean of the whole batch.
+        The divisor is the sum of the weights, averaged over ranks. The mean of
+        the ranks' losses is then the weighted mean over the whole batch.
 
         Args:
             labels (torch.Tensor): Class indices, (N, ).
 
         Returns:
-            tuple[torch.Tensor, torch.Tensor]: (N, ) and scalar.
+            tuple[torch.Tensor, torch.Tensor]: Weights, (N, ), and divisor, a
+            scalar.
         """
         weights = self.class_weights[labels]
         divisor = weights.sum()
@@ -179,19 +176,17 @@ class RIDEHead(BaseModule):
         return torch.cat(tuple(feats), dim=1)
 
     def expert_logits(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits of the experts, (E, N, K), for E features (N, D)."""
+        """Logits of the experts, (E, N, K), for their E features (N, D)."""
         return torch.stack([self.logits_of(index, feat) for index, feat in enumerate(feats)])
 
     def logits_of(self, index: int, feat: torch.Tensor) -> torch.Tensor:
-        """Logits of one expert in fp32 or more, (N, K), for its feature,
-        (N, D)."""
+        """Logits of one expert, (N, K), in fp32 or more, for its feature (N, D)."""
         logits = self.classifiers[index](feat)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits if self.scales is None else logits * self.scales[index]
 
     def set_classifiers_trainable(self) -> None:
-        """Unfreeze the classifiers, or their scales, for stage
-        "classifier"."""
+        """Unfreeze the classifiers, or their scales, for stage "classifier"."""
         if self.scales is None:
             self.classifiers.requires_grad_(True)
         else:
@@ -202,17 +197,17 @@ class RIDEHead(BaseModule):
         return self.expert_logits(feats).mean(0)
 
     def adjust(self, logits: torch.Tensor, tau: float) -> torch.Tensor:
-        """Lower logits by ``tau * log(prior)``, as for a balanced test set.
+        """Adjust logits for a balanced test set: ``z - tau * log(prior)``.
 
         Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021,
         eq. 9.
 
         Args:
-            logits (torch.Tensor): (N, K).
-            tau (float): 0 changes nothing.
+            logits (torch.Tensor): Logits, (..., K).
+            tau (float): Strength of the adjustment; 0 returns the logits.
 
         Returns:
-            torch.Tensor: (N, K).
+            torch.Tensor: Adjusted logits, (..., K).
 
         Raises:
             UserError: If the class counts are not known.
@@ -220,26 +215,21 @@ class RIDEHead(BaseModule):
         if tau == 0:
             return logits
         if self.class_counts is None:
-            raise UserError(
-                f'model.test_cfg.logit_adjustment={tau} has no class counts: '
-                'add class_counts=dict(type="ClassCountsHook") to '
-                'default_hooks, or set model.head.class_counts'
-            )
+            raise missing_class_counts(f'model.test_cfg.logit_adjustment={tau}')
         return logits - tau * log_prior(self.class_counts).to(logits)
 
     def score_logits(self, logits: torch.Tensor, tau: float = 0.0) -> torch.Tensor:
-        """Logits of the scores: adjusted and divided by the fitted
-        temperature.
+        """Adjust logits and divide them by the fitted temperature, if any.
 
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
         eq. 9.
 
         Args:
-            logits (torch.Tensor): (..., K).
+            logits (torch.Tensor): Logits, (..., K).
             tau (float): See :meth:`adjust`. Defaults to 0.
 
         Returns:
-            torch.Tensor: (..., K).
+            torch.Tensor: Logits of the predicted probabilities, (..., K).
         """
         logits = self.adjust(logits, tau)
         if self.temperature is not None:
@@ -247,8 +237,7 @@ class RIDEHead(BaseModule):
         return logits
 
     def scores(self, logits: torch.Tensor, tau: float = 0.0) -> torch.Tensor:
-        """Probabilities of the classes, (N, K): the softmax of
-        :meth:`score_logits`."""
+        """Predicted probabilities, (N, K): the softmax of :meth:`score_logits`."""
         return self.score_logits(logits, tau).softmax(dim=1)
 
     def set_temperature(self, temperature: float) -> None:
@@ -269,20 +258,20 @@ class RIDEHead(BaseModule):
         divisor: torch.Tensor,
         soft_labels: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Losses of stage "experts".
+        """Losses of stages "experts" and "classifier".
 
         Args:
             logits (torch.Tensor): Logits of the experts, (E, N, K).
             labels (torch.Tensor): Class indices, (N, ).
             weights (torch.Tensor): See :meth:`sample_weights`.
             divisor (torch.Tensor): See :meth:`sample_weights`.
-            soft_labels (torch.Tensor, optional): Shares of the classes of
-                mixed images, (N, K); margins and weights follow ``labels``.
+            soft_labels (torch.Tensor, optional): Class probabilities of mixed
+                images, (N, K). Margins and weights still follow ``labels``.
                 Defaults to None.
 
         Returns:
-            dict[str, torch.Tensor]: ``loss_cls``, summed over experts, and
-            ``loss_diversity`` where it is configured.
+            dict[str, torch.Tensor]: ``loss_cls``, summed over the experts, and
+            ``loss_diversity``, if it is configured.
         """
         scores = logits
         if self.joint_loss:
@@ -301,9 +290,9 @@ class RIDEHead(BaseModule):
     def _fitted_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits that the losses fit to the training images, (E, N, K).
 
-        A loss that adds the prior hardly depends on the raw logits of the
-        tail: on these, the diversity loss would collapse each expert onto a
-        different few-shot class.
+        A loss that adds the prior to the logits hardly depends on the raw
+        logits of few-shot classes. On those, the diversity loss would collapse
+        each expert onto a different few-shot class.
         """
         return torch.stack(
             [

@@ -9,19 +9,19 @@ from .classification_loss import ClassCountsLoss, classification_loss
 
 @MODELS.register_module()
 class ClassBalancedLoss(ClassCountsLoss):
-    """Any loss, weighted by the effective number of each image's class.
+    """Any loss, weighted by the effective number of images of each class.
 
     Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
-    CVPR 2019. The weighted sum is divided by the number of images, not by
-    the sum of the weights as ``DeferredReweightingHook`` does.
+    CVPR 2019. The weighted sum is divided by the number of images, not by the
+    sum of the weights as with ``DeferredReweightingHook``.
 
     Args:
         loss (dict): Config of the loss, such as ``SoftmaxFocalLoss``.
             Defaults to ``dict(type='CrossEntropyLoss')``.
         beta (float): See :func:`effective_number_weights`. Defaults to
             0.9999.
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that :meth:`set_class_counts` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class ClassBalancedLoss(ClassCountsLoss):
             self.set_class_counts(class_counts)
 
     def set_num_classes(self, num_classes: int) -> None:
-        """Allocate the weights, and the buffers of the inner loss."""
+        """Allocate the weights and the buffers of the inner loss."""
         super().set_num_classes(num_classes)
         if hasattr(self.loss_module, 'set_num_classes'):
             self.loss_module.set_num_classes(num_classes)
 
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
-        """Weights of the classes; also sets the counts of the inner loss."""
+        """Class weights, (K, ); also sets the class counts of the inner loss."""
         if hasattr(self.loss_module, 'set_class_counts'):
             self.loss_module.set_class_counts(class_counts)
         return effective_number_weights(class_counts, self.beta)

@@ -5,27 +5,31 @@ import torch
 import torch.nn as nn
 from mmpretrain.models.losses.utils import weight_reduce_loss
 
+from ride_mm.structures import missing_class_counts
 from ride_mm.utils.errors import UserError
 
 
 class ClassificationLoss(nn.Module):
-    """Base of the expert losses, with mmpretrain's calling convention.
+    """Base class of classification losses, called like mmpretrain's.
 
-    A subclass defines the loss of every image; this class applies weights and
+    A subclass computes the loss of each image; this class applies weights and
     reduction.
     """
 
     def image_losses(
         self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of every image, (N, ).
+        """Compute the loss of each image.
 
         Args:
             cls_score (torch.Tensor): Logits, (N, K).
             label (torch.Tensor): Class indices, (N, ), for margins and
                 weights.
-            target (torch.Tensor): ``label``, or probabilities, (N, K), of
-                mixed images.
+            target (torch.Tensor): ``label``, or class probabilities, (N, K),
+                if images are mixed.
+
+        Returns:
+            torch.Tensor: Losses, (N, ).
         """
         raise NotImplementedError
 
@@ -38,20 +42,21 @@ class ClassificationLoss(nn.Module):
         reduction_override: str | None = None,
         soft_label: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Reduced loss.
+        """Compute the weighted, reduced loss.
 
         Args:
             cls_score (torch.Tensor): Logits, (N, K).
-            label (torch.Tensor): Class indices, (N, ), or, as mmpretrain's
-                heads give them, ``soft_label``, (N, K), whose largest share
-                then is the label.
-            weight (torch.Tensor, optional): Weight of every image, (N, ).
-            avg_factor (float, optional): Divisor of the sum instead of N.
-                Defaults to None.
+            label (torch.Tensor): Class indices, (N, ). mmpretrain's heads pass
+                class probabilities, (N, K), here if images are mixed; the
+                label is then the most probable class.
+            weight (torch.Tensor, optional): Weight of each image, (N, ).
+                Defaults to None, which means 1.
+            avg_factor (float, optional): Divisor of the sum. Defaults to None,
+                which means N.
             reduction_override (str, optional): "none", "mean" or "sum".
-                None means "mean". Defaults to None.
-            soft_label (torch.Tensor, optional): Probabilities of the
-                classes, (N, K), where images are mixed. Defaults to None.
+                Defaults to None, which means "mean".
+            soft_label (torch.Tensor, optional): Class probabilities of mixed
+                images, (N, K). Defaults to None.
 
         Returns:
             torch.Tensor: Scalar, or (N, ) with "none".
@@ -64,44 +69,42 @@ class ClassificationLoss(nn.Module):
 
 
 class ClassCountsLoss(ClassificationLoss):
-    """Base of the losses that depend on the class counts.
+    """Base class of losses that depend on the class counts.
 
     A subclass computes its values per class in :meth:`values_of`.
     """
 
-    class_values: Any  # a tensor, (K, ), as soon as K is known
+    class_values: Any  # a tensor, (K, ), once K is known
 
     def __init__(self) -> None:
         super().__init__()
         self._lacks_counts = False
-        # Follows the dataset, so it has no place in a checkpoint.
+        # Computed from the training set, so not part of a checkpoint.
         self.register_buffer('class_values', None, persistent=False)
 
     def values_of(self, class_counts: Sequence[int]) -> torch.Tensor:
-        """One value per class, (K, ), from the class counts, (K, )."""
+        """Compute one value per class, (K, ), from the class counts, (K, )."""
         raise NotImplementedError
 
     def set_num_classes(self, num_classes: int) -> None:
-        """Allocate the values with a fixed shape.
+        """Allocate the values, so that their shape is fixed from the start.
 
         Copies of the model, such as that of ``EMAHook``, need this.
 
         Raises:
-            UserError: If there are already values for another number of
-                classes.
+            UserError: If class counts of another number of classes are set.
         """
         if self.class_values is None:
             self.class_values = torch.zeros(num_classes)
             self._lacks_counts = True
         elif len(self.class_values) != num_classes:
             raise UserError(
-                f'{type(self).__name__}: class_counts has '
-                f'{len(self.class_values)} entries, expected one for each of '
-                f'{num_classes} classes'
+                f'{type(self).__name__}: class_counts has {len(self.class_values)} entries, '
+                f'expected one for each of {num_classes} classes'
             )
 
     def set_class_counts(self, class_counts: Sequence[int]) -> None:
-        """Take the training images per class, (K, ), all > 0."""
+        """Set the training images per class, (K, ), all > 0."""
         self.set_num_classes(len(class_counts))
         self.class_values.copy_(self.values_of(class_counts))
         self._lacks_counts = False
@@ -113,27 +116,22 @@ class ClassCountsLoss(ClassificationLoss):
             UserError: If the class counts are not known.
         """
         if self.class_values is None or self._lacks_counts:
-            raise UserError(
-                f'{type(self).__name__} has no class counts: add '
-                'class_counts=dict(type="ClassCountsHook") to default_hooks, '
-                'or set the loss its class_counts'
-            )
+            raise missing_class_counts(type(self).__name__, 'its class_counts')
         return super().forward(cls_score, *args, **kwargs)
 
 
 def split_soft_label(
     label: torch.Tensor, soft_label: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The other class of a mixture of two, and the share of ``label``.
+    """Split the class probabilities of mixtures of two images.
 
     Args:
         label (torch.Tensor): One of the two classes, (N, ).
-        soft_label (torch.Tensor): Shares of the classes, (N, K).
+        soft_label (torch.Tensor): Class probabilities, (N, K).
 
     Returns:
-        tuple[torch.Tensor, torch.Tensor]: The other class, which is
-        ``label`` itself where nothing is mixed in, and the share of
-        ``label``, (N, ) each.
+        tuple[torch.Tensor, torch.Tensor]: The other class (``label`` itself
+        if nothing is mixed in) and the probability of ``label``, (N, ) each.
     """
     share = soft_label.gather(1, label.unsqueeze(1)).squeeze(1)
     others = soft_label.scatter(1, label.unsqueeze(1), 0.0)
@@ -149,18 +147,19 @@ def classification_loss(
     weight: torch.Tensor | None = None,
     **kwargs,
 ) -> torch.Tensor:
-    """Call any loss with mmpretrain's convention, also on mixed images.
+    """Call one of mmpretrain's losses or ours, also on mixed images.
 
     A loss that takes only class indices, such as mmpretrain's ``SeesawLoss``,
-    is called for both classes of a mixture and weighted by their shares.
+    is called for both classes of a mixture, weighted by their probabilities.
 
     Args:
         module (nn.Module): The loss.
         cls_score (torch.Tensor): Logits, (N, K).
         label (torch.Tensor): Class indices, (N, ).
-        soft_label (torch.Tensor, optional): Shares of at most two classes,
-            ``label`` among them, (N, K). Defaults to None.
-        weight (torch.Tensor, optional): Weight of every image, (N, ).
+        soft_label (torch.Tensor, optional): Class probabilities, (N, K), of at
+            most two classes, one of which is ``label``. Defaults to None.
+        weight (torch.Tensor, optional): Weight of each image, (N, ). Defaults
+            to None, which means 1.
         **kwargs: ``avg_factor`` and ``reduction_override``.
 
     Returns:

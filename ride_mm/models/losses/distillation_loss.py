@@ -11,18 +11,18 @@ STUDENTS = ('mean', 'experts')
 def distillation_loss(
     logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.5
 ) -> torch.Tensor:
-    """Divergence of the student from the teacher.
+    """Divergence of the student's softmax from the teacher's.
 
     ``T^2 * KL(softmax(t / T) || softmax(s / T))`` (Hinton et al.,
     "Distilling the Knowledge in a Neural Network", 2015).
 
     Args:
-        logits (torch.Tensor): The student's, (..., N, K).
-        teacher_logits (torch.Tensor): The teacher's, (N, K).
-        temperature (float): T. Defaults to 1.5, that of RIDE.
+        logits (torch.Tensor): Logits s of the student, (..., N, K).
+        teacher_logits (torch.Tensor): Logits t of the teacher, (N, K).
+        temperature (float): T. Defaults to 1.5, as in RIDE.
 
     Returns:
-        torch.Tensor: Averaged over all but the classes; scalar.
+        torch.Tensor: Mean over all dimensions but the classes, a scalar.
     """
     log_p = F.log_softmax(teacher_logits / temperature, dim=-1)
     log_q = F.log_softmax(logits / temperature, dim=-1)
@@ -37,9 +37,9 @@ class DistillationLoss(nn.Module):
     Args:
         weight (float): Factor on the loss. Defaults to 1.
         temperature (float): See :func:`distillation_loss`. Defaults to 1.5.
-        student (str): What is compared with the teacher's mean logits: "mean",
-            the mean logits of the experts, as in the official code, or
-            "experts", each of them, on average. Defaults to "mean".
+        student (str): "mean" compares the mean logits of the experts with the
+            teacher, as in the official code; "experts" compares each expert
+            and averages the losses. Defaults to "mean".
 
     Raises:
         UserError: If ``student`` is unknown.
@@ -58,8 +58,15 @@ class DistillationLoss(nn.Module):
         self.student = student
 
     def forward(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-        """Loss of the experts' ``logits`` (E, N, K) for the teacher's mean
-        logits (N, K); a scalar >= 0."""
+        """Compute the loss.
+
+        Args:
+            logits (torch.Tensor): Logits of the experts, (E, N, K).
+            teacher_logits (torch.Tensor): Logits of the teacher, (N, K).
+
+        Returns:
+            torch.Tensor: Scalar >= 0.
+        """
         if self.student == 'mean':
             logits = logits.mean(0)
         return self.weight * distillation_loss(logits, teacher_logits, self.temperature)

@@ -8,7 +8,7 @@ from .classification_loss import ClassCountsLoss
 
 
 def ldam_margins(class_counts: Sequence[int], max_margin: float = 0.5) -> torch.Tensor:
-    """Margins that grow as classes get smaller.
+    """Margins of the classes, larger for those with fewer images.
 
     ``m_j = max_margin * (n_min / n_j) ** (1 / 4)`` (Cao et al., "Learning
     Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS
@@ -33,19 +33,20 @@ def ldam_loss(
     target: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Cross entropy after the target's logit is lowered by its margin.
+    """Cross entropy after the margin is subtracted from the label's logit.
 
     Args:
         cls_score (torch.Tensor): Logits, (N, K).
-        label (torch.Tensor): Class indices, (N, ): whose logit is lowered.
-        margins (torch.Tensor): Margin of every class in logit units, (K, ).
-        target (torch.Tensor, optional): Shares of the classes of mixed
-            images, (N, K). None means ``label``. Defaults to None.
-        label_smoothing (float): Share of the target spread over all classes.
+        label (torch.Tensor): Class indices, (N, ).
+        margins (torch.Tensor): Margins of the classes, in units of the logits,
+            (K, ).
+        target (torch.Tensor, optional): Class probabilities of mixed images,
+            (N, K). Defaults to None, which means ``label``.
+        label_smoothing (float): As in ``torch.nn.functional.cross_entropy``.
             Defaults to 0.
 
     Returns:
-        torch.Tensor: The loss of every image, (N, ).
+        torch.Tensor: Losses of the images, (N, ).
     """
     index = label.unsqueeze(1)
     lowered = cls_score.scatter_add(1, index, -margins[index])
@@ -61,17 +62,17 @@ def ldam_loss(
 class LDAMLoss(ClassCountsLoss):
     """Label-distribution-aware margin loss.
 
-    ``RIDEHead`` supplies the scale of its classifier and, through
-    ``ClassCountsHook``, the class counts.
+    See :func:`ldam_margins` and :func:`ldam_loss`.
 
     Args:
-        max_margin (float): Margin of the smallest class, in units of the
-            unscaled (cosine) logit. Defaults to 0.5.
-        scale (float, optional): Factor by which the classifier multiplies
-            its cosines. None takes the classifier's own. Defaults to None.
+        max_margin (float): Margin of the smallest class, in cosine units.
+            Defaults to 0.5.
+        scale (float, optional): Factor by which the classifier multiplies its
+            cosines. Defaults to None, which means that of ``RIDEHead``'s
+            classifier.
         label_smoothing (float): See :func:`ldam_loss`. Defaults to 0.
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that :meth:`set_class_counts` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class LDAMLoss(ClassCountsLoss):
     def image_losses(
         self, cls_score: torch.Tensor, label: torch.Tensor, target: torch.Tensor
     ) -> torch.Tensor:
-        """Losses of the logits minus margins, (N, )."""
+        """Losses with scaled margins, (N, )."""
         scale = 1.0 if self.scale is None else self.scale
         margins = scale * self.class_values.to(cls_score.dtype)
         return ldam_loss(cls_score, label, margins, target, self.label_smoothing)

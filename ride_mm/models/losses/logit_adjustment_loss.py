@@ -8,26 +8,28 @@ from .classification_loss import ClassCountsLoss
 
 
 def log_prior(class_counts: Sequence[int]) -> torch.Tensor:
-    """Log of the classes' shares of the training images.
+    """Log of each class's share of the training images.
 
     Args:
         class_counts (Sequence[int]): Training images per class, (K, ), > 0.
 
     Returns:
-        torch.Tensor: (K, ), float64.
+        torch.Tensor: Log prior, (K, ), float64.
     """
     counts = torch.as_tensor(class_counts, dtype=torch.float64)
     return (counts / counts.sum()).log()
 
 
 def inverse_log_prior(class_counts: Sequence[int]) -> torch.Tensor:
-    """Log shares in reverse order: the smallest class gets the largest.
+    """Log prior with the order of the classes reversed.
+
+    The smallest class gets the log prior of the largest one, and so on.
 
     Args:
         class_counts (Sequence[int]): Training images per class, (K, ), > 0.
 
     Returns:
-        torch.Tensor: (K, ), float64.
+        torch.Tensor: Inverse log prior, (K, ), float64.
     """
     prior = log_prior(class_counts)
     order = prior.argsort(stable=True)
@@ -36,7 +38,7 @@ def inverse_log_prior(class_counts: Sequence[int]) -> torch.Tensor:
 
 @MODELS.register_module()
 class LogitAdjustmentLoss(ClassCountsLoss):
-    """Cross entropy of ``z + tau * log(prior)``.
+    """Cross entropy of the logits ``z + tau * log(prior)``.
 
     Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021,
     eq. 10. Its post-hoc form is ``model.test_cfg.logit_adjustment``.
@@ -44,8 +46,8 @@ class LogitAdjustmentLoss(ClassCountsLoss):
     Args:
         tau (float): Strength of the adjustment; 0 is the cross entropy.
             Defaults to 1.
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that :meth:`set_class_counts` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
     """
 
     def __init__(self, tau: float = 1.0, class_counts: Sequence[int] | None = None) -> None:
@@ -59,7 +61,7 @@ class LogitAdjustmentLoss(ClassCountsLoss):
         return self.tau * log_prior(class_counts)
 
     def fitted_logits(self, cls_score: torch.Tensor) -> torch.Tensor:
-        """The logits that are fitted to the training images, (N, K)."""
+        """Logits that the loss fits to the training images, (N, K)."""
         return cls_score + self.class_values.to(cls_score.dtype)
 
     def image_losses(
@@ -71,14 +73,14 @@ class LogitAdjustmentLoss(ClassCountsLoss):
 
 @MODELS.register_module()
 class BalancedSoftmaxLoss(LogitAdjustmentLoss):
-    """Cross entropy of ``z + log(n)``, the prior's with ``tau=1``.
+    """Cross entropy of ``z + log(n)``: logit adjustment with ``tau=1``.
 
     Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition",
     NeurIPS 2020.
 
     Args:
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that :meth:`set_class_counts` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
     """
 
     def __init__(self, class_counts: Sequence[int] | None = None) -> None:
@@ -89,14 +91,14 @@ class BalancedSoftmaxLoss(LogitAdjustmentLoss):
 class InverseSoftmaxLoss(LogitAdjustmentLoss):
     """Cross entropy of ``z + log(prior) - tau * log(inverse prior)``.
 
-    It trains for a test set with a reversed long tail. Zhang et al.,
-    "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic
-    Long-Tailed Recognition", NeurIPS 2022.
+    It prepares for a test set whose few-shot classes are the most frequent.
+    Zhang et al., "Self-Supervised Aggregation of Diverse Experts for
+    Test-Agnostic Long-Tailed Recognition", NeurIPS 2022.
 
     Args:
         tau (float): Strength of the inverse prior. Defaults to 2.
-        class_counts (Sequence[int], optional): Training images per class; None
-            means that :meth:`set_class_counts` sets them. Defaults to None.
+        class_counts (Sequence[int], optional): Training images per class.
+            Defaults to None, which means that ``ClassCountsHook`` sets them.
     """
 
     def __init__(self, tau: float = 2.0, class_counts: Sequence[int] | None = None) -> None:

@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
-from ride_mm.utils.errors import UserError
-
 from ..backbones.cifar_resnet import INIT_CFG, blocks_per_stage, depth_by_block, make_stage
+from .arch import check_one_per_stage
 
 
 @MODELS.register_module()
@@ -15,10 +14,10 @@ class CIFARResNetExpert(BaseModule):
     """The last stages of a CIFAR ResNet, pooled: the tail of one expert.
 
     Args:
-        depth (int): Depth of the network whose stages these are.
+        depth (int): Depth of the whole network.
         in_channels (int): Channels of the trunk's output. Defaults to 16.
-        stages (Sequence[int]): Which stages, counted from 0. Defaults to
-            (1, 2).
+        stages (Sequence[int]): Stages of the expert, counted from 0. Defaults
+            to (1, 2).
         out_channels (Sequence[int]): Channels after each stage. Defaults to
             (24, 48), three quarters of the full network's.
         shortcut (str): "A" or "B", as in ``CIFARResNet``. Defaults to "A".
@@ -39,12 +38,7 @@ class CIFARResNetExpert(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         num_blocks = self.num_blocks = blocks_per_stage(depth)
-        if len(stages) != len(out_channels):
-            raise UserError(
-                f'CIFARResNetExpert: stages={tuple(stages)} and '
-                f'out_channels={tuple(out_channels)} must each have one entry '
-                'per stage'
-            )
+        check_one_per_stage('CIFARResNetExpert', stages=stages, out_channels=out_channels)
         self.in_channels = in_channels
         self.stages = [f'layer{stage + 1}' for stage in stages]
         for name, width in zip(self.stages, out_channels):
@@ -54,7 +48,7 @@ class CIFARResNetExpert(BaseModule):
         self.width_keys = [f'{name}.0.bn2.weight' for name in self.stages]
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth in the whole backbone, see :func:`depth_by_block`."""
+        """Depth of a parameter in the whole backbone, see :func:`depth_by_block`."""
         return depth_by_block(param_name, prefix, [self.num_blocks] * 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

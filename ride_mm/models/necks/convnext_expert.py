@@ -23,22 +23,22 @@ class ConvNeXtExpert(BaseModule):
     """The last stages of a ConvNeXt (V1 or V2): the tail of one expert.
 
     The trunk is a ``ConvNeXt`` with fewer stages and
-    ``gap_before_final_norm=False``. The norm on its output is the one that
-    begins the whole network's next downsampling layer, so the experts begin
-    with that layer's convolution.
+    ``gap_before_final_norm=False``. The norm of its output is the first layer
+    of the whole network's next downsampling layer, so experts begin with the
+    convolution of that layer.
 
     Args:
         arch (str | dict): The whole network, as in mmpretrain's
             ``ConvNeXt``: "tiny", "base", ...
         in_channels (int): Channels of the trunk's output.
-        stages (Sequence[int]): Which stages, counted from 0. Defaults to
-            (2, 3).
+        stages (Sequence[int]): Stages of the expert, counted from 0. Defaults
+            to (2, 3).
         out_channels (Sequence[int]): Channels of each stage. Defaults to
             (288, 576), three quarters of ConvNeXt-T's.
         norm_cfg (dict): Config of the norms. Defaults to
             ``dict(type='LN2d', eps=1e-6)``.
-        drop_path_rate (float): Stochastic depth of the whole network's last
-            block. Defaults to 0.
+        drop_path_rate (float): Stochastic depth rate of the whole network's
+            last block. Defaults to 0.
         **kwargs: Other options of the blocks: ``layer_scale_init_value``,
             ``use_grn``, ``linear_pw_conv``, ``act_cfg``, ``with_cp``.
 
@@ -67,7 +67,7 @@ class ConvNeXtExpert(BaseModule):
         self.downsample_layers = ModuleDict()
         self.stages = ModuleDict()
         for stage, channels in zip(stages, out_channels):
-            # Names rather than places: those of the whole backbone.
+            # Named as in the whole backbone, also where the norm is left out.
             layers = [('1', nn.Conv2d(in_channels, channels, 2, stride=2))]
             if stage != stages[0]:
                 layers.insert(0, ('0', build_norm_layer(norm_cfg, in_channels)))

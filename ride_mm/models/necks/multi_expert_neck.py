@@ -11,14 +11,13 @@ class MultiExpertNeck(BaseModule):
 
     Args:
         num_experts (int): Number of experts, >= 1.
-        expert (dict): Config of one tail. A tail takes the trunk's last
-            output and returns features, (N, D); it has the attributes
-            ``in_channels`` and ``out_channels``. docs/backbones.md shows how
-            to write one.
-        shared (dict[str, dict], optional): Configs of layers that all experts
-            share, by name; they take what a tail returns, one after the
-            other, and the last one returns features, (N, D). Defaults to
-            None.
+        expert (dict): Config of one tail. It takes the trunk's last output,
+            returns features, (N, D), and has the attributes ``in_channels``
+            and ``out_channels``. docs/backbones.md shows how to write one.
+        shared (dict[str, dict], optional): Configs, by name, of layers that
+            all experts share. They are applied one after the other to the
+            output of a tail, and the last one returns features, (N, D).
+            Defaults to None.
 
     Raises:
         UserError: If ``num_experts`` is below 1.
@@ -30,7 +29,7 @@ class MultiExpertNeck(BaseModule):
         super().__init__(init_cfg)
         if num_experts < 1:
             raise UserError(f'MultiExpertNeck: num_experts={num_experts}, expected >= 1')
-        # Built one by one: copies would start, and stay, identical.
+        # Built one by one, since copies would start with equal weights.
         self.experts = ModuleList(MODELS.build(expert) for _ in range(num_experts))
         self.shared = Sequential()
         for name, layer in (shared or {}).items():
@@ -45,16 +44,16 @@ class MultiExpertNeck(BaseModule):
         """Features of one expert, (N, D).
 
         Args:
-            index (int): Which expert, 0..E-1.
+            index (int): Index of the expert, 0..E-1.
             x (torch.Tensor): The trunk's last output, (N, ...).
         """
         return self.shared(self.experts[index](x))
 
     def forward(self, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Features of every expert, E tensors (N, D).
+        """Features of all experts, E tensors (N, D).
 
         Args:
-            feats (tuple[torch.Tensor]): Outputs of the trunk; the last one
-                is used, (N, ...).
+            feats (tuple[torch.Tensor]): Outputs of the trunk, of which the
+                last one is used, (N, ...).
         """
         return tuple(self.run_expert(index, feats[-1]) for index in range(self.num_experts))

@@ -1,7 +1,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones import ResNet
@@ -10,6 +9,7 @@ from mmpretrain.registry import MODELS
 from ride_mm.utils.errors import UserError
 
 from ..backbones.cifar_resnet import depth_by_block
+from .arch import check_one_per_stage
 
 INIT_CFG = [
     dict(type='Kaiming', layer=['Conv2d']),
@@ -18,7 +18,12 @@ INIT_CFG = [
 
 
 def stage_factory(family: str, depth: int, **kwargs) -> ResNet:
-    """The smallest backbone of ``family``, used to build stages.
+    """Build the smallest backbone of a family, whose methods build stages.
+
+    Args:
+        family (str): Registered type of the backbone.
+        depth (int): Depth of the whole network.
+        **kwargs: Options of the family.
 
     Raises:
         UserError: If ``family`` is not a subclass of mmpretrain's ``ResNet``.
@@ -39,17 +44,17 @@ class ResNetExpert(BaseModule):
     """The last stages of a ResNet, pooled: the tail of one expert.
 
     The family's own ``make_res_layer`` builds the stages, so any subclass of
-    mmpretrain's ``ResNet`` that uses it can be a tail.
+    mmpretrain's ``ResNet`` that uses it is supported.
 
     Args:
-        depth (int): Depth of the network whose stages these are.
+        depth (int): Depth of the whole network.
         in_channels (int): Channels of the trunk's output.
-        stages (Sequence[int]): Which stages, counted from 0. Defaults to
-            (2, 3).
+        stages (Sequence[int]): Stages of the expert, counted from 0. Defaults
+            to (2, 3).
         out_channels (Sequence[int]): Channels after each stage. Defaults to
             (768, 1536), three quarters of ResNet-50's.
-        strides (Sequence[int], optional): Stride of each stage; 2 for every
-            stage by default.
+        strides (Sequence[int], optional): Stride of each stage. Defaults to
+            None, which means 2 for each.
         family (str): Registered type of the backbone. Defaults to "ResNet".
         **kwargs: Options of the family, such as ``groups`` or ``norm_cfg``.
 
@@ -71,51 +76,44 @@ class ResNetExpert(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         strides = (2,) * len(stages) if strides is None else strides
-        if not len(stages) == len(out_channels) == len(strides):
-            raise UserError(
-                f'ResNetExpert: stages={tuple(stages)}, '
-                f'out_channels={tuple(out_channels)} and '
-                f'strides={tuple(strides)} must each have one entry per stage'
-            )
+        check_one_per_stage(
+            'ResNetExpert', stages=stages, out_channels=out_channels, strides=strides
+        )
         factory = stage_factory(family, depth, **kwargs)
         self.in_channels = in_channels
-        # As a ResNet has it, but for the whole backbone.
+        # Blocks of all stages, as an attribute that ResNet.get_layer_depth reads.
         self.stage_blocks = factory.arch_settings[factory.depth][1]
         self.stages: list[str] = []
+        self.width_keys: list[str] = []
         for stage, channels, stride in zip(stages, out_channels, strides):
+            layer = factory.make_res_layer(
+                block=factory.block,
+                num_blocks=self.stage_blocks[stage],
+                in_channels=in_channels,
+                out_channels=channels,
+                expansion=factory.expansion,
+                stride=stride,
+                dilation=1,
+                style=factory.style,
+                avg_down=factory.avg_down,
+                with_cp=factory.with_cp,
+                conv_cfg=factory.conv_cfg,
+                norm_cfg=factory.norm_cfg,
+            )
             name = f'layer{stage + 1}'
-            self.add_module(name, self._make_stage(factory, stage, in_channels, channels, stride))
+            self.add_module(name, layer)
             self.stages.append(name)
+            last_norm = getattr(layer[0], 'norm3_name', None) or layer[0].norm2_name
+            self.width_keys.append(f'{name}.0.{last_norm}.weight')
             in_channels = channels
         self.out_channels = in_channels
-        self.width_keys = [f'{name}.0.{self._last_norm(name)}.weight' for name in self.stages]
-
-    def _last_norm(self, stage: str) -> str:
-        block = getattr(self, stage)[0]
-        return getattr(block, 'norm3_name', None) or block.norm2_name
-
-    @staticmethod
-    def _make_stage(
-        factory: ResNet, stage: int, in_channels: int, out_channels: int, stride: int
-    ) -> nn.Sequential:
-        return factory.make_res_layer(
-            block=factory.block,
-            num_blocks=factory.arch_settings[factory.depth][1][stage],
-            in_channels=in_channels,
-            out_channels=out_channels,
-            expansion=factory.expansion,
-            stride=stride,
-            dilation=1,
-            style=factory.style,
-            avg_down=factory.avg_down,
-            with_cp=factory.with_cp,
-            conv_cfg=factory.conv_cfg,
-            norm_cfg=factory.norm_cfg,
-        )
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth in the whole backbone, as in mmpretrain's ``ResNet``, with one
-        layer per block for the depths that it lacks."""
+        """Depth of a parameter in the whole backbone.
+
+        It is that of mmpretrain's ``ResNet``, or, for depths that it does not
+        support, see :func:`depth_by_block`.
+        """
         try:
             return ResNet.get_layer_depth(self, param_name, prefix)
         except NotImplementedError:

@@ -13,32 +13,19 @@ from ride_mm.utils.errors import UserError
 
 from .arch import arch_settings, check_stages, drop_path_rates
 
-# As Swin Transformers are published.
+# As in the official code of Swin Transformer.
 INIT_CFG = [
     dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
     dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
 ]
 
 
-def check_heads(tail: str, stage: int, channels: int, heads: int) -> None:
-    """Check that the heads of a stage divide its channels evenly.
-
-    Raises:
-        UserError: If they do not.
-    """
-    if channels % heads:
-        raise UserError(
-            f'{tail}: out_channels: {channels} channels cannot be '
-            f'split among the {heads} heads of stage {stage}'
-        )
-
-
 @MODELS.register_module()
 class NormPool(nn.LayerNorm):
-    """LayerNorm of every token, then their mean.
+    """LayerNorm of the tokens, then their mean.
 
     Args:
-        channels (int): Channels of a token.
+        channels (int): Channels C of a token.
     """
 
     def __init__(self, channels: int) -> None:
@@ -53,26 +40,25 @@ class NormPool(nn.LayerNorm):
 class SwinExpert(BaseModule):
     """The last stages of a Swin Transformer: the tail of one expert.
 
-    The patch merging before them belongs to the trunk, as in the official
-    code: ``stage_cfgs=[dict(), dict(downsample=True,
+    The patch merging before these stages belongs to the trunk, as in RIDE-Swin's
+    official code: ``stage_cfgs=[dict(), dict(downsample=True,
     downsample_cfg=dict(out_channels=288))], out_after_downsample=True``.
 
     Args:
         arch (str | dict): The whole network, as in mmpretrain's
             ``SwinTransformer``: "tiny", "small", "base" or "large".
         in_channels (int): Channels of the trunk's output.
-        stages (Sequence[int]): Which stages, counted from 0. Defaults to
-            (2, 3).
-        out_channels (Sequence[int]): Channels of each stage, the first those
-            of the trunk's output; the numbers of heads stay those of
-            ``arch``. Defaults to (288, 576), three quarters of Swin-T's and
-            Swin-S's.
-        final_norm (bool): Whether the last norm and the mean of all tokens
-            belong to the expert; otherwise it returns tokens, (N, L, D), for a
-            :class:`NormPool` that all experts share. Defaults to True.
+        stages (Sequence[int]): Stages of the expert, counted from 0. Defaults
+            to (2, 3).
+        out_channels (Sequence[int]): Channels of each stage; the first has
+            those of the trunk's output. ``arch`` sets the numbers of heads.
+            Defaults to (288, 576), three quarters of Swin-T's and Swin-S's.
+        final_norm (bool): Whether the expert ends with a :class:`NormPool`.
+            Otherwise it returns tokens, (N, L, D), for one that all experts
+            share. Defaults to True.
         window_size (int): Height and width of a window. Defaults to 7.
-        drop_path_rate (float): Stochastic depth of the whole network's last
-            block. Defaults to 0.1.
+        drop_path_rate (float): Stochastic depth rate of the whole network's
+            last block. Defaults to 0.1.
         pad_small_map (bool): Whether feature maps smaller than a window are
             padded. Defaults to False.
         with_cp (bool): Whether to use activation checkpointing. Defaults to
@@ -104,10 +90,9 @@ class SwinExpert(BaseModule):
         check_stages(name, len(arch['depths']), stages, out_channels)
         if in_channels != out_channels[0] and not self.merges_first:
             raise UserError(
-                f'{name}: in_channels={in_channels} and out_channels[0]='
-                f'{out_channels[0]} must be equal: the trunk merges the '
-                'patches into model.backbone.stage_cfgs[-1].downsample_cfg.'
-                'out_channels channels'
+                f'{name}: in_channels={in_channels} and out_channels[0]={out_channels[0]} must be '
+                'equal: the trunk merges the patches into '
+                'model.backbone.stage_cfgs[-1].downsample_cfg.out_channels channels'
             )
         self.depths = arch['depths']
         self.in_channels = in_channels
@@ -117,7 +102,12 @@ class SwinExpert(BaseModule):
         for stage, before, channels, after in zip(
             stages, (in_channels, *out_channels), out_channels, (*out_channels[1:], None)
         ):
-            check_heads(name, stage, channels, arch['num_heads'][stage])
+            heads = arch['num_heads'][stage]
+            if channels % heads:
+                raise UserError(
+                    f'{name}: out_channels: {channels} channels cannot be split among the {heads} '
+                    f'heads of stage {stage}'
+                )
             self.stages[str(stage)] = self._make_stage(
                 arch,
                 stage,
@@ -131,7 +121,7 @@ class SwinExpert(BaseModule):
             )
         self.width_keys = [f'stages.{stage}.blocks.0.norm1.weight' for stage in stages]
         self.norm_name = f'norm{stages[-1]}'
-        # of checkpoints of its first version
+        # The name in checkpoints of mmpretrain's first SwinTransformer.
         self.aliases = {self.norm_name: 'norm'}
         if final_norm:
             self.add_module(self.norm_name, NormPool(self.out_channels))
@@ -152,7 +142,7 @@ class SwinExpert(BaseModule):
     get_layer_depth = SwinTransformer.get_layer_depth
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, D), or to (N, L, D) without a norm."""
+        """(N, C, H, W) to (N, D), or to (N, L, D) without the final norm."""
         size = x.shape[2:]
         x = x.flatten(2).transpose(1, 2)
         for stage in self.stages.values():
@@ -165,22 +155,22 @@ class SwinExpert(BaseModule):
 class SwinV2Expert(SwinExpert):
     """The last stages of a Swin Transformer V2: the tail of one expert.
 
-    A stage of this family begins with its patch merging, so each expert has
-    its own, from the trunk's channels to those of the expert.
+    A stage of this family begins with its patch merging, so each expert has its
+    own, from the trunk's channels to those of the expert.
 
     Args:
         arch (str | dict): The whole network, as in mmpretrain's
             ``SwinTransformerV2``.
         in_channels (int): Channels of the trunk's output.
-        window_size (int | Sequence[int]): Height and width of a window, for
-            all stages or for each stage of the whole network. Defaults to 8.
-        pretrained_window_sizes (Sequence[int]): Windows that the weights to
-            be loaded were trained with, for each stage of the whole network.
+        window_size (int | Sequence[int]): Height and width of a window, one
+            number or one for each stage of the whole network. Defaults to 8.
+        pretrained_window_sizes (Sequence[int]): Window sizes with which the
+            weights to load were trained, for each stage of the whole network.
             Defaults to (0, 0, 0, 0).
         **kwargs: Other options of :class:`SwinExpert`.
 
     Raises:
-        UserError: As :class:`SwinExpert`.
+        UserError: As in :class:`SwinExpert`.
     """
 
     family = SwinTransformerV2
@@ -195,7 +185,12 @@ class SwinV2Expert(SwinExpert):
         **kwargs,
     ) -> None:
         self._pretrained_window_sizes = pretrained_window_sizes
-        super().__init__(arch, in_channels, **dict(kwargs, window_size=window_size))
+        super().__init__(
+            arch,
+            in_channels,
+            window_size=window_size,  # type: ignore[arg-type]
+            **kwargs,
+        )
 
     def _make_stage(
         self, arch: dict, stage: int, before: int, channels: int, after: int | None, **kwargs
@@ -212,13 +207,16 @@ class SwinV2Expert(SwinExpert):
             pretrained_window_size=self._pretrained_window_sizes[stage],
             **kwargs,
         )
-        # The sequence's own one can only double the channels.
+        # The sequence's own patch merging can only double the channels.
         module.downsample = PatchMerging(before, channels, use_post_norm=True)
         return module
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth in the whole backbone, as mmpretrain's ``SwinTransformer``
-        counts: patch merging is as deep as the block before it."""
+        """Depth of a parameter in the whole backbone.
+
+        As in mmpretrain's ``SwinTransformer``, patch merging is as deep as the
+        block before it.
+        """
         depth, num_layers = super().get_layer_depth(param_name, prefix)
         name = param_name[len(prefix) :].split('.')
         if param_name.startswith(prefix) and name[2:3] == ['downsample']:

@@ -19,34 +19,34 @@ class ViTExpert(BaseModule):
     """The last layers of a ViT or DeiT: the tail of one expert.
 
     The trunk is a ``VisionTransformer`` (or ``DistilledVisionTransformer``)
-    with fewer layers, ``out_type='raw'`` and ``final_norm=False``. Its tokens
-    have as many channels everywhere, so an expert can only be narrower in
-    its feed-forward layers (``feedforward_channels`` of a dict ``arch``).
+    with fewer layers, ``out_type='raw'`` and ``final_norm=False``. All layers
+    have the same number of channels, so only the feed-forward layers of an
+    expert can be narrower (``feedforward_channels`` of a dict ``arch``).
 
     Args:
         arch (str | dict): The whole network, as in mmpretrain's
             ``VisionTransformer``: "base", "deit-small", ...
-        layers (Sequence[int]): Which layers, counted from 0.
-        out_type (str): "cls_token", or "avg_featmap" for the mean of the
-            patch tokens with a norm of its own. Defaults to "cls_token".
+        layers (Sequence[int]): Layers of the expert, counted from 0.
+        out_type (str): "cls_token", or "avg_featmap" for the mean of the patch
+            tokens, followed by a norm. Defaults to "cls_token".
         final_norm (bool): Whether to normalize the tokens after the last
             layer. Defaults to True.
-        num_extra_tokens (int): Tokens before those of the patches: 1, or 2
-            for a distilled DeiT. Defaults to 1.
-        drop_rate (float): Dropout of the layers. Defaults to 0.
-        drop_path_rate (float): Stochastic depth of the whole network's last
-            layer. Defaults to 0.
+        num_extra_tokens (int): Number of tokens before the patch tokens: 1, or
+            2 for a distilled DeiT. Defaults to 1.
+        drop_rate (float): Dropout rate of the layers. Defaults to 0.
+        drop_path_rate (float): Stochastic depth rate of the whole network's
+            last layer. Defaults to 0.
         qkv_bias (bool): Whether queries, keys and values have a bias.
             Defaults to True.
         norm_cfg (dict): Config of the norms. Defaults to
             ``dict(type='LN', eps=1e-6)``.
-        layer_scale_init_value (float): Initial layer scale, 0 for none.
+        layer_scale_init_value (float): Initial layer scale; 0 means none.
             Defaults to 0.
-        layer_cfgs (dict): Other options of each layer. Defaults to {}.
+        layer_cfgs (dict): Other options of the layers. Defaults to {}.
 
     Raises:
         UserError: If ``arch`` or ``out_type`` is unknown, or ``layers`` are
-            not its last ones.
+            not the last ones.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class ViTExpert(BaseModule):
         depth = self.num_layers = arch['num_layers']
         if not layers or tuple(layers) != tuple(range(depth - len(layers), depth)):
             raise UserError(
-                f'ViTExpert: layers={tuple(layers)} must be the last, counted '
-                f'from 0, of the {depth} that the backbone has'
+                f'ViTExpert: layers={tuple(layers)} must be the last, counted from 0, of the '
+                f'{depth} that the backbone has'
             )
         if out_type not in OUT_TYPES:
             raise UserError(
@@ -81,26 +81,19 @@ class ViTExpert(BaseModule):
         self.num_extra_tokens = num_extra_tokens
         self.in_channels = self.out_channels = arch['embed_dims']
         (rates,) = drop_path_rates(drop_path_rate, [depth])
-        self.layers = ModuleDict(
-            {
-                str(layer): TransformerEncoderLayer(
-                    self.in_channels,
-                    arch['num_heads'],
-                    arch['feedforward_channels'],
-                    **dict(
-                        dict(
-                            layer_scale_init_value=layer_scale_init_value,
-                            drop_rate=drop_rate,
-                            drop_path_rate=rates[layer],
-                            qkv_bias=qkv_bias,
-                            norm_cfg=norm_cfg,
-                        ),
-                        **layer_cfgs,
-                    ),
-                )
-                for layer in layers
-            }
-        )
+        self.layers = ModuleDict()
+        for layer in layers:
+            options = dict(
+                layer_scale_init_value=layer_scale_init_value,
+                drop_rate=drop_rate,
+                drop_path_rate=rates[layer],
+                qkv_bias=qkv_bias,
+                norm_cfg=norm_cfg,
+            )
+            options.update(layer_cfgs)
+            self.layers[str(layer)] = TransformerEncoderLayer(
+                self.in_channels, arch['num_heads'], arch['feedforward_channels'], **options
+            )
         if final_norm:
             self.ln1 = build_norm_layer(norm_cfg, self.out_channels)
         if out_type == 'avg_featmap':
