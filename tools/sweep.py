@@ -99,12 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         make = partial(make_on_cluster, folder=folder / 'slurm', parameters=parameters)
     console = Console(width=None if sys.stdout.isatty() else 1000)
     with console.status(_state(runs)) as status:
-
-        def report(run, error) -> None:
+        for run, error in complete(runs, make):
             console.print(f'{run.folder} {"failed" if error else "is done"}')
             status.update(_state(runs))
-
-        complete(runs, make, report)
     console.print(seeds_table([run.result for run in runs]))
 
 

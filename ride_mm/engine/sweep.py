@@ -185,7 +185,7 @@ def make(run: Run, environment: dict[str, str] | None = None) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=dict(os.environ, **(environment or {})),
+                env=os.environ | (environment or {}),
             ).returncode
         if code:
             last = log.read_text(errors='replace').splitlines()[-5:]
@@ -326,17 +326,17 @@ def make_on_cluster(
 
 
 def complete(
-    runs: Sequence[Run],
-    make_runs: Callable[[Sequence[Run]], Iterator[tuple]],
-    report: Callable[[Run, str | None], None],
-) -> None:
+    runs: Sequence[Run], make_runs: Callable[[Sequence[Run]], Iterator[tuple]]
+) -> Iterator[tuple[Run, str | None]]:
     """Make the runs that have no result yet.
 
     Args:
         runs (Sequence[Run]): All runs.
         make_runs (Callable): :func:`make_here` or :func:`make_on_cluster`.
-        report (Callable): Called with each run that has ended and its error
-            message, or None if it succeeded.
+
+    Yields:
+        tuple[Run, str | None]: Each run as it ends, and its error message if it
+        failed.
 
     Raises:
         UserError: If some runs fail, after all others are complete.
@@ -345,9 +345,9 @@ def complete(
     failed = []
     for run, outcome in make_runs(missing) if missing else ():
         error = outcome.exception()
-        report(run, error and str(error))
         if error:
             failed.append(str(error))
+        yield run, str(error) if error else None
     if failed:
         raise UserError(
             f'{len(failed)} of {len(runs)} runs failed; run the same command again to retry '

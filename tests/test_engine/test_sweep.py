@@ -237,7 +237,8 @@ def test_jobs_of_a_cluster(root, monkeypatch, tmp_path):
 
     ended = {}
     with pytest.raises(UserError, match='1 of 2 runs failed'):
-        sweep.complete(runs, make, lambda run, error: ended.update({run.seed: error}))
+        for run, error in sweep.complete(runs, make):
+            ended[run.seed] = error
     assert ended[0] is None and 'the disk is full' in ended[1]
     assert [run.result.exists() for run in runs] == [True, False]
     with pytest.raises(UserError, match='--slurm: .*nonsense'):
