@@ -1,4 +1,4 @@
-"""Training images per class: counted, read from files, and checked."""
+"""Training images per class: count them, or read them from files and datasets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def count_labels(labels: Sequence[int] | np.ndarray, num_classes: int) -> list[i
         num_classes (int): Number of classes K.
 
     Returns:
-        list[int]: K counts.
+        list[int]: Images per class, (K, ).
 
     Raises:
         UserError: If a label is not an integer in [0, K).
@@ -48,26 +48,25 @@ def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:
     """Read the training images per class from a file.
 
     Args:
-        path (str): A ``.json`` file with a list of counts, alone or under
-            the key ``class_counts`` or ``counts``; or a "path label" list
-            of the training images, which is counted.
+        path (str): A ``.json`` file with a list of counts, alone or under the
+            key ``class_counts`` or ``counts``; or a list of the training
+            images, "path label" per line, whose labels are counted.
         num_classes (int, optional): Number of classes K. Defaults to None,
-            which means the number of counts in the file, or the largest
-            label of the list plus one.
+            which means the number of counts in the file, or the largest label
+            in the list plus one.
 
     Returns:
-        list[int]: K counts.
+        list[int]: Images per class, (K, ).
 
     Raises:
-        UserError: If the file is missing, holds something else or does not
-            fit ``num_classes``.
+        UserError: If the file is missing, invalid or does not fit
+            ``num_classes``.
     """
     if not exists(path):
         raise UserError(f'Class counts not found: {path}')
     if not str(path).endswith('.json'):
         _, labels, _ = read_annotations(path, num_classes)
         return count_labels(labels, num_classes or max(labels) + 1)
-
     try:
         counts = load(path)
     except (ValueError, RecursionError) as error:
@@ -78,8 +77,8 @@ def read_class_counts(path: str, num_classes: int | None = None) -> list[int]:
     is_list = isinstance(counts, list) and counts
     if not is_list or any(type(count) is not int or count < 0 for count in counts):
         raise UserError(
-            f'{path}: expected a list of counts (integers of at least 0), or '
-            'a dict with such a list under "class_counts" or "counts"'
+            f'{path}: expected a list of counts (integers >= 0), or a dict with such a list under '
+            '"class_counts" or "counts"'
         )
     if num_classes is not None and len(counts) != num_classes:
         raise UserError(f'{path}: expected counts of {num_classes} classes, found {len(counts)}')
@@ -92,7 +91,7 @@ def get_labels(dataset: Any) -> np.ndarray:
     Args:
         dataset: A dataset with ``get_gt_labels()`` or ``get_cat_ids(i)``, or
             mmengine's ``ConcatDataset``, ``RepeatDataset`` or
-            ``ClassBalancedDataset`` around such datasets, nested or not.
+            ``ClassBalancedDataset`` of such datasets, possibly nested.
 
     Returns:
         np.ndarray: Labels, (len(dataset), ), int64.
@@ -119,8 +118,8 @@ def get_labels(dataset: Any) -> np.ndarray:
                 raise ValueError(f'labels of shape {labels.shape}')
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f'{name}: expected one label, a whole number, for each image. '
-                'Data with several labels or no label cannot be used here'
+                f'{name}: expected one label, a whole number, for each image. Data with several '
+                'labels or no label cannot be used here'
             ) from error
         # mmengine's `num_batch_per_epoch` slices the dataset, but not its labels.
         return labels[: len(dataset)]
@@ -138,14 +137,13 @@ def get_labels(dataset: Any) -> np.ndarray:
 
 
 def get_class_counts(dataset: Any) -> list[int]:
-    """Get the training images per class that belong to a dataset.
+    """Get the class counts that a dataset states, or else count its images.
 
     Args:
         dataset: A dataset or dataset wrapper, see :func:`get_labels`.
 
     Returns:
-        list[int]: The :func:`stated_counts`; if there are none, the images
-        of the dataset are counted.
+        list[int]: Training images per class, (K, ).
     """
     counts = stated_counts(dataset)
     if counts is not None:
@@ -156,15 +154,15 @@ def get_class_counts(dataset: Any) -> list[int]:
 
 
 def stated_counts(dataset: Any) -> Sequence[int] | None:
-    """Get the training images per class that a dataset states.
+    """Get the class counts that a dataset states.
 
     Args:
         dataset: A dataset or dataset wrapper.
 
     Returns:
         Sequence[int] | None: ``metainfo['class_counts']`` of the innermost
-        dataset; None if it has none, or if the parts of a ``ConcatDataset``
-        state different ones.
+        dataset; None if it has none, or if those of the parts of a
+        ``ConcatDataset`` differ.
     """
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
@@ -172,7 +170,7 @@ def stated_counts(dataset: Any) -> Sequence[int] | None:
         parts = [stated_counts(part) for part in dataset.datasets]
         same = all(part == parts[0] for part in parts)
         return getattr(dataset, 'class_counts', parts[0] if same else None)
-    # Not from the wrapper, which copies the metainfo before a lazy dataset has its counts.
+    # A wrapper copies the metainfo before a lazy dataset has its counts.
     inner = getattr(dataset, 'dataset', None)
     if inner is not None:
         return stated_counts(inner)

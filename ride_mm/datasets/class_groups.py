@@ -9,22 +9,23 @@ import numpy as np
 from ride_mm.utils.errors import UserError, nearest
 
 GROUPS = ('many', 'medium', 'few')
-# Smallest and largest medium-shot class, as in the official code of RIDE and of RIDE-Swin.
+# Sizes of the smallest and largest medium-shot class, as in the official code of
+# RIDE and of RIDE-Swin.
 NAMED_THRESHOLDS = {'ride': (20, 100), 'ride-swin': (21, 99)}
 THIRDS = 'thirds'
 Thresholds = str | Sequence[int]
 
 
 def resolve_thresholds(thresholds: Thresholds) -> str | tuple[int, int]:
-    """Check a definition of the groups and look up its name.
+    """Check the thresholds of the groups, and look up their values if they are a name.
 
     Args:
         thresholds (str | Sequence[int]): Two class sizes or a name, see
             :class:`ClassGroups`.
 
     Returns:
-        tuple[int, int] | str: Training images of the smallest and of the
-        largest medium-shot class, or "thirds".
+        tuple[int, int] | str: Sizes of the smallest and largest medium-shot
+        class, or "thirds".
 
     Raises:
         UserError: If the name is unknown, or if these are not two numbers
@@ -40,8 +41,8 @@ def resolve_thresholds(thresholds: Thresholds) -> str | tuple[int, int]:
         return NAMED_THRESHOLDS.get(thresholds, thresholds)
     if len(thresholds) != 2 or not 0 <= thresholds[0] <= thresholds[1]:
         raise UserError(
-            'thresholds must be two class sizes (low, high) with 0 <= low <= high, '
-            f'for example (20, 100), or a name, but got {thresholds}.'
+            'thresholds must be two class sizes (low, high) with 0 <= low <= high, for example '
+            f'(20, 100), or a name, but got {thresholds}.'
         )
     low, high = thresholds
     return low, high
@@ -50,20 +51,19 @@ def resolve_thresholds(thresholds: Thresholds) -> str | tuple[int, int]:
 class ClassGroups:
     """Classes grouped by their number of training images.
 
-    Many-shot classes have more than ``thresholds[1]`` images, few-shot ones
-    fewer than ``thresholds[0]``, and medium-shot ones are in between, both
-    ends included.
+    Many-shot classes have more than ``thresholds[1]`` images, few-shot classes
+    fewer than ``thresholds[0]``; all others are medium-shot classes.
 
     Args:
         counts (Sequence[int]): Training images per class, (K, ).
-        thresholds (str | Sequence[int]): Smallest and largest medium-shot
-            class, or a name: "ride" (20 and 100), "ride-swin" (21 and 99) or
-            "thirds" (three groups whose numbers of classes differ by at most
-            one; ties are broken by label). Defaults to "ride".
+        thresholds (str | Sequence[int]): Sizes of the smallest and largest
+            medium-shot class, or a name: "ride" (20 and 100), "ride-swin" (21
+            and 99) or "thirds" (three groups whose numbers of classes differ
+            by at most one; ties are broken by label). Defaults to "ride".
 
     Attributes:
-        masks (dict[str, np.ndarray]): Bool mask of the classes, (K, ), of
-            each group that has classes, in the order of ``GROUPS``.
+        masks (dict[str, np.ndarray]): Bool mask over the classes, (K, ), for
+            each non-empty group, in the order of ``GROUPS``.
 
     Raises:
         UserError: See :func:`resolve_thresholds`.
@@ -87,7 +87,7 @@ class ClassGroups:
 
     @classmethod
     def of(cls, groups: GroupsLike) -> ClassGroups:
-        """Group plain class counts by RIDE's thresholds; return groups as they are."""
+        """Group class counts by RIDE's thresholds; return groups unchanged."""
         return groups if isinstance(groups, ClassGroups) else cls(groups)
 
     def __len__(self) -> int:
@@ -101,8 +101,8 @@ class ClassGroups:
             gt_label (np.ndarray): True labels, (N, ).
 
         Returns:
-            dict[str, np.ndarray]: Bool masks, (N, ), under 'overall', 'many',
-            'medium' and 'few'; groups without images are left out.
+            dict[str, np.ndarray]: Bool masks, (N, ), for "overall", "many",
+            "medium" and "few". Groups without images are left out.
         """
         images = {'overall': np.ones(len(gt_label), dtype=bool)}
         images.update((name, classes[gt_label]) for name, classes in self.masks.items())
@@ -118,7 +118,7 @@ GroupsLike = ClassGroups | Sequence[int]
 
 
 def group_titles(thresholds: Thresholds) -> dict[str, str]:
-    """Get the names of the groups with their class sizes, for tables and plots."""
+    """Titles of the groups for tables and plots, with their class sizes."""
     resolved = resolve_thresholds(thresholds)
     if isinstance(resolved, str):
         sizes = ('largest third', 'middle third', 'smallest third')
@@ -129,5 +129,5 @@ def group_titles(thresholds: Thresholds) -> dict[str, str]:
 
 
 def key_prefix(group: str) -> str:
-    """Get the prefix of a group's metric names."""
+    """Prefix of the names of a group's metrics."""
     return '' if group == 'overall' else f'{group}_'

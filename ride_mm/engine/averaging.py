@@ -8,19 +8,19 @@ from ride_mm.utils.errors import UserError
 
 
 def averaging_hooks(runner: Runner) -> list[EMAHook]:
-    """The hooks that average weights: EMA, SWA."""
+    """The hooks that average weights."""
     return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 def check_averaging(runner: Runner, begin: int) -> None:
-    """Refuse averages that would begin after stage 1.
+    """Refuse averaging that would begin after stage 1.
 
     Args:
         runner (Runner): The runner, with its training loop built.
-        begin (int): The number of epochs of stage 1.
+        begin (int): Number of epochs of stage 1.
 
     Raises:
-        UserError: If an average begins later.
+        UserError: If the averaging of an ``EMAHook`` begins later.
     """
     iters = begin * len(runner.train_dataloader)
     for hook in averaging_hooks(runner):
@@ -37,19 +37,19 @@ def check_averaging(runner: Runner, begin: int) -> None:
 def finish_averaging(runner: Runner) -> None:
     """Replace the weights by their averages at the end of stage 1.
 
-    The averaged weights are those that were validated and saved, so stage 2
-    freezes them and trains the router for them. The router itself is not
-    averaged: it is trained for too few steps.
+    The averaged weights were validated and saved, so stage 2 freezes these and
+    trains the router for them. The router is not averaged, since it is trained
+    for too few steps.
 
     Args:
-        runner (Runner): The runner. Its ``model`` is changed in place; from now
-            on its hooks copy the weights instead of averaging them.
+        runner (Runner): The runner. Its ``model`` is changed in place. From then
+            on, its hooks copy the weights instead of averaging them.
     """
     for hook in averaging_hooks(runner):
         own = hook.src_model.state_dict()
         for key, value in hook.ema_model.module.state_dict().items():
             own[key].copy_(value)
-        # without a start, EMAHook copies the weights
+        # An EMAHook that has not started copies the weights.
         hook._ema_started = lambda runner: False
         runner.logger.info(
             f'{type(hook).__name__}: the experts keep their averaged weights; the router is not '

@@ -8,12 +8,11 @@ from .averaging import averaging_hooks
 
 
 def synchronize_buffers(runner: Runner) -> None:
-    """Average the model's buffers, such as BatchNorm's running statistics,
-    over all processes.
+    """Average BatchNorm's running statistics and other buffers over all processes.
 
-    Distributed wrappers synchronize only gradients, so running statistics
-    differ between ranks, while only those of rank 0 are saved. All ranks have
-    to call this. A second call changes nothing: in float64, the mean of equal
+    Distributed wrappers synchronize only gradients, so buffers differ between
+    ranks, but only those of rank 0 are saved. All ranks have to call this
+    function. A second call changes nothing: in float64, the mean of equal
     float32 values is exact.
 
     Args:

@@ -69,7 +69,7 @@ def test_config_of_a_converted_checkpoint(name, tmp_path, recwarn, caplog):
 )
 def test_data_of_a_config(tmp_path, name, num_classes, data):
     config, checkpoint = converted(tmp_path, name, num_classes)
-    note = f'# No dataset here has {num_classes} classes'
+    note = f'# No dataset of ride_mm has {num_classes} classes'
     assert (note in open(config).read()) == (data is None)
     cfg = Config.fromfile(config)
     if data is not None:

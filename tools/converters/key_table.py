@@ -1,4 +1,4 @@
-"""A table of names, and what is done with a state dict by it."""
+"""Tables that map the keys of one state dict to those of another."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, name_some
 
 State = dict[str, torch.Tensor]
 
@@ -16,18 +16,19 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def transposed(tensor: torch.Tensor) -> torch.Tensor:
-    """Swap the two dimensions of a matrix."""
+    """Transpose a matrix."""
     return tensor.t().contiguous()
 
 
 class Entry(NamedTuple):
-    """One line of the table.
+    """A row of the table: how to convert all keys with a prefix.
 
     Args:
-        source (str): What keys begin with there.
-        target (str): What they begin with here.
-        change (Callable): Makes our tensor of theirs. Defaults to the same.
-        undo (Callable): Makes their tensor of ours. Defaults to the same.
+        source (str): Prefix of the official keys.
+        target (str): Prefix of our keys.
+        change (Callable): Converts an official tensor to ours. Defaults to the
+            identity.
+        undo (Callable): Inverse of ``change``. Defaults to the identity.
     """
 
     source: str
@@ -36,50 +37,51 @@ class Entry(NamedTuple):
     undo: Callable = _same
 
     def backward(self) -> 'Entry':
-        """The same line, read from right to left."""
+        """The row for the opposite direction."""
         return Entry(self.target, self.source, self.undo, self.change)
 
 
 def rename(state: State, table: Iterable[Entry]) -> State:
-    """Rename and change every tensor by the entry that its key begins with.
+    """Convert all keys and tensors of a state dict by a table.
 
     Args:
-        state (dict[str, torch.Tensor]): What is to be renamed.
-        table (Iterable[Entry]): The table. No source begins with another.
+        state (dict[str, torch.Tensor]): The state dict.
+        table (Iterable[Entry]): The table. No source is a prefix of another.
 
     Returns:
-        dict[str, torch.Tensor]: The tensors by their new keys.
+        dict[str, torch.Tensor]: The converted state dict.
 
     Raises:
-        UserError: If the table has no place for a key.
+        UserError: If a key is not in the table.
     """
     table = list(table)
-    renamed, unplaced = OrderedDict(), []
+    renamed, unexpected = OrderedDict(), []
     for key, tensor in state.items():
         for entry in table:
             if key.startswith(entry.source):
-                rest = key[len(entry.source) :]
-                renamed[entry.target + rest] = entry.change(tensor)
+                renamed[entry.target + key[len(entry.source) :]] = entry.change(tensor)
                 break
         else:
-            unplaced.append(key)
-    if unplaced:
-        raise UserError(f'it has {_list(unplaced)}, which such a network does not have')
+            unexpected.append(key)
+    _refuse_unexpected(unexpected)
     return renamed
 
 
+def _refuse_unexpected(keys: list[str]) -> None:
+    if keys:
+        raise UserError(f'it has {name_some(keys, 5)}, which such a network does not have')
+
+
 def check_same_keys(found: State, expected: State) -> None:
-    """Check that a state dict has exactly the tensors of another.
+    """Check that two state dicts have the same keys and shapes.
 
     Raises:
-        UserError: If keys are missing or left over, or a shape differs.
+        UserError: If keys are missing or unexpected, or a shape differs.
     """
     missing = [key for key in expected if key not in found]
     if missing:
-        raise UserError(f'it lacks {_list(missing)}')
-    extra = [key for key in found if key not in expected]
-    if extra:
-        raise UserError(f'it has {_list(extra)}, which such a network does not have')
+        raise UserError(f'it lacks {name_some(missing, 5)}')
+    _refuse_unexpected([key for key in found if key not in expected])
     for key, tensor in found.items():
         if tensor.shape != expected[key].shape:
             raise UserError(
@@ -88,28 +90,25 @@ def check_same_keys(found: State, expected: State) -> None:
             )
 
 
-def _list(keys: list[str], shown: int = 5) -> str:
-    more = f' and {len(keys) - shown} more' if len(keys) > shown else ''
-    return ', '.join(keys[:shown]) + more
-
-
 def count(state: State, prefix: str) -> int:
-    """Number of modules in the list that ``prefix`` names.
+    """Count the modules in a module list.
+
+    A gap in the indices is not noticed here, but by :func:`check_same_keys`.
 
     Args:
-        state (dict[str, torch.Tensor]): A state dict.
-        prefix (str): What the keys of the list begin with, with its dot.
-
-    Returns:
-        int: How many indices there are. Should one be missing, the last one
-        is left over when keys are compared.
+        state (dict[str, torch.Tensor]): The state dict.
+        prefix (str): Prefix of the list's keys, including the last dot.
     """
-    indices = {key[len(prefix) :].split('.')[0] for key in state if key.startswith(prefix)}
-    return len(indices)
+    return len({key[len(prefix) :].split('.')[0] for key in state if key.startswith(prefix)})
 
 
 def size(state: State, key: str, dim: int = 0) -> int:
-    """Size of a tensor that tells what the network is.
+    """Size of a dimension of a tensor.
+
+    Args:
+        state (dict[str, torch.Tensor]): The state dict.
+        key (str): Key of the tensor.
+        dim (int): The dimension. Defaults to 0.
 
     Raises:
         UserError: If there is no such tensor, or it lacks the dimension.

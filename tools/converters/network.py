@@ -1,31 +1,34 @@
-"""What the official networks have in common."""
+"""The interface of an official network, such as a ResNet."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from key_table import Entry, State
+from key_table import State
 
 
 @dataclass(frozen=True)
 class Network:
-    """What the tensors of a checkpoint tell.
+    """A network, as far as the weights of its checkpoint determine it.
 
-    Another architecture is a subclass, listed in ``official_format``.
+    A subclass describes an architecture and is listed in ``official_format``.
 
     Args:
-        layout (NamedTuple): Its parts, all that its names depend on:
-            ``num_experts``, ``trunk`` and ``tail`` (the shared stages and an
-            expert's own, counted from 1), ``cosine`` (the kind of
-            classifiers), and ``table()``, the names.
+        layout (NamedTuple): The parts on which the keys depend:
+            ``num_experts``, ``trunk`` and ``tail`` (the shared stages and those
+            of an expert, counted from 1), ``cosine`` (whether the classifiers
+            are cosine classifiers) and ``table()``, which maps the official
+            keys to ours.
         num_classes (int): Number of classes.
         out_channels (tuple[int]): Channels of each stage of an expert.
-        topk (int, optional): Logits that the router looks at; None without a
-            router.
+        topk (int, optional): Number of logits that the router takes; None
+            without a router.
     """
 
-    # What keys there and here begin with, and what reads the layout.
+    # Prefixes of keys by which the architecture is recognized in an official
+    # checkpoint and in one of ride_mm.
     official_sign: ClassVar[str]
     our_sign: ClassVar[str]
+    # Has the methods `of_official` and `of_ours`, which read a state dict.
     layout_type: ClassVar[type]
 
     layout: Any
@@ -35,22 +38,22 @@ class Network:
 
     @classmethod
     def infer(cls, state: State) -> 'Network':
-        """Tell the network from its official keys and their shapes.
+        """Infer the network from official keys and shapes.
 
         Raises:
-            UserError: If it is none that can be built here.
+            UserError: If ride_mm cannot build such a network.
         """
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """str: The usual name, such as "ResNeXt-50"."""
+        """str: The common name, such as "ResNeXt-50"."""
         raise NotImplementedError
 
     @property
     def recipes(self) -> dict[int, str]:
-        """dict[int, str]: Our configs by the number of classes; the first is
-        for all other numbers."""
+        """dict[int, str]: Config file for each number of classes; the first one is
+        also for all other numbers."""
         raise NotImplementedError
 
     def backbone(self) -> dict:
@@ -58,15 +61,15 @@ class Network:
         raise NotImplementedError
 
     def neck(self) -> dict:
-        """Config of the experts, less their number."""
+        """Options of ``MultiExpertNeck``, without ``num_experts``."""
         raise NotImplementedError
 
     def constants(self) -> State:
-        """What the official code saves though it follows from the rest."""
+        """Buffers of the official checkpoint that have the same values in each."""
         return {}
 
     def official_settings(self) -> dict:
-        """What the official code's config has to say.
+        """Settings that the official config needs.
 
         Raises:
             UserError: If the official code has no such network.
@@ -74,11 +77,11 @@ class Network:
         raise NotImplementedError
 
     def official_checkpoint(self, state: State) -> dict:
-        """What the official code reads."""
+        """Content of an official checkpoint with these weights."""
         raise NotImplementedError
 
     def model(self) -> dict:
-        """Config of a ``RIDEClassifier``, as far as the tensors tell."""
+        """Config of the ``RIDEClassifier``, without losses."""
         classifier = dict(type='LinearClassifier')
         if self.layout.cosine:
             classifier = dict(type='CosineClassifier', scale=30)
@@ -99,18 +102,14 @@ class Network:
             ),
         )
 
-    def table(self) -> list[Entry]:
-        """What the official keys are called here."""
-        return self.layout.table()
-
     @property
     def title(self) -> str:
-        """str: The network in a few words."""
+        """str: Name and number of experts."""
         number = self.layout.num_experts
         return f'{self.name}, {number} expert' + 's' * (number > 1)
 
     def facts(self) -> list[tuple[str, str]]:
-        """What the network is, as names and values."""
+        """Names and values for the printed table."""
         layout = self.layout
         own = zip(layout.tail, self.out_channels)
         router = 'none'

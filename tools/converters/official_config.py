@@ -1,4 +1,4 @@
-"""The config of a converted checkpoint."""
+"""Write the config of a converted checkpoint."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,8 @@ from mmengine.config import Config
 from network import Network
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-# Without a router there is no second stage.
-_EXPERTS_ALONE = """
-# The checkpoint has no router: the first stage alone.
+_FIRST_STAGE_ONLY = """
+# The checkpoint has no router, so there is no second stage.
 train_cfg = dict(max_epochs=_base_.default_hooks.two_stage.begin)
 default_hooks = dict(two_stage=None)
 """
@@ -19,17 +18,16 @@ default_hooks = dict(two_stage=None)
 def config_text(network: Network, checkpoint: str, config: str, title: str) -> str:
     """Write the config of a converted checkpoint.
 
-    Losses, data and schedule are those of the recipe for such a network.
+    It inherits losses, data and schedule from the config for this network.
 
     Args:
-        network (Network): What the checkpoint has.
-        checkpoint (str): Path of the checkpoint, as it is to be loaded.
-        config (str): Path of the config: what it inherits from is named
-            relative to its folder.
-        title (str): What it is, a line.
+        network (Network): The network.
+        checkpoint (str): Path of the converted checkpoint.
+        config (str): Path of the config, to which ``_base_`` is relative.
+        title (str): Comment in the first line.
 
     Returns:
-        str: The config.
+        str: Text of the config.
     """
     recipes = network.recipes
     name = recipes.get(network.num_classes, next(iter(recipes.values())))
@@ -39,18 +37,17 @@ def config_text(network: Network, checkpoint: str, config: str, title: str) -> s
         f'# {title}\n_base_ = {base!r}\n\nmodel = {_as_code(model)}\n\nload_from = {checkpoint!r}\n'
     )
     if network.topk is None:
-        text += _EXPERTS_ALONE
+        text += _FIRST_STAGE_ONLY
     if network.num_classes not in recipes:
         text += (
-            f'\n# No dataset here has {network.num_classes} classes: '
-            'name yours in train_dataloader,\n# val_dataloader and '
-            'test_dataloader.\n'
+            f'\n# No dataset of ride_mm has {network.num_classes} classes: set yours in '
+            'train_dataloader,\n# val_dataloader and test_dataloader.\n'
         )
     return text
 
 
 def _with_losses(network: Network, recipe: dict) -> dict:
-    """The model with losses and prediction as the recipe has them."""
+    """The model config, with losses and prediction options of the recipe."""
     model = dict(_delete_=True, **network.model())
     head = model['head']
     head['loss'] = recipe.head.loss
@@ -63,7 +60,7 @@ def _with_losses(network: Network, recipe: dict) -> dict:
 
 
 def _as_code(value: Any, indent: int = 0) -> str:
-    """A nested dict as it is written in a config."""
+    """Python code of a nested dict, as in a config file."""
     if not isinstance(value, dict):
         return repr(value)
     items = [f'{key}={_as_code(item, indent + 4)}' for key, item in value.items()]

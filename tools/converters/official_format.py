@@ -1,4 +1,4 @@
-"""The checkpoints of the official repository and ours, in both directions."""
+"""Read checkpoints of the official code and of ride_mm, and convert their weights."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,24 +20,25 @@ from ride_mm.compat.checkpoint_loading import (
     load_checkpoint_file,
     load_foreign_checkpoint,
 )
-from ride_mm.utils.errors import UserError, user_message
+from ride_mm.utils.errors import UserError, name_some, user_message
 
 ARCHITECTURES: tuple[type[Network], ...] = (ResNet, Swin)
-# What old BatchNorms did not count, and old versions named otherwise.
+# Old BatchNorms lack this buffer.
 _COUNTER = '.num_batches_tracked'
+# Old and present prefix of the router's keys.
 _OLD_NAMES = ('backbone.ensemble_help_pred_', 'backbone.expert_help_pred_')
-# Says that the router has been trained; the official code has no such thing.
-_UPDATES = 'head.router.num_updates'
 _ROUTER = 'head.router.'
+# Not in official checkpoints, whose routers are always trained.
+_UPDATES = 'head.router.num_updates'
 
 
 class OfficialFile(NamedTuple):
-    """What is in a checkpoint of the official code.
+    """Content of an official checkpoint.
 
     Args:
-        state (dict[str, torch.Tensor]): The weights, by their present names.
-        epoch (int, optional): The epoch that it was saved after.
-        notes (tuple[str]): What was changed to get the present names.
+        state (dict[str, torch.Tensor]): The weights, by present keys.
+        epoch (int, optional): The epoch after which it was saved.
+        notes (tuple[str]): Changes that were made to get the present keys.
     """
 
     state: State
@@ -52,10 +53,10 @@ def read_official(path: str) -> OfficialFile:
         path (str): A local path.
 
     Returns:
-        OfficialFile: Its weights, without ``module.`` and old names.
+        OfficialFile: The weights, without ``module.`` and old keys.
 
     Raises:
-        UserError: If the file is damaged or no such checkpoint.
+        UserError: If the file is damaged or not such a checkpoint.
     """
     checkpoint = load_foreign_checkpoint(path)
     state = _state_dict(checkpoint, 'state_dict', 'model')
@@ -68,8 +69,8 @@ def read_official(path: str) -> OfficialFile:
     if _architecture(state, 'official_sign') is None:
         signs = ' or '.join(kind.official_sign for kind in ARCHITECTURES)
         raise UserError(
-            'it is no checkpoint of the official RIDE code, whose '
-            f'keys begin with {signs}; it has {_some(state)}'
+            f'it is no checkpoint of the official RIDE code, whose keys begin with {signs}; it '
+            f'has {name_some(list(state), 3)}'
         )
     if any(key.startswith(_OLD_NAMES[0]) for key in state):
         notes.append('router under its old name, "ensemble_help_pred"')
@@ -91,15 +92,11 @@ def _state_dict(checkpoint: Any, *names: str) -> State:
 
 
 def _architecture(state: State, sign: str) -> type[Network] | None:
-    """The architecture whose sign one of the keys begins with."""
+    """The architecture whose ``official_sign`` or ``our_sign`` is in the keys."""
     for kind in ARCHITECTURES:
         if any(key.startswith(getattr(kind, sign)) for key in state):
             return kind
     return None
-
-
-def _some(state: State) -> str:
-    return ', '.join(list(state)[:3]) + ', ...'
 
 
 def _renamed(state: State, old: str, new: str) -> State:
@@ -119,15 +116,15 @@ def to_ours(state: State) -> tuple[Network, State]:
         state (dict[str, torch.Tensor]): From :func:`read_official`.
 
     Returns:
-        tuple[Network, dict[str, torch.Tensor]]: What the network is, and its
-        weights for a ``RIDEClassifier``.
+        tuple[Network, dict[str, torch.Tensor]]: The network, and its weights
+        for a ``RIDEClassifier``.
 
     Raises:
-        UserError: If the network is unknown, or keys are missing or left
-            over.
+        UserError: If the network is unknown, or keys are missing or
+            unexpected.
     """
     network = _architecture(state, 'official_sign').infer(state)
-    table, constants = network.table(), network.constants()
+    table, constants = network.layout.table(), network.constants()
     expected = _expected(network)
     has_router = expected.pop(_UPDATES, None) is not None
     expected = rename(expected, [entry.backward() for entry in table])
@@ -144,7 +141,7 @@ def to_ours(state: State) -> tuple[Network, State]:
 
 
 def _lacks_counters(state: State) -> bool:
-    """Whether there are BatchNorms, old ones that did not count batches."""
+    """Whether there are BatchNorms, but none counts its batches."""
     return any(key.endswith('.running_mean') for key in state) and not any(
         key.endswith(_COUNTER) for key in state
     )
@@ -164,16 +161,17 @@ def read_ours(path: str) -> State:
         path (str): A local path.
 
     Returns:
-        dict[str, torch.Tensor]: Its weights. A router that has not been
-        trained is left out.
+        dict[str, torch.Tensor]: The weights, without those of an untrained
+        router.
 
     Raises:
-        UserError: If the file is damaged or no such checkpoint.
+        UserError: If the file is damaged or not such a checkpoint.
     """
     state = _state_dict(load_checkpoint_file(path, 'cpu'), 'state_dict')
     if not any(key.startswith('neck.experts.') for key in state):
         raise UserError(
-            f'it is no checkpoint of ride_mm, which has neck.experts; it has {_some(state)}'
+            'it is no checkpoint of ride_mm, which has neck.experts; it has '
+            f'{name_some(list(state), 3)}'
         )
     if state.get(_UPDATES, 0) == 0:
         state = OrderedDict(
@@ -189,18 +187,20 @@ def to_official(state: State) -> tuple[Network, State]:
         state (dict[str, torch.Tensor]): From :func:`read_ours`.
 
     Returns:
-        tuple[Network, dict[str, torch.Tensor]]: What the network is, and its
-        weights for the official code.
+        tuple[Network, dict[str, torch.Tensor]]: The network, and its weights
+        for the official code.
 
     Raises:
         UserError: If the official code has no such network, or keys are
-            missing or left over.
+            missing or unexpected.
     """
     state = OrderedDict(state)
     state.pop(_UPDATES, None)
     kind = _architecture(state, 'our_sign')
     if kind is None:
-        raise UserError(f'the official code has no network with the keys {_some(state)}')
+        raise UserError(
+            f'the official code has no network with the keys {name_some(list(state), 3)}'
+        )
     table = kind.layout_type.of_ours(state).table()
     converted = rename(state, [entry.backward() for entry in table])
     network = kind.infer(converted)
@@ -212,9 +212,10 @@ def to_official(state: State) -> tuple[Network, State]:
 
 
 class _Weightless(TorchFunctionMode):
-    """Modules are made without memory for their weights.
+    """Build modules on the meta device, without memory for their weights.
 
-    Not ``torch.device('meta')``: backbones compute a few numbers as tensors.
+    ``torch.device('meta')`` would also affect tensors whose values backbones
+    need, such as stochastic depth rates.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -224,7 +225,7 @@ class _Weightless(TorchFunctionMode):
 
 
 def _expected(network: Network) -> State:
-    """The state dict of our model; only its keys and shapes mean anything."""
+    """The state dict of our model, with keys and shapes but without values."""
     init_default_scope('mmpretrain')
     with _Weightless():
         return MODELS.build(network.model()).state_dict()
@@ -232,7 +233,7 @@ def _expected(network: Network) -> State:
 
 @contextmanager
 def about(path: str) -> Iterator[None]:
-    """Name the file in the message of every :class:`UserError`."""
+    """Add the file to the message of a :class:`UserError`."""
     try:
         yield
     except CheckpointError:

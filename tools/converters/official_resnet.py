@@ -1,4 +1,4 @@
-"""ResNets of the official repository: their keys, and what the keys tell."""
+"""ResNets of the official RIDE code."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from network import Network
 from ride_mm.models.backbones.cifar_resnet import DEPTHS
 from ride_mm.utils.errors import UserError
 
-# The classes of the official `model/model.py`.
+# Classes in the official `model/model.py`.
 CLASSES = (
     'ResNet10Model',
     'ResNet32Model',
@@ -29,13 +29,13 @@ _ROUTER = 'backbone.expert_help_pred_'
 
 
 class Layout(NamedTuple):
-    """Which parts a network has: all that its names depend on.
+    """The parts of a network on which its keys depend.
 
     Args:
         num_experts (int): Number of experts.
         trunk (tuple[int]): The shared stages, counted from 1.
-        tail (tuple[int]): The stages that each expert has of its own.
-        cosine (bool): Whether the classifiers are cosines.
+        tail (tuple[int]): The stages of an expert, counted from 1.
+        cosine (bool): Whether the classifiers are cosine classifiers.
     """
 
     num_experts: int
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
             tail = _stages(state, 'backbone.layer{}s.')
             first = 'backbone.linears.0.'
         else:
-            # one network, cut where one of several experts would be
+            # A single network is cut where experts would begin.
             stages = _stages(state, 'backbone.layer{}.')
             trunk, tail = stages[:-2], stages[-2:]
             first = 'backbone.linear.'
@@ -69,18 +69,18 @@ class Layout(NamedTuple):
         )
 
     def stage(self, stage: int, expert: int = 0) -> str:
-        """What the official keys of a stage begin with."""
+        """Prefix of the official keys of a stage."""
         own = self.num_experts > 1 and stage in self.tail
         return f'backbone.layer{stage}' + (f's.{expert}.' if own else '.')
 
     def classifier(self, expert: int = 0) -> str:
-        """What the official keys of a classifier begin with."""
+        """Prefix of the official keys of a classifier."""
         several = self.num_experts > 1
         return 'backbone.linear' + (f's.{expert}.' if several else '.')
 
     def table(self) -> list[Entry]:
-        """What the official keys are called here."""
-        # The official cosine keeps its weights as (in, out).
+        """Map the official keys to ours."""
+        # Official cosine classifiers store their weights as (in, out).
         change = (transposed, transposed) if self.cosine else ()
         shared = ['backbone.conv1.', 'backbone.bn1.']
         shared += [self.stage(stage) for stage in self.trunk]
@@ -103,7 +103,7 @@ def _stages(state: State, prefix: str) -> tuple[int, ...]:
 
 
 def _network(state: State, blocks: tuple[int, ...], bottleneck: bool) -> tuple[str, int]:
-    """Family and depth, from the number of blocks in each stage."""
+    """Infer family and depth from the number of blocks of each stage."""
     if len(blocks) == 3:
         depth = 6 * blocks[0] + 2
         if len(set(blocks)) == 1 and depth in DEPTHS:
@@ -123,27 +123,26 @@ def _network(state: State, blocks: tuple[int, ...], bottleneck: bool) -> tuple[s
 
 
 def _topk(state: State) -> int | None:
-    """Number of logits that the router looks at; None without a router."""
+    """Number of logits that the router takes; None without a router."""
     if not any(key.startswith(_ROUTER) for key in state):
         return None
     if any(key.startswith(_ROUTER + 'fcs.') for key in state):
         raise UserError(
-            'its router has a last layer for each expert '
-            '(share_expert_help_pred_fc=False), but ExpertRouter shares one: '
-            'convert the checkpoint of the first stage and train the router '
-            'here'
+            'its router has a last layer for each expert (share_expert_help_pred_fc=False), but '
+            'ExpertRouter shares one: convert the checkpoint of the first stage and train the '
+            'router with ride_mm'
         )
     return size(state, _ROUTER + 'fc.weight', 1) - size(state, _ROUTER + 'hidden_fcs.0.weight')
 
 
 @dataclass(frozen=True)
 class ResNet(Network):
-    """What the tensors tell about a ResNet of the official repository.
+    """A ResNet of the official RIDE code, see :class:`Network`.
 
     Args:
         family (str): Registered type of the backbone.
-        depth (int): Its depth.
-        expansion (int): By how much a block widens what is inside it.
+        depth (int): Depth of the backbone.
+        expansion (int): Output channels of a block, divided by its inner ones.
     """
 
     official_sign = 'backbone.linear'
@@ -166,8 +165,8 @@ class ResNet(Network):
         channels = {stage: size(state, layout.stage(stage) + last) for stage in stages}
         if 3 in layout.trunk and channels[3] != 256 * expansion:
             raise UserError(
-                f'its shared stage 3 (share_layer3=True) has {channels[3]} '
-                f'channels; a trunk of mmpretrain has {256 * expansion} there'
+                f'its shared stage 3 (share_layer3=True) has {channels[3]} channels; a trunk of '
+                f'mmpretrain has {256 * expansion} channels there'
             )
         weight = layout.classifier() + 'weight'
         return cls(
@@ -247,15 +246,15 @@ class ResNet(Network):
             tails.append((4,))
         if kind not in CLASSES or layout.tail not in tails:
             raise UserError(
-                f'the official code has no {kind} whose experts have the '
-                f'stages {layout.tail}; its models are {", ".join(CLASSES)}'
+                f'the official code has no {kind} whose experts have the stages {layout.tail}; its '
+                f'models are {", ".join(CLASSES)}'
             )
         if layout.cosine and (
             kind == 'ResNeXt152Model' or (kind, layout.num_experts) == ('ResNeXt50Model', 1)
         ):
             raise UserError(
-                f'the official {kind} with {layout.num_experts} experts has '
-                'linear classifiers only, no cosine classifiers'
+                f'the official {kind} with {layout.num_experts} experts has linear classifiers '
+                'only, no cosine classifiers'
             )
         return kind
 

@@ -1,4 +1,4 @@
-"""RIDE-Swin: its keys, and what the keys tell."""
+"""Swin Transformers of the official RIDE-Swin code."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from network import Network
 
 from ride_mm.utils.errors import UserError
 
-# Of images with 224 pixels a side, in patches of 4.
+# Height and width of the first feature map: 224 pixels, in patches of 4.
 _SIDE = 56
 _WINDOW = 7
-# The first stages are shared.
+# Number of shared stages.
 _TRUNK = 2
-# Names inside a block.
+# Official and our keys within a block.
 _BLOCK = {
     'norm1.': 'norm1.',
     'attn.': 'attn.w_msa.',
@@ -23,15 +23,15 @@ _BLOCK = {
     'mlp.fc1.': 'ffn.layers.0.0.',
     'mlp.fc2.': 'ffn.layers.1.',
 }
-# Four neighbouring patches are merged down its columns there, along its rows
-# here.
+# The official code lists the 2x2 patches to merge by columns, mmpretrain by rows.
 _COLUMNS = [0, 2, 1, 3]
 
 
 def merge_by_rows(tensor: torch.Tensor) -> torch.Tensor:
     """Reorder the inputs of a patch merging, (..., 4C), for mmpretrain.
 
-    Patch by patch, all channels of each, becomes channel by channel.
+    Official order: all channels of the first patch, of the second, ...;
+    mmpretrain's order: all patches of the first channel, of the second, ...
     """
     patches = tensor.unflatten(-1, (4, -1))[..., _COLUMNS, :]
     return patches.transpose(-1, -2).flatten(-2)
@@ -44,14 +44,14 @@ def merge_by_columns(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def shift_mask(side: int) -> torch.Tensor:
-    """What shifted windows must not attend to, as the official code keeps it.
+    """Attention mask of shifted windows, a buffer in official checkpoints.
 
     Args:
         side (int): Height and width of the feature map.
 
     Returns:
-        torch.Tensor: -100 where two places of a window were not neighbours
-        before the shift, else 0; (windows, places, places).
+        torch.Tensor: (W, L, L) for W windows of L tokens: -100 for two tokens
+        that the cyclic shift brought together, else 0.
     """
     steps = torch.arange(side)
     band = (steps >= side - _WINDOW).long() + (steps >= side - _WINDOW // 2)
@@ -63,12 +63,12 @@ def shift_mask(side: int) -> torch.Tensor:
 
 
 class SwinLayout(NamedTuple):
-    """Which parts a network has: all that its names depend on.
+    """The parts of a network on which its keys depend.
 
     Args:
         num_experts (int): Number of experts.
-        depths (tuple[int]): Blocks in each of the four stages.
-        cosine (bool): Whether the classifiers are cosines.
+        depths (tuple[int]): Number of blocks of each of the four stages.
+        cosine (bool): Whether the classifiers are cosine classifiers.
     """
 
     num_experts: int
@@ -101,7 +101,7 @@ class SwinLayout(NamedTuple):
         )
 
     def table(self) -> list[Entry]:
-        """What the official keys are called here."""
+        """Map the official keys to ours."""
         change = (transposed, transposed) if self.cosine else ()
         table = [
             Entry('patch_embed.proj.', 'backbone.patch_embed.projection.'),
@@ -131,11 +131,11 @@ class SwinLayout(NamedTuple):
 
 @dataclass(frozen=True)
 class Swin(Network):
-    """What the tensors tell about a RIDE-Swin.
+    """A Swin Transformer of the official RIDE-Swin code, see :class:`Network`.
 
     Args:
         embed_dims (int): Channels of the first stage.
-        num_heads (tuple[int]): Attention heads of each stage.
+        num_heads (tuple[int]): Number of attention heads of each stage.
     """
 
     official_sign = 'layers.0.branches.'
@@ -163,7 +163,7 @@ class Swin(Network):
 
     @property
     def _arch(self) -> dict:
-        """The whole network, as mmpretrain describes one."""
+        """The whole network, as an ``arch`` of mmpretrain."""
         return dict(
             embed_dims=self.embed_dims,
             depths=list(self.layout.depths),
@@ -186,7 +186,7 @@ class Swin(Network):
 
     @property
     def _drop_path_rate(self) -> float:
-        """Of the last block, 0 for the first, as in the official configs."""
+        """Stochastic depth rate of the last block in the official configs."""
         return 0.3 if self.name == 'Swin-S' else 0.2
 
     def backbone(self) -> dict:
@@ -221,12 +221,12 @@ class Swin(Network):
         return dict(expert=expert, shared=dict(norm3=norm))
 
     def constants(self) -> State:
-        """What the official code saves though it follows from the rest."""
+        """The attention masks of shifted windows."""
         return {
             f'layers.{stage}.branches.{branch}.blocks.{block}.attn_mask': shift_mask(
                 _SIDE // 2**stage
             )
-            # the map of the last stage is a single window
+            # The feature map of the last stage is a single window.
             for stage in range(3)
             for branch in range(1 if stage < _TRUNK else self.layout.num_experts)
             for block in range(1, self.layout.depths[stage], 2)
@@ -238,8 +238,8 @@ class Swin(Network):
         several = self.layout.num_experts > 1
         if self.out_channels not in ((full, reduced) if several else (full,)):
             raise UserError(
-                f'the official code has no {self.title}, whose stages 3 and 4 '
-                f'have {self.out_channels} channels'
+                f'the official code has no {self.title}, whose stages 3 and 4 have '
+                f'{self.out_channels} channels'
             )
         return dict(
             MODEL=dict(

@@ -1,7 +1,7 @@
 """Convert a checkpoint of the official RIDE code.
 
-The network is told from the weights alone; nothing that the file names is
-imported or run, and every weight is used exactly once.
+The network is inferred from the weights alone: nothing in the file is imported
+or executed, and every weight is used exactly once.
 """
 
 import argparse
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import rich
 from official_config import config_text
 from official_format import about, read_official, to_ours
-from outputs import check_outputs, checkpoint_bytes, facts_table, write
+from outputs import check_outputs, checkpoint_bytes, facts_table
 
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -26,8 +27,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('src', help='the checkpoint of the official code')
-    parser.add_argument('dst', help='the checkpoint to write')
+    parser.add_argument('src', help='checkpoint of the official code')
+    parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument(
         '--config-out',
         metavar='CONFIG',
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts.append(('weights', f'{len(found.state)}, each used once'))
     facts += [('note', note) for note in found.notes]
     rich.print(facts_table(args.src, facts))
-    write(contents)
+    for path, content in contents.items():
+        write_file(path, content)
     print('wrote ' + ' and '.join(outputs))
 
 

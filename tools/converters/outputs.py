@@ -1,4 +1,4 @@
-"""What the converters write: whole or not at all, and over nothing."""
+"""Output files and printed table of the converters."""
 
 import io
 import os
@@ -7,19 +7,18 @@ from collections.abc import Iterable, Sequence
 import torch
 from rich.table import Table
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
 
 
 def check_outputs(paths: Iterable[str], overwrite: bool) -> None:
-    """Check that nothing is overwritten unasked.
+    """Check that no file is overwritten unless this was asked for.
 
     Raises:
-        UserError: If a file exists.
+        UserError: If a file exists and ``overwrite`` is False.
     """
     for path in paths:
         if os.path.exists(path) and not overwrite:
-            raise UserError(f'{path} exists: name another file, or pass --overwrite')
+            raise UserError(f'{path} exists: choose another file, or pass --overwrite')
 
 
 def checkpoint_bytes(checkpoint: dict) -> bytes:
@@ -29,14 +28,8 @@ def checkpoint_bytes(checkpoint: dict) -> bytes:
     return buffer.getvalue()
 
 
-def write(contents: dict[str, bytes]) -> None:
-    """Write files, each one whole or not at all."""
-    for path, content in contents.items():
-        write_file(path, content)
-
-
 def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Table:
-    """Lay out what was found, one row per fact."""
+    """Table with a row for each name and value."""
     table = Table(title=title, show_header=False, title_justify='left')
     for fact in facts:
         table.add_row(*fact)

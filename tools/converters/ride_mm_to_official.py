@@ -1,6 +1,6 @@
 """Convert a checkpoint of ride_mm for the official RIDE code.
 
-A router that has not been trained is left out.
+An untrained router is left out.
 """
 
 import argparse
@@ -9,16 +9,17 @@ from collections.abc import Sequence
 
 import rich
 from official_format import about, read_ours, to_official
-from outputs import check_outputs, checkpoint_bytes, facts_table, write
+from outputs import check_outputs, checkpoint_bytes, facts_table
 
+from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
   python tools/converters/ride_mm_to_official.py \\
       work_dirs/ride_r32_cifar100_lt/epoch_205.pth saved/r32/model.pth
 
-The official test.py also reads config.json beside the file: take the nearest
-one of its configs/, with the "arch" that is printed here and "n_gpu": 1.
+The official test.py also reads config.json beside the checkpoint: copy the most
+similar one of its configs/, and set the printed "arch" and "n_gpu": 1.
 """
 
 
@@ -26,8 +27,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('src', help='the checkpoint of ride_mm')
-    parser.add_argument('dst', help='the checkpoint to write')
+    parser.add_argument('src', help='checkpoint of ride_mm')
+    parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument('--overwrite', action='store_true', help='overwrite an existing file')
     return parser.parse_args(argv)
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = network.official_settings()
     checkpoint = network.official_checkpoint(state)
     rich.print(facts_table(args.src, network.facts()))
-    write({args.dst: checkpoint_bytes(checkpoint)})
+    write_file(args.dst, checkpoint_bytes(checkpoint))
     print(f'wrote {args.dst}; the official config needs {json.dumps(settings, indent=2)}')
 
 
