@@ -6,6 +6,7 @@ from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import _inductor
+from torch.nn.modules.module import register_module_buffer_registration_hook
 
 from ride_mm.datasets.augmentation_seeds import seed_everything
 from ride_mm.engine.optim_wrappers import AmpOptimWrapper
@@ -517,6 +518,18 @@ def test_compiled_step(tiny_model, stage):
             parameter.zero_()
     losses = twin.loss(images().double(), samples())
     assert sum(losses.values()).item() != pytest.approx(sum(logs[1].values()))
+
+
+def test_router_step_registers_no_buffer(tiny_model):
+    """The compiled step would break at a hook that a failed export leaves behind."""
+    model = build(tiny_model, stage='router').train()
+    registered = []
+    handle = register_module_buffer_registration_hook(
+        lambda module, name, buffer: registered.append(name)
+    )
+    model.loss(images(), samples())
+    handle.remove()
+    assert model.head.router.num_updates == 1 and not registered
 
 
 def test_frozen_stages_of_the_user_stay_frozen(root):

@@ -159,7 +159,9 @@ class ExpertRouter(BaseModule):
         Returns:
             torch.Tensor: Scalar.
         """
-        self.num_updates += 1
+        # `+=` would also register the buffer again. A failed torch.export leaves a
+        # hook on that behind, which the compiler cannot trace.
+        self.num_updates.add_(1)
         router_logits = torch.stack(
             [
                 self._decide(index, inputs.features[:, index], inputs.top_logits[:, index])

@@ -163,7 +163,7 @@ def classification_loss(
         **kwargs: ``avg_factor`` and ``reduction_override``.
 
     Returns:
-        torch.Tensor: What the module returns.
+        torch.Tensor: The loss, as reduced by the module.
     """
     if soft_label is None:
         return module(cls_score, label, weight=weight, **kwargs)

@@ -1,4 +1,4 @@
-"""Settings that several experts read and check alike."""
+"""Options that several experts have in common: read and check them."""
 
 from collections.abc import Sequence
 
