@@ -1,16 +1,23 @@
+import functools
 import gc
 import importlib.util
+import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import mmengine.config.config as mmengine_config
 import pytest
+import sklearn.datasets
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from sklearn.datasets import load_digits
 
-# Registers every part.
-importlib.import_module('ride_mm')
+# Registers every part. Matplotlib takes a second, also in every process that
+# is forked before a test has used it.
+for name in ('ride_mm', 'matplotlib.pyplot'):
+    importlib.import_module(name)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,7 +56,33 @@ def pytest_collection_finish():
 
 def start_method():
     """How to start a process that need not import everything once more."""
-    return 'spawn' if torch.cuda.is_initialized() else 'fork'
+    # A forked process cannot use CUDA once its parent has looked for a GPU.
+    return 'spawn' if torch.cuda.is_available() else 'fork'
+
+
+def run_process(stderr, function, *args):
+    """Call a function in a process of its own, and return its exit code.
+
+    Args:
+        stderr (Path): The file to which the process writes its stderr.
+        function (Callable): A function of a module, as it may be pickled.
+    """
+    context = multiprocessing.get_context(start_method())
+    process = context.Process(target=_call, args=(stderr, function, args))
+    process.start()
+    process.join(300)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
+def _call(stderr, function, args):
+    # Pytest has replaced both.
+    file = open(stderr, 'w')
+    os.dup2(file.fileno(), 2)
+    sys.stderr = file
+    function(*args)
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -57,6 +90,13 @@ def plain_configs():
     """Configs are dumped as they are: yapf takes half of a tiny training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mmengine_config, 'FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(autouse=True, scope='session')
+def digits_read_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.datasets, 'load_digits', functools.cache(load_digits))
         yield
 
 

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmpretrain.registry import METRICS
-from torchmetrics.functional.classification import binary_calibration_error
 
 from ride_mm.datasets.class_groups import GroupsLike, key_prefix
 from ride_mm.utils.errors import UserError
@@ -74,6 +73,9 @@ def calibration_error(confidence: np.ndarray, hits: np.ndarray, num_bins: int = 
     Returns:
         float: The error in percent.
     """
+    # Importing torchmetrics takes a second or two.
+    from torchmetrics.functional.classification import binary_calibration_error
+
     scores, targets = torch.from_numpy(_below_one(confidence)), torch.as_tensor(hits).long()
     return 100.0 * binary_calibration_error(scores, targets, n_bins=num_bins).item()
 

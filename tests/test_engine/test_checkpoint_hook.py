@@ -1,14 +1,13 @@
 import errno
+import multiprocessing
 import os
 import os.path as osp
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from conftest import start_method
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger
@@ -576,47 +575,34 @@ def test_hostile_checkpoint_is_not_resumed(tmp_path, monkeypatch):
     assert marker.exists()
 
 
-CHILD = """
-import os, sys, time
-sys.path[:0] = {paths!r}
-import test_checkpoint_hook as here
-real, writes = os.fsync, []
+def train_until_the_third_write(work_dir, ready):
+    fsync, writes = os.fsync, []
 
-def fsync(descriptor):
-    if os.path.isfile(f'/proc/self/fd/{{descriptor}}'):
-        writes.append(descriptor)
-        if len(writes) == 3:
-            os.ftruncate(descriptor, 1000)
-            open({signal!r}, 'w').close()
-            time.sleep(600)
-    real(descriptor)
+    def stop_in_the_third(descriptor):
+        if osp.isfile(f'/proc/self/fd/{descriptor}'):
+            writes.append(descriptor)
+            if len(writes) == 3:
+                os.ftruncate(descriptor, 1000)
+                ready.set()
+                time.sleep(600)
+        fsync(descriptor)
 
-os.fsync = fsync
-here.make_runner({work_dir!r}, max_keep_ckpts=1).train()
-"""
+    os.fsync = stop_in_the_third
+    make_runner(work_dir, max_keep_ckpts=1).train()
 
 
 @pytest.mark.skipif(not osp.isdir('/proc/self/fd'), reason='needs /proc to tell the files')
 def test_killed_while_writing(tmp_path):
-    ready, work_dir = tmp_path / 'ready', tmp_path / 'run'
-    here = osp.dirname(osp.abspath(__file__))
-    script = tmp_path / 'child.py'
-    script.write_text(
-        CHILD.format(
-            paths=[here, osp.dirname(osp.dirname(here))], signal=str(ready), work_dir=str(work_dir)
-        )
-    )
-    child = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    work_dir = tmp_path / 'run'
+    context = multiprocessing.get_context(start_method())
+    ready = context.Event()
+    child = context.Process(target=train_until_the_third_write, args=(work_dir, ready))
+    child.start()
     try:
-        deadline = time.monotonic() + 120
-        while not ready.exists():
-            assert child.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        assert ready.wait(120)
     finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        child.kill()
+        child.join()
     # epoch_2.pth was half-written when the process ended
     left = checkpoints(work_dir)
     assert len(left) == 2 and left[1] == 'epoch_1.pth'

@@ -1,12 +1,12 @@
 """What a step of distributed training sends."""
 
+import mmengine
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from runs import run_two_ranks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -28,10 +28,8 @@ class CountCollectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(rank, init_method, config, queue):
-    init_default_scope('mmpretrain')
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=init_method, rank=rank, world_size=2)
+def count(config, found):
+    dist.init_process_group('gloo')
     model = MODELS.build(Config.fromfile(config).model)
     model.head.set_class_counts([1] * 10)
     counted = {}
@@ -44,20 +42,16 @@ def count(rank, init_method, config, queue):
             )
             sum(losses.values()).backward()
         counted[stage] = counter.bytes
-    if rank == 0:
-        queue.put(counted)
+    if dist.get_rank() == 0:
+        mmengine.dump(counted, found)
     dist.destroy_process_group()
 
 
 def test_gradients_of_the_stage_are_sent_and_one_number(root, tmp_path):
-    queue = torch.multiprocessing.get_context('spawn').SimpleQueue()
-    torch.multiprocessing.spawn(
-        count,
-        (f'file://{tmp_path}/rendezvous', str(root / 'configs/ride_r32_digits_lt.py'), queue),
-        nprocs=2,
-    )
+    found = str(tmp_path / 'found.json')
+    run_two_ranks(count, str(root / 'configs/ride_r32_digits_lt.py'), found)
     # A router: 2 x (48 + 1) x 16 hidden weights, then 10 logits and 16.
     # ResNet-32 with 3 experts and 100 classes has 783,856 parameters.
-    assert queue.get() == dict(
+    assert mmengine.load(found) == dict(
         experts=4 * (783856 - 3 * 48 * 90 + 1), router=4 * (2 * 49 * 16 + 27 + 1)
     )

@@ -40,14 +40,14 @@ def load(work_dir, epoch):
 
 def test_experts_run_once_and_the_steps_are_as_many(cached_run):
     work_dir, runner, computed = cached_run
-    # 438 images are 4 steps of 128; half of them are computed.
-    assert [len(labels) for _, labels, _ in computed] == [128, 128]
+    # 105 images are 4 steps of 32; half of them are computed.
+    assert [len(labels) for _, labels, _ in computed] == [32, 32]
     assert runner.iter == runner.max_iters == 5 * STAGE_1 + 4 * STAGE_2
     assert runner.model.head.router.num_updates == 4 * STAGE_2
     loader = runner.train_dataloader
     assert isinstance(loader.sampler, ReshuffledSampler)
     batches = [len(batch['inputs'].targets) for batch in loader]
-    assert batches == [128, 128, 128, 54]
+    assert batches == [32, 32, 32, 9]
 
 
 def test_cache_holds_what_the_experts_say(cached_run):
@@ -63,14 +63,14 @@ def test_cache_holds_what_the_experts_say(cached_run):
     means = [logits[0], (logits[0] + logits[1]) / 2, sum(logits) / 3]
     right = [mean.argmax(1) == labels for mean in means]
     for index, mean in enumerate(means[:2]):
-        torch.testing.assert_close(cache.features[:128, index], feats[index])
+        torch.testing.assert_close(cache.features[:32, index], feats[index])
         torch.testing.assert_close(
-            cache.top_logits[:128, index], mean.sort(descending=True).values[:, :topk]
+            cache.top_logits[:32, index], mean.sort(descending=True).values[:, :topk]
         )
         later = torch.stack(right[index + 1 :]).any(0)
-        assert torch.equal(cache.targets[:128, index], ~right[index] & later)
-    # Drawn by class, not as the dataset is.
-    assert labels.bincount(minlength=10).min() >= 5
+        assert torch.equal(cache.targets[:32, index], ~right[index] & later)
+    # Drawn by class, not as the dataset is: of classes 7 to 9 it has six images.
+    assert (torch.cat([labels for _, labels, _ in computed]) >= 7).sum() > 6
 
 
 def test_only_the_router_changes(cached_run):
@@ -103,7 +103,7 @@ def test_router_alone(cached_run, root, tmp_path):
     cfg.load_from = str(work_dir / f'epoch_{STAGE_1}.pth')
     stage_2 = cfg.default_hooks.pop('two_stage')
     cfg.default_hooks.pop('reweighting')
-    cfg.train_dataloader.batch_size = 128
+    cfg.train_dataloader.batch_size = 32
     cfg.train_dataloader.sampler = stage_2.train_dataloader.sampler
     cfg.optim_wrapper.update(stage_2.optim_wrapper)
     cfg.param_scheduler = stage_2.param_scheduler
@@ -111,7 +111,7 @@ def test_router_alone(cached_run, root, tmp_path):
     runner = train(cfg)
     assert runner.model.head.router.trained
     cache = runner.train_dataloader.dataset.inputs
-    assert torch.equal(cache.top_logits[:128], computed[0][-1].top_logits)
+    assert torch.equal(cache.top_logits[:32], computed[0][-1].top_logits)
 
 
 @pytest.mark.parametrize('share', [0, 1.5])

@@ -56,7 +56,7 @@ def test_a_whole_schedule_is_reached_and_shown(config):
         'validation',
         'checkpoints',
     ]
-    # 438 images at 96 and 128; 1/5 of .05, then the milestones
+    # 105 images at 22 and 32; 1/5 of .05, then the milestones
     assert rows[0] == [
         'stage 1 (experts)',
         '1-3',
@@ -152,17 +152,17 @@ def test_what_is_never_reached(config, options, lines):
                 'train_dataloader.drop_last': True,
                 'default_hooks.two_stage.train_dataloader.batch_size': 512,
             },
-            r'stage 2 \(router\) has no step: 438 images for each process, fewer '
+            r'stage 2 \(router\) has no step: 105 images for each process, fewer '
             'than default_hooks.two_stage.train_dataloader.batch_size=512',
         ),
         (
             {
                 'train_dataloader.drop_last': True,
-                'train_dataloader.batch_size': 439,
+                'train_dataloader.batch_size': 106,
                 # which MMEngine would build before any hook is asked
                 'param_scheduler.0.convert_to_iter_based': True,
             },
-            r'stage 1 \(experts\) has no step.*train_dataloader.batch_size=439',
+            r'stage 1 \(experts\) has no step.*train_dataloader.batch_size=106',
         ),
         (
             {'default_hooks.reweighting.begin': -1},
@@ -204,7 +204,7 @@ def test_a_run_by_iterations_has_no_epochs(config):
 
 def test_a_last_batch_of_one_image(config):
     """It is refused where BatchNorm would see one value a channel."""
-    options = {'train_dataloader.batch_size': 19}  # 438 = 23 * 19 + 1
+    options = {'train_dataloader.batch_size': 13}  # 105 = 8 * 13 + 1
     # The last feature maps have 2 x 2 values.
     check_run(build_runner(config(**options)))
     cfg = config(**options)
@@ -214,8 +214,8 @@ def test_a_last_batch_of_one_image(config):
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()
     with pytest.raises(
         UserError,
-        match='438 images for each process at train_dataloader.batch_size'
-        '=19 leave a batch of one.*drop_last=True',
+        match='105 images for each process at train_dataloader.batch_size'
+        '=13 leave a batch of one.*drop_last=True',
     ):
         check_run(runner)
     assert torch.equal(torch.get_rng_state(), before[0])

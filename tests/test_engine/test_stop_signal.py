@@ -1,40 +1,39 @@
 import os
 import signal
-import subprocess
-import sys
 from multiprocessing import Process
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_process
 from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
 from runs import STAGE_1, assert_same_state, build_runner, digits_config, train
 
 from ride_mm.compat.checkpoint_loading import load_checkpoint_file
 from ride_mm.engine import launch
 from ride_mm.engine.hooks.non_finite_hook import NonFiniteError
 from ride_mm.engine.hooks.stop_signal_hook import SIGNALS, _SignalThread
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, run_tool
 
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-from mmengine.hooks import Hook
-from runs import build_runner, digits_config
-import ride_mm
 
 class Send(Hook):
+    """Sends a signal to the process, which then waits as for another one."""
+
+    def __init__(self, epoch, number):
+        self.epoch, self.number = epoch, number
+
     def after_train_iter(self, runner, batch_idx, **kwargs):
-        if (runner.epoch, batch_idx) == (int(sys.argv[3]), 1):
-            os.kill(os.getpid(), int(sys.argv[4]))
-            while True:  # as one that waits for another process
+        if (runner.epoch, batch_idx) == (self.epoch, 1):
+            os.kill(os.getpid(), self.number)
+            while True:
                 pass
 
-cfg = digits_config(Path(sys.argv[1]), sys.argv[2],
-                    **{'default_hooks.checkpoint.interval': 10})
-runner = build_runner(cfg)
-runner.register_hook(Send())
-runner.train()
-"""
+
+def train_until(work_dir, epoch, number):
+    runner = build_runner(
+        digits_config(ROOT, work_dir, **{'default_hooks.checkpoint.interval': 10})
+    )
+    runner.register_hook(Send(epoch, number))
+    runner.train()
 
 
 def state(work_dir, name):
@@ -51,24 +50,10 @@ def state(work_dir, name):
     ],
 )
 def test_saves_the_last_whole_epoch(tmp_path, epoch, number):
-    path = os.pathsep.join([str(ROOT), str(ROOT / 'tests/test_engine')])
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-c',
-            SCRIPT,
-            str(ROOT),
-            str(tmp_path / 'run'),
-            str(epoch),
-            str(int(number)),
-        ],
-        env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 128 + number, done.stderr
-    assert 'Traceback' not in done.stderr
+    stderr = tmp_path / 'stderr.txt'
+    code = run_process(stderr, train_until, tmp_path / 'run', epoch, number)
+    assert code == 128 + number, stderr.read_text()
+    assert 'Traceback' not in stderr.read_text()
     cfg = digits_config(ROOT, tmp_path / 'run', **{'default_hooks.checkpoint.interval': 10})
     files = {path.name for path in (tmp_path / 'run').glob('*.pth')}
     assert (f'epoch_{epoch}.pth' in files) == (epoch > 0)
@@ -162,39 +147,24 @@ def test_handlers_come_back(tmp_path):
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-GROUP = """
-import os, signal, sys
-from pathlib import Path
-from mmengine.hooks import Hook
-from runs import digits_config
-from ride_mm.engine import launch
-from ride_mm.utils.errors import run_tool
-from mmengine.registry import HOOKS
-
-@HOOKS.register_module()
 class SendToAll(Hook):
     def after_train_iter(self, runner, batch_idx, **kwargs):
         if (runner.epoch, batch_idx) == (1, 1):
             os.killpg(0, signal.SIGTERM)
 
-cfg = digits_config(Path(sys.argv[1]), sys.argv[2], workers=2,
-                    **{'default_hooks.checkpoint.interval': 10})
-cfg.custom_hooks = [dict(type='SendToAll')]
-run_tool(lambda: launch.train(cfg))
-"""
+
+def train_in_a_group(work_dir):
+    os.setsid()
+    HOOKS.register_module(module=SendToAll, force=True)
+    cfg = digits_config(ROOT, work_dir, workers=2, **{'default_hooks.checkpoint.interval': 10})
+    cfg.custom_hooks = [dict(type='SendToAll')]
+    run_tool(lambda: launch.train(cfg))
 
 
 def test_signal_that_ends_workers_too(tmp_path):
     """As of Slurm, which signals every process of a job."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / 'tests/test_engine')])
-    done = subprocess.run(
-        [sys.executable, '-c', GROUP, str(ROOT), str(tmp_path)],
-        env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'),
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert 'Traceback' not in done.stderr
+    stderr = tmp_path / 'stderr.txt'
+    code = run_process(stderr, train_in_a_group, tmp_path)
+    assert code == 128 + signal.SIGTERM, stderr.read_text()
+    assert 'Traceback' not in stderr.read_text()
     assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_1.pth']

@@ -6,7 +6,7 @@ from ride_mm.utils.errors import UserError
 
 
 def one_stage(work_dir, **options):
-    """Two epochs with 96 images per step."""
+    """Two epochs with 22 images per step."""
     cfg = digits_config(
         ROOT,
         work_dir,
@@ -47,11 +47,11 @@ def resumed(cfg, tmp_path, batch_size, **options):
 
 @pytest.mark.parametrize('enable, rate', [(False, 0.05), (True, 0.05 / 2)])
 def test_another_batch_is_said_and_followed(whole_run, tmp_path, enable, rate):
-    base = 96 if enable else 32
+    base = 22 if enable else 7
     options = {'auto_scale_lr': dict(base_batch_size=base, enable=enable)}
-    runner, warnings = resumed(whole_run, tmp_path, 48, **options)
+    runner, warnings = resumed(whole_run, tmp_path, 11, **options)
     assert len(warnings) == 1
-    assert '96 images per step before the resume, 48 now' in warnings[0]
+    assert '22 images per step before the resume, 11 now' in warnings[0]
     assert ('multiplying the learning rate by 0.5' in warnings[0]) == enable
     assert runner.optim_wrapper.param_groups[0]['initial_lr'] == rate
     # after the first milestone
@@ -60,11 +60,11 @@ def test_another_batch_is_said_and_followed(whole_run, tmp_path, enable, rate):
 
 
 def test_the_same_batch_is_no_news(whole_run, tmp_path):
-    assert resumed(whole_run, tmp_path, 96)[1] == []
-    assert resumed(whole_run, tmp_path, 48, **{'optim_wrapper.accumulative_counts': 2})[1] == []
+    assert resumed(whole_run, tmp_path, 22)[1] == []
+    assert resumed(whole_run, tmp_path, 11, **{'optim_wrapper.accumulative_counts': 2})[1] == []
 
 
 def test_schedules_by_step_cannot_follow(tmp_path):
     cfg = one_stage(tmp_path / 'run', param_scheduler=[dict(type='ConstantLR', by_epoch=False)])
     with pytest.raises(UserError, match='set train_dataloader.batch_size to'):
-        resumed(cfg, tmp_path, 48)
+        resumed(cfg, tmp_path, 11)

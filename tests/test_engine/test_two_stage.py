@@ -44,7 +44,7 @@ def test_stages(whole_run):
     ]
     assert stages == ['experts'] * STAGE_1 + ['router'] * STAGE_2
     assert runner.model.stage == 'router'
-    # 438 images: 5 steps of 96, then 4 of 128.
+    # 105 images: 5 steps of 22, then 4 of 32.
     assert runner.iter == runner.max_iters == 5 * STAGE_1 + 4 * STAGE_2
 
 

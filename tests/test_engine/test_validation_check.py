@@ -62,7 +62,7 @@ def test_a_later_image(files):
         data_root=str(files),
         ann_file='list.txt',
         num_classes=10,
-        class_counts=DigitsLT().metainfo['class_counts'],
+        class_counts=DigitsLT(max_count=32).metainfo['class_counts'],
         pipeline=[
             dict(type='LoadImageFromFile', color_type='grayscale'),
             dict(type='Resize', scale=(8, 8)),
