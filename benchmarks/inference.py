@@ -31,7 +31,7 @@ from official import Official, config_path
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from ride_mm.analysis import image_size
+from ride_mm.analysis.routing.compute import image_size
 from ride_mm.engine import launch
 from ride_mm.engine.config import positive
 from ride_mm.models.macs import macs_by_experts, macs_by_part, relative_compute

@@ -15,7 +15,7 @@ from mmpretrain.registry import DATASETS
 
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.check import Finding, Split, check_data
-from ride_mm.datasets.class_groups import ClassGroups, group_titles
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config, type_name
 from ride_mm.evaluation.tables import build_table, render_table
@@ -91,10 +91,9 @@ def check_head(cfg: dict, splits: Sequence[Split]) -> list[Finding]:
     ]
 
 
-def summarize(split: Split, thresholds: Any) -> dict:
+def summarize(split: Split, groups: ClassGroups) -> dict:
     """Count the images and classes of a split."""
     counts = split.counts
-    groups = ClassGroups(split.training_counts, thresholds).masks
     return dict(
         split=split.name,
         images=sum(counts),
@@ -107,13 +106,13 @@ def summarize(split: Split, thresholds: Any) -> dict:
             name: dict(
                 classes=int(mask.sum()), images=sum(n for n, inside in zip(counts, mask) if inside)
             )
-            for name, mask in groups.items()
+            for name, mask in groups.masks.items()
         },
     )
 
 
-def show(splits: list[dict], findings: list[Finding], thresholds: Any) -> None:
-    """Print tables of the data, and the findings."""
+def show(splits: list[dict], groups: list[ClassGroups], findings: list[Finding]) -> None:
+    """Print tables of the splits with their class groups, and the findings."""
     if splits:
         columns = ['split', 'images', 'classes', 'largest', 'smallest']
         rows = [
@@ -127,11 +126,10 @@ def show(splits: list[dict], findings: list[Finding], thresholds: Any) -> None:
             for split in splits
         ]
         print(render_table(build_table('Images', columns, rows)))
-        titles = group_titles(thresholds)
         columns = ['training images', 'classes', *(f'images in {s["split"]}' for s in splits)]
         rows = [
             [
-                titles[name],
+                groups[0].titles[name],
                 str(group['classes']),
                 *(f'{split["groups"].get(name, {}).get("images", 0):,}' for split in splits),
             ]
@@ -171,8 +169,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         {name: partial(DATASETS.build, dataset) for name, dataset in datasets.items()}
     )
     findings += check_head(cfg, splits)
-    summaries = [summarize(split, thresholds) for split in splits]
-    show(summaries, findings, thresholds)
+    groups = [ClassGroups(split.training_counts, thresholds) for split in splits]
+    summaries = list(map(summarize, splits, groups))
+    show(summaries, groups, findings)
     if args.json:
         found = dict(splits=summaries, findings=[asdict(finding) for finding in findings])
         write_file(args.json, json.dumps(found, indent=1) + '\n')

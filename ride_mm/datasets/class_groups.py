@@ -110,22 +110,18 @@ class ClassGroups:
 
     @property
     def titles(self) -> dict[str, str]:
-        """dict[str, str]: See :func:`group_titles`."""
-        return group_titles(self.thresholds)
+        """dict[str, str]: Titles for tables and plots, with the class sizes, of
+        "overall", "many", "medium" and "few"."""
+        if isinstance(self.thresholds, str):
+            sizes = ['largest third', 'middle third', 'smallest third']
+        else:
+            low, high = self.thresholds
+            sizes = [f'> {high}', f'{low} to {high}', f'< {low}']
+        titles = {name: f'{name} ({size})' for name, size in zip(GROUPS, sizes)}
+        return {'overall': 'overall', **titles}
 
 
 GroupsLike = ClassGroups | Sequence[int]
-
-
-def group_titles(thresholds: Thresholds) -> dict[str, str]:
-    """Titles of the groups for tables and plots, with their class sizes."""
-    resolved = resolve_thresholds(thresholds)
-    if isinstance(resolved, str):
-        sizes = ('largest third', 'middle third', 'smallest third')
-    else:
-        low, high = resolved
-        sizes = (f'> {high}', f'{low} to {high}', f'< {low}')
-    return {'overall': 'overall', **{name: f'{name} ({size})' for name, size in zip(GROUPS, sizes)}}
 
 
 def key_prefix(group: str) -> str:

@@ -30,21 +30,18 @@ from mmengine.runner import CheckpointLoader
 from outcomes import Outcomes, try_input
 from prediction_files import write_predictions
 
-from ride_mm.analysis import (
-    RoutingSimulator,
-    read_curves,
-    read_own_predictions,
-    read_predictions,
-    route,
-    summarize,
-)
+from ride_mm.analysis import RoutingSimulator, read_predictions
 from ride_mm.analysis.accuracy.hardest import hardest_images
+from ride_mm.analysis.accuracy.summary import summarize
 from ride_mm.analysis.comparison.runs import read_runs
+from ride_mm.analysis.predictions import read_own_predictions
 from ride_mm.analysis.report import find, open_source
 from ride_mm.analysis.report.overview import describe_config
+from ride_mm.analysis.routing.tradeoff import route
 from ride_mm.datasets import CIFAR10LT
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine.dumped_config import read_dumped_config
+from ride_mm.engine.scalars import read_curves
 from ride_mm.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -521,7 +518,7 @@ def _read(file: Path, whole: Path):
         read_runs([f'A={whole}', f'B={file}'])
     if predictions.router_logits is not None:
         route(predictions, 0.5)
-        RoutingSimulator(predictions, COUNTS).curve()
+        RoutingSimulator(predictions, ClassGroups(COUNTS)).curve()
     summarize(predictions, ClassGroups(COUNTS))
     return predictions
 

@@ -3,11 +3,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from ride_mm.analysis import bias_variance, bias_variance_table, decompose, plot_bias_variance
+from ride_mm.analysis import bias_variance, decompose
+from ride_mm.analysis.variance.bias_variance import bias_variance_table, plot_bias_variance
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError
 
 COUNTS = [150, 120, 60, 30, 10, 3]
+GROUPS = ClassGroups(COUNTS)
 
 MEASURES = ('error', 'bias', 'variance', 'unbiased_variance', 'helpful_variance', 'ties')
 
@@ -178,7 +181,7 @@ def two_configs():
 
 def test_table_puts_configs_beside_each_other():
     figures = two_configs()
-    lines = render_table(bias_variance_table(figures, 5, (20, 100))).splitlines()
+    lines = render_table(bias_variance_table(figures, 5, GROUPS)).splitlines()
     assert lines[0].startswith('Bias and variance of 5 runs (%)')
     rows = [
         [cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line.startswith('| ')
@@ -211,7 +214,7 @@ def test_table_puts_configs_beside_each_other():
 def test_picture(tmp_path, suffix):
     figures = two_configs()
     del figures['ce_r32']['few'], figures['ride_r32']['few']
-    path = plot_bias_variance(figures, tmp_path / f'new/picture{suffix}', (20, 100))
+    path = plot_bias_variance(figures, GROUPS, tmp_path / f'new/picture{suffix}')
     content = path.read_bytes()
     if suffix == '.png':
         assert content.startswith(b'\x89PNG\r\n\x1a\n')

@@ -7,8 +7,10 @@ import torch
 from conftest import load_tool
 from prediction_files import write_predictions
 
-from ride_mm.analysis import Difference, EvaluatedRun, Runs, compare, compare_files, read_runs
+from ride_mm.analysis import compare, compare_files, read_runs
 from ride_mm.analysis.comparison.compare import comparison_tables, coverage_note, to_json
+from ride_mm.analysis.comparison.intervals import Difference
+from ride_mm.analysis.comparison.runs import EvaluatedRun, Runs
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation.tables import render_table
 from ride_mm.utils.errors import UserError

@@ -14,10 +14,10 @@ from mmpretrain.structures import DataSample
 from prediction_files import write_predictions
 from torch import nn
 
-from ride_mm.analysis import (
+from ride_mm.analysis.predictions import Predictions
+from ride_mm.analysis.routing.compute import (
     Compute,
     Part,
-    Predictions,
     Usage,
     expected_macs,
     image_size,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ride_mm.analysis import group_confusion
+from ride_mm.analysis.accuracy.confusion import group_confusion
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 

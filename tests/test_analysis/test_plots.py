@@ -4,26 +4,24 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ride_mm.analysis import (
-    Comparison,
-    Difference,
-    Runs,
-    TrainingCurves,
-    group_confusion,
-    plot_accuracy_by_class,
-    plot_differences,
+from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
+from ride_mm.analysis.accuracy.confusion import group_confusion, plot_group_confusion
+from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
+from ride_mm.analysis.comparison.compare import Comparison, plot_differences
+from ride_mm.analysis.comparison.intervals import Difference
+from ride_mm.analysis.comparison.runs import Runs
+from ride_mm.analysis.routing.expert_usage import (
     plot_expert_usage,
     plot_experts_by_class,
-    plot_group_confusion,
-    plot_reliability,
-    plot_training_curves,
+    shares_by_class,
 )
-from ride_mm.analysis.routing.expert_usage import shares_by_class
 from ride_mm.analysis.style import ink_on
+from ride_mm.analysis.training.training_curves import plot_training_curves
 from ride_mm.datasets.class_groups import ClassGroups
+from ride_mm.engine.scalars import TrainingCurves
 from ride_mm.evaluation import expert_usage, reliability_bins
 
-COUNTS = [500, 50, 5]
+GROUPS = ClassGroups([500, 50, 5])
 PNG = b'\x89PNG\r\n\x1a\n'
 
 
@@ -63,10 +61,10 @@ def test_expert_usage(tmp_path, num_experts):
         rng.integers(1, num_experts + 1, 100),
         rng.random(100),
         rng.integers(0, 3, 100),
-        [500, 50, 5],
+        GROUPS,
     )
     file = tmp_path / 'usage.png'
-    assert_png(plot_expert_usage(figures, COUNTS, file), file)
+    assert_png(plot_expert_usage(figures, GROUPS, file), file)
 
 
 @pytest.mark.parametrize('num_classes, methods', [(1, 'b'), (10, 'bc'), (1000, 'b'), (8142, 'b')])
@@ -115,13 +113,13 @@ def test_names_are_no_formulas(tmp_path):
     for path in (
         plot_accuracy_by_class(
             [50.0, 40.0, 30.0],
-            ClassGroups(COUNTS),
+            GROUPS,
             tmp_path / 'accuracy.svg',
             40.0,
             class_names=names,
         ),
         plot_experts_by_class(
-            np.array([1, 2, 1]), np.arange(3), COUNTS, tmp_path / 'experts.svg', class_names=names
+            np.array([1, 2, 1]), np.arange(3), GROUPS, tmp_path / 'experts.svg', class_names=names
         ),
     ):
         assert_svg(path, *names)
@@ -138,10 +136,10 @@ def test_shares_by_class():
 @pytest.mark.parametrize('num_classes', [1, 10, 1000])
 def test_experts_by_class(tmp_path, num_classes):
     rng = np.random.default_rng(0)
-    counts = np.geomspace(1000, 2, num_classes).astype(int)
+    groups = ClassGroups(np.geomspace(1000, 2, num_classes).astype(int))
     labels = rng.integers(0, num_classes, 500)
     path = plot_experts_by_class(
-        rng.integers(1, 4, 500), labels, counts, tmp_path / 'new' / 'e.svg'
+        rng.integers(1, 4, 500), labels, groups, tmp_path / 'new' / 'e.svg'
     )
     assert_svg(path, 'Experts used by class', '3 experts', 'many')
     means = '(120 bars, each the mean of its classes)'
@@ -154,7 +152,10 @@ def test_reliability(tmp_path):
     bins = reliability_bins(confidence, hits)
     for names in (['overall'], ['overall', 'few'], ['overall', 'many', 'medium', 'few']):
         path = plot_reliability(
-            {name: bins for name in names}, {name: 100 / 7 for name in names}, tmp_path / 'r.svg'
+            dict.fromkeys(names, bins),
+            dict.fromkeys(names, 100 / 7),
+            GROUPS,
+            tmp_path / 'r.svg',
         )
         assert_svg(path, 'Reliability: ECE 14.3%')
         assert texts(path).count('ECE 14.3%') == len(names)
@@ -163,8 +164,8 @@ def test_reliability(tmp_path):
 
 def test_group_confusion(tmp_path):
     true, predicted = np.array([0, 0, 0, 2, 2, 2]), np.array([0, 0, 0, 0, 1, 2])
-    confusion = group_confusion(predicted, true, ClassGroups(COUNTS))
-    path = plot_group_confusion(confusion, tmp_path / 'c.svg')
+    confusion = group_confusion(predicted, true, GROUPS)
+    path = plot_group_confusion(confusion, GROUPS, tmp_path / 'c.svg')
     assert_svg(path, '(100.0%)', 'no errors', '33.3%', '(33.3%)', '100%')
     # no medium image was tested
     assert 'medium' in texts(path) and '(20 to 100)' not in texts(path)

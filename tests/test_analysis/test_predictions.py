@@ -6,7 +6,8 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from ride_mm.analysis import read_own_predictions, read_predictions
+from ride_mm.analysis import read_predictions
+from ride_mm.analysis.predictions import read_own_predictions
 from ride_mm.evaluation import DumpPredictions
 from ride_mm.utils.errors import UserError
 

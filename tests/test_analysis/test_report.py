@@ -22,8 +22,8 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 from prediction_files import write_predictions
 
-from ride_mm.analysis import Predictions
 from ride_mm.analysis.accuracy.hardest import hardest_images, load_pictures
+from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.report import write_report
 from ride_mm.analysis.report.page import Figure, FigureMaker, mark_code, percent
 from ride_mm.datasets.class_groups import ClassGroups

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from ride_mm.analysis import read_seeds
-from ride_mm.analysis.comparison.seeds import mean_text
+from ride_mm.analysis.comparison.seeds import mean_text, read_seeds
 from ride_mm.utils.errors import UserError
 
 

@@ -9,7 +9,9 @@ from conftest import ROOT, load_tool
 from mmpretrain.structures import DataSample
 from prediction_files import write_predictions
 
-from ride_mm.analysis import Predictions, draw_summary, summarize, summarize_file, summary_tables
+from ride_mm.analysis import summarize_file
+from ride_mm.analysis.accuracy.summary import draw_summary, summarize, summary_tables
+from ride_mm.analysis.predictions import Predictions
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import CalibrationMetric, ExpertMetric, ExpertUsageMetric, LongTailMetric
 from ride_mm.evaluation.tables import render_table

@@ -5,18 +5,13 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from ride_mm.analysis import (
-    OperatingPoint,
-    Predictions,
-    RoutingSimulator,
-    choose_point,
-    plot_tradeoff,
-    route,
-)
-from ride_mm.analysis.routing.tradeoff import thinned
+from ride_mm.analysis import RoutingSimulator, choose_point
+from ride_mm.analysis.predictions import Predictions
+from ride_mm.analysis.routing.tradeoff import OperatingPoint, plot_tradeoff, route, thinned
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 
-COUNTS = [150, 120, 60, 10]
+GROUPS = ClassGroups([150, 120, 60, 10])
 
 
 def make_predictions(seed=0, num_experts=3, num=40, **changes):
@@ -62,7 +57,7 @@ def assert_point(point, expected):
 @pytest.mark.parametrize('num_experts', [2, 3, 4])
 def test_every_point_of_the_curve(num_experts):
     predictions = make_predictions(num_experts, num_experts)
-    curve = RoutingSimulator(predictions, COUNTS).curve()
+    curve = RoutingSimulator(predictions, GROUPS).curve()
     # A router's decision changes only at its probability of an image.
     levels = np.unique(np.minimum.accumulate(predictions.router_logits))
     assert len(curve) == len(levels) + 1
@@ -76,7 +71,7 @@ def test_every_point_of_the_curve(num_experts):
 
 def test_one_threshold_per_router():
     predictions = make_predictions()
-    simulator = RoutingSimulator(predictions, COUNTS)
+    simulator = RoutingSimulator(predictions, GROUPS)
     for thresholds in ([0.3, 0.7], [0.9, 0.1], [0.0, 1.0]):
         point = simulator.at(thresholds)
         assert point.threshold == thresholds
@@ -91,11 +86,11 @@ def test_probabilities_that_round_to_one():
     """Every point of the curve can be reached by a threshold."""
     routers = np.array([[-1.0, 3.0, 50.0, 60.0]], dtype=np.float32)
     predictions = make_predictions(num=4, num_experts=2, router_logits=routers)
-    curve = RoutingSimulator(predictions, COUNTS).curve()
+    curve = RoutingSimulator(predictions, GROUPS).curve()
     thresholds = [0, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-26.5)), 1]
     assert [point.threshold for point in curve] == pytest.approx(thresholds)
     for expected in curve:
-        point = RoutingSimulator(predictions, COUNTS).at([expected.threshold])
+        point = RoutingSimulator(predictions, GROUPS).at([expected.threshold])
         assert point.compute == pytest.approx(expected.compute)
 
 
@@ -120,7 +115,7 @@ def test_the_model_does_what_was_simulated(tiny_model):
         router_logits=fields['router_logits'].T,
         routed_compute=fields['routed_compute'][0],
     )
-    curve = RoutingSimulator(predictions, counts).curve()
+    curve = RoutingSimulator(predictions, ClassGroups(counts)).curve()
     for point in (curve[len(curve) // 3], curve[len(curve) // 2]):
         model.test_cfg.update(mode='route', threshold=point.threshold, expert_logits=False)
         with torch.no_grad():
@@ -188,11 +183,11 @@ def test_impossible_choices(wanted, message):
 
 def test_predictions_without_routers():
     with pytest.raises(UserError, match='--all-experts'):
-        RoutingSimulator(make_predictions(router_logits=None), COUNTS)
+        RoutingSimulator(make_predictions(router_logits=None), GROUPS)
 
 
 def test_thinned_and_drawn(tmp_path):
-    curve = RoutingSimulator(make_predictions(num=2000), COUNTS).curve()
+    curve = RoutingSimulator(make_predictions(num=2000), GROUPS).curve()
     thin = thinned(curve, 5)
     assert len(thin) == 5
     assert (thin[0], thin[4]) == (curve[0], curve[-1])

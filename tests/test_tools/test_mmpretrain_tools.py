@@ -24,7 +24,9 @@ from mmpretrain.registry import DATASETS
 from prediction_files import write_predictions
 from sklearn import manifold
 
-from ride_mm.analysis import image_size, measure_compute, read_predictions, summarize
+from ride_mm.analysis import read_predictions
+from ride_mm.analysis.accuracy.summary import summarize
+from ride_mm.analysis.routing.compute import image_size, measure_compute
 from ride_mm.datasets import DigitsLT
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine.schedule import load_training

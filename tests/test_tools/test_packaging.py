@@ -11,7 +11,7 @@ import setuptools
 import yaml
 from mmengine.utils import digit_version
 
-from ride_mm.analysis import read_seeds
+from ride_mm.analysis.comparison.seeds import read_seeds
 
 CONTENT = ('configs', 'tools', 'model-index.yml')
 

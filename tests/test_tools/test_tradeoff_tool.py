@@ -8,7 +8,9 @@ from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from prediction_files import write_predictions
 
-from ride_mm.analysis import RoutingSimulator, read_own_predictions
+from ride_mm.analysis import RoutingSimulator
+from ride_mm.analysis.predictions import read_own_predictions
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 
 TOOL = 'tools/analysis/tradeoff.py'
@@ -72,7 +74,7 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path, 
     assert cfg.model.test_cfg.mode == 'route'
     threshold = cfg.model.test_cfg.threshold
     assert threshold == chosen['threshold']
-    simulator = RoutingSimulator(read_own_predictions(predictions), COUNTS)
+    simulator = RoutingSimulator(read_own_predictions(predictions), ClassGroups(COUNTS))
     point = simulator.at(np.broadcast_to(threshold, 2))
     assert point.compute == pytest.approx(chosen['compute'])
     assert point.accuracy == pytest.approx(chosen['accuracy'])

@@ -5,24 +5,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import mmengine
-from rich.console import Console
 from rich.table import Table
 
-from ride_mm.analysis import (
-    OperatingPoint,
-    RoutingSimulator,
-    choose_point,
-    plot_tradeoff,
-    read_own_predictions,
-)
-from ride_mm.analysis.routing.tradeoff import thinned
+from ride_mm.analysis import RoutingSimulator, choose_point
+from ride_mm.analysis.predictions import read_own_predictions
+from ride_mm.analysis.routing.tradeoff import OperatingPoint, plot_tradeoff, thinned
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
 from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config
-from ride_mm.evaluation.tables import build_table
+from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -134,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         marked['chosen'] = choose_point(points, args.budget, args.accuracy, args.group)
 
     rows = {str(index): point for index, point in enumerate(thinned(curve, _ROWS))}
-    Console(width=1000).print(points_table({**rows, **marked}))
+    print_tables(points_table({**rows, **marked}))
     if args.plot:
         print(plot_tradeoff(curve, marked, args.plot))
     if args.json:

@@ -19,7 +19,7 @@ from ride_mm.analysis.style import (
     save,
     set_head,
 )
-from ride_mm.datasets.class_groups import GROUPS, ClassGroups, Thresholds, group_titles
+from ride_mm.datasets.class_groups import GROUPS, ClassGroups
 from ride_mm.evaluation.by_group import validate_labels
 
 _CELL = GROUP_COLORS['many']
@@ -96,16 +96,13 @@ def _percent(values: np.ndarray, images: np.ndarray) -> float:
     return 100.0 * float(np.mean(values[images]))
 
 
-def plot_group_confusion(
-    confusion: GroupConfusion, path: str | Path, thresholds: Thresholds = 'ride'
-) -> Path:
+def plot_group_confusion(confusion: GroupConfusion, groups: ClassGroups, path: str | Path) -> Path:
     """Plot the predicted groups, and the errors that go to larger classes.
 
     Args:
         confusion (GroupConfusion): See :func:`group_confusion`.
+        groups (ClassGroups): The groups of the classes, for the labels.
         path (str | Path): Where to save the plot, see :func:`save`.
-        thresholds (str | Sequence[int]): Thresholds of the groups, for the
-            labels. Defaults to "ride".
 
     Returns:
         Path: The file.
@@ -113,7 +110,7 @@ def plot_group_confusion(
     rows = len(confusion.share)
     figure = new_figure(2.0 + 0.85 * rows)
     cells, bars = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    titles = [group_titles(thresholds)[name].replace(' (', '\n(') for name in confusion.share]
+    titles = [groups.titles[name].replace(' (', '\n(') for name in confusion.share]
     _draw_cells(cells, confusion)
     _draw_errors(bars, confusion)
     for axes in (cells, bars):

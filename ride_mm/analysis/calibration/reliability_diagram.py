@@ -15,7 +15,7 @@ from ride_mm.analysis.style import (
     save,
     set_head,
 )
-from ride_mm.datasets.class_groups import Thresholds, group_titles
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import ReliabilityBins
 
 _GAP = '#F0B48C'
@@ -25,8 +25,8 @@ _DASHES = (0, (4, 3))
 def plot_reliability(
     bins: dict[str, ReliabilityBins],
     errors: dict[str, float],
+    groups: ClassGroups,
     path: str | Path,
-    thresholds: Thresholds = 'ride',
 ) -> Path:
     """Plot accuracy against confidence, overall and by class size.
 
@@ -37,16 +37,14 @@ def plot_reliability(
             'overall', 'many', 'medium' and 'few'.
         errors (dict[str, float]): Their expected calibration errors in
             percent.
+        groups (ClassGroups): The groups of the classes, for the titles.
         path (str | Path): Where to save the plot, see :func:`save`.
-        thresholds (str | Sequence[int]): Thresholds of the groups, for the
-            titles. Defaults to "ride".
 
     Returns:
         Path: The file.
     """
     figure = new_figure(4.2)
     panels = figure.subplots(2, len(bins), squeeze=False, sharex=True, height_ratios=(3, 1))
-    titles = group_titles(thresholds)
     percent = PercentFormatter(1, decimals=0)
     for (top, bottom), (name, found) in zip(panels.T, bins.items()):
         left, width = found.edges[:-1], np.diff(found.edges)
@@ -61,7 +59,7 @@ def plot_reliability(
         top.plot([0, 1], [0, 1], color=INK, linewidth=1, ls=_DASHES)
         top.set(xlim=(0, 1), ylim=(0, 1))
         top.yaxis.set_major_formatter(percent)
-        top.set_title(f'{titles[name]}\nECE {errors[name]:.1f}%', **PANEL_TITLE)
+        top.set_title(f'{groups.titles[name]}\nECE {errors[name]:.1f}%', **PANEL_TITLE)
         bottom.set(xticks=[0, 0.5, 1], xlabel='confidence')
         bottom.xaxis.set_major_formatter(percent)
         bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))

@@ -113,7 +113,7 @@ def confusion(found: Findings, maker: FigureMaker) -> Section:
         '. '.join(f'{name} images are predicted as: {_listed(share)}' for name, share in shares),
         plot_group_confusion,
         confusion=found.confusion,
-        thresholds=found.classes.thresholds,
+        groups=found.classes,
     )
     return Section(
         'confusion',
@@ -141,7 +141,7 @@ def reliability(found: Findings, maker: FigureMaker) -> Section:
             for name, images in found.groups.items()
         },
         errors=errors,
-        thresholds=found.classes.thresholds,
+        groups=found.classes,
     )
     return Section(
         'reliability',

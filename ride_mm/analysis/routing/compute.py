@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmpretrain import get_model
 from mmpretrain.models import ImageClassifier
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -22,7 +20,7 @@ from ride_mm.analysis.routing.expert_usage import experts_label
 from ride_mm.analysis.routing.tradeoff import route
 from ride_mm.analysis.style import GROUP_COLORS, INK, SOFT, TITLE, check_format, clean, save
 from ride_mm.engine.config import innermost_dataset, load_config
-from ride_mm.evaluation.tables import build_table
+from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.models import RIDEClassifier
 from ride_mm.models.macs import count_macs, macs_by_experts, macs_by_part, relative_compute
 from ride_mm.utils.errors import UserError
@@ -291,8 +289,6 @@ def compute_tables(
             rows.append(['expected', *_cells(usage.macs, compute.ensemble), '100.00'])
         tables.append(build_table('An image that uses some experts', columns, rows))
         tables[1].rows[-2].end_section = usage is not None
-    for table in tables:
-        table.box = box.ROUNDED
     return tables
 
 
@@ -406,9 +402,7 @@ def report_compute(
         usage = _predicted_usage(predictions_file, model, image_shape, compute)
 
     rule = 'counted' if batch_norm else 'not counted'
-    tables = compute_tables(compute, usage, f'One image of {size}, BatchNorm {rule}')
-    # Wide enough for any name, also where the output is a pipe.
-    Console(width=1000).print(*tables, sep='\n')
+    print_tables(*compute_tables(compute, usage, f'One image of {size}, BatchNorm {rule}'))
     figures = dict(
         image_shape=list(image_shape),
         batch_norm=batch_norm,

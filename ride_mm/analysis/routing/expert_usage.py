@@ -8,20 +8,19 @@ from matplotlib.ticker import PercentFormatter
 
 from ride_mm.analysis.accuracy.accuracy_by_class import MAX_BARS, label_classes
 from ride_mm.analysis.style import GROUP_COLORS, INK, clean, ink_on, new_figure, save, set_head
-from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike, key_prefix
+from ride_mm.datasets.class_groups import GROUPS, ClassGroups, key_prefix
 from ride_mm.evaluation.expert_usage import most_experts
 
 # Height of the strip below the bars that shows the class groups, in percent.
 _STRIP = 7.0
 
 
-def plot_expert_usage(figures: dict[str, float], groups: GroupsLike, path: str | Path) -> Path:
+def plot_expert_usage(figures: dict[str, float], groups: ClassGroups, path: str | Path) -> Path:
     """Plot how many experts images use: overall, many, medium and few.
 
     Args:
         figures (dict[str, float]): The output of :func:`expert_usage`.
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        groups (ClassGroups): The groups of the K classes.
         path (str | Path): The image file, see :func:`save`.
 
     Returns:
@@ -57,8 +56,7 @@ def plot_expert_usage(figures: dict[str, float], groups: GroupsLike, path: str |
             color=INK,
             fontsize=10,
         )
-    titles = ClassGroups.of(groups).titles
-    axes.set_yticks(range(len(names)), [titles[name] for name in names], fontsize=11)
+    axes.set_yticks(range(len(names)), [groups.titles[name] for name in names], fontsize=11)
     axes.invert_yaxis()
     axes.set(
         xlim=(0, 100),
@@ -87,7 +85,7 @@ def _shades(num: int) -> list[tuple]:
 def plot_experts_by_class(
     num_experts_used: np.ndarray,
     gt_label: np.ndarray,
-    groups: GroupsLike,
+    groups: ClassGroups,
     path: str | Path,
     class_names: Sequence[str] | None = None,
 ) -> Path:
@@ -100,8 +98,7 @@ def plot_experts_by_class(
         num_experts_used (np.ndarray): Number of experts that each image used,
             shape (N, ), at least 1.
         gt_label (np.ndarray): True labels with shape (N, ).
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        groups (ClassGroups): The groups of the K classes.
         path (str | Path): The image file, see :func:`save`.
         class_names (Sequence[str], optional): K names, shown for up to 30
             classes. Defaults to None.
@@ -109,7 +106,6 @@ def plot_experts_by_class(
     Returns:
         Path: The file.
     """
-    groups = ClassGroups.of(groups)
     shares = shares_by_class(num_experts_used, gt_label, len(groups))
     order = np.argsort(-groups.counts, kind='stable')
     order = order[~np.isnan(shares[order, 0])]

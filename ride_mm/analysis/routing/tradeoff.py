@@ -15,8 +15,8 @@ from matplotlib.ticker import PercentFormatter
 from scipy.special import expit, softmax
 
 from ride_mm.analysis.predictions import Predictions
-from ride_mm.analysis.style import GRID, GROUP_COLORS, INK, clean, new_figure, save, set_head
-from ride_mm.datasets.class_groups import ClassGroups, GroupsLike
+from ride_mm.analysis.style import GROUP_COLORS, INK, clean, new_figure, save, set_head
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
 
@@ -92,19 +92,18 @@ class RoutingSimulator:
     Args:
         predictions (Predictions): Predictions for N images with
             ``expert_logits``, ``router_logits`` and ``routed_compute``.
-        groups (ClassGroups | Sequence[int]): The class groups, or the
-            training images per class, (K, ).
+        groups (ClassGroups): The groups of the K classes.
 
     Raises:
         UserError: If there are no logits of experts and routers.
     """
 
-    def __init__(self, predictions: Predictions, groups: GroupsLike) -> None:
+    def __init__(self, predictions: Predictions, groups: ClassGroups) -> None:
         expert_logits, self._logits, self.compute = _outputs(predictions)
         self.router_logits = self._logits.numpy()
         # whether the first k experts together are correct, (E, N)
         self.hits = np.cumsum(expert_logits, axis=0).argmax(-1) == predictions.gt_label
-        self.groups = ClassGroups.of(groups).of_images(predictions.gt_label)
+        self.groups = groups.of_images(predictions.gt_label)
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
         """Simulate one threshold per router, (E - 1, )."""
@@ -256,8 +255,7 @@ def plot_tradeoff(
     set_head(figure, 'Accuracy against compute')
     axes.set(xlabel='compute of all experts', ylabel='accuracy (%)')
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.grid(axis='y', color=GRID, linewidth=0.8)
     # room for the labels below the curves
     axes.margins(x=0.02, y=0.03 + len(marked) / 12)
-    clean(axes)
+    clean(axes, grid='y')
     return save(figure, path)

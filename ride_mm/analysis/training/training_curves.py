@@ -8,7 +8,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ride_mm.analysis.style import (
-    GRID,
     GROUP_COLORS,
     INK,
     PANEL_TITLE,
@@ -96,7 +95,6 @@ def _draw(axes: Axes, lines: _Lines) -> None:
             marker='.' if len(values) <= _MAX_MARKED else '',
             label=label,
         )
-    axes.grid(axis='y', color=GRID, linewidth=0.8)
     axes.set_xlabel('epoch')
     axes.xaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 2.5, 5, 10], integer=True))
-    clean(axes)
+    clean(axes, grid='y')

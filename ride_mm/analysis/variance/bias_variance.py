@@ -18,7 +18,7 @@ from rich.table import Table
 from ride_mm.analysis.comparison.runs import EvaluatedRun, read_runs
 from ride_mm.analysis.style import INK, LEGEND, SOFT, TITLE, clean, save
 from ride_mm.compat.atomic_backend import write_file
-from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike, Thresholds, group_titles
+from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike
 from ride_mm.evaluation.by_group import validate_labels
 from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import UserError
@@ -149,27 +149,24 @@ def bias_variance(pred_label: np.ndarray, gt_label: np.ndarray, groups: GroupsLi
     return figures
 
 
-def bias_variance_table(
-    figures: dict[str, Figures], num_runs: int, thresholds: Thresholds
-) -> Table:
+def bias_variance_table(figures: dict[str, Figures], num_runs: int, groups: ClassGroups) -> Table:
     """Build a table of bias and variance by group and config.
 
     Args:
         figures (dict[str, dict]): See :func:`bias_variance`, by the name of
             the config.
         num_runs (int): Number of models per config.
-        thresholds (str | Sequence[int]): Thresholds of the groups.
+        groups (ClassGroups): The groups of the classes.
 
     Returns:
         rich.table.Table: The table, for ``rich.print``.
     """
-    titles = group_titles(thresholds)
     rows = [
-        [titles[group], name, str(groups[group]['classes'])]
-        + [f'{groups[group][measure]:.2f}' for measure in _SHOWN]
+        [groups.titles[group], name, str(values[group]['classes'])]
+        + [f'{values[group][measure]:.2f}' for measure in _SHOWN]
         for group in (*GROUPS, 'overall')
-        for name, groups in figures.items()
-        if group in groups
+        for name, values in figures.items()
+        if group in values
     ]
     title = f'Bias and variance of {num_runs} runs (%): error = bias + net variance'
     columns = ['training images', 'config', 'classes', *_SHOWN]
@@ -178,39 +175,36 @@ def bias_variance_table(
     return table
 
 
-def plot_bias_variance(
-    figures: dict[str, Figures], path: str | Path, thresholds: Thresholds
-) -> Path:
+def plot_bias_variance(figures: dict[str, Figures], groups: ClassGroups, path: str | Path) -> Path:
     """Plot bias and variance by group, with one bar per config.
 
     Args:
         figures (dict[str, dict]): See :func:`bias_variance`, by the name of
             the config.
+        groups (ClassGroups): The groups of the classes, for the labels.
         path (str | Path): Where to save the plot, see :func:`save`.
-        thresholds (str | Sequence[int]): Thresholds of the groups, for the
-            labels.
 
     Returns:
         Path: The file.
     """
-    groups = [
+    names = [
         name for name in (*GROUPS, 'overall') if any(name in values for values in figures.values())
     ]
-    titles = [group_titles(thresholds)[name].replace(' (', '\n(') for name in groups]
+    titles = [groups.titles[name].replace(' (', '\n(') for name in names]
     figure = Figure(figsize=(11, 4.8), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
     colors = colormaps['viridis'](np.linspace(0.15, 0.8, len(figures)))
     width = 0.8 / len(figures)
     for axes, measure in zip(panels, ('bias', 'variance')):
-        for i, (name, values) in enumerate(figures.items()):
-            places = np.arange(len(groups)) + (i - (len(figures) - 1) / 2) * width
-            heights = [values.get(group, {}).get(measure, 0) for group in groups]
-            bars = axes.bar(places, heights, width=0.94 * width, color=colors[i], label=name)
-            if len(figures) * len(groups) <= _MAX_LABELS:
+        for i, (config, values) in enumerate(figures.items()):
+            places = np.arange(len(names)) + (i - (len(figures) - 1) / 2) * width
+            heights = [values.get(name, {}).get(measure, 0) for name in names]
+            bars = axes.bar(places, heights, width=0.94 * width, color=colors[i], label=config)
+            if len(figures) * len(names) <= _MAX_LABELS:
                 axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=2, color=INK)
-        axes.axvline(len(groups) - 1.5, color=SOFT, linewidth=0.8, ls=(0, (4, 3)))
+        axes.axvline(len(names) - 1.5, color=SOFT, linewidth=0.8, ls=(0, (4, 3)))
         axes.set_title(measure.capitalize(), pad=12, **TITLE)
-        axes.set_xticks(range(len(groups)), titles, fontsize=11)
+        axes.set_xticks(range(len(names)), titles, fontsize=11)
         clean(axes, grid='y')
         axes.tick_params(axis='x', length=0)
     panels[0].set_ylabel('% of the test images, averaged over classes')
@@ -245,7 +239,7 @@ def compare_bias_variance(
     """
     named = [f'{Path(f).name}={file}' for f in folders for file in _prediction_files(Path(f))]
     runs = read_runs(named)
-    num_runs, thresholds = len(runs.methods[runs.baseline]), runs.groups.thresholds
+    num_runs = len(runs.methods[runs.baseline])
     for name, models in runs.methods.items():
         _check_samples(name, models, num_runs)
     figures = {
@@ -254,9 +248,9 @@ def compare_bias_variance(
         )
         for name, models in runs.methods.items()
     }
-    print_tables(bias_variance_table(figures, num_runs, thresholds))
+    print_tables(bias_variance_table(figures, num_runs, runs.groups))
     if plot is not None:
-        print(plot_bias_variance(figures, plot, thresholds))
+        print(plot_bias_variance(figures, runs.groups, plot))
     if json_file is not None:
         content = {name: dict(runs=num_runs, groups=groups) for name, groups in figures.items()}
         write_file(json_file, json.dumps(content, indent=2) + '\n')

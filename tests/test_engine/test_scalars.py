@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ride_mm.analysis import read_curves
+from ride_mm.engine.scalars import read_curves
 from ride_mm.utils.errors import UserError
 
 
