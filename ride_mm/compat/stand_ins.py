@@ -1,21 +1,26 @@
-"""Stand-ins for the Python objects that a checkpoint of MMEngine pickles.
+"""Read the Python objects in a checkpoint of MMEngine without calling what the file names.
 
 Besides tensors and plain containers, a checkpoint of MMEngine holds
 :obj:`mmengine.logging.HistoryBuffer` objects, and those hold NumPy arrays and
-references to their own methods. Unpickling them by name needs
-``builtins.getattr`` and NumPy's own reconstructors, which is as much as
-unpickling anything: ``getattr`` reaches every attribute of every allowed
-object, and ``numpy.dtype``, ``numpy.ndarray`` and ``__setstate__`` build
-arrays of raw pointers.
+references to their own methods. ``torch.load(weights_only=True)`` refuses
+them, and allowing them by name with ``torch.serialization.add_safe_globals``
+would give up what it protects from: ``builtins.getattr`` reaches every
+attribute of every allowed object, and ``numpy.dtype``, ``numpy.ndarray`` and
+their ``__setstate__`` build arrays of raw pointers.
 
-So none of them is ever called here. Each name is answered by a class of this
-module, which only notes what the file says and refuses what a checkpoint of
-MMEngine never says. :func:`unwrap` then builds the real objects from the
-notes.
+Here each of these names is answered by a :class:`StandIn`, which only records
+arguments and state. :func:`unwrap` then checks the records and builds the real
+objects. It refuses whatever no checkpoint of MMEngine contains.
 
 Checkpoints of other programs pickle objects of classes that are not even
-there. Where only the tensors beside them are wanted, an :class:`Unknown` is
-put in the place of each: it holds what the file says and does nothing.
+installed: those of the official RIDE code hold its ``ConfigParser``, with
+paths and loggers. Where only the tensors are wanted, each of these objects is
+replaced by an empty dict, see :class:`Unknown`.
+
+Needed with mmengine 0.10.7 and torch 2.4 to 2.11, see
+:mod:`ride_mm.compat.checkpoint_loading`. ``torch.serialization.safe_globals``
+does not replace :func:`_allowed`: torch 2.4 lacks it, torch < 2.6 finds an
+object by its own name alone, and a user may have allowed one of these names.
 """
 
 import inspect
@@ -25,9 +30,9 @@ import pickletools
 import re
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -35,238 +40,174 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 
-def require(condition: bool, name: str) -> None:
-    """Refuse what a file says of a name, unless a condition holds."""
-    if not condition:
-        raise pickle.UnpicklingError(
-            f'Unsupported use of GLOBAL {name}: no checkpoint of MMEngine uses it like this'
-        )
+class StandIn:
+    """Record of an object in a pickle: the arguments of its call, and its state."""
 
+    args: tuple
+    state: Any
 
-class _Sealed(type):
-    """A class that a pickle's BUILD cannot change."""
+    def __new__(cls, *args) -> 'StandIn':
+        record = super().__new__(cls)
+        record.args, record.state = args, None
+        return record
 
-    def __setattr__(cls, name: str, value: Any) -> None:
-        raise pickle.UnpicklingError(f'a file sets {cls.__name__}.{name}')
-
-
-class StandIn(metaclass=_Sealed):
-    """What a file says about one object. Subclasses say how to build it."""
-
-    def build(self, memo: dict) -> Any:
-        """Build the object that the file meant.
-
-        Args:
-            memo (dict): The memo of :func:`unwrap`.
-        """
-        raise NotImplementedError
-
-    def __setstate__(self, state) -> None:
-        # or a file could put anything into its attributes
-        require(False, type(self).__name__)
-
-
-class _Bytes(StandIn):
-    """``bytes()``, which protocol 2 writes for the data of empty arrays."""
-
-    # What it stands for is made at once.
-    def __new__(cls, *args) -> bytes:  # type: ignore[misc]
-        require(not args, 'builtins.bytes')
-        return b''
-
-
-class _Encode(StandIn):
-    """``_codecs.encode``, as which protocol 2 writes ``bytes``."""
-
-    def __new__(cls, text, encoding) -> bytes:  # type: ignore[misc]
-        require(type(text) is str and encoding == 'latin1', '_codecs.encode')
-        return text.encode('latin1')
-
-
-class _Dtype(StandIn):
-    """Plain numbers, truth values, bytes and text: no objects, no fields."""
-
-    def __init__(self, code, align=False, copy=False) -> None:
-        require(
-            type(code) is str and re.fullmatch(r'[biufc]\d{1,2}|[SU]\d{1,6}', code) is not None,
-            'numpy.dtype',
-        )
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state) -> None:
-        # (version, byte order, subarray, names, fields, itemsize, ...)
-        require(
-            type(state) is tuple
-            and len(state) >= 5
-            and state[1] in ('<', '>', '|', '=')
-            and state[2:5] == (None, None, None),
-            'numpy.dtype',
-        )
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-    def build(self, memo: dict) -> np.dtype:
-        return self.dtype
-
-
-class _ArrayType(StandIn):
-    """``numpy.ndarray`` itself, named as an argument of ``_reconstruct``."""
-
-    def __init__(self, *args) -> None:
-        require(False, 'numpy.ndarray')
-
-
-class _Array(StandIn):
-    def __init__(self, subtype, shape, code) -> None:
-        require(
-            isinstance(subtype, type) and issubclass(subtype, _ArrayType),
-            'numpy._core.multiarray._reconstruct',
-        )
-
-    def __setstate__(self, state) -> None:
-        name = 'numpy.ndarray'
-        require(type(state) is tuple and len(state) == 5, name)
-        _, shape, dtype, is_fortran, data = state
-        if type(data) is str:  # as Python 2 wrote `bytes`
-            data = data.encode('latin1')
-        require(isinstance(dtype, _Dtype) and type(data) is bytes, name)
-        require(
-            type(shape) is tuple
-            and all(type(size) is int and size >= 0 for size in shape)
-            and len(data) == math.prod(shape) * dtype.dtype.itemsize,
-            name,
-        )
-        order: Literal['F', 'C'] = 'F' if is_fortran else 'C'
-        # `.copy()` because an array over `bytes` cannot be written to
-        self.array = np.ndarray(shape, dtype.dtype, data, order=order).copy(order)
-
-    def build(self, memo: dict) -> np.ndarray:
-        return self.array
-
-
-class _Scalar(StandIn):
-    def __init__(self, dtype, data) -> None:
-        require(
-            isinstance(dtype, _Dtype) and type(data) is bytes and len(data) == dtype.dtype.itemsize,
-            'numpy._core.multiarray.scalar',
-        )
-        self.scalar = np.ndarray((), dtype.dtype, data)[()]
-
-    def build(self, memo: dict) -> Any:
-        return self.scalar
-
-
-class _HistoryBuffer(StandIn):
-    def __setstate__(self, state) -> None:
-        # 'statistics_methods' is left out on purpose: `HistoryBuffer` would
-        # put them in a dict shared by all buffers of the process
-        name = 'mmengine.logging.history_buffer.HistoryBuffer'
-        require(type(state) is dict, name)
-        self.log = state.get('_log_history')
-        self.count = state.get('_count_history')
-        self.max_length = state.get('max_length')
-        require(
-            isinstance(self.log, _Array)
-            and isinstance(self.count, _Array)
-            and self.log.array.ndim == self.count.array.ndim == 1
-            and len(self.log.array) == len(self.count.array)
-            and type(self.max_length) is int
-            and self.max_length > 0,
-            name,
-        )
-
-    def build(self, memo: dict) -> HistoryBuffer:
-        return HistoryBuffer(self.log.array, self.count.array, self.max_length)
-
-
-class _HistoryBufferMethod(StandIn):
-    """``getattr``, when all it is asked for is a method of HistoryBuffer."""
-
-    def __init__(self, owner, name) -> None:
-        require(
-            isinstance(owner, type)
-            and issubclass(owner, _HistoryBuffer)
-            and type(name) is str
-            and not name.startswith('_')
-            and inspect.isfunction(vars(HistoryBuffer).get(name)),
-            'builtins.getattr',
-        )
-        self.name = name
-
-    def build(self, memo: dict) -> Any:
-        return vars(HistoryBuffer)[self.name]
-
-
-class _ConfigDict(StandIn):
-    """A nested ``metainfo`` of a dataset comes from the config."""
-
-    def __init__(self, items) -> None:
-        require(type(items) is dict, 'mmengine.config.config.ConfigDict')
-        self.items = items
-
-    def build(self, memo: dict) -> ConfigDict:
-        return ConfigDict(unwrap(self.items, memo))
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
 
 class Unknown:
-    """Whatever an unknown name makes: an empty dict that takes all data.
+    """Stand-in of any other name: calling it returns an empty dict.
 
-    PyTorch's safe unpickler puts items and attributes into an
-    ``OrderedDict``, and calls nothing of it.
+    PyTorch's safe unpickler puts the object's items and attributes into the
+    ``OrderedDict`` and calls nothing.
     """
 
     def __new__(cls, *args, **kwargs) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
 
-def _named(stand_in: type, path: str) -> type:
-    """Subclass ``stand_in`` under the full name that it answers to.
+# Each builder takes the arguments and the state of a stand-in and returns the
+# object, or None to refuse them.
 
-    ``torch.serialization.add_safe_globals`` of torch < 2.7 knows no other way
-    to say by which name an object is found.
+
+def _bytes(args: Any, state: Any) -> bytes | None:
+    """``bytes()``, which pickle protocol 2 writes for the data of empty arrays."""
+    return b'' if args == () and state is None else None
+
+
+def _encode(args: Any, state: Any) -> bytes | None:
+    """``_codecs.encode``, as which pickle protocol 2 writes ``bytes``."""
+    match args, state:
+        case (str(text), 'latin1'), None:
+            return text.encode('latin1')
+    return None
+
+
+def _dtype(args: Any, state: Any) -> np.dtype | None:
+    """Numbers, booleans, bytes and text; no objects and no fields."""
+    match args, state:
+        # state: version, byte order, subarray, names, fields, item size, ...
+        case (str(code), *_), (_, '<' | '>' | '|' | '=' as order, None, None, None, *_):
+            if re.fullmatch(r'[biufc]\d{1,2}|[SU]\d{1,6}', code):
+                return np.dtype(code).newbyteorder(order)
+    return None
+
+
+def _array(args: Any, state: Any) -> np.ndarray | None:
+    match args, state:
+        case (kind, *_), (
+            _,
+            tuple(shape),
+            np.dtype() as dtype,
+            int(is_fortran),
+            bytes() | str() as data,
+        ):
+            if isinstance(data, str):  # bytes of Python 2
+                data = data.encode('latin1')
+            sizes_fit = all(type(size) is int and size >= 0 for size in shape)
+            if kind is np.ndarray and sizes_fit and len(data) == math.prod(shape) * dtype.itemsize:
+                # an array over `bytes` is read-only
+                array = np.ndarray(shape, dtype, data, order='F' if is_fortran else 'C')
+                return array.copy('F' if is_fortran else 'C')
+    return None
+
+
+def _scalar(args: Any, state: Any) -> Any:
+    match args, state:
+        case (np.dtype() as dtype, bytes(data)), None if len(data) == dtype.itemsize:
+            return np.ndarray((), dtype, data)[()]
+    return None
+
+
+def _history_buffer(args: Any, state: Any) -> HistoryBuffer | None:
+    match args, state:
+        case (), {
+            '_log_history': np.ndarray(ndim=1) as log,
+            '_count_history': np.ndarray(ndim=1) as count,
+            'max_length': int(max_length),
+        } if len(log) == len(count) and max_length > 0:
+            # not '_statistics_methods': all buffers of the process share them
+            return HistoryBuffer(log, count, max_length)
+    return None
+
+
+def _history_buffer_method(args: Any, state: Any) -> Callable | None:
+    """``getattr(HistoryBuffer, name)`` with the name of a public method."""
+    match args, state:
+        case (owner, str(name)), None if owner is HistoryBuffer and not name.startswith('_'):
+            method = vars(HistoryBuffer).get(name)
+            return method if inspect.isfunction(method) else None
+    return None
+
+
+def _config_dict(args: Any, state: Any) -> ConfigDict | None:
+    """A nested ``metainfo`` of a dataset, which comes from the config."""
+    match args, state:
+        case (dict(items),), None:
+            return ConfigDict(items)
+    return None
+
+
+_BUILDERS: dict[str, Callable[[Any, Any], Any]] = {
+    '_codecs.encode': _encode,
+    'builtins.bytes': _bytes,
+    'builtins.getattr': _history_buffer_method,
+    'mmengine.config.config.ConfigDict': _config_dict,
+    'mmengine.logging.history_buffer.HistoryBuffer': _history_buffer,
+    # NumPy 1 and 2
+    'numpy.core.multiarray._reconstruct': _array,
+    'numpy._core.multiarray._reconstruct': _array,
+    'numpy.core.multiarray.scalar': _scalar,
+    'numpy._core.multiarray.scalar': _scalar,
+    'numpy.dtype': _dtype,
+}
+# Classes that are arguments of other calls.
+_CLASSES = {
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    'numpy.ndarray': np.ndarray,
+}
+
+
+def _named(stand_in: type, path: str) -> type:
+    """Subclass ``stand_in`` under the name that it answers to.
+
+    torch < 2.6 takes the name of an allowed object from the object itself.
     """
     module, _, name = path.rpartition('.')
     return type(name, (stand_in,), dict(__module__=module, __qualname__=name))
 
 
-STAND_INS: dict[str, type[StandIn]] = {
-    path: _named(stand_in, path)
-    for stand_in, paths in {
-        _HistoryBuffer: ('mmengine.logging.history_buffer.HistoryBuffer',),
-        # the name of `builtins` in pickle protocol 2 is Python 2's
-        _HistoryBufferMethod: ('builtins.getattr', '__builtin__.getattr'),
-        _Bytes: ('builtins.bytes', '__builtin__.bytes'),
-        # newer versions of torch allow it already
-        _Encode: ('_codecs.encode',),
-        _ConfigDict: ('mmengine.config.config.ConfigDict',),
-        _Dtype: ('numpy.dtype',),
-        _ArrayType: ('numpy.ndarray',),
-        # NumPy 1 and 2
-        _Array: ('numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct'),
-        _Scalar: ('numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'),
-    }.items()
-    for path in paths
-}
+STAND_INS = {path: _named(StandIn, path) for path in [*_BUILDERS, 'numpy.ndarray']}
 
 
-def unwrap(value: Any, memo: dict) -> Any:
-    """Replace every stand-in in nested containers by what it stands for.
+def unwrap(value: Any, memo: dict | None = None) -> Any:
+    """Replace every stand-in in nested containers by the object that it stands for.
 
     Args:
         value (Any): An unpickled object. Its dicts, lists and sets are
             changed in place.
-        memo (dict): Results by ``id``, for shared and recursive objects.
-            Start with an empty one.
+        memo (dict, optional): Results by ``id``, for shared and recursive
+            objects. Defaults to None.
 
     Returns:
-        Any: ``value``, or what stands in its place.
+        Any: ``value``, or the object that it stands for.
+
+    Raises:
+        pickle.UnpicklingError: If a stand-in is used as in no checkpoint of
+            MMEngine.
     """
+    memo = {} if memo is None else memo
     if id(value) in memo:
         return memo[id(value)]
     if isinstance(value, StandIn):
-        memo[id(value)] = value.build(memo)
+        memo[id(value)] = _build(value, memo)
+    elif isinstance(value, type) and issubclass(value, StandIn):
+        if _path(value) not in _CLASSES:
+            raise _refusal(value)
+        return _CLASSES[_path(value)]
     elif type(value) in (dict, OrderedDict, Counter):
         memo[id(value)] = value
-        # of the class: an unknown object may have an attribute of this name
+        # methods of the class: an unknown object may have an attribute of this name
         kind = type(value)
         items = [(unwrap(k, memo), unwrap(v, memo)) for k, v in kind.items(value)]
         kind.clear(value)
@@ -286,18 +227,37 @@ def unwrap(value: Any, memo: dict) -> Any:
     return memo[id(value)]
 
 
+def _build(stand_in: StandIn, memo: dict) -> Any:
+    args, state = unwrap(stand_in.args, memo), unwrap(stand_in.state, memo)
+    builder = _BUILDERS.get(_path(type(stand_in)))
+    try:
+        built = builder and builder(args, state)
+    except (TypeError, ValueError):
+        built = None
+    if built is None:
+        raise _refusal(type(stand_in))
+    return built
+
+
+def _refusal(kind: type[StandIn]) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(
+        f'Unsupported use of GLOBAL {_path(kind)}: no checkpoint of MMEngine uses it like this'
+    )
+
+
+def _path(item: Any) -> str:
+    """Full name of an allowed object; newer versions of torch take a pair with the name."""
+    return item[1] if isinstance(item, tuple) else f'{item.__module__}.{item.__qualname__}'
+
+
 @contextmanager
 def _allowed(stand_ins: dict[str, type]) -> Iterator[None]:
-    """Allow stand-ins, and what the user has allowed, for a while."""
+    """Temporarily allow stand-ins beside what the user has allowed."""
     serialization = torch.serialization
     by_user = serialization.get_safe_globals()
-
-    def path(item):
-        return item[1] if isinstance(item, tuple) else (f'{item.__module__}.{item.__qualname__}')
-
     serialization.clear_safe_globals()
     serialization.add_safe_globals(
-        [item for item in by_user if path(item) not in stand_ins] + list(stand_ins.values())
+        [item for item in by_user if _path(item) not in stand_ins] + list(stand_ins.values())
     )
     try:
         yield
@@ -307,7 +267,7 @@ def _allowed(stand_ins: dict[str, type]) -> Iterator[None]:
 
 
 def _unknown_names(path: str) -> dict[str, type]:
-    """An :class:`Unknown` for every name in a file that is no stand-in's."""
+    """An :class:`Unknown` for every name in a file that has no stand-in."""
     with open(path, 'rb') as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
@@ -315,8 +275,8 @@ def _unknown_names(path: str) -> dict[str, type]:
                 with archive.open(name) as pickled:
                     names = _names_in_pickle(pickled)
         else:
-            # the format of torch < 1.6: a magic number, a version, a
-            # description of the system, the checkpoint
+            # The format of torch < 1.6: a magic number, a version, a
+            # description of the system, the checkpoint.
             file.seek(0)
             names = [_names_in_pickle(file) for _ in range(4)][-1]
     return {name: _named(Unknown, name) for name in names if name not in STAND_INS}
@@ -324,10 +284,15 @@ def _unknown_names(path: str) -> dict[str, type]:
 
 def _names_in_pickle(file: IO[bytes]) -> set[str]:
     return {
-        str(argument).replace(' ', '.').replace('__builtin__.', 'builtins.')
+        _python_3(str(argument).replace(' ', '.'))
         for opcode, argument, _ in pickletools.genops(file)
         if opcode.name == 'GLOBAL'
     }
+
+
+def _python_3(path: str) -> str:
+    """Pickle protocol 2 has Python 2's name of ``builtins``."""
+    return path.replace('__builtin__.', 'builtins.')
 
 
 def load_with_stand_ins(path: str, map_location: Any = None, allow_unknown: bool = False) -> Any:
@@ -337,8 +302,8 @@ def load_with_stand_ins(path: str, map_location: Any = None, allow_unknown: bool
         path (str): A file written by ``torch.save``.
         map_location (Any, optional): As in :func:`torch.load`. Defaults to
             None.
-        allow_unknown (bool): Whether names that no checkpoint of MMEngine
-            has are answered by :class:`Unknown`. Defaults to False.
+        allow_unknown (bool): Whether names that are in no checkpoint of
+            MMEngine are answered by :class:`Unknown`. Defaults to False.
 
     Returns:
         Any: The checkpoint.
@@ -346,33 +311,34 @@ def load_with_stand_ins(path: str, map_location: Any = None, allow_unknown: bool
     Raises:
         pickle.UnpicklingError: If the file needs other globals.
     """
-    stand_ins = dict(STAND_INS)
-    if allow_unknown:
-        stand_ins.update(_unknown_names(path))
-    with _allowed(stand_ins):
+    unknown = _unknown_names(path) if allow_unknown else {}
+    with _allowed(STAND_INS | unknown):
         loaded = torch.load(path, map_location=map_location, weights_only=True)
-    return unwrap(loaded, {})
+    return unwrap(loaded)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
-        if not path.startswith(('numpy.', '_codecs.', 'builtins.bytes')) or path not in STAND_INS:
+    def find_class(self, module: str, name: str) -> type[StandIn]:
+        path = _python_3(f'{module}.{name}')
+        if path not in STAND_INS:
             raise pickle.UnpicklingError(f'it needs `{path}`, which is not plain data')
         return STAND_INS[path]
 
 
 def load_arrays(file: BinaryIO) -> Any:
-    """Unpickle NumPy arrays, numbers, texts and containers of these, as CIFAR's files hold.
+    """Unpickle NumPy arrays, numbers, text and containers of these.
+
+    The files of CIFAR are such pickles; MMPretrain 1.2.0 reads them with
+    ``pickle.load``, which runs what they hold.
 
     Args:
-        file (BinaryIO): A pickle, also one that Python 2 wrote.
+        file (BinaryIO): A pickle, which Python 2 may have written.
 
     Returns:
         Any: The content.
 
     Raises:
-        pickle.UnpicklingError: If it needs anything else.
-        Exception: Any other one, if the file is damaged.
+        pickle.UnpicklingError: If the pickle needs anything else.
+        Exception: Any other, if the file is damaged.
     """
-    return unwrap(_ArrayUnpickler(file, encoding='latin1').load(), {})
+    return unwrap(_ArrayUnpickler(file, encoding='latin1').load())
