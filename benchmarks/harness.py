@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.benchmark import timer
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.engine.config import add_cfg_options, is_ride, positive
 from ride_mm.engine.schedule import load_training
 from ride_mm.evaluation.tables import build_table
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import write_file
 
 # Steps before the first turn, and the smallest number of steps in a turn.
 WARM_UP, LEAST = 5, 3

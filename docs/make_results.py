@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from ride_mm.analysis.comparison.seeds import STAGES, mean_text, plot_seeds, read_seeds
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.files import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Results

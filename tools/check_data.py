@@ -13,13 +13,13 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.check import Finding, Split, check_data
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config, type_name
 from ride_mm.evaluation.tables import build_table, render_table
 from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.files import write_file
 
 EXAMPLE = """example:
   python tools/check_data.py my_images.py

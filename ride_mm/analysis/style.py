@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import write_file
 
 # The palette of Okabe and Ito, which color-blind readers can tell apart.
 GROUP_COLORS = dict(many='#0072B2', medium='#E69F00', few='#009E73')

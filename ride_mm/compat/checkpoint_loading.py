@@ -1,22 +1,28 @@
-"""Load checkpoints without running what is in them.
+"""Checkpoints are loaded as data; no code in them runs.
 
-MMEngine 0.10 reads a checkpoint with ``torch.load(path)``. With torch >= 2.6
-that refuses MMEngine's own checkpoints; with an older torch, and for every
-file from a URL, it runs whatever code the file holds.
-:func:`install_checkpoint_loader` puts another loader in its place, which
-``Runner.resume``, ``load_from``, ``get_model(pretrained=...)``, the
-inferencers and ``init_cfg=dict(type='Pretrained')`` then all use.
+mmengine 0.10.7 reads a checkpoint with ``torch.load(path)``. With torch >= 2.6
+that refuses MMEngine's own checkpoints (`issue 1655
+<https://github.com/open-mmlab/mmengine/issues/1655>`_); with an older torch it
+runs any code in the file. The open `pull request 1650
+<https://github.com/open-mmlab/mmengine/pull/1650>`_ passes
+``weights_only=False``, which runs it with every torch.
+:func:`install_checkpoint_loader` installs loaders that ``Runner.resume``,
+``load_from``, ``get_model(pretrained=...)``, the inferencers and
+``init_cfg=dict(type='Pretrained')`` then use.
 
 Two places in MMEngine run a text *inside* a checkpoint as a Python config:
 
-- ``Runner.resume`` does so with ``meta['config']``, which only old versions
-  wrote: it is removed from what is loaded here.
-- ``mmengine.infer.BaseInferencer`` does so with the config that MMEngine
-  stores as ``message_hub['runtime_info']['cfg']`` and ``meta['cfg']``, if it
-  is asked for a model by its weights alone. The inferencers of MMPretrain
-  always want a config or a model name and never get there. The text is kept,
-  since it says how the model was trained: do not build a model from the
-  weights alone with an inferencer of another library, unless you trust them.
+- ``Runner.resume`` runs ``meta['config']``, which only old versions wrote: it
+  is removed from every checkpoint that is loaded here.
+- ``mmengine.infer.BaseInferencer`` runs the config in
+  ``message_hub['runtime_info']['cfg']`` or ``meta['cfg']`` if it is given
+  weights without a config. MMPretrain's inferencers always need a config or a
+  model name and never do so. The text is kept, since it documents the
+  training: with inferencers of other libraries, do not build a model from the
+  weights alone unless you trust them.
+
+Delete this file and :mod:`ride_mm.compat.stand_ins` once MMEngine loads its own
+checkpoints with ``weights_only=True``.
 """
 
 import functools
@@ -44,39 +50,40 @@ TRUST_VARIABLE = 'RIDE_MM_TRUST_CHECKPOINTS'
 
 _ZIP_START = b'PK\x03\x04'
 _PICKLE_START = b'\x80'
-# the attribute of a folder in a zip archive
+# DOS attribute of a folder in a zip archive
 _FOLDER = 0x10
-# what `Runner.resume` reads, by dotted keys
-_RESUMED = {
-    'state_dict': dict,
-    'message_hub.log_scalars': dict,
-    'message_hub.runtime_info': dict,
-    'message_hub.resumed_keys': dict,
-    'meta.epoch': int,
-    'meta.iter': int,
-}
 _DAMAGE = re.compile('PytorchStreamReader|corrupt|unexpected EOF')
 
 
 class CheckpointError(UserError):
-    """A checkpoint is damaged, or asks for more than data."""
+    """A checkpoint cannot be loaded: it is damaged, or needs more than data.
+
+    Args:
+        message (str): The message.
+        problem (str): What is wrong, as a sentence without its subject, the
+            file. Defaults to ''.
+    """
+
+    def __init__(self, message: str, problem: str = '') -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 def find_damage(path: str) -> str | None:
-    """Say what is wrong with a checkpoint file, without unpickling it.
+    """Find damage of a checkpoint file, without unpickling it.
 
     Reads the whole file once: the checksums of its zip archive, which
-    ``torch.load`` does not look at, find a single flipped bit. They do not
-    cover the archive's directory, which is therefore read as ``torch.load``
-    reads it as well. The format of torch < 1.6 has no checksums, so of such
-    a file only the start is checked.
+    ``torch.load`` ignores, reveal a single flipped bit. They do not cover the
+    archive's directory, which is therefore also read in the way of
+    ``torch.load``. The format of torch < 1.6 has no checksums, so only the
+    start of such a file is checked.
 
     Args:
         path (str): A local path.
 
     Returns:
-        Optional[str]: What is wrong, to follow "the file ...". None if the
-        file is whole.
+        str | None: What is wrong, as a sentence without its subject, the file.
+        None if the file is intact.
     """
     if not osp.isfile(path):
         return 'is a folder' if osp.isdir(path) else 'does not exist'
@@ -93,12 +100,12 @@ def find_damage(path: str) -> str | None:
             parts = archive.infolist()
             damaged = archive.testzip()
     except Exception as error:
-        # zipfile answers damage with about any exception
+        # zipfile raises almost any exception for damage
         return _unreadable(error)
     if damaged is not None:
         return f'is damaged: the checksum of its part {damaged!r} is wrong'
     names = {part.filename for part in parts}
-    # two of one name, and a folder, are read as another part, or as zeros
+    # torch would read a duplicate as another part, and a folder as zeros
     if len(names) < len(parts) or any(part.external_attr & _FOLDER for part in parts):
         return 'is damaged: the directory of its zip archive is wrong'
     if not any(name.endswith('/data.pkl') for name in names):
@@ -114,78 +121,13 @@ def _unreadable(error: Exception) -> str:
     return f'is truncated or damaged: its zip archive cannot be read ({_one_line(error)})'
 
 
-def find_resume_problem(path: str, optimizer: bool = False) -> str | None:
-    """Say why a training cannot be resumed from a checkpoint file.
-
-    Args:
-        path (str): A local path.
-        optimizer (bool): Whether the state of the optimizer has to be there.
-            Defaults to False.
-
-    Returns:
-        Optional[str]: As :func:`find_damage`: damage, content that is not
-        loaded as data, or not that of a training. None if all is well.
-    """
-    damage = find_damage(path)
-    if damage is not None:
-        return damage
-    try:
-        # without the numbers of the tensors
-        content = _load_as_data(path, 'meta', _load_mmengine)
-    except pickle.UnpicklingError as error:
-        return None if _is_trusted() else f'is refused: {_demand(error)}'
-    except CheckpointError as error:
-        return f'cannot be loaded: {error}'
-    needed = dict(_RESUMED, optimizer=dict) if optimizer else _RESUMED
-    for key, kind in needed.items():
-        found = content
-        for name in key.split('.'):
-            found = found.get(name) if isinstance(found, dict) else None
-        is_count = type(found) is int and found >= 0
-        if not (is_count if kind is int else isinstance(found, kind)):
-            return f'cannot be resumed: it has no `{key}`'
-    return None
-
-
-def numbered_checkpoints(folder: str, filename_tmpl: str) -> list[tuple[int, str]]:
-    """List the checkpoints of a folder, the newest first.
-
-    Args:
-        folder (str): A local folder.
-        filename_tmpl (str): As in ``CheckpointHook``, e.g. 'epoch_{}.pth'.
-
-    Returns:
-        List[Tuple[int, str]]: The number of epochs or iterations of each
-        checkpoint, and its path.
-    """
-    if not osp.isdir(folder):
-        return []
-    found = [(step_of(name, filename_tmpl), osp.join(folder, name)) for name in os.listdir(folder)]
-    return sorted([(step, path) for step, path in found if step is not None], reverse=True)
-
-
-def step_of(path: str, filename_tmpl: str) -> int | None:
-    """Read the number of epochs or iterations from the name of a checkpoint.
-
-    Args:
-        path (str): The path of a checkpoint.
-        filename_tmpl (str): As in ``CheckpointHook``, e.g. 'epoch_{}.pth'.
-
-    Returns:
-        Optional[int]: The number, or None if the name has another form.
-    """
-    before, after = re.split(r'\{.*?\}', filename_tmpl, maxsplit=1)
-    match = re.fullmatch(re.escape(before) + r'(\d+)' + re.escape(after), osp.basename(path))
-    return int(match.group(1)) if match else None
-
-
 def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     """Load a local checkpoint as data only.
 
-    First as ``torch.load(weights_only=True)`` does; then with exactly the
-    further objects that a checkpoint of MMEngine holds (see
+    Tries ``torch.load(weights_only=True)``, then the same with exactly the
+    objects that a checkpoint of MMEngine holds (see
     :mod:`ride_mm.compat.stand_ins`). A file that needs more is refused, unless
-    the environment says ``RIDE_MM_TRUST_CHECKPOINTS=1``.
+    the environment variable ``RIDE_MM_TRUST_CHECKPOINTS`` is 1.
 
     Args:
         path (str): A local path.
@@ -198,11 +140,22 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     Raises:
         CheckpointError: If the file is damaged or refused.
     """
-    _check_damage(path)
     try:
         checkpoint = _load_as_data(path, map_location, _load_mmengine)
     except pickle.UnpicklingError as error:
-        checkpoint = _load_if_trusted(path, map_location, error)
+        if os.environ.get(TRUST_VARIABLE, '0') in ('', '0'):
+            problem = (
+                f'needs {_culprit(error)}, which is not part of an MMEngine checkpoint and could '
+                'run code from the file. If you trust its author, set '
+                f'{TRUST_VARIABLE}=1 in the environment'
+            )
+            raise CheckpointError(f'Refused to load {path}: it {problem}.', problem) from None
+        warnings.warn(
+            f'{path} needs {_culprit(error)}. It is loaded, including any code in it, because '
+            f'{TRUST_VARIABLE} is set.',
+            stacklevel=2,
+        )
+        checkpoint = torch.load(path, map_location=map_location, weights_only=False)
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
@@ -211,8 +164,8 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
 def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
     """Load the tensors and plain data of another program's checkpoint.
 
-    Nothing is imported and nothing that the file names is called: objects of
-    unknown classes become an ``OrderedDict`` each (see
+    Nothing is imported and nothing that the file names is called: each object
+    of an unknown class becomes an ``OrderedDict`` (see
     :class:`ride_mm.compat.stand_ins.Unknown`).
 
     Args:
@@ -224,28 +177,17 @@ def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
         Any: The checkpoint.
 
     Raises:
-        CheckpointError: If the file is damaged, or refused for what PyTorch
-            allows in no file.
+        CheckpointError: If the file is damaged, or PyTorch refuses it in any
+            case.
     """
-    _check_damage(path)
+    load = functools.partial(load_with_stand_ins, allow_unknown=True)
     try:
-        return _load_as_data(
-            path, map_location, functools.partial(load_with_stand_ins, allow_unknown=True)
-        )
+        return _load_as_data(path, map_location, load)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f'Refused to load {path}: it needs {_culprit(error)}, which no '
-            'checkpoint of a network needs.'
+            f'Refused to load {path}: it needs {_culprit(error)}, which no checkpoint of a network '
+            'needs.'
         ) from None
-
-
-def _check_damage(path: str) -> None:
-    damage = find_damage(path)
-    if damage is not None:
-        raise CheckpointError(
-            f'Cannot load {path}: the file {damage}. Use another checkpoint, '
-            'or copy or download it again.'
-        )
 
 
 def _load_mmengine(path: str, map_location: Any) -> Any:
@@ -256,68 +198,48 @@ def _load_mmengine(path: str, map_location: Any) -> Any:
 
 
 def _load_as_data(path: str, map_location: Any, load: Callable) -> Any:
-    try:
-        return load(path, map_location)
-    except Exception as error:
-        if _may_load_otherwise(error):
-            raise
-        raise CheckpointError(
-            f'Cannot load {path}: its content is not a checkpoint '
-            f'({type(error).__name__}: {_last_words(error)}). Use another '
-            'checkpoint, or create it again.'
-        ) from None
+    problem = find_damage(path)
+    if problem is None:
+        try:
+            return load(path, map_location)
+        except Exception as error:
+            if _may_load_otherwise(error):
+                raise
+            problem = f'does not hold a checkpoint ({type(error).__name__}: {_last_words(error)})'
+    raise CheckpointError(
+        f'Cannot load {path}: the file {problem}. Use another checkpoint, or copy or download it '
+        'again.',
+        problem,
+    )
 
 
 def _may_load_otherwise(error: Exception) -> bool:
-    """Whether the error is unrelated to file damage: a refused global, out of
-    memory, or a missing device."""
+    """Whether the error is not due to damage: a refused global, too little memory,
+    or a missing device."""
     if _DAMAGE.search(str(error)) or isinstance(error, RecursionError):
         return False
     return isinstance(error, (pickle.UnpicklingError, MemoryError, OSError, RuntimeError))
 
 
-def _is_trusted() -> bool:
-    return os.environ.get(TRUST_VARIABLE, '0') not in ('', '0')
-
-
-def _demand(error: pickle.UnpicklingError) -> str:
-    return (
-        f'it needs {_culprit(error)}, which is not part of an MMEngine '
-        'checkpoint and could run code from the file. If you trust its '
-        f'author, set {TRUST_VARIABLE}=1 in the environment'
-    )
-
-
-def _load_if_trusted(path: str, map_location: Any, error: pickle.UnpicklingError) -> Any:
-    if not _is_trusted():
-        raise CheckpointError(f'Refused to load {path}: {_demand(error)}.') from None
-    warnings.warn(
-        f'{path} needs {_culprit(error)}. It is loaded, including any code in '
-        f'it, because {TRUST_VARIABLE} is set.',
-        stacklevel=2,
-    )
-    return torch.load(path, map_location=map_location, weights_only=False)
-
-
 def _culprit(error: pickle.UnpicklingError) -> str:
-    """Find the global that torch names in a page of text."""
+    """The global that an error of torch names."""
     match = re.search(r'(?:GLOBAL|Unsupported class) ([\w.]+)', str(error))
     if match is None:
         return f'an unusual pickle ({_last_words(error)})'
-    # torch leaves out the module of builtins
+    # torch omits the module of builtins
     name = match.group(1)
     return f'`{name}`' if '.' in name else f'`builtins.{name}`'
 
 
 def _last_words(error: Exception) -> str:
-    """The message without the advice that torch puts around it."""
+    """The message of torch without its advice."""
     message = str(error).split('\n\nCheck the documentation')[0]
     message = message.split('WeightsUnpickler error:')[-1]
     return _one_line(message.strip().split('\n')[-1])
 
 
 def _one_line(message: object) -> str:
-    """Without what torch adds about itself, and without odd characters."""
+    """The message of torch without internals and control characters."""
     text = str(message).split('. This is an internal')[0]
     printable = ''.join(c if c.isprintable() else ' ' for c in text)
     return ' '.join(printable.split())
@@ -335,8 +257,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         Any: See :func:`load_checkpoint_file`.
 
     Raises:
-        CheckpointError: If there is no such file, or it is damaged or
-            refused.
+        CheckpointError: If the file is missing, damaged or refused, or holds
+            no weights.
     """
     filename = osp.expanduser(filename)
     if not osp.isfile(filename):
@@ -362,7 +284,9 @@ def _load_weights(path: str, map_location: Any) -> dict:
             'of a state dict. Use another checkpoint.'
         )
     if not isinstance(checkpoint.get('meta', {}), dict):
-        raise CheckpointError(f'Cannot load {path}: its `meta` is no dict. Use another checkpoint.')
+        raise CheckpointError(
+            f'Cannot load {path}: its `meta` is not a dict. Use another checkpoint.'
+        )
     return checkpoint
 
 
@@ -374,17 +298,16 @@ def load_from_http(
 ) -> Any:
     """Download a checkpoint once and load it, for ``CheckpointLoader``.
 
-    The file is kept where ``torch.hub`` keeps it, and rank 0 downloads it for
-    all.
+    Rank 0 downloads it for all ranks of its machine.
 
     Args:
         filename (str): A URL.
         map_location (Any, optional): As in :func:`torch.load`. Defaults to
             None.
-        model_dir (str, optional): The folder to keep the file in. Defaults to
-            None, which means that of ``torch.hub``.
-        progress (bool): Whether to show a progress bar. Defaults to whether
-            there is a terminal.
+        model_dir (str, optional): Folder of the file. Defaults to None, which
+            means that of ``torch.hub``.
+        progress (bool): Whether to show a progress bar. Defaults to True on
+            a terminal.
 
     Returns:
         Any: See :func:`load_checkpoint_file`.
@@ -395,7 +318,7 @@ def load_from_http(
     if rank == 0:
         _download(filename, path, progress)
     barrier()
-    # other machines have another disk
+    # other machines may have another disk
     _download(filename, path, progress)
     return _load_weights(path, map_location)
 
@@ -407,7 +330,7 @@ def _download(url: str, path: str, progress: bool) -> None:
 
 
 def _tell_misfit(resume: Callable) -> Callable:
-    """Let ``Runner.resume`` end in one line where a state does not fit."""
+    """Make ``Runner.resume`` raise one clear error if a state does not fit."""
 
     @functools.wraps(resume)
     def wrapper(self, filename: str, *args, **kwargs) -> None:
@@ -426,13 +349,13 @@ def _tell_misfit(resume: Callable) -> Callable:
 
 
 def install_checkpoint_loader() -> None:
-    """Make MMEngine load local and downloaded checkpoints through here."""
+    """Make MMEngine load local and downloaded checkpoints with these functions."""
     if not hasattr(Runner.resume, '__wrapped__'):
         Runner.resume = _tell_misfit(Runner.resume)
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(
         prefixes=('http://', 'https://'), loader=load_from_http, force=True
     )
-    # 'torchvision://', 'open-mmlab://' and 'mmcls://' look a URL up and call
-    # this function by its name
+    # The loaders of 'torchvision://', 'open-mmlab://' and 'mmcls://' look up a
+    # URL and call this function by name.
     mmengine_checkpoint.load_from_http = load_from_http

@@ -14,8 +14,8 @@ from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, nearest
+from ride_mm.utils.files import write_file
 from ride_mm.utils.lock import lock_work_dir
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 

@@ -15,8 +15,8 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError, name_some
+from ride_mm.utils.files import write_file
 
 from .config import find_hook, follow_training_set
 from .config_changes import DATA_ACCESS, config_changes

@@ -12,8 +12,8 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
-from ride_mm.compat import atomic_backend
 from ride_mm.engine.hooks import RouterCacheHook, checkpoint_hook, two_stage_hook
+from ride_mm.utils import files
 
 # Where in the run of five epochs, two of the router, a process dies.
 POINTS = {
@@ -68,7 +68,7 @@ def _halve(name: str) -> None:
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         return True
 
-    _before(atomic_backend.os, 'fsync', is_half)
+    _before(files.os, 'fsync', is_half)
 
 
 def _named(name: str):
@@ -88,11 +88,9 @@ class KillPointHook(Hook):
             'half of a checkpoint': lambda: _halve('epoch_2.pth'),
             'checkpoint of stage 2': lambda: _halve('epoch_4.pth'),
             'half of a pointer': lambda: _halve('last_checkpoint'),
-            'checkpoint unnamed': lambda: _before(
-                atomic_backend.os, 'replace', _named('epoch_2.pth')
-            ),
+            'checkpoint unnamed': lambda: _before(files.os, 'replace', _named('epoch_2.pth')),
             'no pointer': lambda: _before(
-                atomic_backend.os,
+                files.os,
                 'replace',
                 lambda source, target: target.endswith('last_checkpoint') and runner.epoch == 2,
             ),

@@ -355,7 +355,7 @@ HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
             replace_by(dict(state_dict={}, message_hub=HUB, meta=dict(iter=1, epoch=1))),
             'has no `optimizer`',
         ),
-        (replace_by(torch.nn.Linear(1, 1)), 'is refused: it needs `torch.nn'),
+        (replace_by(torch.nn.Linear(1, 1)), 'needs `torch.nn'),
     ],
 )
 def test_another_file_as_the_newest(tmp_path, warned, harm, words):

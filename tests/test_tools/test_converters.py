@@ -232,7 +232,7 @@ def mmpretrain_resnet(path):
     [
         (truncate, 'the file is truncated'),
         (lambda path: path.write_text('<html>'), "PyTorch checkpoint: it starts with b'<html>'"),
-        (lambda path: path.write_bytes(pickle.dumps([1])), 'not a checkpoint'),
+        (lambda path: path.write_bytes(pickle.dumps([1])), 'not hold a checkpoint'),
         (lambda path: path.unlink(), 'the file does not exist'),
         (
             mmpretrain_resnet,

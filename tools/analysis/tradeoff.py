@@ -12,12 +12,12 @@ from ride_mm.analysis.predictions import read_own_predictions
 from ride_mm.analysis.routing.tradeoff import OperatingPoint, plot_tradeoff, thinned
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config
 from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import run_tool
+from ride_mm.utils.files import write_file
 
 EXAMPLE = """example:
   python tools/test.py CONFIG CHECKPOINT --all-experts \\

@@ -13,8 +13,8 @@ from official_config import config_text
 from official_format import about, read_official, to_ours
 from outputs import check_outputs, checkpoint_bytes, facts_table
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import run_tool
+from ride_mm.utils.files import write_file
 
 EXAMPLE = """example:
   python tools/converters/official_to_ride_mm.py checkpoint-epoch5.pth \\

@@ -11,8 +11,8 @@ import rich
 from official_format import about, read_ours, to_official
 from outputs import check_outputs, checkpoint_bytes, facts_table
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import run_tool
+from ride_mm.utils.files import write_file
 
 EXAMPLE = """example:
   python tools/converters/ride_mm_to_official.py \\

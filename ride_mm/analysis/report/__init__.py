@@ -9,8 +9,8 @@ from ride_mm.analysis.report.overview import cards, page_title, summary
 from ride_mm.analysis.report.page import FigureMaker, Note, render
 from ride_mm.analysis.report.sections import builders
 from ride_mm.analysis.report.source import Source, open_source
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import write_file
 from ride_mm.utils.progress import track
 
 __all__ = ['Findings', 'Source', 'find', 'open_source', 'write_report']

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from ride_mm.analysis.comparison.runs import EvaluatedRun, read_runs
 from ride_mm.analysis.style import INK, LEGEND, SOFT, TITLE, clean, save
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike
 from ride_mm.evaluation.by_group import validate_labels
 from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import write_file
 
 # The figures of one config: by group, by measure.
 Figures = dict[str, dict[str, float]]

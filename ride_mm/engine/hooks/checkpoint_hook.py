@@ -13,16 +13,12 @@ from mmengine.logging import MessageHub
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
-from ride_mm.compat.atomic_backend import remove_leftovers, write_file
-from ride_mm.compat.checkpoint_loading import (
-    CheckpointError,
-    find_resume_problem,
-    numbered_checkpoints,
-    step_of,
-)
+from ride_mm.compat.checkpoint_loading import CheckpointError
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import remove_leftovers, write_file
 
 from ..buffers import synchronize_buffers
+from ..checkpoint_files import find_resume_problem, numbered_checkpoints, step_of
 from ..class_names import check_class_names
 from ..config import find_hook
 from .main_process import on_main_process
@@ -97,7 +93,7 @@ class CheckpointHook(MMEngineCheckpointHook):
       :func:`~ride_mm.engine.buffers.synchronize_buffers`.
 
     Local files are written atomically by
-    :class:`~ride_mm.compat.atomic_backend.AtomicLocalBackend`. Checkpoints on
+    :func:`~ride_mm.utils.files.write_file`. Checkpoints on
     other storage, and those that are folders (DeepSpeed), are not checked.
     """
 

@@ -16,8 +16,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner, save_checkpoint
 from mmpretrain.registry import HOOKS
 
-from ride_mm.compat.atomic_backend import write_file
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import write_file
 
 from ..buffers import synchronize_buffers
 from .non_finite_hook import NonFiniteError
