@@ -55,6 +55,7 @@ def test_inferencer_on_a_file_is_the_test_pipeline(trained, rgb, tmp_path):
     sample = inferencer(file, return_datasamples=True)[0]
     assert len(calls) == 1
     assert 1 <= sample.num_experts_used <= 3
+    assert not sample.pred_score.requires_grad
     result = inferencer(file)[0]
     assert result['pred_class'] == f'class {result["pred_label"]}'
 

@@ -1,12 +1,21 @@
-"""MMPretrain's inferencers: an image that cannot be read is named and does
-not end a list of others, class names fit the model, and nothing is
-counted."""
+"""MMPretrain's inferencers: unreadable images, class names, and RIDE's compute.
+
+In mmpretrain 1.2.0, an image that cannot be read ends
+``ImageClassificationInferencer`` and ``FeatureExtractor`` with the results of
+all other images lost, and any number of ``classes`` is accepted. No upstream
+issue is known. Delete this file, except :func:`install_plain_inference`, once
+MMPretrain skips and reports such images, and checks the number of names.
+
+:func:`install_plain_inference` repairs nothing: it adapts the inferencer to
+``RIDEClassifier``.
+"""
 
 import logging
 from collections.abc import Iterator
 from functools import wraps
 from math import ceil
 
+import torch
 from mmcv.image import imread
 from mmengine.dataset import default_collate
 from mmengine.logging import print_log
@@ -15,24 +24,7 @@ from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.apis.base import BaseInferencer
 from rich.progress import track
 
-from ride_mm.utils.errors import UserError
-
-
-def describe_unreadable(path: str, error: Exception) -> str:
-    """Say that an image cannot be read.
-
-    Args:
-        path (str): The image.
-        error (Exception): What reading it raised.
-
-    Returns:
-        str: The path and the reason.
-    """
-    if isinstance(error, OSError) and error.strerror:
-        return f'{path} cannot be read: {error.strerror}'
-    if 'buf.empty()' in str(error):  # what OpenCV has against it
-        return f'{path} is empty: it has 0 bytes'
-    return f'{path} cannot be decoded as an image'
+from ride_mm.utils.errors import UserError, describe_unreadable
 
 
 def _readable(
@@ -41,16 +33,16 @@ def _readable(
     """Prepare the images that can be read.
 
     Args:
-        inferencer (BaseInferencer): Whose pipeline prepares them.
+        inferencer (BaseInferencer): The inferencer with the pipeline.
         inputs (list): Images or their paths.
-        problems (list): Is given one entry for each of them: None, or what
-            is wrong with it.
+        problems (list): Gets an entry per image: None, or the reason why it
+            cannot be read.
 
     Yields:
-        dict: What the pipeline makes of an image.
+        dict: The output of the pipeline for an image.
 
     Raises:
-        UserError: At the end, if none could be read.
+        UserError: At the end, if no image could be read.
     """
     for image in inputs:
         try:
@@ -73,17 +65,16 @@ def _readable(
 
 
 def _in_order(results: list, problems: list[str | None]) -> list:
-    """Put None in the place of each image that could not be read."""
+    """Insert None for each image that could not be read."""
     remaining = iter(results)
     return [None if problem else next(remaining) for problem in problems]
 
 
 def install_image_skipping() -> None:
-    """Let MMPretrain's ``ImageClassificationInferencer`` and
-    ``FeatureExtractor`` go on after an image they cannot read.
+    """Let MMPretrain's inferencers continue after an image that they cannot read.
 
-    The image is named in a warning and its result is None, so that results
-    and images keep their order. Where none can be read it is an error.
+    A warning names the image, and its result is None, so that results and
+    images keep their order. If no image can be read, it is an error.
     """
 
     def classify(
@@ -118,7 +109,7 @@ def install_image_skipping() -> None:
 
 
 def install_class_names_check() -> None:
-    """Let MMPretrain's inferencer refuse other than one name a class."""
+    """Make MMPretrain's inferencer require one name per class."""
     original = ImageClassificationInferencer.__init__
 
     @wraps(original)
@@ -140,11 +131,14 @@ def install_class_names_check() -> None:
 
 
 def install_plain_inference() -> None:
-    """Let MMPretrain's inferencer run a network once for each image: what
-    images take, which ``RIDEClassifier.test_step`` counts, is for metrics."""
+    """Let MMPretrain's inferencer run a network once per image.
+
+    ``RIDEClassifier.test_step`` also counts multiply-accumulates, for metrics.
+    """
     original = ImageClassificationInferencer.forward
 
     @wraps(original)
+    @torch.no_grad()
     def forward(self, inputs: dict) -> list:
         if hasattr(self.model, 'add_compute'):
             return BaseModel.test_step(self.model, inputs)

@@ -18,8 +18,7 @@ from mmengine.fileio import get, get_file_backend
 from mmpretrain.datasets import CustomDataset
 from PIL import Image
 
-from ride_mm.compat.inferencers import describe_unreadable
-from ride_mm.utils.errors import UserError, find_places, user_message
+from ride_mm.utils.errors import UserError, describe_unreadable, find_places, user_message
 from ride_mm.utils.progress import track
 
 from .annotations import read_annotations

@@ -1,4 +1,4 @@
-"""A user's own mistake, told in one line instead of a stack trace."""
+"""Errors that are the user's: one line instead of a stack trace."""
 
 import errno
 import os
@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
-# Long enough for torchrun to stop this rank when rank 0 failed as well.
+# Seconds: enough for torchrun to stop this rank if rank 0 failed as well.
 _RANK_DELAY = 5
-# Who writes into an open file that a disk has no room for is not told which.
+# An error while writing to an open file does not name the file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What workers of a dataloader and some versions of mmengine's registries put
+# before a message.
 _OF_WORKERS = 'Caught UserError in DataLoader worker'
 _OF_REGISTRIES = re.compile(r'^(class `[^`]*` in \S+\.py: )+')
 
@@ -20,14 +22,14 @@ _OF_REGISTRIES = re.compile(r'^(class `[^`]*` in \S+\.py: )+')
 class UserError(ValueError):
     """A mistake in what the user gave: a config, a path, a data list.
 
-    The message is all that the user sees, so it names the config key or the
-    file and line, what was found, what was expected and, where it helps,
-    the nearest valid name.
+    The user sees only the message, so it names the config key or the file and
+    line, what was found, what was expected and, where it helps, the nearest
+    valid name.
 
     Args:
         message (str): The message.
-        places (Sequence[str]): Every place of a mistake that there is more
-            than once, where the message names one. Defaults to ().
+        places (Sequence[str]): All places of the mistake, if the message names
+            only one of several. Defaults to ().
     """
 
     def __init__(self, message: str, places: Sequence[str] = ()) -> None:
@@ -36,13 +38,13 @@ class UserError(ValueError):
 
 
 def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
-    """Name the nearest valid name, as the end of a message.
+    """Suggest the nearest valid name, as the end of a message.
 
     Args:
         name (str): The name that was found.
         candidates (Iterable[str]): The valid names.
-        cutoff (float): How alike two names have to be, from 0 to 1, as
-            difflib measures it, whatever their case. Defaults to 0.6.
+        cutoff (float): Least similarity of the names, from 0 to 1, as difflib
+            measures it, ignoring case. Defaults to 0.6.
 
     Returns:
         str: ``" Did you mean 'x'?"``, or an empty string when nothing is
@@ -58,11 +60,11 @@ def nearest(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def name_some(names: Sequence, most: int = 10) -> str:
-    """Join the first names for a message, and say how many more there are.
+    """Join the first names for a message, with the number of the others.
 
     Args:
         names (Sequence): The names, or numbers.
-        most (int): How many to name. Defaults to 10.
+        most (int): The number of names to show. Defaults to 10.
 
     Returns:
         str: Such as ``'cat, dog and 3 more'``.
@@ -72,18 +74,32 @@ def name_some(names: Sequence, most: int = 10) -> str:
     return text if more <= 0 else f'{text} and {more} more'
 
 
-def user_message(error: UserError) -> str:
-    """The message as it was first raised.
+def describe_unreadable(path: str, error: Exception) -> str:
+    """Say that an image cannot be read, and why.
 
-    Registries of some mmengine versions re-raise what a constructor raised,
-    with the same type and ``class `X` in x.py:`` before the message. Workers
-    of a loader put their trace before it.
+    Args:
+        path (str): The image.
+        error (Exception): The error from reading it.
+
+    Returns:
+        str: The path and the reason.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f'{path} cannot be read: {error.strerror}'
+    if 'buf.empty()' in str(error):  # OpenCV's message
+        return f'{path} is empty: it has 0 bytes'
+    return f'{path} cannot be decoded as an image'
+
+
+def user_message(error: UserError) -> str:
+    """Get the message as it was first raised.
 
     Args:
         error (UserError): The error as it was caught.
 
     Returns:
-        str: The message without that.
+        str: The message, without the trace of a dataloader's worker or the
+        classes that a registry was building.
     """
     message = str(error)
     if message.startswith(_OF_WORKERS):
@@ -92,13 +108,13 @@ def user_message(error: UserError) -> str:
 
 
 def find_places(error: UserError) -> list[str]:
-    """Get the places of a mistake, also of an error that was raised anew.
+    """Get the places of a mistake, even if the error was raised again.
 
     Args:
         error (UserError): The error as it was caught.
 
     Returns:
-        list[str]: Its places, or those of what it was raised from.
+        list[str]: Its places, or those of the error that it was raised from.
     """
     found: BaseException | None = error
     while found is not None:
@@ -110,12 +126,11 @@ def find_places(error: UserError) -> list[str]:
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a command line tool; end a :class:`UserError` as one line, and so
-    what the system says of a file.
+    """Run a command line tool, and report the user's errors in one line.
 
-    The line goes to stderr and the exit status is 2; Ctrl-C ends in a line
-    as well, with 130. Other exceptions keep
-    their trace; ``RIDE_MM_DEBUG=1`` shows it for these as well.
+    A :class:`UserError`, or an :class:`OSError` about a file, is printed to
+    stderr and ends the tool with status 2, Ctrl-C with 130. Other exceptions
+    keep their trace; ``RIDE_MM_DEBUG=1`` shows it for these errors as well.
 
     Args:
         main (Callable): The tool.

@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""One run at a time in a work_dir."""
 
 import errno
 import os
@@ -12,34 +12,34 @@ from .errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module in the other case
+    fcntl = None  # type: ignore[assignment]
 
-# Open files of the folders that this process has locked.
+# Open lock files of this process, by path.
 _LOCKED: dict[str, IO] = {}
 
 
 def lock_work_dir(work_dir: str) -> None:
-    """Keep a work_dir for this process until it ends, however it ends.
+    """Lock a work_dir until this process ends.
 
-    The lock is the system's: none is left by a process that was killed. File
-    systems and systems without such locks (Windows) have none.
+    The operating system holds the lock, so it ends even if the process is
+    killed. Nothing is locked on Windows or on file systems without locks.
 
     Args:
-        work_dir (str): The folder, which is made if it is not there.
+        work_dir (str): The folder. It is created if it does not exist.
 
     Raises:
-        UserError: If another process has it.
+        UserError: If another process has locked it.
     """
     if fcntl is None:
         return
     os.makedirs(work_dir, exist_ok=True)
     path = osp.join(work_dir, '.lock')
     if osp.realpath(path) in _LOCKED:
-        # to close another open file of it would end the lock
+        # closing a second handle of the file would release the lock
         return
     file = open(path, 'a+')
     try:
-        # unlike flock, not inherited by the workers of a loader
+        # unlike flock's, not inherited by the workers of a dataloader
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):

@@ -1,4 +1,4 @@
-"""Progress of what takes a while."""
+"""Progress bars."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from rich.console import Console
 def track(steps: Iterable, description: str, total: int | None = None) -> Iterable:
     """Show a transient progress bar while iterating.
 
-    The bar goes to stderr, and is disabled when that is not a terminal.
+    The bar goes to stderr, and is disabled if that is not a terminal.
 
     Args:
-        steps (Iterable): What to iterate over.
+        steps (Iterable): The steps to iterate over.
         description (str): Label of the bar.
         total (int, optional): The number of steps. Defaults to None, which
-            means their length.
+            means their ``len()``.
 
     Returns:
         Iterable: The steps.

@@ -1,4 +1,4 @@
-"""Which process this is, and whose."""
+"""The rank of this process, and its launcher."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ _WATCH_SECONDS = 1
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, before the process group exists."""
+    """Whether this is rank 0, known before the process group exists."""
     for name in _RANK_VARIABLES:
         if name in os.environ:
             return int(os.environ[name]) == 0
@@ -18,10 +18,10 @@ def is_main_process() -> bool:
 
 
 def end_with_launcher() -> None:
-    """Let this process end, as by SIGTERM, when torchrun is killed.
+    """Send this process SIGTERM when its launcher, such as torchrun, is gone.
 
-    Without it the ranks of a killed launcher train on to the end, beside the
-    run that resumes theirs.
+    Otherwise the ranks of a killed launcher would continue to train, alongside
+    the run that resumes them.
     """
     launcher = os.getppid()
 

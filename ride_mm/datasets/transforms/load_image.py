@@ -1,8 +1,7 @@
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
 
-from ride_mm.compat.inferencers import describe_unreadable
-from ride_mm.utils.errors import UserError
+from ride_mm.utils.errors import UserError, describe_unreadable
 
 
 @TRANSFORMS.register_module(force=True)
