@@ -22,8 +22,7 @@ GROUP_COLORS = dict(many='#0072B2', medium='#E69F00', few='#009E73')
 INK, SOFT, GRID = '#222222', '#666666', '#dddddd'
 # Text on colored areas, which are the same in a light and a dark theme.
 _ON_LIGHT, _ON_DARK = '#212121', '#fdfdfd'
-HEAD: dict[str, Any] = dict(fontsize=15, fontweight='bold', color=INK)
-TITLE: dict[str, Any] = dict(HEAD, loc='left')
+_HEAD: dict[str, Any] = dict(fontsize=15, fontweight='bold', color=INK)
 PANEL_TITLE: dict[str, Any] = dict(loc='left', fontsize=11, color=INK)
 LEGEND: dict[str, Any] = dict(
     loc='lower left',
@@ -64,11 +63,11 @@ def set_head(figure: Figure, title: str, handles: Sequence[Artist] | None = None
         handles = figure.axes[0].get_legend_handles_labels()[0]
     width, height = figure.get_size_inches() * _POINTS
     # A bold letter is two thirds as wide as it is high.
-    lines = textwrap.wrap(title, int(1.5 * width / HEAD['fontsize']))
+    lines = textwrap.wrap(title, int(1.5 * width / _HEAD['fontsize']))
     figure.suptitle(
-        '\n'.join(lines), x=_EDGE / width, y=1 - _EDGE / height, ha='left', va='top', **HEAD
+        '\n'.join(lines), x=_EDGE / width, y=1 - _EDGE / height, ha='left', va='top', **_HEAD
     )
-    used = 2 * _EDGE + 1.3 * len(lines) * HEAD['fontsize']
+    used = 2 * _EDGE + 1.3 * len(lines) * _HEAD['fontsize']
     if handles:
         rows, columns = _legend_grid(handles, width)
         legend = dict(LEGEND, loc='upper left', bbox_to_anchor=(0, 1 - used / height))

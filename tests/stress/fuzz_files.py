@@ -35,8 +35,9 @@ from ride_mm.analysis.accuracy.hardest import hardest_images
 from ride_mm.analysis.accuracy.summary import summarize
 from ride_mm.analysis.comparison.runs import read_runs
 from ride_mm.analysis.predictions import read_own_predictions
-from ride_mm.analysis.report import find, open_source
+from ride_mm.analysis.report.findings import find
 from ride_mm.analysis.report.overview import describe_config
+from ride_mm.analysis.report.source import open_source
 from ride_mm.analysis.routing.tradeoff import route
 from ride_mm.datasets import CIFAR10LT
 from ride_mm.datasets.class_groups import ClassGroups

@@ -221,8 +221,8 @@ def test_picture(tmp_path, suffix):
         return
     text = content.decode()
     for shown in (
-        'Bias',
-        'Variance',
+        '>bias<',
+        '>variance<',
         'ce_r32',
         'ride_r32',
         'overall',

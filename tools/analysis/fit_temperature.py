@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ride_mm.analysis.calibration.temperature import collect_logits, fit_temperature
+from ride_mm.analysis import fit_temperature
+from ride_mm.analysis.decoupling import mean_logits
 from ride_mm.datasets.class_counts import stated_counts
 from ride_mm.engine import launch
 from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = stated_counts(loader.dataset)
     if counts is not None and model.adjusts_logits:
         model.set_class_counts(counts)
-    logits, labels = collect_logits(model, loader)
+    logits, labels = mean_logits(model, loader)
+    # As a test does before the softmax.
+    logits = model.head.adjust(logits, model.test_cfg['logit_adjustment'])
     temperature = fit_temperature(logits, labels)
 
     counts = np.ones(logits.size(1), int) if counts is None else counts

@@ -184,7 +184,7 @@ def summary_tables(
         _group_table(figures, predictions.gt_label, members, groups.titles),
         _figures_table('Accuracy over the classes (%)', means),
     ]
-    expert = _of_kind(figures, 'expert')
+    expert = of_kind(figures, 'expert')
     if expert:
         names = [name for name in expert if name.split('_')[0] not in GROUPS]
         tables.append(
@@ -197,7 +197,7 @@ def summary_tables(
                 ],
             )
         )
-    shifts = [_of_kind(figures, kind) for kind in ('label_shift', 'label_shift_corrected')]
+    shifts = [of_kind(figures, kind) for kind in ('label_shift', 'label_shift_corrected')]
     title = 'Accuracy on shifted test sets (%)'
     if shifts[1]:
         title += '; second row: corrected for their known class frequencies'
@@ -211,7 +211,7 @@ def _group_table(
     members: dict[str, np.ndarray],
     titles: dict[str, str],
 ) -> Table:
-    usage, quality = _of_kind(figures, 'experts'), _of_kind(figures, 'calibration')
+    usage, quality = of_kind(figures, 'experts'), of_kind(figures, 'calibration')
     rows = [
         [
             titles[name],
@@ -237,7 +237,8 @@ def _figures_table(title: str, *rows: dict[str, float]) -> Table:
     return build_table(title, columns, [[f'{v:.2f}' for v in row.values()] for row in rows])
 
 
-def _of_kind(figures: dict[str, float], kind: str) -> dict[str, float]:
+def of_kind(figures: dict[str, float], kind: str) -> dict[str, float]:
+    """Select the figures of a kind, such as 'calibration', without its prefix."""
     return {
         key.removeprefix(f'{kind}/'): value
         for key, value in figures.items()
@@ -264,7 +265,7 @@ def draw_summary(
     Returns:
         list[Path]: The files.
     """
-    out_dir, accuracy = Path(out_dir), _of_kind(figures, 'long_tail')
+    out_dir, accuracy = Path(out_dir), of_kind(figures, 'long_tail')
     paths = [
         plot_accuracy_by_class(
             accuracy_by_class(predictions.hits, predictions.gt_label, len(groups)),
@@ -275,7 +276,7 @@ def draw_summary(
             class_names,
         )
     ]
-    usage = _of_kind(figures, 'experts')
+    usage = of_kind(figures, 'experts')
     if usage:
         paths.append(plot_expert_usage(usage, groups, out_dir / 'expert_usage.png'))
     return paths

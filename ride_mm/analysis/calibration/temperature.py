@@ -8,10 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
-from torch.utils.data import DataLoader
 
-from ride_mm.analysis.decoupling import mean_logits
-from ride_mm.models import RIDEClassifier
 from ride_mm.utils.errors import UserError
 
 # A trained classifier that makes errors has a temperature in this range.
@@ -50,18 +47,3 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
             'too few?'
         )
     return math.exp(found.x)
-
-
-def collect_logits(model: RIDEClassifier, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collect the logits that a test passes to the softmax.
-
-    Args:
-        model (RIDEClassifier): The model; its ``test_cfg`` applies.
-        loader (DataLoader): The images.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Adjusted logits, (N, K), and
-        labels, (N, ).
-    """
-    logits, labels = mean_logits(model, loader)
-    return model.head.adjust(logits, model.test_cfg['logit_adjustment']), labels

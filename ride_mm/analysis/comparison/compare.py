@@ -9,14 +9,23 @@ from statistics import mean, stdev
 import mmengine
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from ride_mm.analysis.accuracy.accuracy_by_class import draw_classes, label_classes
 from ride_mm.analysis.comparison.intervals import LEVEL, Difference, bootstrap, check_draws
 from ride_mm.analysis.comparison.runs import Runs, read_runs
-from ride_mm.analysis.style import GROUP_COLORS, HEAD, INK, SOFT, check_format, clean, save
+from ride_mm.analysis.style import (
+    GROUP_COLORS,
+    INK,
+    PANEL_TITLE,
+    SOFT,
+    check_format,
+    clean,
+    new_figure,
+    save,
+    set_head,
+)
 from ride_mm.datasets.class_groups import GROUPS
 from ride_mm.evaluation import accuracy_by_class, long_tail_accuracy
 from ride_mm.evaluation.long_tail import MEAN_TITLES
@@ -314,7 +323,7 @@ def plot_differences(comparison: Comparison, path: str | Path) -> Path:
     """
     groups, methods = comparison.runs.groups, comparison.differences
     order = np.argsort(-groups.counts, kind='stable')
-    figure = Figure(figsize=(11, 1.3 + 2.9 * len(methods)), layout='constrained')
+    figure = new_figure(1.3 + 2.9 * len(methods))
     rows = figure.subplots(
         len(methods), 2, squeeze=False, sharex='col', sharey='col', width_ratios=(1, 1.5)
     )
@@ -327,7 +336,7 @@ def plot_differences(comparison: Comparison, path: str | Path) -> Path:
             place = np.flatnonzero(np.isin(order, part)).mean()
             _draw_interval(right, difference, place, INK, upright=True)
         title = f'{method} minus {comparison.runs.baseline}'
-        left.set_title(title, loc='left', fontsize=12, fontweight='bold', color=INK)
+        left.set_title(title, **PANEL_TITLE)
         right.set_ylabel('points')
         right.axhline(0, color=INK, linewidth=0.8)
         clean(right, grid='y')
@@ -336,8 +345,8 @@ def plot_differences(comparison: Comparison, path: str | Path) -> Path:
     label_classes(bottom_right, order)
     bottom_right.set_xlabel(bottom_right.get_xlabel().replace(' (', '\n('))
     bottom_right.set_xlim(-0.5, len(order) - 0.5)
-    figure.suptitle('Difference in accuracy', x=0.01, ha='left', **HEAD)
     figure.supxlabel(_NOTE, x=0.01, ha='left', fontsize=9, color=SOFT)
+    set_head(figure, 'Difference in accuracy', [])
     return save(figure, path)
 
 

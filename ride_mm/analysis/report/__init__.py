@@ -4,16 +4,14 @@ from pathlib import Path
 
 import mmengine
 
-from ride_mm.analysis.report.findings import Findings, find
+from ride_mm.analysis.report.findings import find
 from ride_mm.analysis.report.overview import cards, page_title, summary
 from ride_mm.analysis.report.page import FigureMaker, Note, render
-from ride_mm.analysis.report.sections import builders
-from ride_mm.analysis.report.source import Source, open_source
+from ride_mm.analysis.report.sections import build_sections
+from ride_mm.analysis.report.source import open_source
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.files import write_file
 from ride_mm.utils.progress import track
-
-__all__ = ['Findings', 'Source', 'find', 'open_source', 'write_report']
 
 
 def write_report(
@@ -61,8 +59,8 @@ def write_report(
         raise UserError(f'--figures {figures_dir} is not empty: choose another folder.')
     found = find(open_source(run, predictions_file, config, cfg_options))
     maker = FigureMaker(None if figures_dir is None else Path(figures_dir))
-    steps = track(builders(found, maker, num_images, command), description='Writing the report')
-    sections = [build() for build in steps]
+    built = build_sections(found, maker, num_images, command)
+    sections = list(track(built, 'Writing the report'))
     write_file(out, render(page_title(found), summary(found), cards(found), sections))
     if json_file is not None:
         mmengine.dump(found.as_dict(), str(json_file), indent=2)

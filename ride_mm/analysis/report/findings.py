@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from ride_mm.analysis.accuracy.confusion import GroupConfusion, group_confusion
-from ride_mm.analysis.accuracy.summary import summarize
+from ride_mm.analysis.accuracy.summary import of_kind, summarize
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.report.source import Source
 from ride_mm.analysis.routing.tradeoff import route
@@ -17,24 +16,6 @@ from ride_mm.evaluation import expert_usage
 from ride_mm.utils.errors import UserError
 
 _THRESHOLD = 0.5
-
-
-class Routing(NamedTuple):
-    """The predictions of the routed model, and one threshold per router."""
-
-    predictions: Predictions
-    thresholds: list[float]
-
-    def __str__(self) -> str:
-        values = [f'{value:g}' for value in self.thresholds]
-        return f'threshold {values[0] if len(set(values)) == 1 else ", ".join(values)}'
-
-
-class Usage(NamedTuple):
-    """Experts used by each of N routed images, and :func:`expert_usage`."""
-
-    num_experts_used: np.ndarray
-    figures: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -50,12 +31,15 @@ class Findings:
         figures (dict[str, float]): The output of :func:`summarize` for
             ``main``.
         confusion (GroupConfusion): The confusion of ``main``.
-        routing (Routing, optional): The routed predictions. None if the
+        thresholds (list[float], optional): One per router. None if the
             outputs of trained routers are unknown.
+        routed (Predictions): The predictions at these thresholds, or
+            ``main`` without thresholds.
         all_experts (dict[str, float], optional): The output of
             :func:`summarize` for all experts on every image, if ``main`` is
-            routed by ``routing``.
-        usage (Usage, optional): None if nothing is routed.
+            routed at these thresholds.
+        usage (dict[str, float], optional): The output of
+            :func:`expert_usage` for ``routed``. None if nothing is routed.
     """
 
     source: Source
@@ -63,9 +47,10 @@ class Findings:
     main: Predictions
     figures: dict[str, float]
     confusion: GroupConfusion
-    routing: Routing | None
+    thresholds: list[float] | None
+    routed: Predictions
     all_experts: dict[str, float] | None
-    usage: Usage | None
+    usage: dict[str, float] | None
 
     @property
     def names(self) -> Sequence[str]:
@@ -98,20 +83,22 @@ class Findings:
     @property
     def is_routed(self) -> bool:
         """bool: Whether ``main`` is routed."""
-        return self.usage is not None and (self.routing is None or self.all_experts is not None)
+        return self.usage is not None and (self.thresholds is None or self.all_experts is not None)
+
+    @property
+    def threshold_label(self) -> str:
+        """str: The thresholds of the routers in words, one if all are equal."""
+        values = [f'{value:g}' for value in self.thresholds or ()]
+        return f'threshold {", ".join(values if len(set(values)) > 1 else values[:1])}'
 
     def of_kind(self, kind: str) -> dict[str, float]:
         """Return the figures of a kind, such as 'calibration', by name."""
-        return {
-            key[len(kind) + 1 :]: value
-            for key, value in self.figures.items()
-            if key.startswith(f'{kind}/')
-        }
+        return of_kind(self.figures, kind)
 
     def as_dict(self) -> dict:
         """Return all figures, for a JSON file."""
         return dict(
-            routing=None if self.routing is None else self.routing.thresholds,
+            routing=self.thresholds,
             figures=self.figures,
             all_experts=self.all_experts,
             confusion=asdict(self.confusion),
@@ -132,24 +119,24 @@ def find(source: Source) -> Findings:
     """
     main = source.predictions
     classes = ClassGroups(main.run['class_counts'], main.run['thresholds'])
-    routing, all_experts, usage = None, None, None
+    thresholds, all_experts, usage = None, None, None
     routed = main
     if main.router_logits is not None:
         thresholds = _routing_thresholds(source, len(main.router_logits))
         routed = route(main, thresholds)
-        routing = Routing(routed, thresholds)
         if _routes(source):
             main, all_experts = routed, summarize(main, classes)
     used, compute = routed.num_experts_used, routed.relative_compute
-    if used is not None and compute is not None and (routing is not None or np.ptp(used)):
-        usage = Usage(used, expert_usage(used, compute, main.gt_label, classes))
+    if used is not None and compute is not None and (thresholds is not None or np.ptp(used)):
+        usage = expert_usage(used, compute, main.gt_label, classes)
     return Findings(
         source,
         classes,
         main,
         summarize(main, classes),
         group_confusion(main.pred_label, main.gt_label, classes),
-        routing,
+        thresholds,
+        routed,
         all_experts,
         usage,
     )

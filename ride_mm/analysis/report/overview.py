@@ -3,7 +3,7 @@
 from mmengine.config import Config
 
 from ride_mm.analysis.report.findings import Findings
-from ride_mm.analysis.report.page import Card, Facts, FigureMaker, Note, Section
+from ride_mm.analysis.report.page import Card, Facts, Note, Section
 from ride_mm.engine.config import find_hook, innermost_dataset, type_name
 from ride_mm.utils.errors import UserError
 
@@ -25,7 +25,7 @@ def summary(found: Findings) -> str:
             'The figures are those of the routed model: experts run one after the other until a '
             'router stops.'
         )
-    elif found.routing is not None:
+    elif found.thresholds is not None:
         text += (
             'The figures are those of all experts, as set in the config; the router is evaluated '
             'separately.'
@@ -45,7 +45,7 @@ def cards(found: Findings) -> list[Card]:
         for title, key in {**keys, 'calibration error': 'calibration/ece'}.items()
     ]
     if found.usage is not None and found.is_routed:
-        usage = found.usage.figures
+        usage = found.usage
         shown += [
             Card('experts per image', f'{usage["mean"]:.2f}', f'of {found.num_experts}'),
             Card('compute', f'{100 * usage["compute"]:.0f}%', 'of all experts'),
@@ -53,7 +53,7 @@ def cards(found: Findings) -> list[Card]:
     return shown
 
 
-def configuration(found: Findings, _: FigureMaker) -> Section:
+def configuration(found: Findings) -> Section:
     """Model, training data and checkpoint."""
     run, counts = found.main.run, found.classes.counts
     config = found.source.training
@@ -68,9 +68,9 @@ def configuration(found: Findings, _: FigureMaker) -> Section:
         f'{sum(counts):,} in all'
     )
     facts['test images'] = f'{len(found.main):,}'
-    if found.routing is not None:
+    if found.thresholds is not None:
         shown = 'routed,' if found.is_routed else 'all experts; routing is shown at'
-        facts['prediction'] = f'{shown} {found.routing}'
+        facts['prediction'] = f'{shown} {found.threshold_label}'
     facts['checkpoint'] = run['checkpoint']
     parts: list = [Facts(facts)]
     if config is None:

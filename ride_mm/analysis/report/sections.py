@@ -1,9 +1,8 @@
 """The sections of a report."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import datetime, timezone
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -13,7 +12,7 @@ from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
 from ride_mm.analysis.accuracy.confusion import plot_group_confusion
 from ride_mm.analysis.accuracy.hardest import hardest_images
 from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
-from ride_mm.analysis.report.findings import Findings, Routing
+from ride_mm.analysis.report.findings import Findings
 from ride_mm.analysis.report.overview import configuration
 from ride_mm.analysis.report.page import (
     Details,
@@ -39,7 +38,7 @@ from ride_mm.version import __version__
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'numpy', 'matplotlib')
 
 
-def accuracy(found: Findings, _: FigureMaker) -> Section:
+def accuracy(found: Findings) -> Section:
     """Accuracy by group, and averaged over classes."""
     quality, usage = found.of_kind('calibration'), found.usage if found.is_routed else None
     columns = ['training images', 'classes', 'test images', 'accuracy (%)']
@@ -59,7 +58,7 @@ def accuracy(found: Findings, _: FigureMaker) -> Section:
             f'{quality[key_prefix(name) + key]:.{digits}f}'
             for key, digits in zip(CALIBRATION_TITLES, (2, 3, 3))
         ]
-        row += usage_cells(usage.figures, name)[-2:] if usage else []
+        row += usage_cells(usage, name)[-2:] if usage else []
         rows.append(row)
     means = [f'{found.figures[f"long_tail/{name}"]:.2f}' for name in MEAN_TITLES]
     return Section(
@@ -165,7 +164,7 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
         )
         parts = [_accuracy_of_experts(found), Note(text)]
     else:
-        figures = found.usage.figures
+        figures = found.usage
         parts = [
             _accuracy_of_experts(found),
             maker.draw(
@@ -179,7 +178,7 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
                 'experts_by_class',
                 'Experts used by class, from the largest class to the smallest',
                 plot_experts_by_class,
-                num_experts_used=found.usage.num_experts_used,
+                num_experts_used=found.routed.num_experts_used,
                 gt_label=found.main.gt_label,
                 groups=found.classes,
                 class_names=found.names,
@@ -213,9 +212,9 @@ def _accuracy_of_experts(found: Findings) -> Table | Note:
     return Table(['training images', *columns.values()], rows, 'Accuracy of the experts (%)')
 
 
-def tradeoff(found: Findings, routing: Routing, maker: FigureMaker) -> Section:
+def tradeoff(found: Findings, thresholds: list[float], maker: FigureMaker) -> Section:
     """Accuracy against compute."""
-    simulator = RoutingSimulator(routing.predictions, found.classes)
+    simulator = RoutingSimulator(found.main, found.classes)
     curve = simulator.curve()
     figure = maker.draw(
         'tradeoff',
@@ -224,7 +223,7 @@ def tradeoff(found: Findings, routing: Routing, maker: FigureMaker) -> Section:
         f'{curve[0].accuracy["overall"]:.1f}%',
         plot_tradeoff,
         curve=curve,
-        marked={str(routing): simulator.at(routing.thresholds)},
+        marked={found.threshold_label: simulator.at(thresholds)},
     )
     return Section(
         'tradeoff',
@@ -299,14 +298,19 @@ def origin(found: Findings, command: str) -> Section:
     return Section('origin', 'How this was made', 'What is needed to reproduce it.', parts)
 
 
-def builders(
+def build_sections(
     found: Findings, maker: FigureMaker, num_images: int, command: str
-) -> list[Callable[[], Section]]:
-    """Return functions that build the sections, in their order."""
-    plotted = (configuration, accuracy, by_class, confusion, reliability, experts)
-    built: list[Callable[[], Section]] = [partial(build, found, maker) for build in plotted]
-    if found.routing is not None:
-        built.append(partial(tradeoff, found, found.routing, maker))
+) -> Iterator[Section]:
+    """Build the sections of the page, in their order."""
+    yield configuration(found)
+    yield accuracy(found)
+    yield by_class(found, maker)
+    yield confusion(found, maker)
+    yield reliability(found, maker)
+    yield experts(found, maker)
+    if found.thresholds is not None:
+        yield tradeoff(found, found.thresholds, maker)
     if num_images:
-        built.append(partial(hardest, found, num_images))
-    return [*built, partial(training, found, maker), partial(origin, found, command)]
+        yield hardest(found, num_images)
+    yield training(found, maker)
+    yield origin(found, command)

@@ -8,7 +8,6 @@ from pathlib import Path
 import mmengine
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmpretrain import get_model
 from mmpretrain.models import ImageClassifier
@@ -18,7 +17,16 @@ from torch import nn
 from ride_mm.analysis.predictions import Predictions, read_predictions
 from ride_mm.analysis.routing.expert_usage import experts_label
 from ride_mm.analysis.routing.tradeoff import route
-from ride_mm.analysis.style import GROUP_COLORS, INK, SOFT, TITLE, check_format, clean, save
+from ride_mm.analysis.style import (
+    GROUP_COLORS,
+    INK,
+    SOFT,
+    check_format,
+    clean,
+    new_figure,
+    save,
+    set_head,
+)
 from ride_mm.engine.config import innermost_dataset, load_config
 from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.models import RIDEClassifier
@@ -324,7 +332,7 @@ def plot_compute(compute: Compute, path: str | Path, usage: Usage | None = None)
         shares = np.vstack([shares, np.dot(usage.shares, shares) / sum(usage.shares)])
         notes = [*(f', {share:.1f}% of images' for share in usage.shares), '']
 
-    figure = Figure(figsize=(10, 1.4 + 0.75 * len(names)), layout='constrained')
+    figure = new_figure(1.4 + 0.75 * len(names))
     axes = figure.subplots()
     colors = [SOFT] + [GROUP_COLORS['many']] * (len(pieces) - 1)
     for row, (lengths, note) in enumerate(zip(shares * widths, notes)):
@@ -342,7 +350,7 @@ def plot_compute(compute: Compute, path: str | Path, usage: Usage | None = None)
         xlabel=f'multiply-accumulates ({symbol})',
         ylim=(len(names) - 0.5, -0.5),
     )
-    axes.set_title('Compute of an image', **TITLE)
+    set_head(figure, 'Compute of an image')
     clean(axes)
     axes.tick_params(axis='y', length=0)
     return save(figure, path)

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from ride_mm.analysis.comparison.runs import EvaluatedRun, read_runs
-from ride_mm.analysis.style import INK, LEGEND, SOFT, TITLE, clean, save
+from ride_mm.analysis.style import INK, PANEL_TITLE, SOFT, clean, new_figure, save, set_head
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike
 from ride_mm.evaluation.by_group import validate_labels
 from ride_mm.evaluation.tables import build_table, print_tables
@@ -191,7 +190,7 @@ def plot_bias_variance(figures: dict[str, Figures], groups: ClassGroups, path: s
         name for name in (*GROUPS, 'overall') if any(name in values for values in figures.values())
     ]
     titles = [groups.titles[name].replace(' (', '\n(') for name in names]
-    figure = Figure(figsize=(11, 4.8), layout='constrained')
+    figure = new_figure(4.8)
     panels = figure.subplots(1, 2, sharey=True)
     colors = colormaps['viridis'](np.linspace(0.15, 0.8, len(figures)))
     width = 0.8 / len(figures)
@@ -203,14 +202,12 @@ def plot_bias_variance(figures: dict[str, Figures], groups: ClassGroups, path: s
             if len(figures) * len(names) <= _MAX_LABELS:
                 axes.bar_label(bars, fmt='%.1f', fontsize=9, padding=2, color=INK)
         axes.axvline(len(names) - 1.5, color=SOFT, linewidth=0.8, ls=(0, (4, 3)))
-        axes.set_title(measure.capitalize(), pad=12, **TITLE)
+        axes.set_title(measure, **PANEL_TITLE)
         axes.set_xticks(range(len(names)), titles, fontsize=11)
         clean(axes, grid='y')
         axes.tick_params(axis='x', length=0)
     panels[0].set_ylabel('% of the test images, averaged over classes')
-    handles = panels[0].get_legend_handles_labels()[0]
-    legend = dict(LEGEND, loc='outside upper left', bbox_to_anchor=None)
-    figure.legend(handles=handles, ncols=min(3, len(figures)), **legend)
+    set_head(figure, 'Bias and variance by class size')
     return save(figure, path)
 
 
