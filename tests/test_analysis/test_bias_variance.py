@@ -2,8 +2,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
+from mmpretrain.structures import DataSample
+from prediction_files import write_predictions
 
-from ride_mm.analysis import bias_variance, decompose
+from ride_mm.analysis import bias_variance, compare_bias_variance, decompose
 from ride_mm.analysis.variance.bias_variance import bias_variance_table, plot_bias_variance
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation.tables import render_table
@@ -231,3 +234,24 @@ def test_picture(tmp_path, suffix):
     ):
         assert shown in text
     assert 'few' not in text
+
+
+def test_folders_may_have_equal_names_and_equals_signs(tmp_path):
+    """Runs of one config with other options, for example."""
+    folders = [tmp_path / 'old/lr=0.1', tmp_path / 'new/lr=0.1']
+    for number, folder in enumerate(folders):
+        for seed in range(2):
+            path = folder / f'seed_{seed}/predictions.npz'
+            path.parent.mkdir(parents=True)
+            scores = np.eye(6)[[0, number]]
+            samples = [
+                DataSample().set_gt_label(label).set_pred_score(torch.tensor(score)).to_dict()
+                for label, score in enumerate(scores)
+            ]
+            options = {'train_dataloader.dataset.subset_seed': seed}
+            weights = f'{number}{seed}'
+            write_predictions(path, samples, class_counts=COUNTS, options=options, weights=weights)
+    figures = compare_bias_variance(folders)
+    errors = {name: groups['overall']['error'] for name, groups in figures.items()}
+    assert errors == {str(folders[0]): 50.0, str(folders[1]): 0.0}
+    assert list(compare_bias_variance(folders[:1])) == ['lr=0.1']

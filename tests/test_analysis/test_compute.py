@@ -262,7 +262,7 @@ def test_plot(tmp_path, num_experts):
         parts += [Part(f'expert {k + 1}: classifier', 4_800, 0)]
     usage = Usage(list(USAGE), 0.0) if num_experts == 3 else None
     file = tmp_path / 'new' / 'compute.svg'
-    assert plot_compute(Compute(parts, [0] * num_experts, 0), file, usage) == file
+    assert plot_compute(Compute(parts, [0] * num_experts, 0, usage), file) == file
     text = file.read_text()
     if usage is None:
         assert text.count('>trunk<') == 1

@@ -10,6 +10,7 @@ from prediction_files import write_predictions
 
 from ride_mm.analysis import RoutingSimulator
 from ride_mm.analysis.predictions import read_own_predictions
+from ride_mm.analysis.routing.tradeoff import threshold_text
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 
@@ -95,7 +96,7 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path, 
     ],
 )
 def test_thresholds_can_be_told_apart(threshold, text):
-    assert load_tool(TOOL).threshold_text(threshold) == text
+    assert threshold_text(threshold) == text
 
 
 def test_no_config_of_the_file_is_run(tool, predictions, root, tmp_path, capsys):

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import mmengine
-from rich.table import Table
 
 from ride_mm.analysis import RoutingSimulator, choose_point
 from ride_mm.analysis.predictions import read_own_predictions
-from ride_mm.analysis.routing.tradeoff import OperatingPoint, plot_tradeoff, thinned
+from ride_mm.analysis.routing.tradeoff import plot_tradeoff, points_table, thinned
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, load_config
-from ride_mm.evaluation.tables import build_table, print_tables
+from ride_mm.evaluation.tables import print_tables
 from ride_mm.utils.errors import run_tool
 from ride_mm.utils.files import write_file
 
@@ -80,33 +79,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             'test with the chosen threshold'
         )
     return args
-
-
-def points_table(points: dict[str, OperatingPoint]) -> Table:
-    """Build a table with one row per labelled point."""
-    groups = next(iter(points.values())).accuracy
-    rows = [
-        [
-            label,
-            threshold_text(point.threshold),
-            f'{point.compute:.4f}',
-            *(f'{point.accuracy[name]:.2f}' for name in groups),
-        ]
-        for label, point in points.items()
-    ]
-    return build_table(
-        'Accuracy (%) against compute (1 = all experts)',
-        ['', 'threshold', 'compute', *groups],
-        rows,
-    )
-
-
-def threshold_text(threshold: float | list[float]) -> str:
-    values = threshold if isinstance(threshold, list) else [threshold]
-    # Thresholds close to 1 would all be printed as 1.
-    return ', '.join(
-        f'1 - {1 - value:.3g}' if 0.999 < value < 1 else f'{value:.6g}' for value in values
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -97,7 +97,23 @@ def read_runs(arguments: Sequence[str]) -> Runs:
         UserError: If a file is invalid or does not name its run, if test
             sets differ, or if two runs of a method have the same weights.
     """
-    names, files = zip(*map(_split, arguments))
+    return read_named_runs(list(map(_split, arguments)))
+
+
+def read_named_runs(named_files: Sequence[tuple[str | None, str]]) -> Runs:
+    """Read the predictions of several runs, as :func:`read_runs`.
+
+    Args:
+        named_files (Sequence[tuple[str | None, str]]): Pairs of the method,
+            or None, and the file.
+
+    Returns:
+        Runs: See :func:`read_runs`.
+
+    Raises:
+        UserError: See :func:`read_runs`.
+    """
+    names, files = zip(*named_files)
     runs: list[EvaluatedRun] = []
     for file in track(files, 'Reading predictions'):
         runs.append(_read(file))

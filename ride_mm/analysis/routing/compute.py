@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mmengine
@@ -56,34 +56,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Compute:
-    """The compute of a network for one image.
-
-    Attributes:
-        parts (list[Part]): Trunk, tail and classifier of each expert, and
-            router; backbone, neck and head of a network without experts.
-        by_experts (list[int]): Multiply-accumulates of an image that uses
-            1..E experts, including the routers that it passes. Empty without
-            experts.
-        ensemble (int): Multiply-accumulates of all parts except the router.
-    """
-
-    parts: list[Part]
-    by_experts: list[int]
-    ensemble: int
-
-    @property
-    def macs(self) -> int:
-        """int: Multiply-accumulates of all parts."""
-        return sum(part.macs for part in self.parts)
-
-    @property
-    def params(self) -> int:
-        """int: Parameters of all parts."""
-        return sum(part.params for part in self.parts)
-
-
-@dataclass(frozen=True)
 class Usage:
     """How many experts images use, and the resulting mean compute.
 
@@ -95,6 +67,37 @@ class Usage:
 
     shares: list[float]
     macs: float
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The compute of a network for one image.
+
+    Attributes:
+        parts (list[Part]): Trunk, tail and classifier of each expert, and
+            router; backbone, neck and head of a network without experts.
+        by_experts (list[int]): Multiply-accumulates of an image that uses
+            1..E experts, including the routers that it passes. Empty without
+            experts.
+        ensemble (int): Multiply-accumulates of all parts except the router.
+        usage (Usage, optional): How many experts images use. Defaults to
+            None.
+    """
+
+    parts: list[Part]
+    by_experts: list[int]
+    ensemble: int
+    usage: Usage | None = None
+
+    @property
+    def macs(self) -> int:
+        """int: Multiply-accumulates of all parts."""
+        return sum(part.macs for part in self.parts)
+
+    @property
+    def params(self) -> int:
+        """int: Parameters of all parts."""
+        return sum(part.params for part in self.parts)
 
 
 def measure_compute(
@@ -109,7 +112,7 @@ def measure_compute(
             :func:`~ride_mm.models.macs.count_macs`. Defaults to False.
 
     Returns:
-        Compute: The figures.
+        Compute: The figures, without ``usage``.
 
     Raises:
         UserError: If the model is not an image classifier.
@@ -263,17 +266,12 @@ def image_size(cfg: Config) -> tuple[int, int]:
     )
 
 
-def compute_tables(
-    compute: Compute, usage: Usage | None = None, title: str = 'Compute for one image'
-) -> list[Table]:
+def compute_tables(compute: Compute, title: str) -> list[Table]:
     """Build the tables of a network's compute.
 
     Args:
         compute (Compute): The figures.
-        usage (Usage, optional): How many experts images use. Defaults to
-            None.
-        title (str): Title of the first table. Defaults to 'Compute for one
-            image'.
+        title (str): Title of the first table.
 
     Returns:
         list[rich.table.Table]: By part and, with several experts, by the
@@ -291,12 +289,12 @@ def compute_tables(
             [str(num), *_cells(macs, compute.ensemble)]
             for num, macs in enumerate(compute.by_experts, start=1)
         ]
-        if usage is not None:
+        if compute.usage is not None:
             columns.append('% of images')
-            rows = [[*row, f'{share:.2f}'] for row, share in zip(rows, usage.shares)]
-            rows.append(['expected', *_cells(usage.macs, compute.ensemble), '100.00'])
+            rows = [[*row, f'{share:.2f}'] for row, share in zip(rows, compute.usage.shares)]
+            rows.append(['expected', *_cells(compute.usage.macs, compute.ensemble), '100.00'])
         tables.append(build_table('An image that uses some experts', columns, rows))
-        tables[1].rows[-2].end_section = usage is not None
+        tables[1].rows[-2].end_section = compute.usage is not None
     return tables
 
 
@@ -304,14 +302,13 @@ def _cells(macs: float, total: int) -> list[str]:
     return [f'{macs / 1e6:,.3f}', f'{100 * macs / total:.2f}']
 
 
-def plot_compute(compute: Compute, path: str | Path, usage: Usage | None = None) -> Path:
+def plot_compute(compute: Compute, path: str | Path) -> Path:
     """Plot the compute of an image by the number of experts it uses.
 
     Args:
-        compute (Compute): The figures.
+        compute (Compute): The figures; their ``usage`` adds a bar of the
+            expected compute.
         path (str | Path): The image file, see :func:`save`.
-        usage (Usage, optional): How many experts images use, which adds a
-            bar of the expected compute. Defaults to None.
 
     Returns:
         Path: The file.
@@ -327,6 +324,7 @@ def plot_compute(compute: Compute, path: str | Path, usage: Usage | None = None)
     # the share of each piece in each bar
     shares = np.tri(len(names), len(pieces), len(pieces) - len(names))
     notes = [''] * len(names)
+    usage = compute.usage
     if usage is not None:
         names.append('expected')
         shares = np.vstack([shares, np.dot(usage.shares, shares) / sum(usage.shares)])
@@ -403,27 +401,27 @@ def report_compute(
         raise UserError(
             f'the model of {config} does not accept images of {size}: {error}'
         ) from error
-    usage = None
     if shares is not None:
         usage = Usage(list(shares), expected_macs(compute.by_experts, shares))
+        compute = replace(compute, usage=usage)
     elif predictions_file is not None:
         usage = _predicted_usage(predictions_file, model, image_shape, compute)
+        compute = replace(compute, usage=usage)
 
     rule = 'counted' if batch_norm else 'not counted'
-    print_tables(*compute_tables(compute, usage, f'One image of {size}, BatchNorm {rule}'))
+    print_tables(*compute_tables(compute, f'One image of {size}, BatchNorm {rule}'))
     figures = dict(
         image_shape=list(image_shape),
         batch_norm=batch_norm,
         macs=compute.macs,
         params=compute.params,
         **asdict(compute),
-        usage=None if usage is None else asdict(usage),
     )
     if json_file is not None:
         mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         print(json_file)
     if plot_file is not None:
-        print(plot_compute(compute, plot_file, usage))
+        print(plot_compute(compute, plot_file))
     return figures
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.ticker import PercentFormatter
+from rich.table import Table
 from scipy.special import expit, softmax
 
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.style import GROUP_COLORS, INK, clean, new_figure, save, set_head
 from ride_mm.datasets.class_groups import ClassGroups
+from ride_mm.evaluation.tables import build_table
 from ride_mm.models.routing import experts_used
 from ride_mm.utils.errors import UserError
 
@@ -209,6 +211,41 @@ def choose_point(
             f'no threshold gives an accuracy of {accuracy:g} % ({group}); the best is {most:.2f} %'
         )
     return min(fitting, key=lambda p: (p.compute, -p.accuracy[group]))
+
+
+def points_table(points: dict[str, OperatingPoint]) -> Table:
+    """Build a table of operating points.
+
+    Args:
+        points (dict[str, OperatingPoint]): The points, by their label.
+
+    Returns:
+        rich.table.Table: Threshold, compute and accuracy of each point.
+    """
+    groups = next(iter(points.values())).accuracy
+    rows = [
+        [
+            label,
+            threshold_text(point.threshold),
+            f'{point.compute:.4f}',
+            *(f'{point.accuracy[name]:.2f}' for name in groups),
+        ]
+        for label, point in points.items()
+    ]
+    return build_table(
+        'Accuracy (%) against compute (1 = all experts)',
+        ['', 'threshold', 'compute', *groups],
+        rows,
+    )
+
+
+def threshold_text(threshold: float | list[float]) -> str:
+    """Format one threshold, or one per router."""
+    values = threshold if isinstance(threshold, list) else [threshold]
+    # Thresholds close to 1 would all be printed as 1.
+    return ', '.join(
+        f'1 - {1 - value:.3g}' if 0.999 < value < 1 else f'{value:.6g}' for value in values
+    )
 
 
 def plot_tradeoff(

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from rich.table import Table
 
-from ride_mm.analysis.comparison.runs import EvaluatedRun, read_runs
+from ride_mm.analysis.comparison.runs import EvaluatedRun, read_named_runs
 from ride_mm.analysis.style import INK, PANEL_TITLE, SOFT, clean, new_figure, save, set_head
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike
 from ride_mm.evaluation.by_group import validate_labels
@@ -228,14 +228,22 @@ def compare_bias_variance(
 
     Returns:
         dict[str, dict]: See :func:`bias_variance`, by the name of the
-        folder.
+        folder, or by its path if several have the same name.
 
     Raises:
         UserError: If the configs cannot be compared, or differ in their
             number of runs.
     """
-    named = [f'{Path(f).name}={file}' for f in folders for file in _prediction_files(Path(f))]
-    runs = read_runs(named)
+    names = [Path(folder).absolute().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = list(map(str, folders))
+    runs = read_named_runs(
+        [
+            (name, str(file))
+            for name, folder in zip(names, folders)
+            for file in _prediction_files(Path(folder))
+        ]
+    )
     num_runs = len(runs.methods[runs.baseline])
     for name, models in runs.methods.items():
         _check_samples(name, models, num_runs)
