@@ -1,13 +1,16 @@
-"""Options of a config against the signature of what they are for.
+"""Check the options of a config against the signature of the class that gets them.
 
-A class says in its signature which options it takes and of which type. What a
-number may be is said once, in a table by the option's name.
+The signature says which options a class takes and of which types. Type checkers
+such as typeguard or pydantic would refuse what configs may contain: a list for
+a tuple, a dict for an object, and several numbers where another package
+annotates only one. The ranges of numbers are in a table by the options' names.
 """
 
 import ast
 import collections.abc
 import inspect
 import math
+import re
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +28,7 @@ from typing import (
 
 from .errors import UserError, nearest
 
+# Types in a message, of one value and of the items of a list.
 _WORDS = {
     int: 'a whole number',
     float: 'a number',
@@ -35,12 +39,6 @@ _WORDS = {
 }
 _PLURALS = {int: 'whole numbers', float: 'numbers', str: 'strings', dict: 'dicts'}
 _NUMBERS = (bool, int, float, Number)
-_MAX_SHOWN = 12
-# As alike are names that differ in a letter or two.
-_TYPO_RATIO = 0.8
-# Whose annotations are exact. mmpretrain annotates one number where it takes
-# several, and the like; others may too.
-_EXACT = ('ride_mm', 'mmengine', 'mmcv', 'torch')
 _LISTS = (
     list,
     tuple,
@@ -50,17 +48,24 @@ _LISTS = (
     collections.abc.Collection,
 )
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+# Packages with exact annotations. mmpretrain annotates one number where it
+# takes several, for example.
+_EXACT = ('ride_mm', 'mmengine', 'mmcv', 'torch')
+# A message lists the options of a class that has no more than these.
+_MAX_SHOWN = 12
+# Similarity of names that differ in one or two letters.
+_TYPO_RATIO = 0.8
 
 
 class Range(NamedTuple):
-    """What a number may be.
+    """Interval of numbers.
 
     Args:
-        low (float): The least value. Defaults to minus infinity.
-        high (float): The largest value. Defaults to infinity.
+        low (float): The lower end. Defaults to minus infinity.
+        high (float): The upper end. Defaults to infinity.
         above (bool): Whether ``low`` itself is excluded. Defaults to False.
         below (bool): Whether ``high`` itself is excluded. Defaults to False.
-        whole (bool): Whether it has to be a whole number. Defaults to False.
+        whole (bool): Whether only whole numbers are in it. Defaults to False.
     """
 
     low: float = -math.inf
@@ -88,133 +93,72 @@ class Range(NamedTuple):
         return ' of '.join(['a whole number'] * self.whole + [' and '.join(parts)])
 
 
+def _by_name(names: dict[Range, str]) -> dict[str, Range]:
+    return {name: allowed for allowed in names for name in names[allowed].split()}
+
+
 _COUNT = Range(1, whole=True)
 _FROM_0 = Range(0, whole=True)
-_NOT_NEGATIVE = Range(0)
-_POSITIVE = Range(0, above=True)
-_SHARE = Range(0, 1)
-_DECAY = Range(0, 1, below=True)
-# -1 means never, or all of them
-_OR_NEVER = Range(-1, whole=True)
 _SEED = Range(0, 2**32 - 1, whole=True)
+_POSITIVE = Range(0, above=True)
+_NOT_NEGATIVE = Range(0)
+_SHARE = Range(0, 1)
+_SHARE_ABOVE_0 = Range(0, 1, above=True)
+_SHARE_BELOW_1 = Range(0, 1, below=True)
 
-# In every class, whoever wrote it.
-_RANGES = dict(
-    accumulative_counts=_COUNT,
-    alpha=_NOT_NEGATIVE,
-    base_batch_size=_COUNT,
-    batch_size=_COUNT,
-    begin=_FROM_0,
-    begin_epoch=_FROM_0,
-    begin_iter=_FROM_0,
-    betas=_DECAY,
-    bias_decay_mult=_NOT_NEGATIVE,
-    bias_lr_mult=_NOT_NEGATIVE,
-    brightness=_NOT_NEGATIVE,
-    channels=_COUNT,
-    clip_value=_POSITIVE,
-    contrast=_NOT_NEGATIVE,
-    crop_size=_COUNT,
-    dcn_offset_lr_mult=_NOT_NEGATIVE,
-    depth=_COUNT,
-    drop_path_rate=_DECAY,
-    drop_rate=_SHARE,
-    dwconv_decay_mult=_NOT_NEGATIVE,
-    end=_COUNT,
-    end_factor=_SHARE,
-    eps=_NOT_NEGATIVE,
-    erase_prob=_SHARE,
-    eta_min=_NOT_NEGATIVE,
-    flat_decay_mult=_NOT_NEGATIVE,
-    gamma=_NOT_NEGATIVE,
-    in_channels=_COUNT,
-    interval=_OR_NEVER,
-    label_smooth_val=_SHARE,
-    label_smoothing=_SHARE,
-    loss_weight=_NOT_NEGATIVE,
-    lr=_NOT_NEGATIVE,
-    magnitude_level=_NOT_NEGATIVE,
-    magnitude_std=_NOT_NEGATIVE,
-    max_area_ratio=_SHARE,
-    max_epochs=_COUNT,
-    max_iters=_COUNT,
-    max_keep_ckpts=_OR_NEVER,
-    max_norm=_POSITIVE,
-    milestones=_FROM_0,
-    min_area_ratio=_SHARE,
-    momentum=_SHARE,
-    norm_decay_mult=_NOT_NEGATIVE,
-    num_classes=_COUNT,
-    num_policies=_COUNT,
-    num_splits=Range(2, whole=True),
-    num_stages=_COUNT,
-    num_workers=_FROM_0,
-    oversample_thr=_SHARE,
-    prefetch_factor=_COUNT,
-    prob=_SHARE,
-    saturation=_NOT_NEGATIVE,
-    scale=_POSITIVE,
-    seed=_SEED,
-    start_factor=Range(0, 1, above=True),
-    step_size=_COUNT,
-    T_max=_COUNT,
-    timeout=_NOT_NEGATIVE,
-    times=_COUNT,
-    topk=_COUNT,
-    total_level=_NOT_NEGATIVE,
-    val_begin=_FROM_0,
-    val_interval=_COUNT,
-    weight_decay=_NOT_NEGATIVE,
+# Ranges of options by name, in the classes of all packages.
+_RANGES = _by_name(
+    {
+        _COUNT: 'accumulative_counts base_batch_size batch_size channels crop_size depth end '
+        'in_channels max_epochs max_iters num_classes num_policies num_stages prefetch_factor '
+        'step_size T_max times topk val_interval',
+        Range(2, whole=True): 'num_splits',
+        _FROM_0: 'begin begin_epoch begin_iter milestones num_workers val_begin',
+        # -1 means never, or all
+        Range(-1, whole=True): 'interval max_keep_ckpts',
+        _SEED: 'seed',
+        _POSITIVE: 'clip_value max_norm scale',
+        _NOT_NEGATIVE: 'alpha bias_decay_mult bias_lr_mult brightness contrast dcn_offset_lr_mult '
+        'dwconv_decay_mult eps eta_min flat_decay_mult gamma loss_weight lr magnitude_level '
+        'magnitude_std norm_decay_mult saturation timeout total_level weight_decay',
+        _SHARE: 'drop_rate end_factor erase_prob label_smooth_val label_smoothing max_area_ratio '
+        'min_area_ratio momentum oversample_thr prob',
+        _SHARE_ABOVE_0: 'start_factor',
+        _SHARE_BELOW_1: 'betas drop_path_rate',
+    }
 )
-
-# Strings that are one of a few, wherever they stand.
+# Those of this plugin's classes, which use a name for one thing, and of
+# torchvision's transforms, which have no annotations.
+_OWN = ('ride_mm', 'torchvision')
+_OWN_RANGES = _by_name(
+    {
+        _COUNT: 'epoch_size hidden_channels max_count num_bins num_experts out_channels size '
+        'window_size',
+        _FROM_0: 'class_counts padding stages',
+        _SEED: 'subset_seed',
+        _POSITIVE: 'alpha eta kappa pos_weight temperature',
+        _NOT_NEGATIVE: 'degrees indices max_margin thresholds weight',
+        _SHARE: 'threshold',
+        _SHARE_ABOVE_0: 'imb_factor share',
+        _SHARE_BELOW_1: 'beta',
+        Range(0, 1, above=True, below=True): 'fraction',
+    }
+)
+# Options with a few valid strings.
 _CHOICES = dict(
     launcher=('none', 'pytorch', 'slurm', 'mpi'),
     log_level=('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET'),
 )
 
-# In this plugin's classes, where the name means the same everywhere, and in
-# transforms of torchvision, which annotates nothing.
-_OWN = ('ride_mm', 'torchvision')
-_OWN_RANGES = dict(
-    alpha=_POSITIVE,
-    beta=_DECAY,
-    class_counts=_FROM_0,
-    degrees=_NOT_NEGATIVE,
-    epoch_size=_COUNT,
-    eta=_POSITIVE,
-    fraction=Range(0, 1, above=True, below=True),
-    hidden_channels=_COUNT,
-    imb_factor=Range(0, 1, above=True),
-    indices=_NOT_NEGATIVE,
-    kappa=_POSITIVE,
-    max_count=_COUNT,
-    max_margin=_NOT_NEGATIVE,
-    num_bins=_COUNT,
-    num_experts=_COUNT,
-    out_channels=_COUNT,
-    padding=_FROM_0,
-    pos_weight=_POSITIVE,
-    share=Range(0, 1, above=True),
-    size=_COUNT,
-    stages=_FROM_0,
-    subset_seed=_SEED,
-    temperature=_POSITIVE,
-    threshold=_SHARE,
-    thresholds=_NOT_NEGATIVE,
-    weight=_NOT_NEGATIVE,
-    window_size=_COUNT,
-)
-
 
 class Parameters(NamedTuple):
-    """What can be given to a class or function by name.
+    """Options that can be given to a class or function by name.
 
     Args:
         annotations (dict): Annotation of each parameter.
         defaults (dict): Default of each parameter that has one.
-        loose (set): Parameters whose annotations need not be exact.
-        is_open (bool): Whether other names are taken too.
+        loose (set): Parameters whose annotation may be inexact.
+        is_open (bool): Whether it takes other names too.
     """
 
     annotations: dict[str, Any]
@@ -231,24 +175,24 @@ def check_options(
     whole: bool = False,
     closed: bool = True,
 ) -> None:
-    """Check options against the signature of what they are given to.
+    """Check options against the signature of the class or function that gets them.
 
     Args:
-        key (str): Where the options stand in the config.
-        target (Callable): The class or function. What it does not annotate
-            may be anything.
+        key (str): Key of the options in the config.
+        target (Callable): The class or function. Parameters without an
+            annotation may have any value.
         options (dict): The options, without ``type``.
-        also (dict, optional): Annotations of options that are taken out of
-            the dict before. Defaults to None.
-        whole (bool): Whether nothing else is given to the target, so that no
-            option may be missing that has no default. Defaults to False.
-        closed (bool): Whether nobody else takes options out of the dict; if
-            somebody may, only near misses of the target's own names are
-            refused. Defaults to True.
+        also (dict, optional): Annotations of further options, which are
+            removed before the call. Defaults to None.
+        whole (bool): Whether the target gets nothing else, so that options
+            without a default are required. Defaults to False.
+        closed (bool): Whether nothing else reads the options. If not, an
+            unknown name is refused only if it is similar to one of the
+            target's. Defaults to True.
 
     Raises:
-        UserError: If there is no such option, its type is another one, its
-            number is out of range or it is missing.
+        UserError: If an option is unknown or missing, or its value has
+            another type or is out of range.
     """
     parameters = parameters_of(target)
     name = target.__name__ if inspect.isclass(target) else key.split('.')[-1]
@@ -284,12 +228,11 @@ def _check_value(place: str, option: str, value: Any, target: Callable) -> None:
     annotation = parameters.annotations[option]
     if annotation is Any and allowed is not None:
         annotation = float | Sequence[float] | None
-    fit = might_fit if option in parameters.loose else fits
-    _check_type(place, value, annotation, fit)
+    _check_type(place, value, annotation, might_fit if option in parameters.loose else fits)
     if value not in _CHOICES.get(option, (value,)):
         raise UserError(f'{place}={show(value)} must be one of {", ".join(_CHOICES[option])}')
     numbers = list(_numbers(value))
-    if allowed is not None and not all(n in allowed for n in numbers):
+    if allowed is not None and not all(number in allowed for number in numbers):
         of_list = '' if isinstance(value, (int, float)) else ', each number'
         raise UserError(f'{place}={show(value)}{of_list} must be {allowed}')
     if option == 'class_counts' and numbers and not any(numbers):
@@ -302,17 +245,22 @@ def _check_type(place: str, value: Any, annotation: Any, fit: Callable[[Any, Any
 
 
 def check_finite(place: str, value: Any) -> None:
-    """Check that a number is one.
+    """Check that a number is finite.
+
+    Args:
+        place (str): Key of the value in the config.
+        value (Any): The value.
 
     Raises:
         UserError: If it is infinite or NaN.
     """
-    # the order of a norm, the largest entry, may be infinite
+    # an infinite `norm_type` is the maximum norm
     if isinstance(value, float) and not math.isfinite(value) and not place.endswith('norm_type'):
         raise UserError(f'{place}={value} must be finite')
 
 
 def _numbers(value: Any) -> Iterator[float]:
+    """Numbers in a value and its nested lists."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -321,7 +269,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def show(value: Any) -> str:
-    """A value as a message shows it, not at length."""
+    """Show a value in a message, shortened to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
 
@@ -330,10 +278,11 @@ def show(value: Any) -> str:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value of a config is of an annotated type.
+    """Whether a value of a config has the annotated type.
 
-    A list may stand for any sequence and a dict for what is built from it;
-    an annotation that says nothing of plain values allows all.
+    A list may stand for any sequence, and a dict for the object that is built
+    from it. Annotations without a type that a config can contain fit
+    everything.
 
     Args:
         value (Any): The value.
@@ -343,7 +292,7 @@ def fits(value: Any, annotation: Any) -> bool:
         bool: Whether it fits.
 
     Examples:
-        >>> fits([1, 2], Tuple[int, ...]), fits(1.5, Optional[int])
+        >>> fits([1, 2], tuple[int, ...]), fits(1.5, int | None)
         (True, False)
     """
     origin, args = get_origin(annotation), get_args(annotation)
@@ -375,16 +324,16 @@ def fits(value: Any, annotation: Any) -> bool:
             return False
         return all(fits(part, args[1]) for part in value.values()) if args else True
     if inspect.isclass(annotation):
-        # a dict is what such an object is built from
+        # an object is built from a dict
         return isinstance(value, (annotation, dict)) or not _is_plain(value)
     return True
 
 
 def might_fit(value: Any, annotation: Any) -> bool:
-    """Whether a value may be of a type that is annotated by and large.
+    """Whether a value may have a type whose annotation is inexact.
 
-    Of annotations that are not exact, only this is taken: a string is no
-    number, list or dict, and a number is neither a string nor a dict.
+    Such an annotation only tells strings, numbers and dicts apart: a string is
+    refused for a number, list or dict, and a number for a string or dict.
 
     Args:
         value (Any): The value.
@@ -393,7 +342,7 @@ def might_fit(value: Any, annotation: Any) -> bool:
     Returns:
         bool: Whether it may fit.
     """
-    # of what is called, a config has the dict
+    # a config has a dict in the place of a callable
     kinds = set(_leaves(annotation)) - {collections.abc.Callable}
     if isinstance(value, (list, tuple)) and kinds.isdisjoint(_LISTS):
         return all(might_fit(part, annotation) for part in value)
@@ -402,16 +351,14 @@ def might_fit(value: Any, annotation: Any) -> bool:
     if isinstance(value, str):
         return str in kinds
     if isinstance(value, (int, float)):
-        return (
-            value in (0, 1)
-            if kinds <= {bool, type(None)}
-            else (not kinds.isdisjoint((*_NUMBERS, *_LISTS)))
-        )
+        if kinds <= {bool, type(None)}:
+            return value in (0, 1)
+        return not kinds.isdisjoint((*_NUMBERS, *_LISTS))
     return True
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """Types of a union, and of the values in its lists."""
+    """Types in a union, and of the items of its lists."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType) or origin in _LISTS:
         for arg in args or (origin,):
@@ -425,7 +372,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in words."""
+    """Describe an annotation in a message."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         # None last, as in "a number or None"
@@ -452,63 +399,58 @@ def _is_plain_type(annotation: Any) -> bool:
 
 @cache
 def parameters_of(target: Callable) -> Parameters:
-    """Find what a class or function takes by name.
+    """Find the options that a class or function takes by name.
 
-    Where a class hands its ``**kwargs`` to its base class, the base's
-    parameters are taken as well; where it does something else with them,
-    any name is.
+    If a class passes its ``**kwargs`` to its base class, these include the
+    base's parameters; if it does anything else with them, it takes any name.
 
     Args:
         target (Callable): The class or function.
 
     Returns:
-        Parameters: What it takes.
+        Parameters: The options.
     """
-    annotations: dict[str, Any] = {}
-    defaults: dict[str, Any] = {}
-    loose: set[str] = set()
+    found = Parameters({}, {}, set(), is_open=False)
     hidden, positions = set(), 0
     for function in _functions(target):
         try:
-            signature = inspect.signature(function)
+            parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
-            return Parameters(annotations, defaults, loose, True)
+            return found._replace(is_open=True)
         hints = _hints(function)
+        is_exact = function.__module__.split('.')[0] in _EXACT
         named = [
             parameter
-            for parameter in signature.parameters.values()
+            for parameter in parameters
             if parameter.name != 'self'
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         ]
-        # What the subclass passes itself cannot be given as well.
+        # the subclass passes these itself
         hidden |= {parameter.name for parameter in named[:positions]}
         for parameter in named:
             name = parameter.name
-            if name in hidden or name in annotations:
+            if name in hidden or name in found.annotations:
                 continue
-            annotations[name] = hints.get(name, _of_default(parameter))
-            module = function.__module__.split('.')[0]
-            if name not in hints or module not in _EXACT:
-                loose.add(name)
+            found.annotations[name] = hints.get(name, _type_of_default(parameter))
+            if name not in hints or not is_exact:
+                found.loose.add(name)
             if parameter.default is not parameter.empty:
-                defaults[name] = parameter.default
-        rest = [
-            parameter.name
-            for parameter in signature.parameters.values()
-            if parameter.kind is parameter.VAR_KEYWORD
+                found.defaults[name] = parameter.default
+        kwargs = [
+            parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD
         ]
-        if not rest:
-            return Parameters(annotations, defaults, loose, False)
-        handed = _handed_on(function, rest[0])
-        if handed is None:
-            return Parameters(annotations, defaults, loose, True)
-        keywords, positions = handed
+        if not kwargs:
+            return found
+        passed = _passed_to_base(function, kwargs[0])
+        if passed is None:
+            return found._replace(is_open=True)
+        keywords, positions = passed
         hidden |= keywords
-    is_open = not inspect.isclass(target)
-    return Parameters(annotations, defaults, loose, is_open)
+    return found._replace(is_open=not inspect.isclass(target))
 
 
 def _functions(target: Callable) -> Iterator[Callable]:
+    """A function itself, or the constructors of a class and of its bases."""
     if not inspect.isclass(target):
         yield target
         return
@@ -518,10 +460,9 @@ def _functions(target: Callable) -> Iterator[Callable]:
 
 
 def _hints(function: Callable) -> dict:
-    """Annotations; not those that name what cannot be found at run time."""
-    found = getattr(function, '__annotations__', {})
+    """Annotations, except those with names that do not exist at run time."""
     hints = {}
-    for name, hint in found.items():
+    for name, hint in getattr(function, '__annotations__', {}).items():
         if isinstance(hint, str):
             try:
                 hint = eval(hint, inspect.unwrap(function).__globals__)
@@ -532,43 +473,36 @@ def _hints(function: Callable) -> dict:
     return hints
 
 
-def _of_default(parameter: inspect.Parameter) -> Any:
-    """What a number or a list as the default says of the type, by and
-    large."""
+def _type_of_default(parameter: inspect.Parameter) -> Any:
+    """Probable type of a parameter whose default is a number or a list."""
     kind = type(parameter.default)
     return kind if kind in (*_NUMBERS, list, tuple) else Any
 
 
-def _handed_on(function: Callable, kwargs: str) -> tuple[set, int] | None:
-    """Find what a constructor passes to its base's beside its ``**kwargs``.
+def _passed_to_base(function: Callable, kwargs: str) -> tuple[set, int] | None:
+    """Find what a constructor passes to that of its base besides its ``**kwargs``.
 
     Returns:
-        tuple[set, int]: Keywords and the number of positional arguments;
-        None if it does anything else with ``**kwargs``.
+        tuple[set, int]: Keywords and the number of positional arguments; None
+        if the constructor does anything else with ``**kwargs``.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return None
-    uses = sum(isinstance(node, ast.Name) and node.id == kwargs for node in ast.walk(tree))
+    nodes = list(ast.walk(tree))
+    uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == kwargs]
     calls = [
         node
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call)
-        and any(
-            keyword.arg is None
-            and isinstance(keyword.value, ast.Name)
-            and keyword.value.id == kwargs
-            for keyword in node.keywords
-        )
+        and any(keyword.arg is None and keyword.value in uses for keyword in node.keywords)
     ]
-    if len(calls) != uses or uses != 1:
+    if not len(uses) == len(calls) == 1:
         return None
-    call = calls[0]
-    if not ast.unparse(call.func).startswith('super(') or not ast.unparse(call.func).endswith(
-        '.__init__'
-    ):
+    (call,) = calls
+    if not re.fullmatch(r'super\(.*\)\.__init__', ast.unparse(call.func)):
         return None
-    # of `*args` a config gives none
+    # a config provides nothing for `*args`
     positional = sum(not isinstance(arg, ast.Starred) for arg in call.args)
-    return {k.arg for k in call.keywords if k.arg}, positional
+    return {keyword.arg for keyword in call.keywords if keyword.arg}, positional
