@@ -1,8 +1,11 @@
-"""Repairs of MMEngine 0.10.7 and MMPretrain 1.2.0, applied on import.
+"""Repairs of mmengine 0.10.7 and mmpretrain 1.2.0, applied on import.
 
-Each file repairs one thing, and can be deleted with the first release that
-has it right. Their tests are in ``tests/test_compat`` and
-``tests/test_inference.py``.
+These are the last releases of OpenMMLab; the maintained forks are at
+onedl-mmengine 0.10.12 and onedl-mmpretrain 1.3.6. Each file repairs one
+defect. Its docstring says which releases have it, which upstream issue or pull
+request is about it, and when the file can be deleted. The tests are in
+``tests/test_compat``, ``tests/test_inference.py`` and, for Swin,
+``tests/test_models/test_export.py``.
 """
 
 from .atomic_backend import AtomicLocalBackend, install_atomic_backend
@@ -19,14 +22,14 @@ __all__ = ['AtomicLocalBackend', 'CheckpointError', 'install', 'load_checkpoint_
 
 def install() -> None:
     """Apply all repairs."""
-    # Checkpoints are read safely, and written whole or not at all.
+    # Checkpoints are loaded as data, and written whole or not at all.
     install_checkpoint_loader()
     install_atomic_backend()
-    # get_subset() copies nothing of another dataset.
+    # get_subset() does not mix up datasets.
     install_subset_copies()
     # default_hooks.NAME=None removes any hook.
     install_hook_removal()
-    # Inferencers go on after an unreadable image, check the number of class
+    # Inferencers continue after an unreadable image, check the number of class
     # names, and do not count multiply-accumulates.
     install_image_skipping()
     install_class_names_check()
@@ -34,7 +37,7 @@ def install() -> None:
     # `_base_ = 'ride_mm::NAME.py'`, `get_model(NAME)` and `list_models()`.
     install_config_names()
     register_models()
-    # One picture per image, whatever the images are called.
+    # Pictures of images with equal names do not overwrite each other.
     install_picture_names()
-    # Exported Swin networks take any batch size.
+    # Exported Swin networks accept any batch size.
     install_swin_windows()

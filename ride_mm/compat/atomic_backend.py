@@ -1,9 +1,10 @@
 """MMEngine's local files are written whole or not at all.
 
-``LocalBackend`` of mmengine 0.10.7 opens the file itself for writing: a full
-disk or a killed process leaves a truncated checkpoint, and has destroyed the
-previous one of that name. No upstream issue is known. Delete this file once
-``LocalBackend.put`` writes to a temporary file and renames it.
+``LocalBackend`` of mmengine 0.10.7 and onedl-mmengine 0.10.12 opens the file
+itself for writing: a full disk or a killed process leaves a truncated
+checkpoint, and has destroyed the previous one of that name. No upstream issue
+is known. Delete this file once ``LocalBackend.put`` writes to a temporary file
+and renames it.
 """
 
 from pathlib import Path

@@ -5,7 +5,8 @@ that refuses MMEngine's own checkpoints (`issue 1655
 <https://github.com/open-mmlab/mmengine/issues/1655>`_); with an older torch it
 runs any code in the file. The open `pull request 1650
 <https://github.com/open-mmlab/mmengine/pull/1650>`_ passes
-``weights_only=False``, which runs it with every torch.
+``weights_only=False``, which runs it with every torch; so does onedl-mmengine
+0.10.12 for a file that it cannot load with a list of allowed objects.
 :func:`install_checkpoint_loader` installs loaders that ``Runner.resume``,
 ``load_from``, ``get_model(pretrained=...)``, the inferencers and
 ``init_cfg=dict(type='Pretrained')`` then use.
@@ -21,8 +22,9 @@ Two places in MMEngine run a text *inside* a checkpoint as a Python config:
   training: with inferencers of other libraries, do not build a model from the
   weights alone unless you trust them.
 
-Delete this file and :mod:`ride_mm.compat.stand_ins` once MMEngine loads its own
-checkpoints with ``weights_only=True``.
+Delete this file and :mod:`ride_mm.compat.stand_ins` once MMEngine loads its
+own checkpoints as data and refuses any other; the converters then need another
+way to read official checkpoints.
 """
 
 import functools

@@ -1,5 +1,17 @@
-"""This plugin's configs and models under the names that users of OpenMMLab
-try: ``_base_ = 'ride_mm::NAME.py'`` and ``get_model('NAME')``."""
+"""Find this plugin's configs and models by name, as those of OpenMMLab's packages.
+
+In mmengine 0.10.7 and onedl-mmengine 0.10.12, ``_base_ = 'PACKAGE::NAME.py'``
+and ``mmengine.hub.get_config`` accept only a fixed list of packages and
+require a folder in every name. mmengine also searches packages with
+``pkg_resources``, which setuptools 82 has removed; the fork does not, nor does
+mmengine since `pull request 1676
+<https://github.com/open-mmlab/mmengine/pull/1676>`_, which is not released.
+:func:`install_config_names` can be deleted once MMEngine finds the configs of
+any installed package.
+
+:func:`config_file` and :func:`register_models`, which makes
+``get_model('NAME')`` and ``list_models()`` know this plugin, are here to stay.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -17,22 +29,22 @@ _PREFIX = f'{_PACKAGE.name}::'
 
 
 def _home() -> Path:
-    """The folder of ``configs/`` and ``model-index.yml``: ``.mim`` of an
-    installed package, the root of a source tree."""
+    """Folder of ``configs/`` and ``model-index.yml``: ``.mim`` of an installed
+    package, or the root of the repository."""
     mim = _PACKAGE / '.mim'
     return mim if (mim / 'configs').is_dir() else _PACKAGE.parent
 
 
 def config_file(name: str) -> str:
-    """Where a config of this plugin is.
+    """Find the file of a config.
 
     Args:
-        name (str): A path, which is returned as it is, or the name
-            ``'ride_mm::ride_r50_imagenet_lt.py'``, with the folder below
-            ``configs/`` if there is one. ``.py`` may be left out.
+        name (str): A path, which is returned unchanged, or a name such as
+            ``'ride_mm::ride_r50_imagenet_lt.py'``, relative to ``configs/``.
+            ``.py`` may be omitted.
 
     Returns:
-        str: The file.
+        str: The path.
 
     Raises:
         UserError: If there is no config of this name.
@@ -54,14 +66,14 @@ def config_file(name: str) -> str:
 def _get_base(original: Callable, cfg_path: str, filename: str) -> tuple:
     """A base config and the scope of its variables."""
     if cfg_path.startswith(_PREFIX):
-        # The parts of this plugin are in MMPretrain's scope, which its
-        # configs name, and in none of their own.
+        # This plugin has no scope of its own: its classes are registered in
+        # MMPretrain's, which its configs set.
         return config_file(cfg_path), None
     return original(cfg_path, filename)
 
 
-# What MMEngine's hub asks on its way from a name to a config, in this order,
-# and the answers for this plugin.
+# Functions that MMEngine's hub calls to get from a name to a config, in this
+# order, and their results for this plugin.
 _HUB_ANSWERS: dict[str, Callable] = dict(
     _get_package_and_cfg_path=lambda name: (_PACKAGE.name, config_file(name)),
     install_package=lambda package: None,
@@ -78,11 +90,7 @@ def _answer(original: Callable, answer: Callable, asked: str, *args) -> Any:
 
 @lru_cache
 def install_config_names() -> None:
-    """Let MMEngine find ``ride_mm::NAME`` in ``_base_`` and in its hub.
-
-    By itself it knows a fixed list of packages, wants a folder in every name
-    and finds packages by ``pkg_resources``, which setuptools 82 has dropped.
-    """
+    """Make MMEngine find ``ride_mm::NAME`` in ``_base_`` and in its hub."""
     Config._get_cfg_path = staticmethod(partial(_get_base, Config._get_cfg_path))
     for name, answer in _HUB_ANSWERS.items():
         setattr(hub, name, partial(_answer, getattr(hub, name), answer))
@@ -90,7 +98,7 @@ def install_config_names() -> None:
 
 @lru_cache
 def register_models() -> None:
-    """Tell MMPretrain's hub the models of ``model-index.yml``, once."""
+    """Register the models of ``model-index.yml`` in MMPretrain's hub, once."""
     index = _home() / 'model-index.yml'
     if index.is_file():
         ModelHub.register_model_index(index, config_prefix=_home())

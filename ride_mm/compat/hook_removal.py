@@ -1,17 +1,22 @@
-"""``None`` takes any default hook out of a run, not only MMEngine's own."""
+"""``default_hooks.NAME=None`` removes any default hook.
+
+In mmengine 0.10.7 and onedl-mmengine 0.10.12,
+``Runner.register_default_hooks`` accepts None for its own six hooks and fails
+with an ``AssertionError`` for any other. No upstream issue is known. Delete
+this file once it accepts None for every name.
+"""
 
 from functools import wraps
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-# MMEngine 0.10 adds these by itself and fails on None for any other name.
+# The hooks that MMEngine adds itself.
 _ALWAYS_THERE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 def install_hook_removal() -> None:
-    """Let ``default_hooks=dict(two_stage=None)`` take a hook out that the
-    base config has."""
+    """Let ``default_hooks=dict(two_stage=None)`` remove a hook of the base config."""
     original = Runner.register_default_hooks
 
     @wraps(original)

@@ -1,10 +1,11 @@
 """MMPretrain's inferencers: unreadable images, class names, and RIDE's compute.
 
-In mmpretrain 1.2.0, an image that cannot be read ends
-``ImageClassificationInferencer`` and ``FeatureExtractor`` with the results of
-all other images lost, and any number of ``classes`` is accepted. No upstream
-issue is known. Delete this file, except :func:`install_plain_inference`, once
-MMPretrain skips and reports such images, and checks the number of names.
+In mmpretrain 1.2.0 and onedl-mmpretrain 1.3.6, an image that cannot be read
+ends ``ImageClassificationInferencer`` and ``FeatureExtractor`` with the
+results of all other images lost, and any number of ``classes`` is accepted. No
+upstream issue is known. Delete this file, except
+:func:`install_plain_inference`, once MMPretrain skips and reports such images,
+and checks the number of names.
 
 :func:`install_plain_inference` repairs nothing: it adapts the inferencer to
 ``RIDEClassifier``.

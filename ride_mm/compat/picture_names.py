@@ -1,8 +1,11 @@
-"""One picture for each image, whatever the images are called.
+"""One picture per image, even if file names repeat.
 
-MMPretrain names pictures by the file name alone, which repeats from class
-folder to class folder, counts the images of the last, smaller batch wrongly,
-and draws those of the first process only.
+mmpretrain 1.2.0 and onedl-mmpretrain 1.3.6 name a picture by the file name
+alone, so that images of the same name in other class folders overwrite it.
+Their ``VisualizationHook`` also numbers the images of a smaller last batch
+wrongly and draws only those of the first process. No upstream issue is known.
+Delete this file once MMPretrain writes one picture per image, from all
+processes.
 """
 
 from collections.abc import Sequence
@@ -29,17 +32,17 @@ def _draw(
     samples: Sequence[DataSample],
     step: int,
 ) -> None:
-    """Draw every ``interval``-th image of a loader that does not shuffle.
+    """Draw every ``interval``-th image of a dataloader that does not shuffle.
 
-    Each picture is named by the image's place in the dataset and by its
-    file.
+    The name of a picture is the image's index in the dataset and its file
+    name.
     """
     if not hook.enable:
         return
     rank, processes = get_dist_info()
     before = batch_idx * (loader.batch_size or len(samples))
     for i, sample in enumerate(samples):
-        # Images are dealt out in turn; the first ones again for equal shares.
+        # Ranks take turns; the first images repeat to fill up the last turn.
         number = (before + i) * processes + rank
         if number % hook.interval or number >= len(loader.dataset):
             continue
@@ -50,7 +53,7 @@ def _draw(
         drawing: AbstractContextManager = nullcontext()
         if hook.out_dir is not None:
             options['out_file'] = join_path(hook.out_dir, f'{name}_{step}.png')
-            # A visualizer of any other process does nothing.
+            # Visualizers draw only in the main process.
             drawing = patch.object(dist_utils, 'is_main_process', lambda group=None: True)
         image = data_batch['inputs'][i].permute(1, 2, 0).cpu().numpy()
         with drawing:
@@ -80,8 +83,8 @@ def _after_test_iter(
 
 
 def _unused(visualizer: UniversalVisualizer, file: str) -> str:
-    """A file that the visualizer has not drawn into: the second ``a.png`` is
-    ``a_2.png``."""
+    """A file that the visualizer has not written yet: the second ``a.png``
+    becomes ``a_2.png``."""
     drawn = visualizer.__dict__.setdefault('_drawn_files', set())
     path, number = Path(file), 1
     while str(path) in drawn:
@@ -93,8 +96,7 @@ def _unused(visualizer: UniversalVisualizer, file: str) -> str:
 
 @lru_cache
 def install_picture_names() -> None:
-    """Mend MMPretrain's ``VisualizationHook``, and whatever else draws into
-    files: the inferencer and MMPretrain's tools."""
+    """Repair ``VisualizationHook``, the inferencer and MMPretrain's tools."""
     draw = UniversalVisualizer.visualize_cls
 
     @wraps(draw)

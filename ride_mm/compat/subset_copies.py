@@ -1,8 +1,11 @@
 """Copies of datasets do not contain objects of earlier copies.
 
-MMEngine's ``get_subset`` copies with one memo for the whole process (a mutable
-default). Its keys are ids, which Python reuses, so an attribute could become a
-dataset that was copied before: ``'DigitsLT' object is not callable``.
+In mmengine 0.10.7, ``BaseDataset._copy_without_annotation``, which
+``get_subset`` uses, has a mutable default: one ``deepcopy`` memo for the whole
+process. Its keys are ids, which Python reuses, so that an attribute may become
+a dataset that was copied before (``'DigitsLT' object is not callable``). No
+upstream issue is known; onedl-mmengine 0.10.12 does not have the defect.
+Delete this file when mmengine 0.10.7 is no longer supported.
 """
 
 from functools import wraps
@@ -11,7 +14,7 @@ from mmengine.dataset import BaseDataset
 
 
 def install_subset_copies() -> None:
-    """Let each copy of a dataset use its own memo."""
+    """Give each copy of a dataset its own memo."""
     original = BaseDataset._copy_without_annotation
 
     @wraps(original)
