@@ -26,8 +26,10 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         importlib.import_module(f'mmpretrain.{_part}')
 
 from . import compat  # noqa: E402
+from .utils.config_names import register_models  # noqa: E402
 
 compat.install()
+register_models()
 
 from .datasets import *  # noqa: E402,F401,F403
 from .engine import *  # noqa: E402,F401,F403

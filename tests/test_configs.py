@@ -16,10 +16,10 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from PIL import Image
 
-from ride_mm.compat.config_names import config_file
 from ride_mm.engine import launch
 from ride_mm.engine.config import HOOK_NAMES, load_config
 from ride_mm.engine.schedule import load_training
+from ride_mm.utils.config_names import config_file
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT))

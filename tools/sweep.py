@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from ride_mm.analysis.comparison.seeds import seeds_table
-from ride_mm.compat.config_names import config_file
 from ride_mm.engine import launch
 from ride_mm.engine.config import add_cfg_options, key_value, positive, warn
 from ride_mm.engine.config_changes import DATA_ACCESS
 from ride_mm.engine.schedule import load_training
 from ride_mm.engine.sweep import complete, make_here, make_on_cluster, prepare_runs, shared_starts
+from ride_mm.utils.config_names import config_file
 from ride_mm.utils.errors import UserError, run_tool
 
 TOOLS = Path(__file__).resolve().parent

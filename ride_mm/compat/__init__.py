@@ -10,7 +10,7 @@ request is about it, and when the file can be deleted. The tests are in
 
 from .atomic_backend import AtomicLocalBackend, install_atomic_backend
 from .checkpoint_loading import CheckpointError, install_checkpoint_loader, load_checkpoint_file
-from .config_names import install_config_names, register_models
+from .config_names import install_config_names
 from .hook_removal import install_hook_removal
 from .inferencers import install_class_names_check, install_image_skipping, install_plain_inference
 from .picture_names import install_picture_names
@@ -34,9 +34,8 @@ def install() -> None:
     install_image_skipping()
     install_class_names_check()
     install_plain_inference()
-    # `_base_ = 'ride_mm::NAME.py'`, `get_model(NAME)` and `list_models()`.
+    # `_base_ = 'ride_mm::NAME.py'`
     install_config_names()
-    register_models()
     # Pictures of images with equal names do not overwrite each other.
     install_picture_names()
     # Exported Swin networks accept any batch size.

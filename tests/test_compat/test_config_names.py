@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 
-from ride_mm.compat.config_names import config_file, register_models
 from ride_mm.engine.config import load_config
+from ride_mm.utils.config_names import config_file, register_models
 from ride_mm.utils.errors import UserError
 
 

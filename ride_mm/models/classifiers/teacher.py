@@ -7,7 +7,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import MODELS
 
-from ride_mm.compat.config_names import config_file
+from ride_mm.utils.config_names import config_file
 from ride_mm.utils.errors import UserError
 
 
