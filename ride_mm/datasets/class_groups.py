@@ -78,7 +78,7 @@ class ClassGroups:
         self.counts = counts = np.asarray(counts)
         self.thresholds = resolve_thresholds(thresholds)
         if isinstance(self.thresholds, str):
-            thirds = np.array_split(np.argsort(-counts, kind='stable'), len(GROUPS))
+            thirds = np.array_split(self.largest_first, len(GROUPS))
             masks = [np.isin(np.arange(len(counts)), third) for third in thirds]
         else:
             low, high = self.thresholds
@@ -93,6 +93,11 @@ class ClassGroups:
     def __len__(self) -> int:
         """The number of classes K."""
         return len(self.counts)
+
+    @property
+    def largest_first(self) -> np.ndarray:
+        """np.ndarray: The classes from the largest to the smallest, (K, )."""
+        return np.argsort(-self.counts, kind='stable')
 
     def of_images(self, gt_label: np.ndarray) -> dict[str, np.ndarray]:
         """Find the images of each group.

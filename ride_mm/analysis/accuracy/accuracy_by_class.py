@@ -45,8 +45,9 @@ def plot_accuracy_by_class(
     """
     if len(accuracy) != len(groups):
         raise ValueError(f'{len(accuracy)} accuracies do not fit {len(groups)} classes.')
-    order = np.argsort(-groups.counts, kind='stable')
-    accuracy, counts = np.asarray(accuracy, float)[order], groups.counts[order]
+    order = groups.largest_first
+    accuracy = np.asarray(accuracy, float).take(order)
+    counts = groups.counts[order]
 
     figure = new_figure(6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))

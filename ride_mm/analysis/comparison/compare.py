@@ -144,7 +144,7 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
 def _split_groups(runs: Runs) -> list[np.ndarray]:
     """The tested classes, from the largest, in up to four parts per group."""
     tested = np.bincount(runs.gt_label, minlength=len(runs.groups)) > 0
-    largest_first = np.argsort(-runs.groups.counts, kind='stable')
+    largest_first = runs.groups.largest_first
     parts = []
     for group in runs.groups.masks.values():
         classes = largest_first[(group & tested)[largest_first]]
@@ -322,7 +322,7 @@ def plot_differences(comparison: Comparison, path: str | Path) -> Path:
         Path: The file.
     """
     groups, methods = comparison.runs.groups, comparison.differences
-    order = np.argsort(-groups.counts, kind='stable')
+    order = groups.largest_first
     figure = new_figure(1.3 + 2.9 * len(methods))
     rows = figure.subplots(
         len(methods), 2, squeeze=False, sharex='col', sharey='col', width_ratios=(1, 1.5)

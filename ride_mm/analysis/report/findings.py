@@ -24,7 +24,7 @@ class Findings:
 
     Attributes:
         source (Source): The content of the files.
-        classes (ClassGroups): The groups of the K classes.
+        groups (ClassGroups): The groups of the K classes.
         main (Predictions): The predictions of the model as its config makes
             it predict: routed if there are trained routers, else of all
             experts.
@@ -43,7 +43,7 @@ class Findings:
     """
 
     source: Source
-    classes: ClassGroups
+    groups: ClassGroups
     main: Predictions
     figures: dict[str, float]
     confusion: GroupConfusion
@@ -55,7 +55,7 @@ class Findings:
     @property
     def names(self) -> Sequence[str]:
         """list[str]: The names of the K classes."""
-        return self.main.run['classes'] or [f'class {i}' for i in range(len(self.classes))]
+        return self.main.run['classes'] or [f'class {i}' for i in range(len(self.groups))]
 
     @property
     def titles(self) -> dict[str, str]:
@@ -63,13 +63,13 @@ class Findings:
         a size."""
         return {
             name: title.replace(' ', '\u00a0').replace('\u00a0(', ' (')
-            for name, title in self.classes.titles.items()
+            for name, title in self.groups.titles.items()
         }
 
     @cached_property
-    def groups(self) -> dict[str, np.ndarray]:
+    def members(self) -> dict[str, np.ndarray]:
         """dict[str, np.ndarray]: Bool masks of the images of each group."""
-        return self.classes.of_images(self.main.gt_label)
+        return self.groups.of_images(self.main.gt_label)
 
     @property
     def num_experts(self) -> int:
@@ -118,23 +118,23 @@ def find(source: Source) -> Findings:
         UserError: If the class counts do not fit the predictions.
     """
     main = source.predictions
-    classes = ClassGroups(main.run['class_counts'], main.run['thresholds'])
+    groups = ClassGroups(main.run['class_counts'], main.run['thresholds'])
     thresholds, all_experts, usage = None, None, None
     routed = main
     if main.router_logits is not None:
         thresholds = _routing_thresholds(source, len(main.router_logits))
         routed = route(main, thresholds)
         if _routes(source):
-            main, all_experts = routed, summarize(main, classes)
+            main, all_experts = routed, summarize(main, groups)
     used, compute = routed.num_experts_used, routed.relative_compute
     if used is not None and compute is not None and (thresholds is not None or np.ptp(used)):
-        usage = expert_usage(used, compute, main.gt_label, classes)
+        usage = expert_usage(used, compute, main.gt_label, groups)
     return Findings(
         source,
-        classes,
+        groups,
         main,
-        summarize(main, classes),
-        group_confusion(main.pred_label, main.gt_label, classes),
+        summarize(main, groups),
+        group_confusion(main.pred_label, main.gt_label, groups),
         thresholds,
         routed,
         all_experts,

@@ -15,7 +15,7 @@ def page_title(found: Findings) -> str:
 
 def summary(found: Findings) -> str:
     """Describe in a sentence or two what the page is about."""
-    counts = found.classes.counts
+    counts = found.groups.counts
     text = (
         f'{len(found.main):,} test images of {len(counts):,} classes, '
         f'which have {max(counts):,} to {min(counts):,} training images. '
@@ -35,7 +35,7 @@ def summary(found: Findings) -> str:
 
 def cards(found: Findings) -> list[Card]:
     """Return the key figures."""
-    keys = {name: f'long_tail/{name}' for name in found.groups}
+    keys = {name: f'long_tail/{name}' for name in found.members}
     shown = [
         Card(
             title,
@@ -55,7 +55,7 @@ def cards(found: Findings) -> list[Card]:
 
 def configuration(found: Findings) -> Section:
     """Model, training data and checkpoint."""
-    run, counts = found.main.run, found.classes.counts
+    run, counts = found.main.run, found.groups.counts
     config = found.source.training
     try:
         facts = {} if config is None else describe_config(config)

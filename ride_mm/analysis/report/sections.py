@@ -46,7 +46,7 @@ def accuracy(found: Findings) -> Section:
     columns += CALIBRATION_TITLES.values()
     columns += ['mean experts', 'compute'] if usage else []
     rows = []
-    for name, images in found.groups.items():
+    for name, images in found.members.items():
         labels = found.main.gt_label[images]
         row = [found.titles[name], f'{np.unique(labels).size:,}', f'{len(labels):,}']
         row += [
@@ -77,14 +77,14 @@ def accuracy(found: Findings) -> Section:
 def by_class(found: Findings, maker: FigureMaker) -> Section:
     """Accuracy by class size."""
     main, figures = found.main, found.of_kind('long_tail')
-    by_group = {name: figures[name] for name in found.groups}
+    by_group = {name: figures[name] for name in found.members}
     overall = by_group.pop('overall')
     figure = maker.draw(
         'accuracy_by_class',
         f'Accuracy of every class above its number of training images. {_listed(by_group)}',
         plot_accuracy_by_class,
-        accuracy=accuracy_by_class(main.hits, main.gt_label, len(found.classes)),
-        groups=found.classes,
+        accuracy=accuracy_by_class(main.hits, main.gt_label, len(found.groups)),
+        groups=found.groups,
         overall=overall,
         group_accuracy=by_group,
         class_names=found.names,
@@ -112,7 +112,7 @@ def confusion(found: Findings, maker: FigureMaker) -> Section:
         '. '.join(f'{name} images are predicted as: {_listed(share)}' for name, share in shares),
         plot_group_confusion,
         confusion=found.confusion,
-        groups=found.classes,
+        groups=found.groups,
     )
     return Section(
         'confusion',
@@ -130,17 +130,17 @@ def reliability(found: Findings, maker: FigureMaker) -> Section:
     quality = score_quality(
         torch.from_numpy(found.main.pred_score), torch.from_numpy(found.main.gt_label)
     )
-    errors = {name: found.figures[f'calibration/{key_prefix(name)}ece'] for name in found.groups}
+    errors = {name: found.figures[f'calibration/{key_prefix(name)}ece'] for name in found.members}
     figure = maker.draw(
         'reliability',
         f'Accuracy against confidence. Calibration error: {_listed(errors)}',
         plot_reliability,
         bins={
             name: reliability_bins(quality.confidence[images], quality.hits[images])
-            for name, images in found.groups.items()
+            for name, images in found.members.items()
         },
         errors=errors,
-        groups=found.classes,
+        groups=found.groups,
     )
     return Section(
         'reliability',
@@ -172,7 +172,7 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
                 f'Experts used by group, on average {figures["mean"]:.2f} of {found.num_experts}',
                 plot_expert_usage,
                 figures=figures,
-                groups=found.classes,
+                groups=found.groups,
             ),
             maker.draw(
                 'experts_by_class',
@@ -180,7 +180,7 @@ def experts(found: Findings, maker: FigureMaker) -> Section:
                 plot_experts_by_class,
                 num_experts_used=found.routed.num_experts_used,
                 gt_label=found.main.gt_label,
-                groups=found.classes,
+                groups=found.groups,
                 class_names=found.names,
             ),
         ]
@@ -207,14 +207,14 @@ def _accuracy_of_experts(found: Findings) -> Table | Note:
         columns.update(disagree='two differ (%)', kl='KL (nats)')
     rows = [
         [found.titles[group], *(f'{figures[key_prefix(group) + name]:.2f}' for name in columns)]
-        for group in found.groups
+        for group in found.members
     ]
     return Table(['training images', *columns.values()], rows, 'Accuracy of the experts (%)')
 
 
 def tradeoff(found: Findings, thresholds: list[float], maker: FigureMaker) -> Section:
     """Accuracy against compute."""
-    simulator = RoutingSimulator(found.main, found.classes)
+    simulator = RoutingSimulator(found.main, found.groups)
     curve = simulator.curve()
     figure = maker.draw(
         'tradeoff',
@@ -238,9 +238,9 @@ def tradeoff(found: Findings, thresholds: list[float], maker: FigureMaker) -> Se
 def hardest(found: Findings, num_images: int) -> Section:
     """The images with the lowest probability of the true class."""
     config = found.source.data
-    images = hardest_images(found.main, found.classes, num_images, config)
+    images = hardest_images(found.main, found.groups, num_images, config)
     groups = {found.titles[name]: group for name, group in images.items()}
-    parts: list = [Gallery(groups, found.names, found.classes.counts, found.is_routed)]
+    parts: list = [Gallery(groups, found.names, found.groups.counts, found.is_routed)]
     if config is None:
         parts.append(
             Note(

@@ -107,7 +107,7 @@ def plot_experts_by_class(
         Path: The file.
     """
     shares = shares_by_class(num_experts_used, gt_label, len(groups))
-    order = np.argsort(-groups.counts, kind='stable')
+    order = groups.largest_first
     order = order[~np.isnan(shares[order, 0])]
     figure = new_figure(4.2)
     axes = figure.subplots()

@@ -105,7 +105,7 @@ class RoutingSimulator:
         self.router_logits = self._logits.numpy()
         # whether the first k experts together are correct, (E, N)
         self.hits = np.cumsum(expert_logits, axis=0).argmax(-1) == predictions.gt_label
-        self.groups = groups.of_images(predictions.gt_label)
+        self.members = groups.of_images(predictions.gt_label)
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
         """Simulate one threshold per router, (E - 1, )."""
@@ -115,7 +115,7 @@ class RoutingSimulator:
         return OperatingPoint(
             thresholds,
             float(self.compute[used - 1].mean()),
-            {name: 100.0 * float(right[images].mean()) for name, images in self.groups.items()},
+            {name: 100.0 * float(right[images].mean()) for name, images in self.members.items()},
         )
 
     def curve(self) -> list[OperatingPoint]:
@@ -143,11 +143,11 @@ class RoutingSimulator:
         saved = (self.compute[stop] - self.compute[stop + 1]) / len(doubt[0])
         columns = [np.concatenate([[0.0], thresholds[inner], [1.0]])]
         columns.append(points(self.compute[-1], saved))
-        for members in self.groups.values():
-            right = points(self.hits[-1, members].sum(), lost * members[image])
-            columns.append(100.0 * right / members.sum())
+        for images in self.members.values():
+            right = points(self.hits[-1, images].sum(), lost * images[image])
+            columns.append(100.0 * right / images.sum())
         return [
-            OperatingPoint(threshold, compute, dict(zip(self.groups, accuracy)))
+            OperatingPoint(threshold, compute, dict(zip(self.members, accuracy)))
             for threshold, compute, *accuracy in np.stack(columns, axis=1).tolist()
         ]
 
