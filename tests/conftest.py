@@ -121,6 +121,12 @@ def whole_float32(monkeypatch):
 
 
 @pytest.fixture
+def no_init(monkeypatch):
+    """Layers are not initialized, which takes most of the time for large networks."""
+    monkeypatch.setattr(torch.nn.init, 'kaiming_uniform_', lambda tensor, *_, **__: tensor)
+
+
+@pytest.fixture
 def root() -> Path:
     return ROOT
 

@@ -36,9 +36,8 @@ INDEX = {
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_config_builds(root, name, monkeypatch):
-    # To draw the weights of large networks takes most of the time.
-    monkeypatch.setattr(torch.nn.init, 'kaiming_uniform_', lambda *_, **__: 0)
+@pytest.mark.usefixtures('no_init')
+def test_config_builds(root, name):
     cfg = Config.fromfile(root / name)
     model = MODELS.build(cfg.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -316,6 +315,14 @@ def check_both_stages(cfg, work_dir):
     return runner
 
 
+def narrow_resnet50(cfg):
+    """Make the network a quarter as wide."""
+    narrow = dict(base_channels=16, stem_channels=16)
+    cfg.model.backbone.update(narrow)
+    cfg.model.neck.expert.update(narrow, in_channels=128, out_channels=(192, 384))
+    cfg.model.head.in_channels = 384
+
+
 @pytest.mark.parametrize(
     'name, images',
     [
@@ -327,12 +334,8 @@ def check_both_stages(cfg, work_dir):
 )
 def test_config_trains_both_stages(root, tmp_path, name, images):
     cfg = small_config(root, tmp_path, name, images)
-    if images == 'iNaturalist18':
-        # The network of ImageNet-LT, a quarter as wide for so many classes.
-        narrow = dict(base_channels=16, stem_channels=16)
-        cfg.model.backbone.update(narrow)
-        cfg.model.neck.expert.update(narrow, in_channels=128, out_channels=(192, 384))
-        cfg.model.head.in_channels = 384
+    if '_r10_' not in name:
+        narrow_resnet50(cfg)
     runner = check_both_stages(cfg, tmp_path / 'work')
     assert 'val/long_tail/overall_top5' in runner.message_hub.log_scalars
 
@@ -450,6 +453,7 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
         )
     )
     cfg = Config.fromfile(config)
+    narrow_resnet50(cfg)
     runner = train_two_steps_a_stage(cfg, tmp_path / 'work')
     assert runner.model.head.class_counts == list(range(1, 13))
     metrics = runner.test()

@@ -61,6 +61,7 @@ def test_trunk_and_full_expert_are_the_whole_backbone(name):
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.usefixtures('no_init')
 def test_published_trunk_and_full_expert_are_the_whole_backbone(name):
     check_equality(PUBLISHED[name], torch.float32)
 

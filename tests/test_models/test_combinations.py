@@ -157,10 +157,10 @@ def test_loss_and_mechanism(loss, mechanism, tmp_path):
     options = copy.deepcopy(MECHANISMS[mechanism])
     if 'teacher' in options:
         checkpoint = str(tmp_path / 'teacher.pth')
-        torch.save(build('cifar_resnet', loss).state_dict(), checkpoint)
+        torch.save(build('resnet10', loss).state_dict(), checkpoint)
         options['teacher'] = dict(checkpoint=checkpoint)
-    model = build('cifar_resnet', loss, **options)
-    losses = train_and_predict(model, TINY['cifar_resnet']['size'])
+    model = build('resnet10', loss, **options)
+    losses = train_and_predict(model, TINY['resnet10']['size'])
     assert ('loss_router' in losses) == (mechanism == 'router')
     assert ('loss_distill' in losses) == (mechanism == 'teacher')
 

@@ -71,11 +71,11 @@ def test_a_prediction_is_not_recorded(record, mode, tmp_path, monkeypatch):
 @pytest.mark.parametrize('mode', ['route', 'ensemble'])
 def test_a_prediction_is_compiled(mode):
     """The compiler records anew what an example does not fix."""
-    model = Predict(build('cifar_resnet', mode))
+    model = Predict(build('resnet10', mode))
     compiled = torch.compile(model, backend='eager')
     with torch.no_grad():
         for n in (3, 5):
-            torch.testing.assert_close(compiled(images(n)), model(images(n)))
+            torch.testing.assert_close(compiled(images(n, 32)), model(images(n, 32)))
 
 
 @pytest.mark.parametrize('record', [trace, export])

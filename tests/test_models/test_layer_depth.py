@@ -115,6 +115,7 @@ def test_families(name):
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.usefixtures('no_init')
 def test_published_networks(name):
     """Their depths alone: they are counted by name."""
     family = PUBLISHED[name]
@@ -128,6 +129,7 @@ def test_published_networks(name):
 @pytest.mark.parametrize(
     'name', ['r32', 'r10', 'r50', 'rx50', 'r152_pretrained', 'swin_t', 'swin_s']
 )
+@pytest.mark.usefixtures('no_init')
 def test_models_of_the_configs(root, name):
     cfg = Config.fromfile(root / f'configs/_base_/models/ride_{name}.py').model
     check(MODELS.build(cfg), 32 if name == 'r32' else 224)

@@ -1,5 +1,8 @@
 """Converted official networks answer as the official code did."""
 
+import functools
+
+import official_format
 import pytest
 import torch
 from draws import FOLDER, Answers
@@ -38,8 +41,16 @@ def test_all_official_networks_are_here():
     assert kinds == {*CLASSES, 'SwinTransformer'}
 
 
+@pytest.fixture
+def expected_once(monkeypatch, no_init):
+    """Both conversions of a network compare with one model of it."""
+    expected = functools.cache(official_format._expected)
+    monkeypatch.setattr(official_format, '_expected', lambda network: {**expected(network)})
+
+
 @torch.no_grad()
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.usefixtures('expected_once')
 def test_answers_of_the_official_code(name):
     answers = Answers.load(name)
     official = answers.draw()
