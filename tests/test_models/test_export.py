@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def trace(model, example):
-    return torch.jit.trace(model, example)
+    # The tests compare it for more than the example.
+    return torch.jit.trace(model, example, check_trace=False)
 
 
 def export(model, example):
