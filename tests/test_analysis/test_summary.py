@@ -139,7 +139,7 @@ def test_options_of_the_test_hold(workspace):
         summarize_file(config, file)
     run['options'] = {
         'test_evaluator.1.thresholds': [20, 100],
-        'model.head.loss.type': 'os.system',  # of no matter here
+        'model.head.loss.type': 'os.system',  # does not matter here
     }
     write_predictions(file, samples, **run)
     summarize_file(config, file)

@@ -49,12 +49,15 @@ def plot_accuracy_by_class(
     accuracy = np.asarray(accuracy, float).take(order)
     counts = groups.counts[order]
 
+    if group_accuracy is None:
+        group_accuracy = {name: _mean(accuracy[mask[order]]) for name, mask in groups.masks.items()}
+
     figure = new_figure(6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
     floor = max(counts.min() / 2, 0.8)
     for name, mask in groups.masks.items():
         where = np.flatnonzero(mask[order])
-        mean = (group_accuracy or {name: _mean(accuracy[where])}).get(name, np.nan)
+        mean = group_accuracy.get(name, np.nan)
         label = f'{groups.titles[name]}: {where.size} class' + 'es' * (where.size > 1)
         draw_classes(top, where, accuracy, GROUP_COLORS[name])
         edges = np.append(where, where[-1] + 1) - 0.5
@@ -74,7 +77,7 @@ def plot_accuracy_by_class(
     bottom.set(ylabel='training images', yscale='log')
     bottom.set(ylim=(floor, None), xlim=(-0.5, len(counts) - 0.5))
     bottom.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:g}'))
-    label_classes(bottom, order, class_names)
+    label_classes(bottom, order, class_names, bar_note(len(order)))
     clean(top, grid='y')
     clean(bottom, grid='y')
     return save(figure, path)
@@ -117,13 +120,28 @@ def _mean(accuracy: np.ndarray) -> float:
     return float(tested.mean()) if tested.size else np.nan
 
 
-def label_classes(axes: Axes, order: np.ndarray, class_names: Sequence[str] | None = None) -> None:
+def bar_note(num_classes: int) -> str:
+    """Explain what :func:`draw_classes` draws, if a bar is not one class."""
+    size = _classes_per_bar(num_classes)
+    if size == 1:
+        return ''
+    dots = 'dot: one class, ' if num_classes <= MAX_DOTS else ''
+    return f' ({dots}bar: mean of up to {size} classes)'
+
+
+def label_classes(
+    axes: Axes,
+    order: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    note: str = '',
+) -> None:
     """Label the axis of the classes, with their names if there are up to 30.
 
     Args:
         axes (Axes): The axes.
         order (np.ndarray): The classes, sorted by position.
         class_names (Sequence[str], optional): K names. Defaults to None.
+        note (str): Explanation to add to the label. Defaults to ''.
     """
     if class_names is not None and len(order) <= 30:
         slanted = len(order) > 10
@@ -134,9 +152,4 @@ def label_classes(axes: Axes, order: np.ndarray, class_names: Sequence[str] | No
             ha='right' if slanted else 'center',
             parse_math=False,  # a name may contain dollar signs
         )
-    label = 'classes, from the largest to the smallest'
-    size = _classes_per_bar(len(order))
-    if size > 1:
-        dots = 'dot: one class, ' if len(order) <= MAX_DOTS else ''
-        label += f' ({dots}bar: mean of up to {size} classes)'
-    axes.set_xlabel(label)
+    axes.set_xlabel(f'classes, from the largest to the smallest{note}')

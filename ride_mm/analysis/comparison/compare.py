@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from rich.markup import escape
 from rich.table import Table
 
-from ride_mm.analysis.accuracy.accuracy_by_class import draw_classes, label_classes
+from ride_mm.analysis.accuracy.accuracy_by_class import bar_note, draw_classes, label_classes
 from ride_mm.analysis.comparison.intervals import LEVEL, Difference, bootstrap, check_draws
 from ride_mm.analysis.comparison.runs import Runs, read_runs
 from ride_mm.analysis.style import (
@@ -342,8 +342,7 @@ def plot_differences(comparison: Comparison, path: str | Path) -> Path:
         clean(right, grid='y')
     bottom_left, bottom_right = rows[-1]
     bottom_left.set_xlabel('points')
-    label_classes(bottom_right, order)
-    bottom_right.set_xlabel(bottom_right.get_xlabel().replace(' (', '\n('))
+    label_classes(bottom_right, order, note=bar_note(len(order)).replace(' (', '\n('))
     bottom_right.set_xlim(-0.5, len(order) - 0.5)
     figure.supxlabel(_NOTE, x=0.01, ha='left', fontsize=9, color=SOFT)
     set_head(figure, 'Difference in accuracy', [])

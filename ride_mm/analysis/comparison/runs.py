@@ -94,7 +94,7 @@ def read_runs(arguments: Sequence[str]) -> Runs:
         share their weights with the baseline are in the baseline's order.
 
     Raises:
-        UserError: If a file is invalid or does not name its run, if test
+        UserError: If a file is invalid or holds no class counts, if test
             sets differ, or if two runs of a method have the same weights.
     """
     return read_named_runs(list(map(_split, arguments)))

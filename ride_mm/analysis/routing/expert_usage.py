@@ -133,16 +133,10 @@ def plot_experts_by_class(
             )
             ink = ink_on(GROUP_COLORS[name])
             axes.bar_label(strip, [name], label_type='center', fontsize=9, color=ink)
-    label_classes(axes, order, class_names)
-    text = 'classes, from the largest to the smallest'
-    if len(order) > MAX_BARS:
-        text += f' ({MAX_BARS} bars, each the mean of its classes)'
-    axes.set(
-        xlim=(-0.5, len(order) - 0.5),
-        ylim=(-1.2 * _STRIP, 100),
-        xlabel=text,
-        ylabel='share of the test images',
-    )
+    note = f' ({MAX_BARS} bars, each the mean of its classes)' if len(order) > MAX_BARS else ''
+    label_classes(axes, order, class_names, note)
+    axes.set(xlim=(-0.5, len(order) - 0.5), ylim=(-1.2 * _STRIP, 100))
+    axes.set_ylabel('share of the test images')
     axes.set_yticks(range(0, 101, 25))
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     set_head(figure, 'Experts used by class')
