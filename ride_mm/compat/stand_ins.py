@@ -104,10 +104,14 @@ def _array(args: Any, state: Any) -> np.ndarray | None:
         ):
             if isinstance(data, str):  # bytes of Python 2
                 data = data.encode('latin1')
-            sizes_fit = all(type(size) is int and size >= 0 for size in shape)
-            if kind is np.ndarray and sizes_fit and len(data) == math.prod(shape) * dtype.itemsize:
-                # an array over `bytes` is read-only
+            if (
+                kind is np.ndarray
+                and all(type(size) is int and size >= 0 for size in shape)
+                and dtype.itemsize > 0
+                and len(data) == math.prod(shape) * dtype.itemsize
+            ):
                 array = np.ndarray(shape, dtype, data, order='F' if is_fortran else 'C')
+                # an array over `bytes` is read-only
                 return array.copy('F' if is_fortran else 'C')
     return None
 

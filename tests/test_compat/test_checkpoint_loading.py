@@ -186,6 +186,17 @@ def hostile(marker):
             ),
             '_reconstruct',
         ),
+        # empty strings, which a copy would make one byte long
+        (
+            Calls(
+                function,
+                np.ndarray,
+                (0,),
+                b'b',
+                state=(1, (1 << 40,), np.dtype('S0'), False, b''),
+            ),
+            '_reconstruct',
+        ),
         (Calls(np.ndarray, (1,), 'O', b'12345678'), 'numpy.ndarray'),
         (
             Calls(
@@ -210,12 +221,12 @@ def hostile(marker):
     ]
 
 
-@pytest.mark.parametrize('index', range(25))
+@pytest.mark.parametrize('index', range(26))
 def test_refuses_code(tmp_path, monkeypatch, index):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
     marker = tmp_path / 'marker'
     cases = hostile(marker)
-    assert len(cases) == 25
+    assert len(cases) == 26
     payload, name = cases[index]
     content = dict(log=HistoryBuffer([1.0], [1]), state_dict=dict(payload=payload))
     path = save(tmp_path / 'hostile.pth', content)
