@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -114,7 +115,26 @@ def read_predictions(path: str | Path) -> Predictions:
             arrays = {name: file[name] for name in (*_FIELDS, 'run') if name in file}
     except Exception as e:  # a damaged archive can raise almost anything
         raise _wrong_file(path, ' '.join(str(e).split()) or type(e).__name__) from e
-    return _Reader(path, arrays).read()
+    for name in ('gt_label', 'pred_score', 'run'):
+        if name not in arrays:
+            raise _wrong_file(path, f'it has no `{name}`')
+    for pair in _TOGETHER:
+        if sum(name in arrays for name in pair) == 1:
+            raise _wrong_file(path, f'it has only one of `{pair[0]}` and `{pair[1]}`')
+    run = _read_run(path, str(arrays.pop('run')))
+    _check_shapes(path, arrays, run['num_experts'])
+    _check_values(path, arrays, run['num_experts'])
+    logits, routers = arrays.get('expert_logits'), arrays.get('router_logits')
+    return Predictions(
+        gt_label=arrays['gt_label'].astype(np.int64),
+        pred_score=arrays['pred_score'],
+        num_experts_used=arrays.get('num_experts_used'),
+        relative_compute=arrays.get('relative_compute'),
+        expert_logits=None if logits is None else logits.swapaxes(0, 1),
+        router_logits=None if routers is None else routers.T,
+        routed_compute=None if routers is None else arrays['routed_compute'][0],
+        run=run,
+    )
 
 
 def read_own_predictions(path: str | Path, experts: bool = False) -> Predictions:
@@ -162,128 +182,96 @@ def _wrong_file(path: Path, found: str) -> UserError:
     )
 
 
-class _Reader:
-    """Checks the arrays of a file.
-
-    Args:
-        path (Path): The file.
-        arrays (dict[str, np.ndarray]): Its arrays, by field.
-    """
-
-    def __init__(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        self.path = path
-        self.arrays = arrays
-
-    def read(self) -> Predictions:
-        for name in ('gt_label', 'pred_score', 'run'):
-            if name not in self.arrays:
-                raise _wrong_file(self.path, f'it has no `{name}`')
-        for pair in _TOGETHER:
-            if sum(name in self.arrays for name in pair) == 1:
-                raise _wrong_file(self.path, f'it has only one of `{pair[0]}` and `{pair[1]}`')
-        run = self._run()
-        self._check_shapes(run['num_experts'])
-        self._check_values(run['num_experts'])
-        arrays = self.arrays
-        logits, routers = arrays.get('expert_logits'), arrays.get('router_logits')
-        return Predictions(
-            gt_label=arrays['gt_label'].astype(np.int64),
-            pred_score=arrays['pred_score'],
-            num_experts_used=arrays.get('num_experts_used'),
-            relative_compute=arrays.get('relative_compute'),
-            expert_logits=None if logits is None else logits.swapaxes(0, 1),
-            router_logits=None if routers is None else routers.T,
-            routed_compute=None if routers is None else arrays['routed_compute'][0],
-            run=run,
+def _read_run(path: Path, text: str) -> dict[str, Any]:
+    """Parse and check the origin of the predictions."""
+    try:
+        run = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _wrong_file(path, '`run` is not JSON') from error
+    if not isinstance(run, dict) or not _are_lines(run):
+        raise _wrong_file(
+            path, f'`run` is {_show(run)}, expected a dict without control characters'
         )
+    for name, (valid, expected) in _RUN.items():
+        if name not in run:
+            raise _wrong_file(path, f'`run` has no `{name}`, expected {expected}')
+        if not valid(run[name]):
+            raise _wrong_file(path, f'`run` has {name}={_show(run[name])}, expected {expected}')
+    run['thresholds'] = resolve_thresholds(run['thresholds'])
+    return run
 
-    def _run(self) -> dict[str, Any]:
-        try:
-            run = json.loads(str(self.arrays.pop('run')))
-        except (ValueError, RecursionError) as error:
-            raise _wrong_file(self.path, '`run` is not JSON') from error
-        if not isinstance(run, dict) or not _are_lines(run):
+
+def _check_shapes(path: Path, arrays: dict[str, np.ndarray], num_experts: int | None) -> None:
+    """Check the type and shape of each array."""
+    sizes = dict(N=len(np.atleast_1d(arrays['gt_label'])))
+    if num_experts is not None:
+        sizes.update(E=num_experts, R=num_experts - 1)
+    for name, array in arrays.items():
+        kinds, axes = _FIELDS[name]
+        fits = array.dtype.kind in kinds and array.ndim == len(axes) and array.size
+        for axis, size in zip(axes, array.shape):
+            fits = fits and sizes.setdefault(axis, size) == size
+            if axis == 'E':
+                sizes.setdefault('R', size - 1)
+        if not fits:
+            expected = ', '.join(f'{axis} = {sizes[axis]}' for axis in axes if axis in sizes)
             raise _wrong_file(
-                self.path, f'`run` is {_show(run)}, expected a dict without control characters'
+                path,
+                f'`{name}` is {array.dtype} of shape {array.shape}, expected {_KINDS[kinds]} '
+                f'of shape ({", ".join(axes)}) with {expected}',
             )
-        for name, (valid, expected) in _RUN.items():
-            if name not in run:
-                raise _wrong_file(self.path, f'`run` has no `{name}`, expected {expected}')
-            if not valid(run[name]):
-                raise _wrong_file(
-                    self.path, f'`run` has {name}={_show(run[name])}, expected {expected}'
-                )
-        run['thresholds'] = resolve_thresholds(run['thresholds'])
-        return run
 
-    def _check_shapes(self, num_experts: int | None) -> None:
-        sizes = dict(N=len(np.atleast_1d(self.arrays['gt_label'])))
-        if num_experts is not None:
-            sizes.update(E=num_experts, R=num_experts - 1)
-        for name, array in self.arrays.items():
-            kinds, axes = _FIELDS[name]
-            fits = array.dtype.kind in kinds and array.ndim == len(axes) and array.size
-            for axis, size in zip(axes, array.shape):
-                fits = fits and sizes.setdefault(axis, size) == size
-                if axis == 'E':
-                    sizes.setdefault('R', size - 1)
-            if not fits:
-                expected = ', '.join(f'{axis} = {sizes[axis]}' for axis in axes if axis in sizes)
-                raise _wrong_file(
-                    self.path,
-                    f'`{name}` is {array.dtype} of shape {array.shape}, expected {_KINDS[kinds]} '
-                    f'of shape ({", ".join(axes)}) with {expected}',
-                )
 
-    def _check_values(self, num_experts: int | None) -> None:
-        def check(name: str, valid: np.ndarray, expected: str) -> None:
-            """Name the first image whose value is wrong."""
-            wrong = ~np.asarray(valid).reshape(len(valid), -1).all(axis=1)
-            if wrong.any():
-                index = int(wrong.argmax())
-                raise UserError(
-                    f'{self.path}: `{name}` of image {index} is '
-                    f'{_show(self.arrays[name][index])}, expected {expected}'
-                )
+def _check_values(path: Path, arrays: dict[str, np.ndarray], num_experts: int | None) -> None:
+    """Check the range of the numbers in each array."""
 
-        arrays = self.arrays
-        for name, array in arrays.items():
-            if array.dtype.kind == 'f':
-                check(name, np.isfinite(array), 'finite numbers. Has the training diverged?')
-        labels, scores = arrays['gt_label'], arrays['pred_score']
-        most = scores.shape[1] - 1
-        check('gt_label', (labels >= 0) & (labels <= most), f'a whole number from 0 to {most}')
-        check('pred_score', (scores >= 0) & (scores <= 1), 'probabilities, from 0 to 1')
+    def check(name: str, valid: np.ndarray, expected: str) -> None:
+        """Name the first image whose value is wrong."""
+        wrong = ~np.asarray(valid).reshape(len(valid), -1).all(axis=1)
+        if wrong.any():
+            index = int(wrong.argmax())
+            raise UserError(
+                f'{path}: `{name}` of image {index} is '
+                f'{_show(arrays[name][index])}, expected {expected}'
+            )
+
+    for name, array in arrays.items():
+        if array.dtype.kind == 'f':
+            check(name, np.isfinite(array), 'finite numbers. Has the training diverged?')
+    labels, scores = arrays['gt_label'], arrays['pred_score']
+    most = scores.shape[1] - 1
+    check('gt_label', (labels >= 0) & (labels <= most), f'a whole number from 0 to {most}')
+    check('pred_score', (scores >= 0) & (scores <= 1), 'probabilities from 0 to 1')
+    check(
+        'pred_score',
+        np.abs(scores.sum(axis=1) - 1) <= _SUM_ERROR,
+        'probabilities that sum to 1',
+    )
+    if 'num_experts_used' in arrays:
+        used, compute = arrays['num_experts_used'], arrays['relative_compute']
+        if 'expert_logits' in arrays:
+            num_experts = arrays['expert_logits'].shape[1]
+        most = num_experts or _MOST_EXPERTS
+        check('num_experts_used', (used >= 1) & (used <= most), f'a number from 1 to {most}')
         check(
-            'pred_score',
-            np.abs(scores.sum(axis=1) - 1) <= _SUM_ERROR,
-            'probabilities, whose sum is 1',
+            'relative_compute',
+            (compute > 0) & (compute <= _MOST_COMPUTE),
+            f'a number above 0, at most {_MOST_COMPUTE}',
         )
-        if 'num_experts_used' in arrays:
-            used, compute = arrays['num_experts_used'], arrays['relative_compute']
-            if 'expert_logits' in arrays:
-                num_experts = arrays['expert_logits'].shape[1]
-            most = num_experts or _MOST_EXPERTS
-            check('num_experts_used', (used >= 1) & (used <= most), f'a number from 1 to {most}')
-            check(
-                'relative_compute',
-                (compute > 0) & (compute <= _MOST_COMPUTE),
-                f'a number above 0, at most {_MOST_COMPUTE}',
+    if 'router_logits' in arrays:
+        if 'expert_logits' not in arrays:
+            raise _wrong_file(path, 'it has `router_logits` but no `expert_logits`')
+        compute = arrays['routed_compute']
+        if (compute != compute[0]).any():
+            raise _wrong_file(
+                path,
+                '`routed_compute` differs between images: do these images differ in size?',
             )
-        if 'router_logits' in arrays:
-            if 'expert_logits' not in arrays:
-                raise _wrong_file(self.path, 'it has `router_logits` but no `expert_logits`')
-            compute = arrays['routed_compute']
-            if (compute != compute[0]).any():
-                raise _wrong_file(
-                    self.path,
-                    '`routed_compute` differs between images: do these images differ in size?',
-                )
-            check(
-                'routed_compute',
-                (np.diff(compute, prepend=0, axis=1) > 0) & (compute <= _MOST_COMPUTE),
-                f'increasing numbers above 0, at most {_MOST_COMPUTE}',
-            )
+        check(
+            'routed_compute',
+            (np.diff(compute, prepend=0, axis=1) > 0) & (compute <= _MOST_COMPUTE),
+            f'increasing numbers above 0, at most {_MOST_COMPUTE}',
+        )
 
 
 def _show(value: Any) -> str:
@@ -313,6 +301,18 @@ def _is_count(number: Any) -> bool:
     return type(number) is int and 0 <= number < 2**53
 
 
+def _optional(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or valid(value)
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(type(name) in (int, str) for name in names)
+
+
+def _are_counts(counts: Any) -> bool:
+    return isinstance(counts, list) and any(counts) and all(map(_is_count, counts))
+
+
 def _are_thresholds(thresholds: Any) -> bool:
     try:
         resolved = resolve_thresholds(thresholds)
@@ -326,24 +326,12 @@ _RUN = dict(
     config=(_is_text, 'the path of a config'),
     options=(lambda options: isinstance(options, dict), 'a dict'),
     checkpoint=(_is_text, 'the path of a checkpoint'),
-    weights=(lambda text: text is None or _is_text(text), 'a text or None'),
-    classes=(
-        lambda names: (
-            names is None
-            or (isinstance(names, list) and all(type(name) in (int, str) for name in names))
-        ),
-        'a list of names or None',
-    ),
-    class_counts=(
-        lambda counts: (
-            counts is None
-            or (isinstance(counts, list) and any(counts) and all(map(_is_count, counts)))
-        ),
-        'a list of whole numbers from 0, not all 0, or None',
-    ),
-    thresholds=(_are_thresholds, 'two class sizes or the name of some'),
+    weights=(_optional(_is_text), 'a string or None'),
+    classes=(_optional(_are_names), 'a list of names or None'),
+    class_counts=(_optional(_are_counts), 'a list of whole numbers from 0, not all 0, or None'),
+    thresholds=(_are_thresholds, 'two class sizes or their name, such as "ride"'),
     num_experts=(
-        lambda number: number is None or (type(number) is int and 1 <= number <= _MOST_EXPERTS),
+        _optional(lambda number: type(number) is int and 1 <= number <= _MOST_EXPERTS),
         f'a whole number from 1 to {_MOST_EXPERTS} or None',
     ),
 )
