@@ -269,7 +269,7 @@ def test_real_training(root, monkeypatch, tmp_path, capsys):
         f"_base_ = '{root}/configs/ride_r32_digits_lt.py'\n"
         'model = dict(backbone=dict(depth=20),\n'
         '             neck=dict(expert=dict(depth=20)))\n'
-        'train_dataloader = dict(num_workers=0)\n'
+        'train_dataloader = dict(num_workers=0, dataset=dict(max_count=30))\n'
         'test_dataloader = dict(num_workers=0)\n'
     )
     tool.main(
