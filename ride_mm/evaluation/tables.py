@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
 def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Build a table: first column left-aligned, numbers right-aligned.
+
+    Square brackets are printed as they are, not read as rich's markup.
 
     Args:
         title (str): Title of the table.
@@ -19,11 +22,11 @@ def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Returns:
         rich.table.Table: The table, in plain ASCII for logs.
     """
-    table = Table(title=title, box=box.ASCII, title_justify='left')
+    table = Table(title=escape(title), box=box.ASCII, title_justify='left')
     for i, column in enumerate(columns):
-        table.add_column(column, justify='right' if i else 'left', no_wrap=True)
+        table.add_column(escape(column), justify='right' if i else 'left', no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -178,7 +178,7 @@ def test_mistakes():
 def two_configs():
     return {
         name: bias_variance(*draw(5, 200, 6, seed), COUNTS)
-        for seed, name in enumerate(['ce_r32', 'ride_r32'])
+        for seed, name in enumerate(['ce_r32', 'ride_[lr=0.1]'])
     }
 
 
@@ -202,9 +202,9 @@ def test_table_puts_configs_beside_each_other():
     assert [row[:2] for row in rows[1:]] == [
         [title, name]
         for title in ('many (> 100)', 'medium (20 to 100)', 'few (< 20)', 'overall')
-        for name in ('ce_r32', 'ride_r32')
+        for name in ('ce_r32', 'ride_[lr=0.1]')
     ]
-    few = figures['ride_r32']['few']
+    few = figures['ride_[lr=0.1]']['few']
     assert rows[6][2:6] == [
         '2',
         f'{few["error"]:.2f}',
@@ -216,7 +216,7 @@ def test_table_puts_configs_beside_each_other():
 @pytest.mark.parametrize('suffix', ['.png', '.svg'])
 def test_picture(tmp_path, suffix):
     figures = two_configs()
-    del figures['ce_r32']['few'], figures['ride_r32']['few']
+    del figures['ce_r32']['few'], figures['ride_[lr=0.1]']['few']
     path = plot_bias_variance(figures, GROUPS, tmp_path / f'new/picture{suffix}')
     content = path.read_bytes()
     if suffix == '.png':
@@ -227,10 +227,10 @@ def test_picture(tmp_path, suffix):
         '>bias<',
         '>variance<',
         'ce_r32',
-        'ride_r32',
+        'ride_[lr=0.1]',
         'overall',
         '(&gt;',
-        f'{figures["ride_r32"]["many"]["bias"]:.1f}',
+        f'{figures["ride_[lr=0.1]"]["many"]["bias"]:.1f}',
     ):
         assert shown in text
     assert 'few' not in text

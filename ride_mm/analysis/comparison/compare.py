@@ -9,7 +9,6 @@ from statistics import mean, stdev
 import mmengine
 import numpy as np
 from matplotlib.axes import Axes
-from rich.markup import escape
 from rich.table import Table
 
 from ride_mm.analysis.accuracy.accuracy_by_class import bar_note, draw_classes, label_classes
@@ -204,7 +203,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             'Accuracy (%), mean ± standard deviation over the runs',
             ['method', 'runs', *(titles[name] for name in names)],
             [
-                [escape(method), str(len(of_method))]
+                [method, str(len(of_method))]
                 + [_mean_cell(comparison, method, name) for name in names]
                 for method, of_method in runs.methods.items()
             ],
@@ -223,7 +222,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             ]
             for name, found in differences.items()
         ]
-        title = f'{escape(method)} minus {escape(runs.baseline)}, accuracy'
+        title = f'{method} minus {runs.baseline}, accuracy'
         tables.append(build_table(title, columns, rows))
     return tables
 

@@ -99,10 +99,9 @@ class FigureMaker:
             Figure: The plot for the page.
         """
         with TemporaryDirectory() as folder:
-            svg = plot(path=Path(folder, 'figure.svg'), **options).read_bytes()
+            svg = plot(path=Path(self.out_dir or folder, f'{key}.svg'), **options).read_bytes()
         if self.out_dir is not None:
-            for suffix in ('.svg', '.png'):
-                plot(path=self.out_dir / f'{key}{suffix}', **options)
+            plot(path=self.out_dir / f'{key}.png', **options)
         return Figure(f'data:image/svg+xml;base64,{b64encode(svg).decode()}', label)
 
 
