@@ -22,6 +22,7 @@ from ride_mm.engine.scalars import TrainingCurves
 from ride_mm.evaluation import expert_usage, reliability_bins
 
 GROUPS = ClassGroups([500, 50, 5])
+FIGURES = dict(overall=40.0, many=50.0, medium=40.0, few=30.0)
 PNG = b'\x89PNG\r\n\x1a\n'
 
 
@@ -38,20 +39,19 @@ def test_accuracy_by_class(tmp_path, num_classes):
     accuracy[3] = np.nan  # a class without test images
     file = tmp_path / 'new' / 'accuracy.png'
     names = [f'class {i}' for i in range(num_classes)]
-    assert_png(
-        plot_accuracy_by_class(accuracy, groups, file, overall=50.0, class_names=names), file
-    )
+    assert_png(plot_accuracy_by_class(accuracy, FIGURES, groups, file, class_names=names), file)
 
 
 def test_accuracy_of_one_untested_group(tmp_path):
     file = tmp_path / 'accuracy.png'
     groups = ClassGroups([200, 0])
-    assert_png(plot_accuracy_by_class([50.0, np.nan], groups, file, overall=50.0), file)
+    figures = dict(overall=50.0, many=50.0)
+    assert_png(plot_accuracy_by_class([50.0, np.nan], figures, groups, file), file)
 
 
 def test_accuracy_and_counts_must_fit(tmp_path):
     with pytest.raises(ValueError, match='1 accuracies do not fit 2 classes'):
-        plot_accuracy_by_class([50.0], ClassGroups([200, 1]), tmp_path / 'a.png', 50.0)
+        plot_accuracy_by_class([50.0], FIGURES, ClassGroups([200, 1]), tmp_path / 'a.png')
 
 
 @pytest.mark.parametrize('num_experts', [1, 3, 6])
@@ -113,9 +113,9 @@ def test_names_are_no_formulas(tmp_path):
     for path in (
         plot_accuracy_by_class(
             [50.0, 40.0, 30.0],
+            FIGURES,
             GROUPS,
             tmp_path / 'accuracy.svg',
-            40.0,
             class_names=names,
         ),
         plot_experts_by_class(

@@ -17,10 +17,9 @@ MAX_DOTS = 2000
 
 def plot_accuracy_by_class(
     accuracy: Sequence[float] | np.ndarray,
+    figures: dict[str, float],
     groups: ClassGroups,
     path: str | Path,
-    overall: float,
-    group_accuracy: dict[str, float] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Path:
     """Plot the accuracy of every class above its number of training images.
@@ -31,12 +30,10 @@ def plot_accuracy_by_class(
     Args:
         accuracy (Sequence[float] | np.ndarray): Accuracy of each class in
             percent, (K, ); NaN for a class without test images.
+        figures (dict[str, float]): The output of :func:`long_tail_accuracy`,
+            for the title and the mean of each group.
         groups (ClassGroups): The groups of the K classes.
         path (str | Path): Where to save the plot, see :func:`save`.
-        overall (float): Accuracy over all images in percent, for the title.
-        group_accuracy (dict[str, float], optional): Accuracy of 'many',
-            'medium' and 'few' in percent. Defaults to None, which means the
-            mean over the classes of each group.
         class_names (Sequence[str], optional): K names, shown for up to 30
             classes. Defaults to None.
 
@@ -49,15 +46,12 @@ def plot_accuracy_by_class(
     accuracy = np.asarray(accuracy, float).take(order)
     counts = groups.counts[order]
 
-    if group_accuracy is None:
-        group_accuracy = {name: _mean(accuracy[mask[order]]) for name, mask in groups.masks.items()}
-
     figure = new_figure(6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
     floor = max(counts.min() / 2, 0.8)
     for name, mask in groups.masks.items():
         where = np.flatnonzero(mask[order])
-        mean = group_accuracy.get(name, np.nan)
+        mean = figures.get(name, np.nan)
         label = f'{groups.titles[name]}: {where.size} class' + 'es' * (where.size > 1)
         draw_classes(top, where, accuracy, GROUP_COLORS[name])
         edges = np.append(where, where[-1] + 1) - 0.5
@@ -72,7 +66,7 @@ def plot_accuracy_by_class(
         top.hlines(mean, edges[0], edges[-1], colors=INK, linestyles=(0, (4, 3)))
 
     handles = bottom.get_legend_handles_labels()[0]
-    set_head(figure, f'Accuracy by class: {overall:.1f}% overall', handles)
+    set_head(figure, f'Accuracy by class: {figures["overall"]:.1f}% overall', handles)
     top.set(ylabel='accuracy (%)', ylim=(0, 100))
     bottom.set(ylabel='training images', yscale='log')
     bottom.set(ylim=(floor, None), xlim=(-0.5, len(counts) - 0.5))

@@ -265,14 +265,13 @@ def draw_summary(
     Returns:
         list[Path]: The files.
     """
-    out_dir, accuracy = Path(out_dir), of_kind(figures, 'long_tail')
+    out_dir = Path(out_dir)
     paths = [
         plot_accuracy_by_class(
             accuracy_by_class(predictions.hits, predictions.gt_label, len(groups)),
+            of_kind(figures, 'long_tail'),
             groups,
             out_dir / 'accuracy_by_class.png',
-            accuracy['overall'],
-            {name: accuracy[name] for name in GROUPS if name in accuracy},
             class_names,
         )
     ]

@@ -80,14 +80,15 @@ class Runs:
         return weights[0] == weights[1]
 
 
-def read_runs(arguments: Sequence[str]) -> Runs:
+def read_runs(arguments: Sequence[str | tuple[str, str]]) -> Runs:
     """Read the predictions of several runs.
 
     Args:
-        arguments (Sequence[str]): Files that ``tools/test.py --out`` wrote,
-            each alone or as ``METHOD=FILE``. A method without a name is
-            named after its config and the options in which runs of the
-            config differ, except for seeds and paths.
+        arguments (Sequence[str | tuple[str, str]]): Files that
+            ``tools/test.py --out`` wrote, each alone, as ``METHOD=FILE`` or
+            as (method, file). A method without a name is named after its
+            config and the options in which runs of the config differ, except
+            for seeds and paths.
 
     Returns:
         Runs: The runs by method, in the order of the arguments. Runs that
@@ -97,23 +98,7 @@ def read_runs(arguments: Sequence[str]) -> Runs:
         UserError: If a file is invalid or holds no class counts, if test
             sets differ, or if two runs of a method have the same weights.
     """
-    return read_named_runs(list(map(_split, arguments)))
-
-
-def read_named_runs(named_files: Sequence[tuple[str | None, str]]) -> Runs:
-    """Read the predictions of several runs, as :func:`read_runs`.
-
-    Args:
-        named_files (Sequence[tuple[str | None, str]]): Pairs of the method,
-            or None, and the file.
-
-    Returns:
-        Runs: See :func:`read_runs`.
-
-    Raises:
-        UserError: See :func:`read_runs`.
-    """
-    names, files = zip(*named_files)
+    names, files = zip(*map(_split, arguments))
     runs: list[EvaluatedRun] = []
     for file in track(files, 'Reading predictions'):
         runs.append(_read(file))
@@ -127,8 +112,10 @@ def read_named_runs(named_files: Sequence[tuple[str | None, str]]) -> Runs:
     return Runs(methods, ClassGroups(made_by['class_counts'], made_by['thresholds']))
 
 
-def _split(argument: str) -> tuple[str | None, str]:
+def _split(argument: str | tuple[str, str]) -> tuple[str | None, str]:
     """The name of the method, if there is one, and the file."""
+    if isinstance(argument, tuple):
+        return argument
     name, sign, file = argument.partition('=')
     if not sign or Path(argument).is_file():
         return None, argument

@@ -77,16 +77,14 @@ def accuracy(found: Findings) -> Section:
 def by_class(found: Findings, maker: FigureMaker) -> Section:
     """Accuracy by class size."""
     main, figures = found.main, found.of_kind('long_tail')
-    by_group = {name: figures[name] for name in found.members}
-    overall = by_group.pop('overall')
+    by_group = {name: figures[name] for name in found.members if name != 'overall'}
     figure = maker.draw(
         'accuracy_by_class',
         f'Accuracy of every class above its number of training images. {_listed(by_group)}',
         plot_accuracy_by_class,
         accuracy=accuracy_by_class(main.hits, main.gt_label, len(found.groups)),
+        figures=figures,
         groups=found.groups,
-        overall=overall,
-        group_accuracy=by_group,
         class_names=found.names,
     )
     return Section(

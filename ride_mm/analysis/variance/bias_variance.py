@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from rich.table import Table
 
-from ride_mm.analysis.comparison.runs import EvaluatedRun, read_named_runs
+from ride_mm.analysis.comparison.runs import EvaluatedRun, read_runs
 from ride_mm.analysis.style import INK, PANEL_TITLE, SOFT, clean, new_figure, save, set_head
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups, GroupsLike
 from ride_mm.evaluation.by_group import validate_labels
@@ -237,7 +237,7 @@ def compare_bias_variance(
     names = [Path(folder).absolute().name for folder in folders]
     if len(set(names)) < len(names):
         names = list(map(str, folders))
-    runs = read_named_runs(
+    runs = read_runs(
         [
             (name, str(file))
             for name, folder in zip(names, folders)
