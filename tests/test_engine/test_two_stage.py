@@ -145,6 +145,7 @@ def test_amp_and_compile_hold_in_both_stages(root, tmp_path):
         **{
             'optim_wrapper.type': 'AmpOptimWrapper',
             'optim_wrapper.loss_scale': 'dynamic',
+            'model.num_experts': 2,  # the compiler takes its time for each
             'model.compile': dict(backend='eager'),
             'train_cfg.max_epochs': 2,
             'default_hooks.two_stage.begin': 1,
