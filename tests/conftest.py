@@ -14,12 +14,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from sklearn.datasets import load_digits
 
-# Registers every part. Matplotlib takes a second, also in every process that
-# is forked before a test has used it.
-for name in ('ride_mm', 'matplotlib.pyplot'):
-    importlib.import_module(name)
+import ride_mm  # noqa: F401  Registers every part.
 
 ROOT = Path(__file__).resolve().parents[1]
+# A process that a test starts is forked from one that has imported these and
+# done nothing else: no thread of the tests can have left a lock behind.
+multiprocessing.set_forkserver_preload(['ride_mm', 'matplotlib.pyplot'])
 
 
 def load_tool(path):
@@ -54,12 +54,6 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def start_method():
-    """How to start a process that need not import everything once more."""
-    # A forked process cannot use CUDA once its parent has looked for a GPU.
-    return 'spawn' if torch.cuda.is_available() else 'fork'
-
-
 def run_process(stderr, function, *args):
     """Call a function in a process of its own, and return its exit code.
 
@@ -67,7 +61,7 @@ def run_process(stderr, function, *args):
         stderr (Path): The file to which the process writes its stderr.
         function (Callable): A function of a module, as it may be pickled.
     """
-    context = multiprocessing.get_context(start_method())
+    context = multiprocessing.get_context('forkserver')
     process = context.Process(target=_call, args=(stderr, function, args))
     process.start()
     process.join(300)

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import start_method
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
@@ -169,7 +168,7 @@ def config(root, tmp_path):
 @pytest.fixture
 def run(module, tmp_path, capsys, monkeypatch):
     """Run a benchmark: what it wrote, and what it printed."""
-    context = multiprocessing.get_context(start_method())
+    context = multiprocessing.get_context('forkserver')
     monkeypatch.setattr(multiprocessing, 'get_context', lambda _: context)
 
     def run_benchmark(name, *arguments):
@@ -372,7 +371,7 @@ def die():
 
 def test_processes(module, tmp_path, monkeypatch):
     harness = module('harness')
-    context = multiprocessing.get_context(start_method())
+    context = multiprocessing.get_context('forkserver')
     monkeypatch.setattr(multiprocessing, 'get_context', lambda _: context)
     process = harness.Process(count, (10,), tmp_path / 'log')
     assert process.facts == dict(start=10)

@@ -4,11 +4,9 @@ import copy
 import logging
 import os
 import socket
-from unittest import mock
 
 import torch
 import torch.multiprocessing
-from conftest import start_method
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -81,11 +79,9 @@ def run_two_ranks(function, *args):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    # Before the processes look for a GPU: they use the CPU.
-    with mock.patch.dict(os.environ, CUDA_VISIBLE_DEVICES=''):
-        ranks = torch.multiprocessing.start_processes(
-            _run_rank, (port, function, args), nprocs=2, join=False, start_method=start_method()
-        )
+    ranks = torch.multiprocessing.start_processes(
+        _run_rank, (port, function, args), nprocs=2, join=False, start_method='forkserver'
+    )
     try:
         while not ranks.join():
             pass
@@ -101,6 +97,7 @@ def _run_rank(rank, port, function, args):
         WORLD_SIZE='2',
         MASTER_ADDR='127.0.0.1',
         MASTER_PORT=str(port),
+        CUDA_VISIBLE_DEVICES='',
     )
     init_default_scope('mmpretrain')
     torch.set_num_threads(1)

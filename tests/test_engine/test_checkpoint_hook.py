@@ -7,7 +7,6 @@ import time
 
 import pytest
 import torch
-from conftest import start_method
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger
@@ -594,7 +593,7 @@ def train_until_the_third_write(work_dir, ready):
 @pytest.mark.skipif(not osp.isdir('/proc/self/fd'), reason='needs /proc to tell the files')
 def test_killed_while_writing(tmp_path):
     work_dir = tmp_path / 'run'
-    context = multiprocessing.get_context(start_method())
+    context = multiprocessing.get_context('forkserver')
     ready = context.Event()
     child = context.Process(target=train_until_the_third_write, args=(work_dir, ready))
     child.start()

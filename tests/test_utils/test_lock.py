@@ -5,7 +5,6 @@ import signal
 import time
 
 import pytest
-from conftest import start_method
 
 from ride_mm.utils.errors import UserError, run_tool
 from ride_mm.utils.lock import lock_work_dir
@@ -27,7 +26,7 @@ def try_to_lock(work_dir, now, errors):
 
 def test_one_process_at_a_time(tmp_path):
     work_dir = str(tmp_path / 'run')
-    context = multiprocessing.get_context(start_method())
+    context = multiprocessing.get_context('forkserver')
     # Started before this process has the lock, which a fork would have, too.
     ours, errors = context.Event(), context.SimpleQueue()
     third = context.Process(target=try_to_lock, args=(work_dir, ours, errors))
