@@ -1,4 +1,4 @@
-from ride_mm.engine.checkpoint_files import numbered_checkpoints, step_of
+from ride_mm.engine.resume_check import numbered_checkpoints, step_of
 
 
 def test_numbers(tmp_path):
