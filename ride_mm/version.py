@@ -4,7 +4,7 @@ from types import ModuleType
 
 from mmengine.utils import digit_version
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def check_versions(supported: Iterable[tuple[ModuleType, str, str]]) -> None:
