@@ -18,9 +18,9 @@ from ride_mm.utils.errors import UserError
 from ride_mm.utils.files import remove_leftovers, write_file
 
 from ..buffers import synchronize_buffers
-from ..resume_check import find_resume_problem, numbered_checkpoints, step_of
 from ..class_names import check_class_names
 from ..config import find_hook
+from ..resume_check import find_resume_problem, numbered_checkpoints, step_of
 from .main_process import on_main_process
 
 # Key of the message hub: checkpoints about to be removed.
