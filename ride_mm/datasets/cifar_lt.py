@@ -12,6 +12,8 @@ from ride_mm.utils.errors import UserError, name_some
 
 from .imbalance import LongTailSubset, sample_subset
 
+SPLITS = ('train', 'test', 'unused')
+
 
 @DATASETS.register_module()
 class CIFAR10LT(LongTailSubset, CIFAR10):
@@ -20,12 +22,16 @@ class CIFAR10LT(LongTailSubset, CIFAR10):
     The training split is the long-tailed subset of `Learning Imbalanced
     Datasets with Label-Distribution-Aware Margin Loss
     <https://arxiv.org/abs/1906.07413>`_ (up to 5,000 images per class), the
-    test split the whole, balanced test set. Both state the training images
-    per class as ``metainfo['class_counts']``.
+    test split the whole, balanced test set. The unused split holds the
+    official training images that the subset leaves out, which makes it a
+    validation set for the choice of hyper-parameters; a class that the subset
+    takes as a whole has none. All splits state the images per class of the
+    training split as ``metainfo['class_counts']``.
 
     Args:
         data_root (str): The folder that holds ``cifar-10-batches-py/``.
-        split (str): ``'train'`` or ``'test'``. Defaults to ``'train'``.
+        split (str): ``'train'``, ``'test'`` or ``'unused'``. Defaults to
+            ``'train'``.
         imb_type (str): The profile, ``'exp'`` or ``'step'``: see
             :func:`~ride_mm.datasets.imbalance.long_tail_profile`.
             Defaults to ``'exp'``.
@@ -45,7 +51,7 @@ class CIFAR10LT(LongTailSubset, CIFAR10):
             among them ``download=True``.
 
     Raises:
-        UserError: If the profile is not possible.
+        UserError: If there is no such split, or the profile is not possible.
         UserError: If the data is missing and cannot be downloaded, or is not
             that of the official release.
     """
@@ -65,11 +71,24 @@ class CIFAR10LT(LongTailSubset, CIFAR10):
         to_bgr: bool = False,
         **kwargs,
     ) -> None:
+        if split not in SPLITS:
+            raise UserError(
+                f'{type(self).__name__}: split must be one of {SPLITS}, found {split!r}'
+            )
         self.check_integrity = check_integrity
         self.to_bgr = to_bgr
+        self._from_train_files = split != 'test'
         super().__init__(
-            imb_type, imb_factor, max_count, subset_seed, data_root=data_root, split=split, **kwargs
+            imb_type,
+            imb_factor,
+            max_count,
+            subset_seed,
+            data_root=data_root,
+            # mmpretrain knows no other splits
+            split='test' if split == 'unused' else split,
+            **kwargs,
         )
+        self.split = split
 
     def load_data_list(self) -> list[dict]:
         """Load the images of the split.
@@ -79,11 +98,13 @@ class CIFAR10LT(LongTailSubset, CIFAR10):
             ``gt_label`` of each image.
         """
         self._find_data()
-        files = self.train_list if self.split == 'train' else self.test_list
+        files = self.train_list if self._from_train_files else self.test_list
         batches = [self._read_batch(name) for name, _ in files]
         pixels, labels = (np.concatenate(parts) for parts in zip(*batches))
-        if self.split == 'train':
+        if self._from_train_files:
             chosen = sample_subset(labels, self.class_counts, self.subset_seed)
+            if self.split != 'train':
+                chosen = np.setdiff1d(np.arange(len(labels)), chosen)
             pixels, labels = pixels[chosen], labels[chosen]
         images = pixels.reshape(-1, 3, 32, 32)[:, :: -1 if self.to_bgr else 1]
         return self._data_list(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), labels)

@@ -108,6 +108,25 @@ def test_test_split_is_complete_and_states_training_counts(tiny_cifar10):
     assert 'step, imb_factor=0.1' in repr(dataset)
 
 
+def test_unused_split_is_the_rest_of_the_training_images(tiny_cifar10):
+    root, data, labels = tiny_cifar10
+    options = dict(data_root=root, imb_factor=0.1, subset_seed=2, check_integrity=False)
+    train, unused = CIFAR10LT(**options), CIFAR10LT(split='unused', **options)
+    chosen = set(_plain_subset(labels, train.metainfo['class_counts'], seed=2))
+    rest = [i for i in range(len(labels)) if i not in chosen]
+    images = np.stack([unused[i]['img'] for i in range(len(unused))])
+    np.testing.assert_array_equal(images, data[rest].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    assert unused.get_gt_labels().tolist() == [labels[i] for i in rest]
+    assert unused.metainfo['class_counts'] == train.metainfo['class_counts']
+    lazy = CIFAR10LT(split='unused', lazy_init=True, **options)
+    assert len(lazy) == len(rest) and 'Split: \tunused' in repr(lazy)
+
+
+def test_unknown_split(tiny_cifar10):
+    with pytest.raises(UserError, match="CIFAR10LT: split must be one of .*, found 'val'"):
+        CIFAR10LT(tiny_cifar10[0], split='val')
+
+
 def test_options_of_the_base(tiny_cifar10):
     options = dict(data_root=tiny_cifar10[0], imb_factor=0.1, check_integrity=False)
     whole = CIFAR10LT(**options)
@@ -244,6 +263,14 @@ def test_real_cifar100_test_split(real_cifar100):
     dataset = CIFAR100LT(real_cifar100, split='test', check_integrity=False)
     assert count_labels(dataset.get_gt_labels(), 100) == [100] * 100
     assert sum(dataset.metainfo['class_counts']) == 10847
+
+
+def test_real_cifar100_unused_split(real_cifar100):
+    dataset = CIFAR100LT(real_cifar100, split='unused', check_integrity=False)
+    counts = [int(500 * 0.01 ** (c / 99.0)) for c in range(100)]
+    assert len(dataset) == 39153
+    assert count_labels(dataset.get_gt_labels(), 100) == [500 - count for count in counts]
+    assert dataset.metainfo['class_counts'] == counts
 
 
 class Attack:
