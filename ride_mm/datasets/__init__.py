@@ -4,7 +4,7 @@ from .folders import install_folder_reading
 from .list_lt import ImageNetLT, INaturalist2018, LongTailList, PlacesLT
 from .samplers import ClassBalancedSampler, PowerSampler
 from .subsets import bootstrap, hold_out
-from .transforms import DrawCropFlipRotate, LoadImageFromFile, collate_batch
+from .transforms import CIFARAutoAugment, DrawCropFlipRotate, LoadImageFromFile, collate_batch
 from .wrappers import ConcatDataset, KFoldDataset, RepeatDataset
 
 install_folder_reading()
@@ -12,6 +12,7 @@ install_folder_reading()
 __all__ = [
     'CIFAR10LT',
     'CIFAR100LT',
+    'CIFARAutoAugment',
     'ClassBalancedSampler',
     'ConcatDataset',
     'DigitsLT',

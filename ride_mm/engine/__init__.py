@@ -8,6 +8,7 @@ from .hooks import (
     TwoStageHook,
 )
 from .optim_wrappers import AmpOptimWrapper
+from .optimizers import MuonSGD
 
 __all__ = [
     'AmpOptimWrapper',
@@ -15,6 +16,7 @@ __all__ = [
     'ClassCountsHook',
     'DeferredReweightingHook',
     'DistSamplerSeedHook',
+    'MuonSGD',
     'RouterCacheHook',
     'TotalBatchHook',
     'TwoStageHook',

@@ -8,6 +8,8 @@ from mmengine.dataset import Compose, default_collate
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
+from PIL import Image
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
 from ride_mm.datasets.augmentation_seeds import seed_draws, seed_everything
 from ride_mm.datasets.transforms import collate_batch
@@ -39,6 +41,18 @@ def results(pipeline, images):
         seed_everything(seed)
         out.append(pipeline(dict(img=image.copy(), gt_label=seed % 5)))
     return out
+
+
+@pytest.mark.parametrize('bgr', [True, False])
+def test_auto_augment_is_torchvisions(bgr):
+    images = np.random.default_rng(0).integers(256, size=(200, 32, 32, 3), dtype=np.uint8)
+    order = slice(None, None, -1 if bgr else 1)
+    found = results([dict(type='CIFARAutoAugment', bgr=bgr)], images[..., order])
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
+    for seed, (image, result) in enumerate(zip(images, found)):
+        seed_everything(seed)
+        expected = np.asarray(policy(Image.fromarray(image)))
+        np.testing.assert_array_equal(result['img'][..., order], expected)
 
 
 @pytest.mark.parametrize(

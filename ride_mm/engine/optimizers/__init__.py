@@ -1,0 +1,3 @@
+from .muon_sgd import MuonSGD
+
+__all__ = ['MuonSGD']
