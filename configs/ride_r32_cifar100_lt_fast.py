@@ -9,7 +9,14 @@ train_pipeline = [
     dict(type='CIFARAutoAugment'),
     dict(type='DrawCropFlipRotate', size=32, padding=4, degrees=0),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+# the first half of stage 1 at 24 x 24 pixels
+small_pipeline = [
+    dict(type='CIFARAutoAugment'),
+    dict(type='Resize', scale=24, interpolation='area'),
+    dict(type='DrawCropFlipRotate', size=24, padding=3, degrees=0),
+]
+# A last batch of another size would be compiled on its own.
+train_dataloader = dict(drop_last=True, dataset=dict(pipeline=train_pipeline))
 
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='MuonSGD', lr=0.05, weight_decay=0.02))
 param_scheduler = [
@@ -21,5 +28,14 @@ param_scheduler = [
 
 train_cfg = dict(max_epochs=65)
 default_hooks = dict(
-    reweighting=None, two_stage=dict(begin=60), router_cache=dict(type='RouterCacheHook')
+    reweighting=None,
+    image_size=dict(
+        type='SwitchRecipeHook',
+        schedule=[
+            dict(action_epoch=1, train_pipeline=small_pipeline),
+            dict(action_epoch=31, train_pipeline=train_pipeline),
+        ],
+    ),
+    two_stage=dict(begin=60),
+    router_cache=dict(type='RouterCacheHook'),
 )

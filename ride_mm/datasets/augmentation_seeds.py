@@ -46,7 +46,8 @@ class SeededDataset:
     """Dataset that seeds the random generators with each :class:`Draw`.
 
     Args:
-        dataset (Dataset): Any dataset; other attributes are forwarded to it.
+        dataset (Dataset): Any dataset. Its other attributes are read and set
+            through this one, as hooks do that change the pipeline.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -57,6 +58,12 @@ class SeededDataset:
         if name == 'dataset':
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == 'dataset':
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def __len__(self) -> int:
         return len(self.dataset)

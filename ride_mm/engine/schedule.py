@@ -205,8 +205,8 @@ def split_epochs(cfg: Config, epochs: int, begin: int | None = None) -> tuple[in
 def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -> None:
     """Change the number of epochs of the stages of a training.
 
-    ``param_scheduler``, the begin of re-weighting and of EMA scale in
-    proportion with their stage, rounded, to at least 1 epoch or step; what lies
+    ``param_scheduler``, the begin of re-weighting and of EMA and the epochs of
+    ``SwitchRecipeHook`` scale in proportion with their stage, rounded, to at least 1 epoch or step; what lies
     before the end of its stage stays before it. A warm-up takes at least 2
     epochs, see :func:`check_warm_up`, or, in a stage of 1 or 2 epochs, the
     steps of the first. Intervals of validation and checkpoints scale with the
@@ -232,6 +232,9 @@ def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -
         hook = find_hook(cfg, kind)
         if hook is not None and key in hook:
             hook[key] = _moved(hook[key], epochs, old)
+    for recipe in (find_hook(cfg, 'SwitchRecipeHook') or {}).get('schedule', []):
+        # counted from 1
+        recipe['action_epoch'] = 1 + _moved(recipe['action_epoch'] - 1, epochs, old)
     two_stage = find_hook(cfg, 'TwoStageHook')
     if two_stage is not None:
         two_stage['begin'] = epochs

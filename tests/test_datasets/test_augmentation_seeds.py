@@ -93,5 +93,7 @@ def test_attributes_are_forwarded():
     assert seed_draws(dataloader, 0) is dataloader.batch_sampler
     assert not isinstance(dataloader.dataset.dataset, SeededDataset)
     assert pickle.loads(pickle.dumps(dataloader.dataset)).length == 10
+    dataloader.dataset.pipeline = 'another'  # as SwitchRecipeHook does
+    assert dataloader.dataset.dataset.pipeline == dataloader.dataset.pipeline == 'another'
     with pytest.raises(AttributeError, match='nothing'):
         dataloader.dataset.nothing

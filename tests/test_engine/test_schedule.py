@@ -139,6 +139,19 @@ def test_what_follows_a_warm_up_still_follows_it():
     assert steps.milestones == [5, 8]  # from the begin on
 
 
+def test_recipes_switch_in_proportion():
+    schedule = [dict(action_epoch=epoch) for epoch in (1, 31, 55)]
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=60),
+            custom_hooks=[dict(type='SwitchRecipeHook', schedule=schedule)],
+        )
+    )
+    scale_schedule(cfg, 20)
+    # after 0, 30 and 54 of 60 epochs
+    assert [recipe.action_epoch for recipe in cfg.custom_hooks[0].schedule] == [1, 11, 19]
+
+
 def test_steps_periods_and_gamma():
     steps, restarts, by_step, decay, cosine = scaled_schedulers(
         20,
