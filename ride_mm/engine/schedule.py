@@ -206,12 +206,13 @@ def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -
     """Change the number of epochs of the stages of a training.
 
     ``param_scheduler``, the begin of re-weighting and of EMA and the epochs of
-    ``SwitchRecipeHook`` scale in proportion with their stage, rounded, to at least 1 epoch or step; what lies
-    before the end of its stage stays before it. A warm-up takes at least 2
-    epochs, see :func:`check_warm_up`, or, in a stage of 1 or 2 epochs, the
-    steps of the first. Intervals of validation and checkpoints scale with the
-    whole training. Those that divide the first stage still do, unless that
-    would make them more than twice as long or short as in proportion.
+    ``SwitchRecipeHook`` scale in proportion with their stage, rounded, to at
+    least 1 epoch or step; what lies before the end of its stage stays before
+    it. A warm-up takes at least 2 epochs, see :func:`check_warm_up`, or, in a
+    stage of 1 or 2 epochs, the steps of the first. Intervals of validation and
+    checkpoints scale with the whole training. Those that divide the first stage
+    still do, unless that would make them more than twice as long or short as in
+    proportion.
 
     Args:
         cfg (Config): The config, changed in place.

@@ -45,7 +45,11 @@ def results(pipeline, images):
 
 @pytest.mark.parametrize('bgr', [True, False])
 def test_auto_augment_is_torchvisions(bgr):
-    images = np.random.default_rng(0).integers(256, size=(200, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(256, size=(600, 32, 32, 3), dtype=np.uint8)
+    # few values, a narrow range, one value alone
+    images[200:300] &= 0xC0
+    images[300:400] = images[300:400] // 8 + 100
+    images[400:450] = images[400:450, :1, :1]
     order = slice(None, None, -1 if bgr else 1)
     found = results([dict(type='CIFARAutoAugment', bgr=bgr)], images[..., order])
     policy = AutoAugment(AutoAugmentPolicy.CIFAR10)

@@ -9,7 +9,6 @@ from torch.optim.sgd import sgd
 # Of the quintic polynomial that moves all singular values towards 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
-
 Tensors = list[torch.Tensor]
 
 
@@ -98,7 +97,7 @@ class MuonSGD(Optimizer):
         super().__init__(groups, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient.
 
         Args:
@@ -106,7 +105,7 @@ class MuonSGD(Optimizer):
                 None.
 
         Returns:
-            torch.Tensor | None: The loss of the closure, if there is one.
+            Any: The loss that the closure returned, or None.
         """
         loss = None
         if closure is not None:
@@ -130,8 +129,25 @@ def _multiple(value: float, base: float) -> float:
     return value / base if base else 1.0
 
 
-def _sgd(params: Tensors, grads: Tensors, buffers: Tensors, **options: float) -> None:
-    sgd(params, grads, buffers, **options, dampening=0, nesterov=True, maximize=False)
+def _sgd(
+    params: Tensors,
+    grads: Tensors,
+    buffers: Tensors,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    sgd(
+        params,
+        grads,
+        list(buffers),  # of optional tensors, for the type checker
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        dampening=0,
+        nesterov=True,
+        maximize=False,
+    )
 
 
 def _muon(
