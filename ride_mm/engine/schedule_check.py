@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.engine.hooks import SwitchRecipeHook
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ride_mm.evaluation.tables import build_table, render_table
@@ -124,8 +125,22 @@ def check_run(runner: Runner) -> None:
     for hook in runner.hooks:
         if isinstance(hook, (DeferredReweightingHook, TwoStageHook)):
             hook.before_run(runner)
+        if isinstance(hook, SwitchRecipeHook):
+            _check_recipes(runner, hook)
     for stage in find_stages(runner):
         _check_batches(runner, stage)
+
+
+def _check_recipes(runner: Runner, hook: SwitchRecipeHook) -> None:
+    model = unwrapped(runner)
+    if any(hasattr(part, 'loss_module') for part in (model, getattr(model, 'head', None))):
+        return
+    for epoch, recipe in hook.schedule.items():
+        if 'loss' in recipe:
+            raise UserError(
+                f'SwitchRecipeHook cannot change the loss, as in epoch {epoch}: '
+                f'{type(model).__name__} has no loss_module'
+            )
 
 
 def _check_batches(runner: Runner, stage: PlannedStage) -> None:
@@ -201,6 +216,13 @@ def find_unreached(runner: Runner) -> list[str]:
             lines.append(
                 f'{key}.{name}={hook[name]} is never reached: {stage.name} has {stage.epochs} '
                 'epochs'
+            )
+    key, hook = hooks.get('SwitchRecipeHook', ('', {}))
+    for index, recipe in enumerate(hook.get('schedule', ())):
+        if by_epoch and recipe['action_epoch'] > whole.epochs:
+            lines.append(
+                f'{key}.schedule.{index}.action_epoch={recipe["action_epoch"]} is never reached: '
+                f'the run has {whole.epochs} epochs'
             )
     if 'DeferredReweightingHook' in hooks and stages[0].name == STAGE_NAMES['router']:
         key, _ = hooks['DeferredReweightingHook']

@@ -138,6 +138,22 @@ def test_a_whole_schedule_is_reached_and_shown(config):
             },
             ['custom_hooks.0.begin_epoch=9 is never reached: the run has 5 epochs'],
         ),
+        (
+            {
+                'custom_hooks': [
+                    dict(
+                        type='SwitchRecipeHook',
+                        schedule=[
+                            dict(action_epoch=5, batch_augments=None),
+                            dict(action_epoch=6, batch_augments=None),
+                        ],
+                    )
+                ]
+            },
+            [
+                'custom_hooks.0.schedule.1.action_epoch=6 is never reached: the run has 5 epochs',
+            ],
+        ),
     ],
 )
 def test_what_is_never_reached(config, options, lines):
@@ -175,6 +191,17 @@ def test_what_is_never_reached(config, options, lines):
         ({'default_hooks.two_stage.begin': 1.5}, 'TwoStageHook.begin=1.5 must be a whole number'),
         ({'model.head.router': None}, 'model.head.router is None'),
         ({'model.stage': 'router'}, "model.stage='router'"),
+        (
+            {
+                'custom_hooks': [
+                    dict(
+                        type='SwitchRecipeHook',
+                        schedule=[dict(action_epoch=2, loss=dict(type='LDAMLoss'))],
+                    )
+                ]
+            },
+            'SwitchRecipeHook cannot change the loss, as in epoch 2: RIDEClassifier has no',
+        ),
     ],
 )
 def test_what_cannot_be_trained(config, options, message):
