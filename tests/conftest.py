@@ -41,6 +41,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.get_closest_marker('cuda') is None)
     if not config.getoption('--slow'):
         for item in items:
             if item.get_closest_marker('slow'):

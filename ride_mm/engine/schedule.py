@@ -133,9 +133,26 @@ def _select_router(cfg: Config, two_stage: dict, first: int) -> None:
     cfg.train_dataloader = dict(cfg.train_dataloader, **loader)
     cfg.optim_wrapper = merge_wrappers(cfg.optim_wrapper, two_stage['optim_wrapper'])
     cfg.param_scheduler = two_stage['param_scheduler']
+    recipes = find_hook(cfg, 'SwitchRecipeHook')
+    if recipes is not None:
+        recipes['schedule'] = _recipes_after(recipes['schedule'], two_stage['begin'])
     scale = two_stage.get('auto_scale_lr')
     enabled = (cfg.get('auto_scale_lr') or {}).get('enable', False)
     cfg.auto_scale_lr = scale and dict(scale, enable=enabled)
+
+
+def _recipes_after(schedule: list[dict], epochs: int) -> list[dict]:
+    """The recipes of a run that begins after some epochs of a schedule: what is
+    set until then holds from its first epoch."""
+    first: dict[str, Any] = {}
+    later = []
+    for recipe in sorted(schedule, key=lambda recipe: recipe['action_epoch']):
+        epoch = recipe['action_epoch'] - epochs
+        if epoch > 1:
+            later.append(dict(recipe, action_epoch=epoch))
+        else:
+            first.update(recipe, action_epoch=1)
+    return [first, *later] if first else later
 
 
 def _forget_pretrained(part: Any) -> None:

@@ -152,6 +152,24 @@ def test_recipes_switch_in_proportion():
     assert [recipe.action_epoch for recipe in cfg.custom_hooks[0].schedule] == [1, 11, 19]
 
 
+def test_recipes_of_the_router_alone(root, tmp_path):
+    path = str(root / 'configs/ride_r32_cifar100_lt_fast.py')
+    cfg = load_training(path, stage='router')
+    (recipe,) = cfg.default_hooks.recipe.schedule
+    assert recipe == dict(action_epoch=1, train_pipeline=cfg.whole_images)
+    child = tmp_path / 'child.py'
+    recipes = [dict(action_epoch=epoch, batch_augments=epoch) for epoch in (40, 55, 57)]
+    child.write_text(
+        f'_base_ = {path!r}\n'
+        f"default_hooks = dict(recipe=dict(_delete_=True, type='SwitchRecipeHook', "
+        f'schedule={recipes}))\n'
+    )
+    first, last = load_training(str(child), stage='router').default_hooks.recipe.schedule
+    # after 54 epochs of the experts
+    assert first == dict(action_epoch=1, batch_augments=55)
+    assert last == dict(action_epoch=3, batch_augments=57)
+
+
 def test_steps_periods_and_gamma():
     steps, restarts, by_step, decay, cosine = scaled_schedulers(
         20,
