@@ -24,7 +24,8 @@ param_scheduler = [
     ),
 ]
 
-train_cfg = dict(max_epochs=59)
+# The ensemble is validated, then the routed model.
+train_cfg = dict(max_epochs=59, val_interval=54)
 default_hooks = dict(
     reweighting=None,
     recipe=dict(

@@ -11,6 +11,7 @@ request is about it, and when the file can be deleted. The tests are in
 from .atomic_backend import AtomicLocalBackend, install_atomic_backend
 from .checkpoint_loading import CheckpointError, install_checkpoint_loader, load_checkpoint_file
 from .config_names import install_config_names
+from .config_text import install_config_text
 from .hook_removal import install_hook_removal
 from .inferencers import install_class_names_check, install_image_skipping, install_plain_inference
 from .picture_names import install_picture_names
@@ -36,6 +37,8 @@ def install() -> None:
     install_plain_inference()
     # `_base_ = 'ride_mm::NAME.py'`
     install_config_names()
+    # Checkpoints do not format the config again and again.
+    install_config_text()
     # Pictures of images with equal names do not overwrite each other.
     install_picture_names()
     # Exported Swin networks accept any batch size.
