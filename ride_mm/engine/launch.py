@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.files import write_file
 from ride_mm.utils.lock import lock_work_dir
+from ride_mm.utils.memory import keep_freed_memory
 from ride_mm.utils.rank import end_with_launcher, is_main_process
 
 from .config import add_cfg_options, find_hook, is_ride, load_config, type_name, warn
@@ -374,6 +375,8 @@ def train(cfg: Config) -> None:
         cfg.default_hooks.schedule = dict(type='mmpretrain.ScheduleHook')
     if is_main_process():
         lock_work_dir(cfg.work_dir)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     runner = build_runner(cfg)
     if isinstance(runner, Runner):
         # before MMEngine builds schedulers for a stage without steps
