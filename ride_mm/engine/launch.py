@@ -354,6 +354,8 @@ def build_runner(cfg: Config, runner_class: type[Runner] = Runner) -> Runner:
         UserError: If a part is missing that others need.
     """
     check_together(cfg)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else runner_class.from_cfg(cfg)
 
 
@@ -375,8 +377,6 @@ def train(cfg: Config) -> None:
         cfg.default_hooks.schedule = dict(type='mmpretrain.ScheduleHook')
     if is_main_process():
         lock_work_dir(cfg.work_dir)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
     runner = build_runner(cfg)
     if isinstance(runner, Runner):
         # before MMEngine builds schedulers for a stage without steps

@@ -9,11 +9,10 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory that large tensors free, for the next step.
+    """Let glibc keep the memory that large tensors free, for the next ones.
 
     By default, glibc returns large blocks to the system, which then clears
-    every page of them again when the next step asks for them. Does nothing with
-    other C libraries.
+    every page of them again in the next step. Does nothing with other C libraries.
     """
     if sys.platform != 'linux':
         return

@@ -156,18 +156,18 @@ def test_recipes_of_the_router_alone(root, tmp_path):
     path = str(root / 'configs/ride_r32_cifar100_lt_fast.py')
     cfg = load_training(path, stage='router')
     (recipe,) = cfg.default_hooks.recipe.schedule
-    assert recipe == dict(action_epoch=1, train_pipeline=cfg.whole_images)
+    assert recipe == dict(action_epoch=1, train_pipeline=[cfg.whole_image])
     child = tmp_path / 'child.py'
-    recipes = [dict(action_epoch=epoch, batch_augments=epoch) for epoch in (40, 55, 57)]
+    recipes = [dict(action_epoch=epoch, batch_augments=epoch) for epoch in (40, 48, 50)]
     child.write_text(
         f'_base_ = {path!r}\n'
         f"default_hooks = dict(recipe=dict(_delete_=True, type='SwitchRecipeHook', "
         f'schedule={recipes}))\n'
     )
     first, last = load_training(str(child), stage='router').default_hooks.recipe.schedule
-    # after 54 epochs of the experts
-    assert first == dict(action_epoch=1, batch_augments=55)
-    assert last == dict(action_epoch=3, batch_augments=57)
+    # after 47 epochs of the experts
+    assert first == dict(action_epoch=1, batch_augments=48)
+    assert last == dict(action_epoch=3, batch_augments=50)
 
 
 def test_steps_periods_and_gamma():

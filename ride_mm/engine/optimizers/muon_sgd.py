@@ -29,12 +29,18 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
-    # The products below have the size of the shorter side.
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    # A step multiplies x by a polynomial of x @ x.mT. All of them commute, so the
+    # steps need only products of the shorter side.
+    gram = x @ x.mT
+    identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
+    product = identity
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = a * identity + b * gram + c * gram @ gram
+        product = polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x.mT if tall else x
 
 
@@ -147,6 +153,7 @@ def _sgd(
         dampening=0,
         nesterov=True,
         maximize=False,
+        foreach=True,
     )
 
 
