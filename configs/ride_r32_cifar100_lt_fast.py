@@ -8,7 +8,7 @@ model = dict(head=dict(loss=dict(_delete_=True, type='LogitAdjustmentLoss', tau=
 policy = dict(type='CIFARAutoAugment')
 crop = dict(type='DrawCropFlipRotate', size=24, padding=0, degrees=0)
 whole_image = dict(type='DrawCropFlipRotate', size=32, padding=4, degrees=0)
-# A last batch of another size would be compiled on its own.
+# A last batch of another size would be trained without the compiler.
 train_dataloader = dict(batch_size=64, drop_last=True, dataset=dict(pipeline=[crop]))
 
 optim_wrapper = dict(
