@@ -250,9 +250,14 @@ def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -
         hook = find_hook(cfg, kind)
         if hook is not None and key in hook:
             hook[key] = _moved(hook[key], epochs, old)
-    for recipe in (find_hook(cfg, 'SwitchRecipeHook') or {}).get('schedule', []):
-        # counted from 1
-        recipe['action_epoch'] = 1 + _moved(recipe['action_epoch'] - 1, epochs, old)
+    recipes = find_hook(cfg, 'SwitchRecipeHook')
+    if recipes is not None and 'schedule' in recipes:
+        by_epoch: dict[int, dict] = {}
+        for recipe in sorted(recipes['schedule'], key=lambda recipe: recipe['action_epoch']):
+            # counted from 1; in a short run several fall on one epoch
+            epoch = 1 + _moved(recipe['action_epoch'] - 1, epochs, old)
+            by_epoch.setdefault(epoch, {}).update(recipe, action_epoch=epoch)
+        recipes['schedule'] = list(by_epoch.values())
     two_stage = find_hook(cfg, 'TwoStageHook')
     if two_stage is not None:
         two_stage['begin'] = epochs

@@ -152,6 +152,14 @@ def test_recipes_switch_in_proportion():
     assert [recipe.action_epoch for recipe in cfg.custom_hooks[0].schedule] == [1, 11, 19]
 
 
+def test_recipes_of_a_short_run_that_fall_on_one_epoch(root):
+    cfg = load_training(str(root / 'configs/ride_r32_cifar100_lt_fast.py'), epochs=6)
+    schedule = cfg.default_hooks.recipe.schedule
+    epochs = [recipe.action_epoch for recipe in schedule]
+    assert epochs == sorted(set(epochs)) and len(epochs) < 3
+    assert schedule[-1].train_pipeline == [cfg.whole_image]
+
+
 def test_recipes_of_the_router_alone(root, tmp_path):
     path = str(root / 'configs/ride_r32_cifar100_lt_fast.py')
     cfg = load_training(path, stage='router')
