@@ -364,6 +364,19 @@ def test_mean_divergence(num_experts):
     assert_same(actual, mean_temperature**2 * expected / 4, logits)
 
 
+@pytest.mark.parametrize('weight', [0.45, 1.0])
+def test_uniform_mean_divergence_mixes_the_experts_and_the_ensembles_gradient(weight):
+    logits, labels = random_logits(3, 4, 5), random_labels(4, 5)
+    experts = sum(torch.nn.functional.cross_entropy(expert, labels) for expert in logits)
+    ensemble = 3 * torch.nn.functional.cross_entropy(logits.mean(0), labels)
+    diverse = experts - weight * mean_divergence(logits, torch.ones(1).double())
+    mixture = (1 - weight) * experts + weight * ensemble
+    gradient, expected = (
+        torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (diverse, mixture)
+    )
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_class_temperature():
     gamma, total = 0.05, sum(COUNTS)
     psi = [gamma * 5 * n / total + 1 - gamma for n in COUNTS]
