@@ -23,7 +23,7 @@ from ride_mm.utils.config_names import config_file
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
-    for folder in ('configs', 'configs/baselines')
+    for folder in ('configs', 'configs/ablations', 'configs/baselines')
     for path in (ROOT / folder).glob('*.py')
 )
 # The parameters that the model index states; a test of the packaging compares

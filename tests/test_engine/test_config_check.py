@@ -14,7 +14,7 @@ from ride_mm.utils.errors import UserError
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
-    for folder in ('configs', 'configs/baselines')
+    for folder in ('configs', 'configs/ablations', 'configs/baselines')
     for path in (ROOT / folder).glob('*.py')
 )
 DIGITS = 'configs/ride_r32_digits_lt.py'

@@ -1,0 +1,3 @@
+_base_ = './no_router.py'
+
+model = dict(num_experts=6)

@@ -1,0 +1,6 @@
+# The losses of the official code.
+_base_ = './ldam_drw.py'
+
+model = dict(
+    head=dict(diversity=dict(_delete_=True, type='DiversityLoss', weight=0.45, gamma=0.05))
+)
