@@ -115,6 +115,12 @@ def test_steps_of_several_batches(tmp_path):
         assert_finite(runner.model)
 
 
+@pytest.mark.parametrize('value', [1, 1e25, math.inf, -math.inf, math.nan])
+def test_all_finite(value):
+    tensors = [torch.ones(3), torch.tensor([[0.5, value]]), torch.zeros(2, dtype=torch.float64)]
+    assert hook._all_finite(tensors) is math.isfinite(value)
+
+
 def test_infinite_gradient_of_a_finite_loss(tmp_path):
     runner = build_runner(digits_config(ROOT, tmp_path))
     parameter = next(runner.model.parameters())

@@ -34,10 +34,10 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     # A step multiplies x by a polynomial of x @ x.mT. All of them commute, so the
     # steps need only products of the shorter side.
     gram = x @ x.mT
-    identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
-    product = identity
+    product = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        polynomial = a * identity + b * gram + c * gram @ gram
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
     x = product @ x
