@@ -7,7 +7,15 @@ from mmpretrain.registry import MODELS
 
 from ride_mm.analysis import RoutingSimulator, choose_point
 from ride_mm.analysis.predictions import Predictions
-from ride_mm.analysis.routing.tradeoff import OperatingPoint, plot_tradeoff, route, thinned
+from ride_mm.analysis.routing.tradeoff import (
+    OperatingPoint,
+    by_agreement,
+    by_confidence,
+    nearest,
+    plot_tradeoff,
+    route,
+    thinned,
+)
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.utils.errors import UserError
 
@@ -92,6 +100,27 @@ def test_probabilities_that_round_to_one():
     for expected in curve:
         point = RoutingSimulator(predictions, GROUPS).at([expected.threshold])
         assert point.compute == pytest.approx(expected.compute)
+
+
+@pytest.mark.parametrize('num_experts', [2, 3, 4])
+def test_confidence_instead_of_routers(num_experts):
+    predictions = by_confidence(make_predictions(num_experts=num_experts))
+    for n in range(len(predictions)):
+        for k in range(num_experts - 1):
+            logits = predictions.expert_logits[: k + 1, n].mean(0)
+            p = max(np.exp(logits) / np.exp(logits).sum())
+            assert predictions.router_logits[k, n] == pytest.approx(math.log((1 - p) / p))
+    certain = make_predictions(num=2, expert_logits=np.eye(4)[[[0, 1]] * 3] * 1e3)
+    assert by_confidence(certain).router_logits == pytest.approx(math.log(3) - 1e3)
+    curve = RoutingSimulator(predictions, GROUPS).curve()
+    assert nearest(curve, 2.0) is curve[0] and nearest(curve, 0.0) is curve[-1]
+
+
+def test_agreement_instead_of_routers():
+    votes = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [2, 3, 1, 1]])
+    predictions = make_predictions(num_experts=4, num=4, expert_logits=np.eye(4)[votes])
+    used = route(by_agreement(predictions), 0.5).num_experts_used
+    assert used.tolist() == [2, 4, 2, 2]
 
 
 def test_the_model_does_what_was_simulated(tiny_model):

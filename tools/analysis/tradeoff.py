@@ -1,4 +1,8 @@
-"""Compute accuracy against compute for every threshold of the routers."""
+"""Compute accuracy against compute for every threshold of the routers.
+
+To compare, the same for a threshold of the experts' confidence, and for images
+on which the experts disagree, both without routers.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +12,14 @@ import mmengine
 
 from ride_mm.analysis import RoutingSimulator, choose_point
 from ride_mm.analysis.predictions import read_own_predictions
-from ride_mm.analysis.routing.tradeoff import plot_tradeoff, points_table, thinned
+from ride_mm.analysis.routing.tradeoff import (
+    by_agreement,
+    by_confidence,
+    nearest,
+    plot_tradeoff,
+    points_table,
+    thinned,
+)
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.analysis.style import check_format
 from ride_mm.datasets.class_groups import ClassGroups
@@ -91,22 +102,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = predictions.run
     if args.config:
         options = options_of_test(args.predictions, run, args.cfg_options, of_model=True)
-    simulator = RoutingSimulator(predictions, ClassGroups(run['class_counts'], run['thresholds']))
+    groups = ClassGroups(run['class_counts'], run['thresholds'])
+    simulator = RoutingSimulator(predictions, groups)
     curve = simulator.curve()
-    routers = len(simulator.router_logits)
-    marked = {'0.5': simulator.at([0.5] * routers)}
+    confidence = RoutingSimulator(by_confidence(predictions), groups).curve()
+    half = [0.5] * len(simulator.router_logits)
+    marked = {'0.5': simulator.at(half)}
+    agreement = RoutingSimulator(by_agreement(predictions), groups).at(half)
     if args.budget is not None or args.accuracy is not None:
         points = [*curve, *(simulator.grid() if args.per_router else ())]
         marked['chosen'] = choose_point(points, args.budget, args.accuracy, args.group)
 
     rows = {str(index): point for index, point in enumerate(thinned(curve, _ROWS))}
-    print_tables(points_table({**rows, **marked}))
+    by_compute = {
+        f'confidence, {label}': nearest(confidence, point.compute)
+        for label, point in marked.items()
+    }
+    print_tables(points_table({**rows, **marked, **by_compute, 'agreement': agreement}))
     if args.plot:
-        print(plot_tradeoff(curve, marked, args.plot))
+        print(plot_tradeoff(curve, marked, args.plot, confidence))
     if args.json:
         content = dict(
             curve=list(map(asdict, thinned(curve, _JSON_POINTS))),
             marked={label: asdict(point) for label, point in marked.items()},
+            confidence=list(map(asdict, thinned(confidence, _JSON_POINTS))),
+            agreement=asdict(agreement),
         )
         mmengine.dump(content, args.json, file_format='json', indent=1)
         print(args.json)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.ticker import PercentFormatter
 from rich.table import Table
-from scipy.special import expit, softmax
+from scipy.special import expit, logsumexp, softmax
 
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.style import GROUP_COLORS, INK, clean, new_figure, save, set_head
@@ -86,6 +86,50 @@ def route(predictions: Predictions, thresholds: float | Sequence[float]) -> Pred
         num_experts_used=used,
         relative_compute=compute[used - 1],
     )
+
+
+def by_confidence(predictions: Predictions) -> Predictions:
+    """Let the doubt of the experts decide in place of the routers.
+
+    Args:
+        predictions (Predictions): As for :func:`route`.
+
+    Returns:
+        Predictions: The same, with ``router_logits`` of the probability that
+        the first k experts together give to all labels but theirs, so that
+        a threshold t asks for the next expert if this exceeds t.
+
+    Raises:
+        UserError: If there are no logits of experts and routers.
+    """
+    expert_logits, *_ = _outputs(predictions)
+    sums = np.cumsum(expert_logits[:-1].astype(np.float64), axis=0)
+    means = sums / np.arange(1, len(expert_logits))[:, None, None]
+    best = means.argmax(-1)[..., None]
+    others = means.copy()
+    np.put_along_axis(others, best, -np.inf, axis=-1)
+    # log((1 - p) / p) for the probability p of the best label
+    doubt = logsumexp(others, axis=-1) - np.take_along_axis(means, best, axis=-1)[..., 0]
+    return replace(predictions, router_logits=doubt)
+
+
+def by_agreement(predictions: Predictions) -> Predictions:
+    """Run two experts, and the others if these two disagree, without routers.
+
+    Args:
+        predictions (Predictions): As for :func:`route`.
+
+    Returns:
+        Predictions: The same, with such ``router_logits`` of -1 and 1.
+
+    Raises:
+        UserError: If there are no logits of experts and routers.
+    """
+    expert_logits, router_logits, _ = _outputs(predictions)
+    first, second = expert_logits[:2].argmax(-1)
+    logits = np.ones(router_logits.shape)
+    logits[1:, first == second] = -1
+    return replace(predictions, router_logits=logits)
 
 
 class RoutingSimulator:
@@ -166,6 +210,11 @@ def thinned(curve: Sequence[OperatingPoint], size: int) -> list[OperatingPoint]:
     compute = -np.array([point.compute for point in curve])
     chosen = np.searchsorted(compute, np.linspace(compute[0], compute[-1], size))
     return [curve[index] for index in np.unique(chosen)]
+
+
+def nearest(curve: Sequence[OperatingPoint], compute: float) -> OperatingPoint:
+    """Choose the point whose compute is nearest."""
+    return min(curve, key=lambda point: abs(point.compute - compute))
 
 
 def choose_point(
@@ -249,7 +298,10 @@ def threshold_text(threshold: float | list[float]) -> str:
 
 
 def plot_tradeoff(
-    curve: Sequence[OperatingPoint], marked: dict[str, OperatingPoint], path: str | Path
+    curve: Sequence[OperatingPoint],
+    marked: dict[str, OperatingPoint],
+    path: str | Path,
+    confidence: Sequence[OperatingPoint] = (),
 ) -> Path:
     """Plot accuracy against compute, overall and by class group.
 
@@ -258,6 +310,8 @@ def plot_tradeoff(
             :meth:`RoutingSimulator.curve`.
         marked (dict[str, OperatingPoint]): Points to mark, by their label.
         path (str | Path): The image file, see :func:`save`.
+        confidence (Sequence[OperatingPoint]): The curve of
+            :func:`by_confidence`, drawn dotted. Defaults to ().
 
     Returns:
         Path: The file.
@@ -266,13 +320,12 @@ def plot_tradeoff(
     axes = figure.subplots()
     shown = thinned(curve, _PLOTTED_POINTS)
     for name in shown[0].accuracy:
-        axes.plot(
-            [100 * point.compute for point in shown],
-            [point.accuracy[name] for point in shown],
-            color=GROUP_COLORS.get(name, INK),
-            linewidth=2.5 if name == 'overall' else 1.5,
-            label=name,
-        )
+        style = dict(color=GROUP_COLORS.get(name, INK), linewidth=2.5 if name == 'overall' else 1.5)
+        axes.plot(*_line(shown, name), label=name, **style)
+        if confidence:
+            label = 'confidence, no routers' if name == 'overall' else None
+            points = thinned(confidence, _PLOTTED_POINTS)
+            axes.plot(*_line(points, name), label=label, linestyle=':', **style)
     middle = (shown[0].compute + shown[-1].compute) / 2
     for number, (label, point) in enumerate(marked.items()):
         compute, right = 100 * point.compute, point.compute > middle
@@ -296,3 +349,7 @@ def plot_tradeoff(
     axes.margins(x=0.02, y=0.03 + len(marked) / 12)
     clean(axes, grid='y')
     return save(figure, path)
+
+
+def _line(points: Sequence[OperatingPoint], name: str) -> tuple[list[float], list[float]]:
+    return [100 * point.compute for point in points], [point.accuracy[name] for point in points]
