@@ -2,6 +2,8 @@
 # logit adjustment and no diversity loss, 20 epochs of Muon, then the router.
 _base_ = '../ride_r32_cifar100_lt_fast.py'
 
+model = dict(head=dict(loss=dict(tau=1), diversity=None))
+
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=2, convert_to_iter_based=True),
     dict(
