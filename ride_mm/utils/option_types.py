@@ -134,7 +134,7 @@ _OWN_RANGES = _by_name(
     {
         _COUNT: 'epoch_size hidden_channels max_count num_bins num_experts out_channels size '
         'window_size',
-        _FROM_0: 'class_counts padding stages',
+        _FROM_0: 'class_counts num_stages padding stages',
         _SEED: 'subset_seed',
         _POSITIVE: 'alpha eta kappa pos_weight temperature',
         _NOT_NEGATIVE: 'degrees indices max_margin thresholds weight',

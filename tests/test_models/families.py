@@ -140,12 +140,18 @@ def resnet(family, depth, widths=(512, 1024, 2048), **options):
     )
 
 
-def cifar_resnet(depth, **options):
+def cifar_resnet(depth, shared=1, **options):
     return dict(
         size=16,
         whole=dict(type='CIFARResNet', depth=depth, **options),
-        trunk=dict(type='CIFARResNet', depth=depth, num_stages=1, **options),
-        tail=dict(type='CIFARResNetExpert', depth=depth, out_channels=(32, 64), **options),
+        trunk=dict(type='CIFARResNet', depth=depth, num_stages=shared, **options),
+        tail=dict(
+            type='CIFARResNetExpert',
+            depth=depth,
+            stages=tuple(range(shared, 3)),
+            out_channels=(16, 32, 64)[shared:],
+            **options,
+        ),
     )
 
 
@@ -158,6 +164,7 @@ NARROW = dict(base_channels=8, stem_channels=8)
 TINY = dict(
     cifar_resnet=cifar_resnet(20),
     cifar_resnet_b=cifar_resnet(20, shortcut='B'),
+    cifar_resnet_stem=cifar_resnet(20, shared=0),
     resnet10=resnet('ResNet10', 10, (16, 32, 64), **NARROW),
     resnet18=resnet('ResNet', 18, (16, 32, 64), **NARROW),
     resnext=resnet('ResNeXt', 50, (64, 128, 256), groups=2, width_per_group=4, **NARROW),

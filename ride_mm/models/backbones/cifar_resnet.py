@@ -142,8 +142,8 @@ class CIFARResNet(BaseBackbone):
 
     Args:
         depth (int): 20, 32, 44, 56 or 110.
-        num_stages (int): Number of stages to build, 1 to 3; RIDE's trunk has
-            1. Defaults to 3.
+        num_stages (int): Number of stages to build, 0 to 3; RIDE's trunk has
+            1, and 0 is only the first convolution. Defaults to 3.
         out_indices (Sequence[int]): Stages whose outputs are returned; -1 is
             the last. Defaults to (-1, ).
         shortcut (str): "A" or "B", see :class:`CIFARBasicBlock`. Defaults
@@ -171,13 +171,13 @@ class CIFARResNet(BaseBackbone):
     ) -> None:
         super().__init__(init_cfg)
         num_blocks = self.num_blocks = blocks_per_stage(depth)
-        if not 1 <= num_stages <= 3:
-            raise UserError(f'CIFARResNet: num_stages={num_stages}, expected 1 to 3')
+        if not 0 <= num_stages <= 3:
+            raise UserError(f'CIFARResNet: num_stages={num_stages}, expected 0 to 3')
         if not -1 <= frozen_stages <= num_stages:
             raise UserError(
                 f'CIFARResNet: frozen_stages={frozen_stages}, expected -1 to {num_stages}'
             )
-        self.out_indices = [index % num_stages for index in out_indices]
+        self.out_indices = [index % num_stages for index in out_indices if num_stages]
         self.conv1 = nn.Conv2d(in_channels, base_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base_channels)
         channels = base_channels
@@ -207,11 +207,12 @@ class CIFARResNet(BaseBackbone):
         return depth_by_block(param_name, prefix, [self.num_blocks] * len(self.stages))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Feature maps of ``out_indices`` for images (N, 3, H, W)."""
+        """Feature maps of ``out_indices``, or without stages that of the first
+        convolution, for images (N, 3, H, W)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         outs = []
         for index, name in enumerate(self.stages):
             x = getattr(self, name)(x)
             if index in self.out_indices:
                 outs.append(x)
-        return tuple(outs)
+        return tuple(outs) or (x,)

@@ -41,8 +41,9 @@ class CIFARResNetExpert(BaseModule):
         check_one_per_stage('CIFARResNetExpert', stages=stages, out_channels=out_channels)
         self.in_channels = in_channels
         self.stages = [f'layer{stage + 1}' for stage in stages]
-        for name, width in zip(self.stages, out_channels):
-            self.add_module(name, make_stage(in_channels, width, num_blocks, 2, shortcut))
+        for stage, name, width in zip(stages, self.stages, out_channels):
+            stride = 1 if stage == 0 else 2
+            self.add_module(name, make_stage(in_channels, width, num_blocks, stride, shortcut))
             in_channels = width
         self.out_channels = in_channels
         self.width_keys = [f'{name}.0.bn2.weight' for name in self.stages]
