@@ -1,4 +1,4 @@
-from .backbones import CIFARResNet, ResNet10
+from .backbones import CIFARResNet, EfficientNetLite, ResNet10
 from .batch_augments import Remix
 from .classifiers import RIDEClassifier
 from .data_preprocessor import RIDEDataPreprocessor
@@ -17,6 +17,7 @@ from .losses import (
 from .necks import (
     CIFARResNetExpert,
     ConvNeXtExpert,
+    EfficientNetLiteExpert,
     MultiExpertNeck,
     NormPool,
     ResNetExpert,
@@ -34,6 +35,8 @@ __all__ = [
     'CosineClassifier',
     'DistillationLoss',
     'DiversityLoss',
+    'EfficientNetLite',
+    'EfficientNetLiteExpert',
     'ExpertRouter',
     'InverseSoftmaxLoss',
     'LDAMLoss',

@@ -155,6 +155,21 @@ def cifar_resnet(depth, shared=1, **options):
     )
 
 
+def efficientnet_lite(arch, size=32, shared=5, channels=(112, 192, 320)):
+    return dict(
+        size=size,
+        whole=dict(type='EfficientNetLite', arch=arch),
+        trunk=dict(type='EfficientNetLite', arch=arch, num_stages=shared),
+        tail=dict(
+            type='EfficientNetLiteExpert',
+            arch=arch,
+            in_channels=channels[0],
+            stages=tuple(range(shared, 7)),
+            out_channels=channels[1:],
+        ),
+    )
+
+
 WIDTHS = (8, 16, 32, 64)
 CONVNEXT = dict(depths=[1, 1, 2, 1], channels=[8, 12, 16, 24])
 GROUPS = dict(groups=32, width_per_group=4)
@@ -188,6 +203,7 @@ TINY = dict(
         type='DistilledVisionTransformer',
         out_type='avg_featmap',
     ),
+    efficientnet_lite=efficientnet_lite('lite0'),
     convnext=convnext(CONVNEXT, 64, **CONVNEXT),
     convnext_v2=convnext(CONVNEXT, 64, use_grn=True, layer_scale_init_value=0.0, **CONVNEXT),
 )

@@ -61,6 +61,7 @@ def test_every_trunk_fits_its_expert(root, van_expert):
         'SwinTransformerV2',
         'VisionTransformer',
         'ConvNeXt',
+        'EfficientNetLite',
         'VAN',
     ]
     for cfg in cfgs:

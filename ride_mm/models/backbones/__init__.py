@@ -1,4 +1,5 @@
 from .cifar_resnet import CIFARResNet
+from .efficientnet_lite import EfficientNetLite
 from .resnet10 import ResNet10
 
-__all__ = ['CIFARResNet', 'ResNet10']
+__all__ = ['CIFARResNet', 'EfficientNetLite', 'ResNet10']

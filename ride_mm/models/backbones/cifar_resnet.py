@@ -4,10 +4,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import Sequential
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
+
+from .frozen_stages import FrozenStages
 
 DEPTHS = (20, 32, 44, 56, 110)
 # He initialization by fan-in, as in the publication.
@@ -133,7 +134,7 @@ def make_stage(
 
 
 @MODELS.register_module()
-class CIFARResNet(BaseBackbone):
+class CIFARResNet(FrozenStages):
     """The ResNet for 32x32 images.
 
     He et al., "Deep Residual Learning for Image Recognition", CVPR 2016,
@@ -173,10 +174,6 @@ class CIFARResNet(BaseBackbone):
         num_blocks = self.num_blocks = blocks_per_stage(depth)
         if not 0 <= num_stages <= 3:
             raise UserError(f'CIFARResNet: num_stages={num_stages}, expected 0 to 3')
-        if not -1 <= frozen_stages <= num_stages:
-            raise UserError(
-                f'CIFARResNet: frozen_stages={frozen_stages}, expected -1 to {num_stages}'
-            )
         self.out_indices = [index % num_stages for index in out_indices if num_stages]
         self.conv1 = nn.Conv2d(in_channels, base_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(base_channels)
@@ -189,18 +186,7 @@ class CIFARResNet(BaseBackbone):
             self.add_module(name, make_stage(channels, width, num_blocks, stride, shortcut))
             self.stages.append(name)
             channels = width
-        self._frozen = []
-        if frozen_stages >= 0:
-            self._frozen = ['conv1', 'bn1', *self.stages[:frozen_stages]]
-        for name in self._frozen:
-            getattr(self, name).requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'CIFARResNet':
-        """Set the mode; frozen layers stay in eval mode."""
-        super().train(mode)
-        for name in self._frozen:
-            getattr(self, name).eval()
-        return self
+        self.freeze(frozen_stages, ('conv1', 'bn1'), self.stages)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """See :func:`depth_by_block`; called by mmpretrain."""

@@ -1,5 +1,6 @@
 from .cifar_resnet_expert import CIFARResNetExpert
 from .convnext_expert import ConvNeXtExpert
+from .efficientnet_lite_expert import EfficientNetLiteExpert
 from .multi_expert_neck import MultiExpertNeck
 from .resnet_expert import ResNetExpert
 from .swin_expert import NormPool, SwinExpert, SwinV2Expert
@@ -8,6 +9,7 @@ from .vit_expert import ViTExpert
 __all__ = [
     'CIFARResNetExpert',
     'ConvNeXtExpert',
+    'EfficientNetLiteExpert',
     'MultiExpertNeck',
     'NormPool',
     'ResNetExpert',
