@@ -126,7 +126,8 @@ def _unreadable(error: Exception) -> str:
 def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     """Load a local checkpoint as data only.
 
-    Tries ``torch.load(weights_only=True)``, then the same with exactly the
+    A name that ends in ``.safetensors`` is a file of that format. Of others,
+    tries ``torch.load(weights_only=True)``, then the same with exactly the
     objects that a checkpoint of MMEngine holds (see
     :mod:`ride_mm.compat.stand_ins`). A file that needs more is refused, unless
     the environment variable ``RIDE_MM_TRUST_CHECKPOINTS`` is 1.
@@ -142,6 +143,8 @@ def load_checkpoint_file(path: str, map_location: Any = None) -> Any:
     Raises:
         CheckpointError: If the file is damaged or refused.
     """
+    if path.endswith('.safetensors'):
+        return _load_safetensors(path, map_location)
     try:
         checkpoint = _load_as_data(path, map_location, _load_mmengine)
     except pickle.UnpicklingError as error:
@@ -189,6 +192,22 @@ def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
         raise CheckpointError(
             f'Refused to load {path}: it needs {_culprit(error)}, which no checkpoint of a network '
             'needs.'
+        ) from None
+
+
+def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
+    # Imported here: nothing else needs the package.
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device=str(map_location or 'cpu'))
+    except SafetensorError as error:
+        problem = f'is not a whole safetensors file ({_one_line(error)})'
+        raise CheckpointError(
+            f'Cannot load {path}: the file {problem}. Use another checkpoint, or copy or download '
+            'it again.',
+            problem,
         ) from None
 
 

@@ -15,6 +15,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from safetensors.torch import save_file
 
 from ride_mm.compat import stand_ins
 from ride_mm.compat.checkpoint_loading import (
@@ -356,6 +357,19 @@ def test_wrong_directory_of_the_archive(tmp_path, before, after):
         before, after = content[place : place + 1], b'\x10'
     path.write_bytes(content[:place] + after + content[place + len(after) :])
     assert 'directory of its zip archive is wrong' in find_damage(str(path))
+
+
+def test_safetensors(tmp_path):
+    path, weights = tmp_path / 'net.safetensors', {'fc.weight': torch.randn(3, 4)}
+    save_file(weights, path)
+    model = torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(4, 3, bias=False)))
+    load_checkpoint(model, str(path))
+    assert torch.equal(model.fc.weight, weights['fc.weight'])
+    whole = path.read_bytes()
+    for harm in (whole[:-5], whole[:20], b'', b'PK' + whole[2:]):
+        path.write_bytes(harm)
+        with pytest.raises(CheckpointError, match='net.safetensors: the file is not a whole safet'):
+            load_checkpoint(model, str(path))
 
 
 def test_files_that_hold_no_weights(tmp_path):

@@ -8,6 +8,7 @@ from key_table import Entry, State, count, size, transposed
 from mmpretrain.models.backbones import SwinTransformer
 from network import Network
 
+from ride_mm.models.weight_names import PATCH_COLUMNS, merge_by_rows
 from ride_mm.utils.errors import UserError
 
 # Height and width of the first feature map: 224 pixels, in patches of 4.
@@ -23,24 +24,12 @@ _BLOCK = {
     'mlp.fc1.': 'ffn.layers.0.0.',
     'mlp.fc2.': 'ffn.layers.1.',
 }
-# The official code lists the 2x2 patches to merge by columns, mmpretrain by rows.
-_COLUMNS = [0, 2, 1, 3]
-
-
-def merge_by_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Reorder the inputs of a patch merging, (..., 4C), for mmpretrain.
-
-    Official order: all channels of the first patch, of the second, ...;
-    mmpretrain's order: all patches of the first channel, of the second, ...
-    """
-    patches = tensor.unflatten(-1, (4, -1))[..., _COLUMNS, :]
-    return patches.transpose(-1, -2).flatten(-2)
 
 
 def merge_by_columns(tensor: torch.Tensor) -> torch.Tensor:
-    """The inverse of :func:`merge_by_rows`."""
+    """The inverse of ``merge_by_rows``."""
     patches = tensor.unflatten(-1, (-1, 4)).transpose(-1, -2)
-    return patches[..., _COLUMNS, :].flatten(-2)
+    return patches[..., PATCH_COLUMNS, :].flatten(-2)
 
 
 def shift_mask(side: int) -> torch.Tensor:

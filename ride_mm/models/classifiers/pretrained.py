@@ -12,13 +12,14 @@ from mmpretrain.models import LoRAModel
 
 from ride_mm.utils.errors import UserError
 
+from ..weight_names import as_mmpretrain
 from .state_check import HEAD, head_differs, keep_own, without_prefix
 
 # Buffers computed from the window size, which may differ from the checkpoint's.
 COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 # Old checkpoints lack it.
 COUNTS = ('num_batches_tracked',)
-HEADS = ('fc.', 'head.', 'heads.', 'classifier.')
+HEADS = ('fc.', '_fc.', 'head.', 'heads.', 'head_dist.', 'classifier.')
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: st
             'model.init_cfg loads a whole backbone, whose weights have other names in a '
             'LoRAModel: give init_cfg to its `module` instead, see docs/backbones.md'
         )
-    whole = _as_backbone(whole, aliases)
+    whole = _as_backbone(whole, module.backbone, aliases)
     # The experts come first, since their error message names the right widths.
     parts = [('neck.expert', expert) for expert in module.neck.experts]
     parts += [('neck.shared', module.neck.shared), ('backbone', module.backbone)]
@@ -99,11 +100,12 @@ def spread_backbone(module: Any, state_dict: dict[str, torch.Tensor], prefix: st
 
 
 def _as_backbone(
-    whole: dict[str, torch.Tensor], aliases: dict[str, str]
+    whole: dict[str, torch.Tensor], trunk: nn.Module, aliases: dict[str, str]
 ) -> dict[str, torch.Tensor]:
     """The backbone of a checkpoint, by all names that trunk and experts use."""
     if any(key.startswith('backbone.') for key in whole):
         whole = without_prefix(whole, 'backbone.')
+    whole = as_mmpretrain(whole, trunk)
     whole = {key: value for key, value in whole.items() if not key.endswith(COMPUTED)}
     for new, old in aliases.items():
         whole.update(
