@@ -252,7 +252,7 @@ def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -
             hook[key] = _moved(hook[key], epochs, old)
     recipes = find_hook(cfg, 'SwitchRecipeHook')
     if recipes is not None and 'schedule' in recipes:
-        by_epoch: dict[int, dict] = {}
+        by_epoch: dict[float, dict] = {}
         for recipe in sorted(recipes['schedule'], key=lambda recipe: recipe['action_epoch']):
             # counted from 1; in a short run several fall on one epoch
             epoch = 1 + _moved(recipe['action_epoch'] - 1, epochs, old)

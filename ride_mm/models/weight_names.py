@@ -6,7 +6,7 @@ ResNets need no table: torchvision, timm and mmpretrain name them alike.
 import re
 from collections.abc import Callable
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmpretrain.models.backbones import ConvNeXt, SwinTransformer, VisionTransformer
@@ -31,7 +31,7 @@ class Source(NamedTuple):
     """
 
     marker: str
-    names: Names | Callable[[nn.Module], Names]
+    names: Names | Callable[[Any], Names]
 
 
 # The official code, torchvision and timm list the 2x2 patches to merge by
