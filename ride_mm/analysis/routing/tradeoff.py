@@ -321,7 +321,9 @@ def plot_tradeoff(
     axes = figure.subplots()
     shown = thinned(curve, _PLOTTED_POINTS)
     for name in shown[0].accuracy:
-        style = dict(color=GROUP_COLORS.get(name, INK), linewidth=2.5 if name == 'overall' else 1.5)
+        style: dict[str, Any] = dict(
+            color=GROUP_COLORS.get(name, INK), linewidth=2.5 if name == 'overall' else 1.5
+        )
         axes.plot(*_line(shown, name), label=name, **style)
         if confidence:
             label = 'confidence, no routers' if name == 'overall' else None
