@@ -103,6 +103,7 @@ def test_wheel(project):
         'matplotlib',
         'numpy',
         'rich',
+        'safetensors',
         'scikit-learn',
         'scipy',
         'torchmetrics',
