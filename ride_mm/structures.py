@@ -1,12 +1,23 @@
 """Data that datasets pass to models: labels of a batch and class counts."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from mmpretrain.structures import DataSample
 
 from ride_mm.utils.errors import UserError, name_some
+
+
+class TrunkMaps(NamedTuple):
+    """What a frozen trunk gave for the images of a batch.
+
+    Args:
+        maps (torch.Tensor): Its last output, (N, C, H, W) or tokens (N, L, C).
+    """
+
+    maps: torch.Tensor
 
 
 class BatchDataSample(Sequence):

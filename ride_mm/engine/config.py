@@ -29,6 +29,7 @@ HOOK_NAMES = dict(
     DeferredReweightingHook='reweighting',
     TwoStageHook='two_stage',
     RouterCacheHook='router_cache',
+    TrunkCacheHook='trunk_cache',
     NewClassifiersHook='new_classifiers',
 )
 

@@ -2,7 +2,7 @@ import torch.nn.functional as F
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 
-from ride_mm.structures import BatchDataSample
+from ride_mm.structures import BatchDataSample, TrunkMaps
 from ride_mm.utils.errors import UserError
 
 from .heads.expert_router import RouterInputs
@@ -12,7 +12,8 @@ from .heads.expert_router import RouterInputs
 class RIDEDataPreprocessor(ClsDataPreprocessor):
     """mmpretrain's preprocessor with support for :class:`BatchDataSample`.
 
-    Cached :class:`RouterInputs` are only moved to the device.
+    Cached :class:`RouterInputs` and :class:`TrunkMaps` are only moved to the
+    device, the latter in single precision.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -39,6 +40,9 @@ class RIDEDataPreprocessor(ClsDataPreprocessor):
             )
         if isinstance(data['inputs'], RouterInputs):
             return dict(inputs=self.cast_data(data['inputs']))
+        if isinstance(data['inputs'], TrunkMaps):
+            maps = data['inputs'].maps.to(self.device).float()
+            return dict(inputs=TrunkMaps(maps), data_samples=data['data_samples'].to(self.device))
         samples = data.get('data_samples')
         if not isinstance(samples, BatchDataSample):
             return super().forward(data, training)

@@ -28,7 +28,7 @@ class CompiledStep:
 
     Args:
         function (Callable): ``function(model, inputs, *args)``, where inputs
-            are images, (N, C, H, W).
+            are images, (N, C, H, W), or the trunk's output for them.
         compile (bool | dict): Whether to compile it, or the options of
             ``torch.compile``.
     """
@@ -43,8 +43,9 @@ class CompiledStep:
         usual = self.batch_sizes.setdefault(model.stage, len(inputs))
         if self.compiled is not None and len(inputs) == usual:
             return self.compiled(model, inputs.contiguous(), *args)
-        channels_last = inputs.contiguous(memory_format=torch.channels_last)
-        return self.function(model, channels_last, *args)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return self.function(model, inputs, *args)
 
 
 def compile_options(compile: bool | dict) -> dict[str, Any]:

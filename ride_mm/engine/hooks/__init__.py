@@ -9,6 +9,7 @@ from .sampler_seed_hook import DistSamplerSeedHook
 from .schedule_hook import ScheduleHook
 from .stop_signal_hook import StopSignalHook
 from .total_batch_hook import TotalBatchHook
+from .trunk_cache_hook import TrunkCacheHook
 from .two_stage_hook import TwoStageHook
 from .validation_check_hook import ValidationCheckHook
 
@@ -24,6 +25,7 @@ __all__ = [
     'ScheduleHook',
     'StopSignalHook',
     'TotalBatchHook',
+    'TrunkCacheHook',
     'TwoStageHook',
     'ValidationCheckHook',
 ]

@@ -5,7 +5,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from ride_mm.structures import BatchDataSample, gather_labels, gather_scores
+from ride_mm.structures import BatchDataSample, TrunkMaps, gather_labels, gather_scores
 from ride_mm.utils.errors import UserError
 from ride_mm.utils.option_types import check_options
 
@@ -185,16 +185,23 @@ class RIDEClassifier(ImageClassifier):
             self.data_preprocessor.batch_augments = None
         return self
 
+    def extract_feat(self, inputs: torch.Tensor | TrunkMaps, stage: str = 'neck') -> tuple:
+        """As mmpretrain's; :class:`TrunkMaps` go on to the experts."""
+        if isinstance(inputs, TrunkMaps):
+            return self.neck(inputs)
+        return super().extract_feat(inputs, stage)
+
     def loss(
         self,
-        inputs: torch.Tensor | RouterInputs,
+        inputs: torch.Tensor | TrunkMaps | RouterInputs,
         data_samples: Sequence[DataSample] | BatchDataSample = (),
     ) -> dict[str, torch.Tensor]:
         """Losses of the current stage.
 
         Args:
-            inputs (torch.Tensor | RouterInputs): Images, (N, C, H, W), or, in
-                stage "router", cached :meth:`router_inputs`.
+            inputs (torch.Tensor | TrunkMaps | RouterInputs): Images, (N, C, H,
+                W), what the trunk gives for them, or, in stage "router",
+                cached :meth:`router_inputs`.
             data_samples (Sequence[DataSample] | BatchDataSample): Samples with
                 ``gt_label``, and ``gt_score`` where images are mixed; not
                 needed with :class:`RouterInputs`.
@@ -208,16 +215,18 @@ class RIDEClassifier(ImageClassifier):
             return dict(loss_router=self.head.router.loss(inputs))
         labels = gather_labels(data_samples)
         weights, divisor = self.head.sample_weights(labels)
+        kept = isinstance(inputs, TrunkMaps)
+        tensor = inputs.maps if isinstance(inputs, TrunkMaps) else inputs
         teacher_logits = None
         if self.teacher is not None and self.stage != 'router':
-            teacher_logits = self.teacher.logits(inputs, student=self)
-        return self._step(
-            self, inputs, labels, weights, divisor, gather_scores(data_samples), teacher_logits
-        )
+            teacher_logits = self.teacher.logits(tensor, student=self)
+        scores = gather_scores(data_samples)
+        return self._step(self, tensor, kept, labels, weights, divisor, scores, teacher_logits)
 
     def _losses(
         self,
         inputs: torch.Tensor,
+        kept: bool,
         labels: torch.Tensor,
         weights: torch.Tensor,
         divisor: torch.Tensor,
@@ -225,9 +234,10 @@ class RIDEClassifier(ImageClassifier):
         teacher_logits: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The tensor-only part of the step, compiled as one graph."""
+        images = TrunkMaps(inputs) if kept else inputs
         if self.stage == 'router':
-            return dict(loss_router=self.head.router.loss(self.router_inputs(inputs, labels)))
-        logits = self.head.expert_logits(self.extract_feat(inputs))
+            return dict(loss_router=self.head.router.loss(self.router_inputs(images, labels)))
+        logits = self.head.expert_logits(self.extract_feat(images))
         losses = self.head.expert_loss(logits, labels, weights, divisor, soft_labels)
         if self.teacher is None:
             return losses
@@ -236,11 +246,12 @@ class RIDEClassifier(ImageClassifier):
         return {name: factor * loss for name, loss in losses.items()}
 
     @torch.no_grad()
-    def router_inputs(self, inputs: torch.Tensor, labels: torch.Tensor) -> RouterInputs:
+    def router_inputs(self, inputs: torch.Tensor | TrunkMaps, labels: torch.Tensor) -> RouterInputs:
         """Run the frozen experts to get the inputs of the routers.
 
         Args:
-            inputs (torch.Tensor): Images, (N, C, H, W).
+            inputs (torch.Tensor | TrunkMaps): Images, (N, C, H, W), or what the
+                trunk gives for them.
             labels (torch.Tensor): Class indices, (N, ).
 
         Returns:
