@@ -95,6 +95,7 @@ if __name__ == '__main__':
         python_requires='>=3.10, <3.14',
         install_requires=requirements('runtime'),
         extras_require=extras,
+        entry_points=dict(console_scripts=['ride-mm=ride_mm.cli:main']),
         cmdclass=dict(build_py=BuildPy, editable_wheel=EditableWheel),
         zip_safe=False,
     )

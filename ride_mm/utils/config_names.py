@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PREFIX = f'{PACKAGE.name}::'
 
 
-def _home() -> Path:
+def home() -> Path:
     """Folder of ``configs/`` and ``model-index.yml``: ``.mim`` of an installed
     package, or the root of the repository."""
     mim = PACKAGE / '.mim'
@@ -34,7 +34,7 @@ def config_file(name: str) -> str:
     """
     if not name.startswith(PREFIX):
         return name
-    configs = _home() / 'configs'
+    configs = home() / 'configs'
     path = configs / name[len(PREFIX) :]
     path = path if path.suffix == '.py' else Path(f'{path}.py')
     if not path.is_file():
@@ -49,6 +49,6 @@ def config_file(name: str) -> str:
 @lru_cache
 def register_models() -> None:
     """Register the models of ``model-index.yml`` in MMPretrain's hub, once."""
-    index = _home() / 'model-index.yml'
+    index = home() / 'model-index.yml'
     if index.is_file():
-        ModelHub.register_model_index(index, config_prefix=_home())
+        ModelHub.register_model_index(index, config_prefix=home())
