@@ -12,9 +12,10 @@ from ride_mm.utils.config_names import home
 from ride_mm.utils.errors import UserError, nearest, run_tool
 
 # In the order of a first use; then all others.
-_FIRST = ('check-data', 'train', 'test', 'report', 'sweep', 'compare')
+_FIRST = ('init', 'check-data', 'train', 'test', 'report', 'sweep', 'compare')
 _FOLDERS = ('', 'analysis', 'decoupling')
 _NO_COMMANDS = ('setup_env', 'mmpretrain_tool')
+_NAMES = dict(init_config='init')
 
 
 def find_commands() -> dict[str, Path]:
@@ -25,7 +26,7 @@ def find_commands() -> dict[str, Path]:
         ``tools/analysis/fit_temperature.py``.
     """
     found = {
-        path.stem.replace('_', '-'): path
+        _NAMES.get(path.stem, path.stem.replace('_', '-')): path
         for folder in _FOLDERS
         for path in sorted((home() / 'tools' / folder).glob('*.py'))
         if path.stem not in _NO_COMMANDS

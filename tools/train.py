@@ -2,10 +2,16 @@
 
 import argparse
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 from ride_mm.engine import launch
-from ride_mm.engine.config import positive
+from ride_mm.engine.config import is_ride, positive
 from ride_mm.engine.schedule import check_warm_up, load_training
 from ride_mm.utils.errors import run_tool
 
@@ -47,7 +53,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='switch off persistent_workers in the dataloaders',
     )
+    parser.add_argument(
+        '--test',
+        action='store_true',
+        help='then test the last checkpoint, with all experts; WORK_DIR/predictions.npz is for '
+        'tools/analysis, such as report.py WORK_DIR',
+    )
     return parser.parse_args(argv)
+
+
+def test_last_checkpoint(cfg: Config, predictions: Path) -> None:
+    """Run ``tools/test.py`` as a process of its own, outside of the launcher."""
+    folder = predictions.parent
+    checkpoint = (folder / 'last_checkpoint').read_text().strip()
+    config = folder / Path(cfg.filename).name
+    command = [sys.executable, Path(__file__).with_name('test.py'), config, checkpoint]
+    command += ['--work-dir', folder, '--out', predictions]
+    if is_ride(cfg):
+        command.append('--all-experts')
+    ranks = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+    environment = {key: value for key, value in os.environ.items() if key not in ranks}
+    code = subprocess.run([*map(str, command)], env=environment).returncode
+    if code:
+        sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,8 +98,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.auto_scale_lr:
         launch.enable_auto_scale_lr(cfg)
     launch.set_launcher(cfg, args.launcher)
+    predictions = Path(cfg.work_dir, 'predictions.npz')
+    if args.test:
+        launch.check_output_file(str(predictions), ('.npz',), '--test: the file')
 
     launch.train(cfg)
+    if args.test and is_main_process():
+        test_last_checkpoint(cfg, predictions)
 
 
 if __name__ == '__main__':

@@ -154,6 +154,18 @@ def test_what_the_files_belong_to(kept_run, tmp_path, options):
     assert (files_of(tmp_path) == before) is shared
 
 
+def test_router_inputs_are_those_of_the_maps(kept_run, tmp_path):
+    work_dir, _ = kept_run
+    shutil.copytree(work_dir / 'maps', tmp_path / 'maps')
+    cfg = kept_config(tmp_path)
+    cfg.default_hooks.router_cache = dict(type='RouterCacheHook', share=1.0)
+    runner = train(cfg)
+    assert runner.iter == 5 * STAGE_1 + 4 * STAGE_2
+    assert runner.model.head.router.trained
+    same = load(work_dir, STAGE_1)['state_dict']
+    assert_same_state(load(tmp_path, STAGE_1)['state_dict'], same)
+
+
 def rank(work_dir):
     trunk_maps.CHUNK = 40
     train(kept_config(work_dir, **{'randomness.seed': 3}))

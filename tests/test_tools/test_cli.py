@@ -14,7 +14,7 @@ def call(monkeypatch, *arguments):
 
 def test_every_tool_is_a_command(root):
     commands = find_commands()
-    assert list(commands)[:2] == ['check-data', 'train']
+    assert list(commands)[:3] == ['init', 'check-data', 'train']
     tools = {
         path
         for folder in ('tools', 'tools/analysis', 'tools/decoupling')

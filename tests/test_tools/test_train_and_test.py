@@ -137,6 +137,17 @@ def test_train_resume_and_test(folder, train, test):
         assert 0 <= json.load(file)['accuracy/top1'] <= 100
 
 
+def test_train_and_test_at_once(folder, train, monkeypatch):
+    # As the first of several processes would see it.
+    monkeypatch.setenv('RANK', '0')
+    train(['tiny.py', '--test', '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=2'])
+    predictions = read_predictions('run/predictions.npz')
+    assert len(predictions) == 8
+    assert predictions.run['checkpoint'] == str(folder / 'run/epoch_2.pth')
+    with pytest.raises(UserError, match='run/predictions.npz exists and is not overwritten'):
+        train(['tiny.py', '--test', '--resume', '--work-dir', 'run'])
+
+
 def test_another_number_of_epochs(folder, train, capsys):
     train(['tiny.py', '--epochs', '2', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=3'])
     run = folder / 'work_dirs' / 'tiny'

@@ -66,10 +66,10 @@ class TrunkCacheHook(Hook):
         """Replace the images by maps."""
         loader = runner.train_loop.dataloader
         dataset = loader.dataset
-        if isinstance(dataset, RouterInputsDataset):
-            return
         if isinstance(dataset, SeededDataset):
             dataset = dataset.dataset
+        if isinstance(dataset, RouterInputsDataset):
+            return
         if not isinstance(dataset, TrunkMapsDataset):
             dataset = TrunkMapsDataset(dataset, self._files(runner, loader))
             runner.train_loop.dataloader = DataLoader(

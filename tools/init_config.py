@@ -1,0 +1,75 @@
+"""Write a config for your own images: classes, groups, sizes and a pretrained network."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from ride_mm.datasets.own_images import find_own_images
+from ride_mm.engine.config import load_config, positive
+from ride_mm.engine.new_config import write_text
+from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.files import write_file
+
+EXAMPLE = """example:
+  ride-mm init photos            # writes photos.py
+  ride-mm check-data photos.py   # reads all images
+  ride-mm train photos.py --test
+  ride-mm report work_dirs/photos -o photos.html --config photos.py
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'data',
+        help='a folder with train/, and test/ or val/, or only with the class folders; a list, '
+        '"path label" per line (.txt); or a table with the columns path, label and perhaps '
+        'split (.csv)',
+    )
+    parser.add_argument(
+        '--test',
+        metavar='DATA',
+        help='a folder of class folders, or a list, of test images (default: those of DATA, or a '
+        'fifth of each class)',
+    )
+    parser.add_argument(
+        '-o', '--out', metavar='FILE', help='the config to write (default: DATA.py, here)'
+    )
+    parser.add_argument(
+        '--size',
+        type=positive,
+        metavar='PIXELS',
+        help="the network's input (default: by the images)",
+    )
+    parser.add_argument(
+        '--epochs', type=positive, metavar='N', help='of the experts (default: by the images)'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    name = re.sub(r'\W+', '_', Path(args.data).resolve().stem)
+    out = Path(args.out or f'{name}.py')
+    if out.suffix != '.py':
+        raise UserError(f'--out {out}: a config ends in .py')
+    if out.exists():
+        raise UserError(f'{out} exists: remove it, or name another file with --out')
+    init_default_scope('mmpretrain')
+    MMLogger.get_current_instance().setLevel('ERROR')
+    train, test = find_own_images(args.data, args.test, out.with_name(f'{out.stem}_lists'))
+    text, summary = write_text(train, test, args.size, args.epochs)
+    write_file(out, text)
+    load_config(str(out))
+    print(f'{summary}.')
+    print(f'Wrote {out}. Next: ride-mm train {out} --test')
+
+
+if __name__ == '__main__':
+    run_tool(main)
