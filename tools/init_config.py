@@ -3,15 +3,18 @@
 import argparse
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS
 
+from ride_mm.datasets.check import check_data
 from ride_mm.datasets.own_images import find_own_images
 from ride_mm.engine.config import load_config, positive
 from ride_mm.engine.new_config import write_text
-from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.errors import UserError, name_some, run_tool
 from ride_mm.utils.files import write_file
 
 EXAMPLE = """example:
@@ -53,6 +56,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def refuse_bad_images(splits: dict[str, dict | None]) -> None:
+    """Read all images.
+
+    Raises:
+        UserError: If something has to be fixed before a training.
+    """
+    _, findings = check_data(
+        {
+            name: partial(DATASETS.build, dict(type='LongTailList', **options))
+            for name, options in splits.items()
+            if options is not None
+        }
+    )
+    errors = [finding for finding in findings if finding.error]
+    if errors:
+        first = errors[0]
+        places = f' ({name_some(first.places, 3)})' if first.places else ''
+        more = f', and {len(errors) - 1} more: see ride-mm check-data' if errors[1:] else ''
+        raise UserError(f'{first.split}: {first.what}{places}. {first.advice}{more}')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     name = re.sub(r'\W+', '_', Path(args.data).resolve().stem)
@@ -64,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     init_default_scope('mmpretrain')
     MMLogger.get_current_instance().setLevel('ERROR')
     train, test = find_own_images(args.data, args.test, out.with_name(f'{out.stem}_lists'))
+    refuse_bad_images(dict(train=train, test=test))
     text, summary = write_text(train, test, args.size, args.epochs)
     write_file(out, text)
     load_config(str(out))

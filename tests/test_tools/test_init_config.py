@@ -18,8 +18,8 @@ from ride_mm.utils.errors import UserError
 CLASSES = dict(ant=110, bee=30, cat=6)
 
 
-def save_images(root, classes=CLASSES, size=(70, 64)):
-    rng = np.random.default_rng(0)
+def save_images(root, classes=CLASSES, size=(70, 64), seed=0):
+    rng = np.random.default_rng(seed)
     for name, number in classes.items():
         (root / name).mkdir(parents=True)
         for index in range(number):
@@ -32,7 +32,7 @@ def photos(tmp_path_factory):
     """With class folders in train/, val/ and class folders of their own in flat/."""
     root = tmp_path_factory.mktemp('own') / 'photos'
     save_images(root / 'train')
-    save_images(root / 'val', dict.fromkeys(CLASSES, 2))
+    save_images(root / 'val', dict.fromkeys(CLASSES, 2), seed=1)
     return root
 
 
@@ -145,6 +145,18 @@ def test_wrong_tables(photos, init, content, words):
 def test_mistakes(photos, init, tmp_path, arguments, words):
     with pytest.raises(UserError, match=words):
         init(*[text.format(photos=photos) for text in arguments])
+    assert not list(tmp_path.glob('*.py'))
+
+
+def test_bad_images_are_refused(init, tmp_path):
+    save_images(tmp_path / 'own')
+    whole = (tmp_path / 'own/bee/3.png').read_bytes()
+    (tmp_path / 'own/bee/3.png').write_bytes(whole[:50])
+    with pytest.raises(UserError, match='train: .*bee/3.png'):
+        init(tmp_path / 'own')
+    (tmp_path / 'own/bee/3.png').write_bytes((tmp_path / 'own/cat/2.png').read_bytes())
+    with pytest.raises(UserError, match='train: .*cat/2.png'):
+        init(tmp_path / 'own')
     assert not list(tmp_path.glob('*.py'))
 
 
