@@ -166,16 +166,16 @@ def test_recipes_of_the_router_alone(root, tmp_path):
     (recipe,) = cfg.default_hooks.recipe.schedule
     assert recipe == dict(action_epoch=1, train_pipeline=[cfg.whole_image])
     child = tmp_path / 'child.py'
-    recipes = [dict(action_epoch=epoch, batch_augments=epoch) for epoch in (40, 48, 50)]
+    recipes = [dict(action_epoch=epoch, batch_augments=epoch) for epoch in (40, 51, 53)]
     child.write_text(
         f'_base_ = {path!r}\n'
         f"default_hooks = dict(recipe=dict(_delete_=True, type='SwitchRecipeHook', "
         f'schedule={recipes}))\n'
     )
     first, last = load_training(str(child), stage='router').default_hooks.recipe.schedule
-    # after 47 epochs of the experts
-    assert first == dict(action_epoch=1, batch_augments=48)
-    assert last == dict(action_epoch=3, batch_augments=50)
+    # after 50 epochs of the experts
+    assert first == dict(action_epoch=1, batch_augments=51)
+    assert last == dict(action_epoch=3, batch_augments=53)
 
 
 def test_steps_periods_and_gamma():
