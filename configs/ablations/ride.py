@@ -1,5 +1,5 @@
-# The model of docs/answers.md with which the others are compared: RIDE with 3 experts,
-# logit adjustment and no diversity loss, 20 epochs of Muon, then the router.
+# With which the other ablations are compared: RIDE with 3 experts, logit adjustment and
+# no diversity loss, 20 epochs of Muon, then the router.
 _base_ = '../ride_r32_cifar100_lt_fast.py'
 
 model = dict(head=dict(loss=dict(tau=1), diversity=None))
