@@ -9,9 +9,9 @@ from ride_mm.analysis import RoutingSimulator, choose_point
 from ride_mm.analysis.predictions import Predictions
 from ride_mm.analysis.routing.tradeoff import (
     OperatingPoint,
+    at_compute,
     by_agreement,
     by_confidence,
-    nearest,
     plot_tradeoff,
     route,
     thinned,
@@ -113,7 +113,7 @@ def test_confidence_instead_of_routers(num_experts):
     certain = make_predictions(num=2, expert_logits=np.eye(4)[[[0, 1]] * 3] * 1e3)
     assert by_confidence(certain).router_logits == pytest.approx(math.log(3) - 1e3)
     curve = RoutingSimulator(predictions, GROUPS).curve()
-    assert nearest(curve, 2.0) is curve[0] and nearest(curve, 0.0) is curve[-1]
+    assert at_compute(curve, 2.0) is curve[0] and at_compute(curve, 0.0) is curve[-1]
 
 
 def test_agreement_instead_of_routers():

@@ -13,9 +13,9 @@ import mmengine
 from ride_mm.analysis import RoutingSimulator, choose_point
 from ride_mm.analysis.predictions import read_own_predictions
 from ride_mm.analysis.routing.tradeoff import (
+    at_compute,
     by_agreement,
     by_confidence,
-    nearest,
     plot_tradeoff,
     points_table,
     thinned,
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rows = {str(index): point for index, point in enumerate(thinned(curve, _ROWS))}
     by_compute = {
-        f'confidence, {label}': nearest(confidence, point.compute)
+        f'confidence, {label}': at_compute(confidence, point.compute)
         for label, point in marked.items()
     }
     print_tables(points_table({**rows, **marked, **by_compute, 'agreement': agreement}))

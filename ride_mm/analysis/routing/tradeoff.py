@@ -213,7 +213,7 @@ def thinned(curve: Sequence[OperatingPoint], size: int) -> list[OperatingPoint]:
     return [curve[index] for index in np.unique(chosen)]
 
 
-def nearest(curve: Sequence[OperatingPoint], compute: float) -> OperatingPoint:
+def at_compute(curve: Sequence[OperatingPoint], compute: float) -> OperatingPoint:
     """Choose the point whose compute is nearest."""
     return min(curve, key=lambda point: abs(point.compute - compute))
 
