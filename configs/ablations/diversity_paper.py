@@ -1,4 +1,4 @@
-# With the diversity loss as in the formula of the paper, at its best weight.
+# With the diversity loss as in the formula of the paper,.
 _base_ = './no_router.py'
 
 model = dict(
