@@ -1,4 +1,4 @@
-# With the diversity loss of the official code,.
+# With the diversity loss of the official code.
 _base_ = './no_router.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# With the diversity loss as in the formula of the paper,.
+# With the diversity loss as in the formula of the paper.
 _base_ = './no_router.py'
 
 model = dict(
