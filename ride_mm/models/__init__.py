@@ -1,4 +1,4 @@
-from .backbones import CIFARResNet, EfficientNetLite, ResNet10
+from .backbones import AdaptFormerViT, CIFARResNet, EfficientNetLite, ResNet10
 from .batch_augments import Remix
 from .classifiers import RIDEClassifier
 from .data_preprocessor import RIDEDataPreprocessor
@@ -27,6 +27,7 @@ from .necks import (
 )
 
 __all__ = [
+    'AdaptFormerViT',
     'BalancedSoftmaxLoss',
     'CIFARResNet',
     'CIFARResNetExpert',

@@ -100,6 +100,7 @@ SOURCES: dict[type, list[Source]] = {
                 *_MLP,
                 (r'^blocks\.', 'layers.'),
                 (r'^norm\.', 'ln1.'),
+                (r'^norm_pre\.', 'pre_norm.'),  # of CLIP
                 (r'\.norm(\d)\.', r'.ln\1.'),
                 (r'\.ls1\.gamma$', '.attn.gamma1.weight'),
                 (r'\.ls2\.gamma$', '.ffn.gamma2.weight'),

@@ -11,6 +11,7 @@ from families import TINY, VIT, efficientnet_lite, resnet, scatter, vit
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS
 from test_backbones import pretrained, ride
+from timm.layers import QuickGELU
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 
@@ -48,6 +49,16 @@ def torchvision_convnext():
 
 
 PLAIN_VIT = vit(dict(VIT, num_layers=4), 32, VIT, 4)
+CLIP_VIT = vit(
+    dict(VIT, num_layers=4),
+    32,
+    VIT,
+    4,
+    pre_norm=True,
+    layer_cfgs=dict(act_cfg=dict(type='QuickGELU')),
+)
+# Only the trunk has this norm.
+CLIP_VIT['tail'].pop('pre_norm')
 # A network of another library, its features, and the same network here.
 NETWORKS = dict(
     timm_resnet=(
@@ -131,6 +142,22 @@ NETWORKS = dict(
         ),
         timm_features,
         PLAIN_VIT,
+    ),
+    timm_clip=(
+        partial(
+            timm.models.VisionTransformer,
+            img_size=32,
+            patch_size=16,
+            embed_dim=8,
+            depth=4,
+            num_heads=2,
+            mlp_ratio=2,
+            num_classes=3,
+            pre_norm=True,
+            act_layer=QuickGELU,
+        ),
+        timm_features,
+        CLIP_VIT,
     ),
 )
 

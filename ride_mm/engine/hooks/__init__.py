@@ -1,5 +1,6 @@
 from .checkpoint_hook import CheckpointHook
 from .class_counts_hook import ClassCountsHook
+from .class_mean_init_hook import ClassMeanInitHook
 from .data_check_hook import DataCheckHook
 from .deferred_reweighting_hook import DeferredReweightingHook
 from .new_classifiers_hook import NewClassifiersHook
@@ -16,6 +17,7 @@ from .validation_check_hook import ValidationCheckHook
 __all__ = [
     'CheckpointHook',
     'ClassCountsHook',
+    'ClassMeanInitHook',
     'DataCheckHook',
     'DeferredReweightingHook',
     'DistSamplerSeedHook',

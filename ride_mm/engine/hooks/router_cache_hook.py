@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Iterator
 
 import mmengine.dist as dist
 import torch
@@ -35,6 +36,27 @@ class RouterInputsDataset(Dataset):
     def __getitems__(self, indices: list[int]) -> dict:
         rows = torch.tensor(indices, device=self.inputs.targets.device)
         return dict(inputs=RouterInputs(*(column[rows] for column in self.inputs)))
+
+
+def first_batches(runner: Runner, number: int) -> Iterator[dict]:
+    """The first batches of epoch 0 on the model's device, with a progress bar.
+
+    Always of epoch 0, so that a resumed run has the same ones.
+
+    Args:
+        runner (Runner): The runner, before a training epoch.
+        number (int): Number of batches per process.
+    """
+    loader = runner.train_loop.dataloader
+    seed_draws(loader, runner.seed).epoch = 0
+    loader.sampler.set_epoch(0)
+    model = unwrapped(runner)
+    progress = ProgressBar(number) if dist.is_main_process() else None
+    for batch in itertools.islice(loader, number):
+        yield model.data_preprocessor(batch, training=True)
+        if progress:
+            progress.update()
+    loader._iterator = None  # ends its workers
 
 
 @HOOKS.register_module()
@@ -83,9 +105,6 @@ class RouterCacheHook(Hook):
     def _compute(self, runner: Runner) -> RouterInputs:
         """Compute the router inputs of the first images of an epoch."""
         loader = runner.train_loop.dataloader
-        # Always draw those of epoch 0: a resumed run has the same cache.
-        seed_draws(loader, runner.seed).epoch = 0
-        loader.sampler.set_epoch(0)
         num_batches = max(1, round(self.share * len(loader)))
         runner.logger.info(
             'Computing and caching the router inputs of '
@@ -94,17 +113,12 @@ class RouterCacheHook(Hook):
         model = unwrapped(runner)
         # The loop does this only later; frozen experts stay in eval mode.
         model.train()
-        progress = ProgressBar(num_batches) if dist.is_main_process() else None
-        batches = []
-        for batch in itertools.islice(loader, num_batches):
-            batch = model.data_preprocessor(batch, training=True)
+        found = []
+        for batch in first_batches(runner, num_batches):
             with runner.optim_wrapper.optim_context(model):
-                batches.append(
+                found.append(
                     model.router_inputs(batch['inputs'], gather_labels(batch['data_samples']))
                 )
-            if progress:
-                progress.update()
-        loader._iterator = None  # ends its workers
         return RouterInputs(
-            *(torch.cat(dist.all_gather(torch.cat(column))) for column in zip(*batches))
+            *(torch.cat(dist.all_gather(torch.cat(column))) for column in zip(*found))
         )

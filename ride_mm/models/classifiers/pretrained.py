@@ -157,7 +157,11 @@ def _refuse_or_warn(what: str, dims: dict[str, int]) -> None:
         what (str): What is wrong with the keys.
         dims (dict[str, int]): Number of dimensions of each weight.
     """
-    dims = {key: dim for key, dim in dims.items() if not key.endswith(COMPUTED + COUNTS)}
+    dims = {
+        key: dim
+        for key, dim in dims.items()
+        if not key.endswith(COMPUTED + COUNTS) and '.adapter.' not in key
+    }
     if not dims:
         return
     shown = ', '.join(list(dims)[:3]) + (', ...' if len(dims) > 3 else '')

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 
 from ride_mm.utils.errors import UserError
 
+from ..adapters import add_adapters
 from .arch import arch_settings, drop_path_rates
 
 OUT_TYPES = ('cls_token', 'avg_featmap')
@@ -43,10 +44,13 @@ class ViTExpert(BaseModule):
         layer_scale_init_value (float): Initial layer scale; 0 means none.
             Defaults to 0.
         layer_cfgs (dict): Other options of the layers. Defaults to {}.
+        adapter_channels (int, optional): Width of an adapter in each layer,
+            see :class:`AdaptFormer`; all other weights are then frozen.
+            Defaults to None, which means no adapters.
 
     Raises:
-        UserError: If ``arch`` or ``out_type`` is unknown, or ``layers`` are
-            not the last ones.
+        UserError: If ``arch`` or ``out_type`` is unknown, ``layers`` are not
+            the last ones, or the width of the adapters is below 1.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class ViTExpert(BaseModule):
         norm_cfg: dict = dict(type='LN', eps=1e-6),
         layer_scale_init_value: float = 0.0,
         layer_cfgs: dict = dict(),
+        adapter_channels: int | None = None,
         init_cfg=None,
     ) -> None:
         super().__init__(init_cfg)
@@ -98,6 +103,8 @@ class ViTExpert(BaseModule):
             self.ln1 = build_norm_layer(norm_cfg, self.out_channels)
         if out_type == 'avg_featmap':
             self.ln2 = build_norm_layer(norm_cfg, self.out_channels)
+        if adapter_channels is not None:
+            add_adapters(self, adapter_channels)
 
     # Depth of a parameter in the whole backbone.
     get_layer_depth = VisionTransformer.get_layer_depth
