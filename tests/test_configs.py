@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
+from mmpretrain.apis import ModelHub
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from PIL import Image
 
@@ -272,6 +273,8 @@ def train_two_steps_a_stage(cfg, work_dir):
     for name in ('train', 'val', 'test'):
         cfg[f'{name}_dataloader'].update(batch_size=4, num_workers=0)
     cfg.train_dataloader.num_batch_per_epoch = 2
+    if 'reweighting' in cfg.default_hooks:
+        cfg.default_hooks.reweighting.begin = 0
     cfg.train_dataloader.dataset.pipeline[1].scale = 64
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.pipeline[1].scale = 72
@@ -280,7 +283,6 @@ def train_two_steps_a_stage(cfg, work_dir):
         {
             'work_dir': str(work_dir),
             'train_cfg.max_epochs': 2,
-            'default_hooks.reweighting.begin': 0,
             'default_hooks.two_stage.begin': 1,
             'default_hooks.two_stage.train_dataloader.batch_size': 4,
             'log_level': 'WARNING',
@@ -338,6 +340,23 @@ def test_config_trains_both_stages(root, tmp_path, name, images):
         narrow_resnet50(cfg)
     runner = check_both_stages(cfg, tmp_path / 'work')
     assert 'val/long_tail/overall_top5' in runner.message_hub.log_scalars
+
+
+@pytest.mark.parametrize('name', ['clip_b16', 'dinov2_b14'])
+def test_lift_config_trains_both_stages(root, tmp_path, name):
+    """A small transformer of random weights."""
+    cfg = small_config(root, tmp_path, f'ride_{name}_imagenet_lt', 'ImageNet_LT')
+    sizes = dict(embed_dims=16, num_heads=2, feedforward_channels=32)
+    cfg.model.init_cfg = None
+    cfg.model.backbone.update(arch=dict(sizes, num_layers=2), img_size=64)
+    cfg.model.neck.expert.update(arch=dict(sizes, num_layers=3), layers=(2,))
+    cfg.model.head.in_channels = 16
+    assert cfg.model.backbone.adapter_channels == cfg.model.neck.expert.adapter_channels == 32
+    assert cfg.default_hooks.class_means.type == 'ClassMeanInitHook'
+    model = check_both_stages(cfg, tmp_path / 'work').model
+    adapter = model.neck.experts[0].layers['2'].adapter
+    assert adapter.up.weight.abs().sum() > 0
+    assert model.backbone.layers[0].adapter.up.weight.abs().sum() > 0
 
 
 @pytest.mark.parametrize('name, depths', [('swin_t', [2, 2, 6, 2]), ('swin_s', [2, 2, 18, 2])])
@@ -460,3 +479,41 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
     # No class has 20 images: there is one group, and no empty one.
     assert metrics['long_tail/few'] == metrics['long_tail/overall']
     assert 'long_tail/many' not in metrics
+
+
+# ------------------------------------------------------------ pretrained bases
+
+# The model of MMPretrain that a base in _base_/models loads, and an image size.
+PRETRAINED = dict(
+    ride_r50_pretrained=('resnet50_8xb32_in1k', 64),
+    ride_r152_pretrained=('resnet152_8xb32_in1k', 64),
+    ride_convnext_t_pretrained=('convnext-tiny_32xb128_in1k', 64),
+    ride_swin_t_pretrained=('swin-tiny_16xb64_in1k', 224),
+    ride_deit_s_pretrained=('deit-small_4xb256_in1k', 224),
+    ride_dinov2_b14=('vit-base-p14_dinov2-pre_3rdparty', 224),
+)
+
+
+@pytest.mark.parametrize('name, source, size', [(key, *value) for key, value in PRETRAINED.items()])
+@torch.no_grad()
+def test_pretrained_bases_load_what_mmpretrain_has_published(root, tmp_path, name, source, size):
+    """One expert gives what the whole backbone gives, with random weights."""
+    published = ModelHub.get(source)
+    whole = MODELS.build(published.config.model.backbone)
+    whole.eval()
+    path = tmp_path / 'weights.pth'
+    torch.save({f'backbone.{key}': value for key, value in whole.state_dict().items()}, path)
+    cfg = Config.fromfile(root / f'configs/_base_/models/{name}.py').model
+    assert cfg.init_cfg.checkpoint == published.weights
+    cfg.init_cfg.checkpoint = str(path)
+    cfg.num_experts = 1
+    cfg.head.router = None
+    model = MODELS.build(cfg).eval()
+    model.init_weights()
+    x = torch.randn(1, 3, size, size)
+    (feature,) = model.extract_feat(x)
+    expected = whole(x)[-1]
+    if expected.dim() == 4:
+        expected = expected.mean((2, 3))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, MODELS
 
 from ride_mm.datasets.check import check_data
 from ride_mm.datasets.own_images import find_own_images
 from ride_mm.engine.config import load_config, positive
-from ride_mm.engine.new_config import write_text
+from ride_mm.engine.new_config import NETWORKS, write_text
 from ride_mm.utils.errors import UserError, name_some, run_tool
 from ride_mm.utils.files import write_file
 
@@ -43,6 +44,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '-o', '--out', metavar='FILE', help='the config to write (default: DATA.py, here)'
+    )
+    parser.add_argument(
+        '--network',
+        choices=list(NETWORKS),
+        default='lite0',
+        help='from light to heavy; the weights of the first two are part of the package '
+        '(default: lite0)',
+    )
+    parser.add_argument(
+        '--pretrained',
+        metavar='FILE',
+        help='a file or URL of weights of this network, as MMPretrain, timm or torchvision name '
+        'them (default: trained on ImageNet)',
     )
     parser.add_argument(
         '--size',
@@ -77,6 +91,20 @@ def refuse_bad_images(splits: dict[str, dict | None]) -> None:
         raise UserError(f'{first.split}: {first.what}{places}. {first.advice}{more}')
 
 
+def load_weights(cfg: Config) -> None:
+    """Load the pretrained weights, to say now what is wrong with them.
+
+    Raises:
+        UserError: If they cannot be read or belong to another network.
+    """
+    try:
+        MODELS.build(cfg.model).init_weights()
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f'The weights {cfg.model.init_cfg.checkpoint} cannot be read: {error}'
+        ) from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     name = re.sub(r'\W+', '_', Path(args.data).resolve().stem)
@@ -89,9 +117,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     train, test = find_own_images(args.data, args.test, out.with_name(f'{out.stem}_lists'))
     refuse_bad_images(dict(train=train, test=test))
-    text, summary = write_text(train, test, args.size, args.epochs)
+    text, summary = write_text(train, test, args.network, args.pretrained, args.size, args.epochs)
     write_file(out, text)
-    load_config(str(out))
+    try:
+        load_weights(load_config(str(out)))
+    except BaseException:
+        out.unlink()
+        raise
     print(f'{summary}.')
     print(f'Wrote {out}. Next: ride-mm train {out} --test')
 

@@ -30,6 +30,7 @@ HOOK_NAMES = dict(
     TwoStageHook='two_stage',
     RouterCacheHook='router_cache',
     TrunkCacheHook='trunk_cache',
+    ClassMeanInitHook='class_means',
     NewClassifiersHook='new_classifiers',
 )
 

@@ -1,8 +1,10 @@
 """Write a config for somebody's own images."""
 
+import os
+from pathlib import Path
 from statistics import median
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmpretrain.registry import DATASETS
 from PIL import Image
@@ -17,10 +19,36 @@ _STEPS = 600
 _BATCH = 64
 _EPOCHS = (10, 60)
 
+
+class Network(NamedTuple):
+    """A pretrained network.
+
+    Args:
+        config (str): Its config in ``_base_/models``.
+        mean (list[float]): Mean of the pixels that its weights expect.
+        std (list[float]): Their standard deviation.
+    """
+
+    config: str
+    mean: list[float]
+    std: list[float]
+
+
+_HALF = dict(mean=[127.0] * 3, std=[128.0] * 3)
+_IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+# From light to heavy.
+NETWORKS = dict(
+    lite0=Network('ride_lite0', **_HALF),
+    lite2=Network('ride_lite2', **_HALF),
+    r50=Network('ride_r50_pretrained', **_IMAGENET),
+    deit_s=Network('ride_deit_s_pretrained', **_IMAGENET),
+    convnext_t=Network('ride_convnext_t_pretrained', **_IMAGENET),
+)
+
 TEMPLATE = """\
 {head}
 _base_ = [
-    'ride_mm::_base_/models/ride_lite0.py',
+    'ride_mm::_base_/models/{network.config}.py',
     'ride_mm::_base_/schedules/fine_tuning.py',
 ]
 
@@ -28,8 +56,9 @@ num_classes = {num_classes}
 size = {size}  # height and width of the network's input
 epochs = {epochs}  # of the experts; five of the router follow
 
-model = dict(head=dict(num_classes=num_classes, router=dict(topk={topk})))
-data_preprocessor = dict(mean=[127.0] * 3, std=[128.0] * 3, to_rgb=True)
+model = dict({pretrained}head=dict(num_classes=num_classes, router=dict(topk={topk})))
+# What the weights expect.
+data_preprocessor = dict(mean={network.mean}, std={network.std}, to_rgb=True)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -72,7 +101,12 @@ default_hooks = dict(two_stage=dict(begin=epochs, train_dataloader=dict(batch_si
 
 
 def write_text(
-    train: dict, test: dict | None, size: int | None, epochs: int | None
+    train: dict,
+    test: dict | None,
+    network: str = 'lite0',
+    pretrained: str | None = None,
+    size: int | None = None,
+    epochs: int | None = None,
 ) -> tuple[str, str]:
     """Make the text of a config.
 
@@ -80,6 +114,9 @@ def write_text(
         train (dict): Options of the ``LongTailList`` with the training images.
         test (dict, optional): Those of the test images; None holds out a
             fifth of the training images of each class.
+        network (str): One of ``NETWORKS``. Defaults to "lite0".
+        pretrained (str, optional): A file or URL of its weights. None means
+            those in its config.
         size (int, optional): Height and width of the network's input. None
             chooses it by the size of the images.
         epochs (int, optional): Epochs of the experts. None chooses as many as
@@ -119,6 +156,8 @@ def write_text(
             initial_indent='# ',
             subsequent_indent='# ',
         ),
+        network=NETWORKS[network],
+        pretrained='' if pretrained is None else _init_cfg(pretrained),
         num_classes=len(counts),
         size=size or choose_size(dataset),
         epochs=epochs or min(max(-(-_STEPS // steps), _EPOCHS[0]), _EPOCHS[1]),
@@ -155,6 +194,14 @@ def choose_size(dataset: Any) -> int:
         with Image.open(dataset.get_data_info(index)['img_path']) as image:
             shortest.append(min(image.size))
     return min(224, max(96, 2 * round(median(shortest)) // 32 * 32))
+
+
+def _init_cfg(pretrained: str) -> str:
+    """The option for weights, as Python code."""
+    if Path(pretrained).is_file():
+        pretrained = os.path.abspath(pretrained)
+    options = f"_delete_=True, type='Pretrained', checkpoint={pretrained!r}"
+    return f'\n    init_cfg=dict({options}),\n    '
 
 
 def _code(options: dict, pipeline: str, part: dict | None) -> str:

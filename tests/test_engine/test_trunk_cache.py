@@ -27,7 +27,7 @@ IMAGES, VIEWS = 105, 2
 
 def kept_config(work_dir, **options):
     cfg = digits_config(ROOT, work_dir, **options)
-    cfg.model.backbone.frozen_stages = 1
+    cfg.model.setdefault('freeze_trunk', True)
     cfg.default_hooks.setdefault(
         'trunk_cache', dict(type='TrunkCacheHook', views=VIEWS, folder=str(work_dir / 'maps'))
     )
@@ -180,7 +180,7 @@ def test_processes_share_the_extraction(tmp_path):
 @pytest.mark.parametrize(
     'options, words',
     [
-        ({'model.backbone.frozen_stages': 0}, 'trains layer1.0.conv1.weight'),
+        ({'model.freeze_trunk': False}, 'trains conv1.weight'),
         ({'default_hooks.trunk_cache.limit': 1e-6}, 'more than the TrunkCacheHook.limit of 0.00'),
         ({'model.train_cfg': dict(augments=dict(type='Mixup', alpha=1.0))}, 'augments mixes'),
         (

@@ -94,3 +94,19 @@ def test_gradients_reach_all_adapters():
 def test_a_width_of_zero(build):
     with pytest.raises(UserError, match='adapter_channels=0, expected >= 1'):
         build()
+
+
+def test_classifiers_of_text_features(tmp_path):
+    """Weights of a classifier come from their own file, those of the rest from another."""
+    family = adapted()
+    save_whole(family, tmp_path / 'whole.pth')
+    features = torch.randn(4, 8)
+    torch.save(dict(weight=features), tmp_path / 'text.pth')
+    cfg = ride(family, init_cfg=pretrained(tmp_path / 'whole.pth'))
+    cfg['head']['classifier'] = dict(
+        type='CosineClassifier', init_cfg=pretrained(tmp_path / 'text.pth')
+    )
+    model = MODELS.build(cfg)
+    model.init_weights()
+    for classifier in model.head.classifiers:
+        assert torch.equal(classifier.weight, features)

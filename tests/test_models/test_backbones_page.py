@@ -62,6 +62,7 @@ def test_every_trunk_fits_its_expert(root, van_expert):
         'VisionTransformer',
         'ConvNeXt',
         'EfficientNetLite',
+        'AdaptFormerViT',
         'VAN',
     ]
     for cfg in cfgs:

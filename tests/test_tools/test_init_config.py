@@ -6,10 +6,12 @@ import runpy
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import ROOT
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import DATASETS
 from PIL import Image
+from safetensors.torch import save_file
 
 from ride_mm.engine import launch
 from ride_mm.engine.schedule import load_training
@@ -131,6 +133,47 @@ def test_wrong_tables(photos, init, content, words):
     table.write_text(content)
     with pytest.raises(UserError, match=words):
         init(table)
+
+
+def resnet(path):
+    """Random weights of a whole ResNet-50, as torchvision saves them."""
+    torch.save(torchvision.models.resnet50(num_classes=3).state_dict(), path)
+    return path
+
+
+def test_another_network_with_weights_of_a_file(photos, init, tmp_path):
+    weights = resnet(tmp_path / 'weights.pth')
+    _, cfg = init(photos, '--network', 'r50', '--pretrained', weights)
+    assert cfg.model.backbone.type == 'ResNet' and cfg.model.head.num_classes == 3
+    assert cfg.model.init_cfg == dict(type='Pretrained', checkpoint=str(weights))
+    assert cfg.data_preprocessor.mean == [123.675, 116.28, 103.53]
+
+
+def truncated(path):
+    path.write_bytes(resnet(path).read_bytes()[:1000])
+    return path
+
+
+def foreign(path):
+    save_file({'a.weight': torch.ones(3, 3)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    'network, name, make, words',
+    [
+        ('lite0', 'weights.pth', resnet, 'another backbone'),
+        ('r50', 'weights.pth', truncated, 'weights.pth'),
+        ('r50', 'weights.safetensors', foreign, 'another backbone'),
+        ('r50', 'absent.pth', lambda path: path, 'absent.pth'),
+    ],
+)
+def test_wrong_weights(photos, init, tmp_path, network, name, make, words):
+    weights = make(tmp_path / name)
+    with pytest.raises(UserError, match=words) as error:
+        init(photos, '--network', network, '--pretrained', weights)
+    assert len(str(error.value).splitlines()) == 1
+    assert not list(tmp_path.glob('*.py'))
 
 
 @pytest.mark.parametrize(

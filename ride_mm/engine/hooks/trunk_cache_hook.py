@@ -151,7 +151,7 @@ def _check(runner: Runner, model: Any) -> None:
     recipes = any(type(hook).__name__ == 'SwitchRecipeHook' for hook in runner.hooks)
     two_stage = runner.cfg.get('default_hooks', {}).get('two_stage') or {}
     for found, problem in (
-        (trainable, f'model.backbone trains {name_some(trainable)}: set its frozen_stages'),
+        (trainable, f'model.backbone trains {name_some(trainable)}: set model.freeze_trunk=True'),
         (changing, f'{name_some(changing)} of model.backbone changes in training: freeze it'),
         (model.teacher, 'model.teacher needs the images'),
         (model.data_preprocessor.batch_augments, 'model.train_cfg.augments mixes images'),

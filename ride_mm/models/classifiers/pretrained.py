@@ -19,7 +19,7 @@ from .state_check import HEAD, head_differs, keep_own, without_prefix
 COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 # Old checkpoints lack it.
 COUNTS = ('num_batches_tracked',)
-HEADS = ('fc.', '_fc.', 'head.', 'heads.', 'head_dist.', 'classifier.')
+HEADS = ('fc.', '_fc.', 'head.', 'heads.', 'head_dist.', 'classifier.', 'mask_token')
 
 
 @contextmanager

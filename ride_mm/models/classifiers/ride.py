@@ -41,6 +41,8 @@ class RIDEClassifier(ImageClassifier):
             "classifier" (only the experts' classifiers, or their scales if
             ``head.learn_scales`` is set) or "router" (only the router).
             Defaults to "experts".
+        freeze_trunk (bool): Whether the trunk is frozen in stage "experts"
+            too: no gradients, and eval mode. Defaults to False.
         teacher (dict, optional): Options of the :class:`Teacher` for
             distillation, used in training only. Defaults to None.
         test_cfg (dict, optional): How to predict, see :func:`make_test_cfg`.
@@ -66,6 +68,7 @@ class RIDEClassifier(ImageClassifier):
         head: dict,
         num_experts: int | None = None,
         stage: str = 'experts',
+        freeze_trunk: bool = False,
         teacher: dict | None = None,
         test_cfg: dict | None = None,
         compile: bool | dict = False,
@@ -96,6 +99,7 @@ class RIDEClassifier(ImageClassifier):
         # The function, not the bound method: a copy of the model must run on
         # its own weights.
         self._step = CompiledStep(RIDEClassifier._losses, compile)
+        self.freeze_trunk = freeze_trunk
         self._macs: dict[tuple[int, ...], dict[str, list[int]]] = {}
         if not compile:
             # The layout in which CPUs and tensor cores compute convolutions.
@@ -159,6 +163,8 @@ class RIDEClassifier(ImageClassifier):
             raise UserError('model.stage="router" needs model.head.router')
         if stage != 'experts':
             self.requires_grad_(False)
+        elif self.freeze_trunk:
+            self.backbone.requires_grad_(False)
         if stage == 'classifier':
             self.head.set_classifiers_trainable()
         if router is not None:
@@ -177,6 +183,8 @@ class RIDEClassifier(ImageClassifier):
         """Set the mode; layers frozen by the stage stay in eval mode."""
         super().train(mode and self.stage == 'experts')
         self.training = mode
+        if self.freeze_trunk:
+            self.backbone.eval()
         if self.stage == 'classifier':
             self.head.classifiers.train(mode)
         if self.stage == 'router':
