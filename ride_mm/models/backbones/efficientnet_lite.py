@@ -21,8 +21,10 @@ SCALES = dict(
     lite4=(1.4, 1.8, 300),
 )
 STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
+# As TensorFlow pads: more at the end where an even size is halved. Other
+# convolutions pad alike on both sides, which is faster as their own option.
+PADDING = dict(type='Conv2dAdaptivePadding')
 LAYERS = dict(
-    conv_cfg=dict(type='Conv2dAdaptivePadding'),
     norm_cfg=dict(type='BN', eps=1e-3, momentum=0.01),
     act_cfg=dict(type='ReLU6'),
 )
@@ -101,13 +103,15 @@ def make_stage(stage: Stage, in_channels: int) -> Sequential:
     """
     blocks = []
     for index in range(stage.depth):
+        stride = 1 if index else stage.stride
         blocks.append(
             InvertedResidual(
                 in_channels,
                 stage.channels,
                 mid_channels=in_channels * stage.expansion,
                 kernel_size=stage.kernel_size,
-                stride=1 if index else stage.stride,
+                stride=stride,
+                conv_cfg=None if stride == 1 else PADDING,
                 **LAYERS,
             )
         )
@@ -165,7 +169,7 @@ class EfficientNetLite(FrozenStages):
             )
         whole = num_stages == len(stages)
         stages = stages[:num_stages]
-        self.conv1 = ConvModule(3, STEM_CHANNELS, 3, stride=2, padding=1, **LAYERS)
+        self.conv1 = ConvModule(3, STEM_CHANNELS, 3, stride=2, conv_cfg=PADDING, **LAYERS)
         channels = STEM_CHANNELS
         self.stages = []
         for number, stage in enumerate(stages, 1):
