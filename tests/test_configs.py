@@ -453,7 +453,7 @@ def test_readme_config_of_the_router_cache(root, tmp_path):
     assert hooks.class_counts.type == 'ClassCountsHook'
 
 
-def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
+def test_config_by_hand_on_a_class_folder(root, tmp_path, monkeypatch):
     """Twelve classes, 30 to 1 images, trained in both stages and tested."""
     rng = np.random.default_rng(0)
     for split, counts in (('train', range(1, 13)), ('val', [1] * 12)):
@@ -467,7 +467,7 @@ def test_readme_config_on_a_class_folder(root, tmp_path, monkeypatch):
     config = tmp_path / 'my_images.py'
     base = root / 'configs/ride_r50_imagenet_lt.py'
     config.write_text(
-        shown_config(root / 'README.md', 'LongTailList').replace(
+        shown_config(root / 'docs/data.md', 'LongTailList').replace(
             "'configs/ride_r50_imagenet_lt.py'", repr(str(base))
         )
     )

@@ -10,9 +10,14 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from ride_mm.analysis import RoutingSimulator
+from ride_mm.analysis.predictions import read_predictions
+from ride_mm.analysis.routing.tradeoff import points_table
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, positive
 from ride_mm.engine.schedule import check_warm_up, load_training
+from ride_mm.evaluation.tables import print_tables
 from ride_mm.utils.errors import run_tool
 
 
@@ -76,6 +81,21 @@ def test_last_checkpoint(cfg: Config, predictions: Path) -> None:
     code = subprocess.run([*map(str, command)], env=environment).returncode
     if code:
         sys.exit(code)
+    print_routed(predictions)
+
+
+def print_routed(path: Path) -> None:
+    """Print accuracy and compute with all experts and with the router, if there is one."""
+    predictions = read_predictions(path)
+    routers = predictions.router_logits
+    if routers is None or predictions.run['class_counts'] is None:
+        return
+    groups = ClassGroups(predictions.run['class_counts'], predictions.run['thresholds'])
+    simulator = RoutingSimulator(predictions, groups)
+    thresholds = {'all experts': 0.0, 'routed': 0.5}
+    print_tables(
+        points_table({name: simulator.at([p] * len(routers)) for name, p in thresholds.items()})
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

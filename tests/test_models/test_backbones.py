@@ -413,6 +413,42 @@ def test_routing_and_macs_of_every_family(name):
     assert macs['trunk'][0] + macs['experts'][0] - classifier == count_macs(whole, image)
 
 
+def unchanged_by_a_step(model):
+    """Names of the weights and statistics of trunk and tails that a step does not change."""
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.head.set_class_counts(range(10, 0, -1))
+    samples = [DataSample().set_gt_label(label) for label in range(8)]
+    losses = model(torch.randn(8, 3, 8, 8), samples, mode='loss')
+    sum(losses.values()).backward()
+    optimizer.step()
+    after = model.state_dict()
+    return [
+        name
+        for name, value in before.items()
+        if not name.startswith('head.') and torch.equal(value, after[name])
+    ]
+
+
+def test_a_frozen_trunk(tiny_model):
+    tiny_model.freeze_trunk = True
+    model = MODELS.build(tiny_model)
+    assert unchanged_by_a_step(model) == [
+        name for name in model.state_dict() if name.startswith('backbone.')
+    ]
+
+
+def test_frozen_statistics_of_the_experts(tiny_model):
+    tiny_model.neck.norm_eval = True
+    model = MODELS.build(tiny_model)
+    assert unchanged_by_a_step(model) == [
+        name
+        for name in model.state_dict()
+        if name.startswith('neck.') and name.split('.')[-1].startswith(('running', 'num_batches'))
+    ]
+
+
 @pytest.mark.parametrize(
     'frozen, names',
     [
@@ -424,20 +460,9 @@ def test_routing_and_macs_of_every_family(name):
 def test_frozen_stages_of_a_cifar_resnet(tiny_model, frozen, names):
     """As mmpretrain's ResNet: neither weights nor statistics move."""
     tiny_model.backbone.frozen_stages = frozen
-    model = MODELS.build(tiny_model).train()
-    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model.head.set_class_counts(range(10, 0, -1))
-    samples = [DataSample().set_gt_label(label) for label in range(8)]
-    losses = model(torch.randn(8, 3, 8, 8), samples, mode='loss')
-    sum(losses.values()).backward()
-    optimizer.step()
-    still = {
-        name.split('.')[0]
-        for name, value in model.backbone.state_dict().items()
-        if torch.equal(value, before[name])
-    }
-    assert still == set(names)
+    still = unchanged_by_a_step(MODELS.build(tiny_model))
+    found = {name.split('.')[1] for name in still if name.startswith('backbone.')}
+    assert found == set(names)
 
 
 def test_frozen_stages_that_do_not_exist(tiny_model):

@@ -8,7 +8,8 @@ model = dict(
     freeze_trunk=True,
     backbone=dict(_delete_=True, type='EfficientNetLite', arch='lite0', num_stages=5),
     neck=dict(
-        expert=dict(_delete_=True, type='EfficientNetLiteExpert', arch='lite0', in_channels=112)
+        norm_eval=True,
+        expert=dict(_delete_=True, type='EfficientNetLiteExpert', arch='lite0', in_channels=112),
     ),
     head=dict(in_channels=1280, loss=dict(_delete_=True, type='LogitAdjustmentLoss', tau=1)),
 )

@@ -18,6 +18,7 @@ test_cfg = dict()
 
 default_hooks = dict(
     class_counts=dict(type='ClassCountsHook'),
+    class_means=dict(type='ClassMeanInitHook'),
     two_stage=dict(type='TwoStageHook', begin=10, **_base_.router_stage),
     trunk_cache=dict(type='TrunkCacheHook', views=4),
     router_cache=dict(type='RouterCacheHook'),

@@ -1,6 +1,7 @@
 import torch
 from mmengine.model import BaseModule, ModuleList, Sequential
 from mmpretrain.registry import MODELS
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ride_mm.utils.errors import UserError
 
@@ -18,13 +19,21 @@ class MultiExpertNeck(BaseModule):
             all experts share. They are applied one after the other to the
             output of a tail, and the last one returns features, (N, D).
             Defaults to None.
+        norm_eval (bool): Whether all BatchNorm layers stay in eval mode, with
+            the statistics that they were loaded with, as in mmpretrain's
+            ``ResNet``. Defaults to False.
 
     Raises:
         UserError: If ``num_experts`` is below 1.
     """
 
     def __init__(
-        self, num_experts: int, expert: dict, shared: dict[str, dict] | None = None, init_cfg=None
+        self,
+        num_experts: int,
+        expert: dict,
+        shared: dict[str, dict] | None = None,
+        norm_eval: bool = False,
+        init_cfg=None,
     ) -> None:
         super().__init__(init_cfg)
         if num_experts < 1:
@@ -34,6 +43,16 @@ class MultiExpertNeck(BaseModule):
         self.shared = Sequential()
         for name, layer in (shared or {}).items():
             self.shared.add_module(name, MODELS.build(layer))
+        self.norm_eval = norm_eval
+
+    def train(self, mode: bool = True) -> 'MultiExpertNeck':
+        """Set the mode; with ``norm_eval``, not that of BatchNorm."""
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     @property
     def num_experts(self) -> int:
