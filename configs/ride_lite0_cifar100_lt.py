@@ -16,6 +16,8 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=96, padding=12),
     dict(type='RandomFlip', prob=0.5),
 ]
-train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(optimizer=dict(lr=0.04))
+auto_scale_lr = dict(base_batch_size=128)
 val_dataloader = dict(dataset=dict(pipeline=[resize, dict(type='PackInputs')]))
 test_dataloader = val_dataloader

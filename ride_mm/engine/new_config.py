@@ -15,9 +15,9 @@ from ride_mm.utils.errors import UserError
 # Images of which the size is read.
 _SAMPLE = 200
 # Steps that a training of the experts should have at least.
-_STEPS = 600
+_STEPS = 120
 _BATCH = 64
-_EPOCHS = (10, 60)
+_EPOCHS = (10, 40)
 
 
 class Network(NamedTuple):
@@ -120,7 +120,7 @@ def write_text(
         size (int, optional): Height and width of the network's input. None
             chooses it by the size of the images.
         epochs (int, optional): Epochs of the experts. None chooses as many as
-            make 600 steps, from 10 to 60.
+            make 120 steps, from 10 to 40.
 
     Returns:
         tuple[str, str]: The config, and a sentence on the images.

@@ -69,8 +69,8 @@ def test_folder_with_test_images(photos, init, capsys):
     # 64 pixels, enlarged
     assert cfg.train_pipeline[1].scale == 128
     # of two steps each
-    assert cfg.default_hooks.two_stage.begin == cfg.param_scheduler[1].end == 60
-    assert cfg.train_cfg.max_epochs == 65
+    assert cfg.default_hooks.two_stage.begin == cfg.param_scheduler[1].end == 40
+    assert cfg.train_cfg.max_epochs == 45
     said = capsys.readouterr().out
     counts = '3 classes (1 many-shot, 1 medium-shot, 1 few-shot), 146 training images, 110 to 6'
     assert f'{counts} of a class.' in said and 'ride-mm train photos.py --test' in said

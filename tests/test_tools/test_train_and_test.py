@@ -14,6 +14,7 @@ import torch
 from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain import get_model
+from prediction_files import write_predictions
 
 from ride_mm.analysis import read_predictions
 from ride_mm.engine import launch
@@ -146,6 +147,38 @@ def test_train_and_test_at_once(folder, train, monkeypatch):
     assert predictions.run['checkpoint'] == str(folder / 'run/epoch_2.pth')
     with pytest.raises(UserError, match='run/predictions.npz exists and is not overwritten'):
         train(['tiny.py', '--test', '--resume', '--work-dir', 'run'])
+
+
+def test_what_routing_gives_is_printed(tmp_path, capsys):
+    """Of two images of class 0, the first expert knows one, both experts the other."""
+    path = tmp_path / 'predictions.npz'
+    logits = torch.tensor([[[2.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [4.0, 0.0]]])
+    samples = [
+        dict(
+            gt_label=torch.tensor([0]),
+            pred_score=expert_logits.mean(0).softmax(0),
+            expert_logits=expert_logits,
+            router_logits=torch.tensor([-1.0]),
+            routed_compute=torch.tensor([0.7, 1.0], dtype=torch.float64),
+            num_experts_used=2,
+            relative_compute=1.0,
+        )
+        for expert_logits in logits
+    ]
+    print_routed = load_tool('tools/train.py').print_routed
+    for counts in (None, [30, 10]):
+        path.unlink(missing_ok=True)
+        write_predictions(path, samples, num_experts=2, class_counts=counts)
+        capsys.readouterr()
+        print_routed(path)
+        found = capsys.readouterr().out
+        assert bool(found) is bool(counts)
+    rows = [line.split('│')[1:5] for line in found.splitlines() if '│' in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ['', 'threshold', 'compute', 'overall'],
+        ['all experts', '0', '1.0000', '100.00'],
+        ['routed', '0.5', '0.7000', '50.00'],
+    ]
 
 
 def test_another_number_of_epochs(folder, train, capsys):

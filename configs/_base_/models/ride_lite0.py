@@ -11,5 +11,9 @@ model = dict(
         norm_eval=True,
         expert=dict(_delete_=True, type='EfficientNetLiteExpert', arch='lite0', in_channels=112),
     ),
-    head=dict(in_channels=1280, loss=dict(_delete_=True, type='LogitAdjustmentLoss', tau=1)),
+    head=dict(
+        in_channels=1280,
+        loss=dict(_delete_=True, type='LogitAdjustmentLoss', tau=1),
+        diversity=None,
+    ),
 )
