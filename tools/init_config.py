@@ -1,7 +1,9 @@
 """Write a config for your own images: classes, groups, sizes and a pretrained network."""
 
 import argparse
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -115,16 +117,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'{out} exists: remove it, or name another file with --out')
     init_default_scope('mmpretrain')
     MMLogger.get_current_instance().setLevel('ERROR')
-    train, test = find_own_images(args.data, args.test, out.with_name(f'{out.stem}_lists'))
-    refuse_bad_images(dict(train=train, test=test))
-    text, summary = write_text(train, test, args.network, args.pretrained, args.size, args.epochs)
-    write_file(out, text)
+    lists = out.with_name(f'{out.stem}_lists')
+    written = [path for path in (out, lists) if not path.exists()]
     try:
+        train, test = find_own_images(args.data, args.test, lists)
+        refuse_bad_images(dict(train=train, test=test))
+        text, summary = write_text(
+            train, test, args.network, args.pretrained, args.size, args.epochs
+        )
+        write_file(out, text)
         load_weights(load_config(str(out)))
     except BaseException:
-        out.unlink()
+        for path in written:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise
-    print(f'{summary}.')
+    where = 'a fifth of each class, held out'
+    if test is not None:
+        where = os.path.join(test['data_root'], test.get('ann_file') or test['data_prefix'])
+    print(f'{summary}. Test images: {where}.')
     print(f'Wrote {out}. Next: ride-mm train {out} --test')
 
 

@@ -73,14 +73,16 @@ def test_folder_with_test_images(photos, init, capsys):
     assert cfg.train_cfg.max_epochs == 45
     said = capsys.readouterr().out
     counts = '3 classes (1 many-shot, 1 medium-shot, 1 few-shot), 146 training images, 110 to 6'
-    assert f'{counts} of a class.' in said and 'ride-mm train photos.py --test' in said
+    assert f'{counts} of a class. Test images: {photos}/val.' in said
+    assert 'ride-mm train photos.py --test' in said
     assert path.read_text().startswith('# Written by `ride-mm init`: 3 classes')
     assert max(map(len, path.read_text().splitlines())) <= 100 + len(str(photos))
 
 
-def test_class_folders_alone(photos, init):
+def test_class_folders_alone(photos, init, capsys):
     _, cfg = init(photos / 'train', '--size', 64, '--epochs', 7, '-o', 'mine.py')
     assert sizes(cfg) == [[88, 24, 5], [22, 6, 1]]
+    assert 'Test images: a fifth of each class, held out.' in capsys.readouterr().out
     assert cfg.test_pipeline[2].crop_size == 64 and cfg.train_cfg.max_epochs == 12
 
 
@@ -133,6 +135,15 @@ def test_wrong_tables(photos, init, content, words):
     table.write_text(content)
     with pytest.raises(UserError, match=words):
         init(table)
+
+
+def test_a_table_with_a_bad_image(photos, init, tmp_path):
+    (photos / 'bad.png').write_bytes(b'no image')
+    table = photos / 'table_with_a_bad_image.csv'
+    table.write_text('path,label\nbad.png,x\ntrain/ant/0.png,x\ntrain/bee/0.png,y\n')
+    with pytest.raises(UserError, match='train: '):
+        init(table)
+    assert os.listdir(tmp_path) == []
 
 
 def resnet(path):
