@@ -24,7 +24,7 @@ EXAMPLE = """example:
   ride-mm init photos            # writes photos.py
   ride-mm check-data photos.py   # reads all images
   ride-mm train photos.py --test
-  ride-mm report work_dirs/photos -o photos.html --config photos.py
+  ride-mm report work_dirs/photos --config photos.py
 """
 
 

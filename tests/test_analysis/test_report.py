@@ -259,6 +259,13 @@ def test_the_tool_prints_what_is_left_out(run, tmp_path, capsys):
     assert printed.err.count('note: ') == 2
 
 
+def test_the_page_is_in_the_work_dir_by_default(run):
+    file = run.write()
+    for source in (run.path, file):
+        load_tool(TOOL).main([str(source), '--images', '0'])
+        (run.path / 'report.html').unlink()
+
+
 def test_nothing_is_overwritten(run, tmp_path):
     run.write()
     main = load_tool(TOOL).main

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ride_mm.analysis import write_report
 from ride_mm.engine import launch
@@ -34,7 +35,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'run', help='the work_dir of a training that contains predictions, or a predictions file'
     )
     parser.add_argument(
-        '-o', '--out', metavar='FILE', required=True, help='the page to write (.html)'
+        '-o',
+        '--out',
+        metavar='FILE',
+        help='the page to write (.html; default: report.html in the work_dir, or beside the '
+        'predictions)',
     )
     parser.add_argument(
         '--predictions',
@@ -64,6 +69,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    run = Path(args.run)
+    args.out = args.out or str((run if run.is_dir() else run.parent) / 'report.html')
     launch.check_output_file(args.out, ('.html',))
     if args.json:
         launch.check_output_file(args.json, ('.json',), '--json')
