@@ -177,6 +177,7 @@ def test_model_index(root):
     assert {*figures} == {
         'ce_r32_cifar100_lt',
         'ldam_drw_r32_cifar100_lt',
+        'ride_lite0_cifar100_lt',
         'ride_r32_cifar100_lt',
         'ride_r32_cifar100_lt_fast',
     }
