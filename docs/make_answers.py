@@ -13,7 +13,7 @@ from ride_mm.utils.files import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = dict(overall='all', **{group: group for group in GROUPS})
-WHERE = dict(overall='over all classes', **{group: f'in {group}-shot ones' for group in GROUPS})
+WHERE = dict(overall='over all classes', **{group: f'in {group}-shot classes' for group in GROUPS})
 VERDICTS = {'better': 'better', 'worse': 'worse', 'not told apart': 'no difference seen'}
 HEAD = """# Answers
 
@@ -148,7 +148,7 @@ def _verdicts(figures: dict[str, dict]) -> str:
     found: dict[str, list[str]] = {}
     for key in FIGURES:
         found.setdefault(VERDICTS[figures[key]['verdict']], []).append(WHERE[key])
-    return '; '.join(f'{verdict} {" and ".join(where)}' for verdict, where in found.items())
+    return '; '.join(f'{verdict} {", ".join(where)}' for verdict, where in found.items())
 
 
 def main() -> None:

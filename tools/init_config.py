@@ -51,8 +51,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--network',
         choices=list(NETWORKS),
         default='lite0',
-        help='from light to heavy; the weights of the first two are part of the package '
-        '(default: lite0)',
+        help="from light to heavy; the weights of the first two come with 'ride_mm[lite]', those "
+        'of the others are downloaded (default: lite0)',
     )
     parser.add_argument(
         '--pretrained',

@@ -41,8 +41,8 @@ def test_a_question(page, tmp_path):
     text = page.make_page(tmp_path)
     assert text.count('\n## ') == 1 and page.QUESTIONS['ride'] in text
     assert (
-        '- **CE**, against RIDE: worse over all classes; no difference seen in many-shot ones and '
-        'in medium-shot ones; better in few-shot ones.\n'
+        '- **CE**, against RIDE: worse over all classes; no difference seen in many-shot classes, '
+        'in medium-shot classes; better in few-shot classes.\n'
     ) in text
     assert '| RIDE | 3 | 45.0 ± 0.2 |' in text
     assert '| CE | 1 | 44.0 |' in text
