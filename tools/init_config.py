@@ -90,7 +90,8 @@ def refuse_bad_images(splits: dict[str, dict | None]) -> None:
         first = errors[0]
         places = f' ({name_some(first.places, 3)})' if first.places else ''
         more = f', and {len(errors) - 1} more: see ride-mm check-data' if errors[1:] else ''
-        raise UserError(f'{first.split}: {first.what}{places}. {first.advice}{more}')
+        advice = first.advice[:1].upper() + first.advice[1:]
+        raise UserError(f'{first.split}: {first.what.rstrip(".")}{places}. {advice}{more}')
 
 
 def load_weights(cfg: Config) -> None:

@@ -16,7 +16,7 @@ from ride_mm.analysis.routing.tradeoff import points_table
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, positive
-from ride_mm.engine.schedule import check_warm_up, load_training
+from ride_mm.engine.schedule import check_schedulers, load_training
 from ride_mm.evaluation.tables import print_tables
 from ride_mm.utils.errors import run_tool
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
     cfg = load_training(args.config, args.cfg_options, args.epochs, args.stage)
-    check_warm_up(cfg)
+    check_schedulers(cfg)
     launch.set_work_dir(cfg, args.work_dir, args.config)
     launch.set_resume(cfg, args.resume)
     launch.set_dataloader_defaults(

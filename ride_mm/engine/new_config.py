@@ -126,8 +126,11 @@ def write_text(
         tuple[str, str]: The config, and a sentence on the images.
 
     Raises:
-        UserError: If the images cannot be read as such a dataset.
+        UserError: If the images cannot be read as such a dataset, or there is
+            only one epoch.
     """
+    if epochs == 1:
+        raise UserError('--epochs 1: expected at least 2, the first of which warms up')
     whole = dict(type='LongTailList', **train)
     held_out = {part: dict(type='HoldOut', held_out=part, fraction=0.2) for part in (False, True)}
     built = dict(whole, pipeline=[])

@@ -225,7 +225,7 @@ def scale_schedule(cfg: Config, epochs: int, router_epochs: int | None = None) -
     ``param_scheduler``, the begin of re-weighting and of EMA and the epochs of
     ``SwitchRecipeHook`` scale in proportion with their stage, rounded, to at
     least 1 epoch or step; what lies before the end of its stage stays before
-    it. A warm-up takes at least 2 epochs, see :func:`check_warm_up`, or, in a
+    it. A warm-up takes at least 2 epochs, see :func:`check_schedulers`, or, in a
     stage of 1 or 2 epochs, the steps of the first. Intervals of validation and
     checkpoints scale with the whole training. Those that divide the first stage
     still do, unless that would make them more than twice as long or short as in
@@ -335,8 +335,8 @@ def _scale_scheduler(scheduler: dict, begin: int, new: int, old: int) -> None:
         scheduler['gamma'] **= old / new
 
 
-def check_warm_up(cfg: Config) -> None:
-    """Refuse a linear warm-up of a single epoch.
+def check_schedulers(cfg: Config) -> None:
+    """Refuse a scheduler that ends before it begins, and a warm-up of one epoch.
 
     MMEngine's ``LinearLR`` uses ``start_factor`` in its first epoch and
     ``end_factor`` in its last. With a single epoch, the learning rate would
@@ -346,15 +346,21 @@ def check_warm_up(cfg: Config) -> None:
         cfg (Config): The config of a training.
 
     Raises:
-        UserError: If there is such a warm-up.
+        UserError: If there is such a scheduler.
     """
-    for i, schedule in enumerate(as_list(cfg.get('param_scheduler'))):
-        if _is_stuck(schedule):
-            raise UserError(
-                f'param_scheduler.{i} is a LinearLR of a single epoch, which leaves the learning '
-                f'rate at start_factor forever; with param_scheduler.{i}.end={schedule["end"] + 1} '
-                'the first epoch warms up and the second has the full learning rate'
-            )
+    two_stage = cfg.get('default_hooks', {}).get('two_stage') or {}
+    for prefix, part in (('', cfg), ('default_hooks.two_stage.', two_stage)):
+        for i, schedule in enumerate(as_list(part.get('param_scheduler'))):
+            key = f'{prefix}param_scheduler.{i}'
+            begin, end = schedule.get('begin', 0), schedule.get('end', math.inf)
+            if begin >= end:
+                raise UserError(f'{key} has begin={begin} and end={end}, expected begin < end')
+            if _is_stuck(schedule):
+                raise UserError(
+                    f'{key} is a LinearLR of a single epoch, which leaves the learning rate at '
+                    f'start_factor forever; with {key}.end={end + 1} the first epoch warms up and '
+                    'the second has the full learning rate'
+                )
 
 
 def _is_stuck(schedule: dict) -> bool:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -6,7 +7,12 @@ from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
 from ride_mm.engine.config import load_config
-from ride_mm.engine.schedule import check_warm_up, first_stage_epochs, load_training, scale_schedule
+from ride_mm.engine.schedule import (
+    check_schedulers,
+    first_stage_epochs,
+    load_training,
+    scale_schedule,
+)
 from ride_mm.utils.errors import UserError
 
 
@@ -87,15 +93,25 @@ def learning_rates(schedules, epochs):
 def test_a_short_training_reaches_the_whole_learning_rate(root):
     cfg = load_config(str(root / 'configs/ride_r32_cifar100_lt.py'))
     scale_schedule(cfg, 10)
-    check_warm_up(cfg)
+    check_schedulers(cfg)
     assert learning_rates(cfg.param_scheduler, 10) == pytest.approx([0.02, *[0.1] * 7, 1e-3, 1e-5])
+
+
+@pytest.mark.parametrize('prefix', ['', 'default_hooks.two_stage.'])
+def test_a_scheduler_that_ends_before_it_begins(root, prefix):
+    cfg = Config.fromfile(root / 'configs/ride_r32_digits_lt.py')
+    cosine = dict(type='CosineAnnealingLR', begin=5, end=5)
+    cfg.merge_from_dict({f'{prefix}param_scheduler': [cosine]})
+    words = rf'^{re.escape(prefix)}param_scheduler\.0 has begin=5 and end=5, expected begin < end$'
+    with pytest.raises(UserError, match=words):
+        check_schedulers(cfg)
 
 
 def test_a_warm_up_that_never_ends(root):
     cfg = load_config(str(root / 'configs/ride_r32_cifar100_lt.py'), {'param_scheduler.0.end': 1})
     assert learning_rates(cfg.param_scheduler, 3) == pytest.approx([0.02] * 3)
     with pytest.raises(UserError, match='param_scheduler.0.end=2 the first'):
-        check_warm_up(cfg)
+        check_schedulers(cfg)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +125,9 @@ def test_a_warm_up_that_never_ends(root):
     ],
 )
 def test_other_schedules_are_left_alone(fine):
-    check_warm_up(Config(dict(param_scheduler=fine)))
-    check_warm_up(Config(dict(param_scheduler=[fine])))
-    check_warm_up(Config(dict(param_scheduler=None)))
+    check_schedulers(Config(dict(param_scheduler=fine)))
+    check_schedulers(Config(dict(param_scheduler=[fine])))
+    check_schedulers(Config(dict(param_scheduler=None)))
 
 
 def test_iterations_are_refused():

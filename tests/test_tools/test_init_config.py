@@ -194,6 +194,7 @@ def test_wrong_weights(photos, init, tmp_path, network, name, make, words):
         (['{photos}', '--test', '{photos}/val'], 'has test images of its own'),
         (['{photos}', '-o', 'mine.yaml'], 'a config ends in .py'),
         (['{photos}/train/ant'], 'no sub-folder'),
+        (['{photos}', '--epochs', '1'], '--epochs 1: expected at least 2'),
     ],
 )
 def test_mistakes(photos, init, tmp_path, arguments, words):

@@ -12,7 +12,7 @@ from ride_mm.analysis.report.overview import describe_config
 from ride_mm.analysis.routing.compute import report_compute
 from ride_mm.engine import launch
 from ride_mm.engine.config import is_ride, load_config
-from ride_mm.engine.schedule import check_warm_up
+from ride_mm.engine.schedule import check_schedulers
 from ride_mm.utils.errors import UserError
 
 CONFIGS = (
@@ -48,7 +48,7 @@ def test_a_class_where_no_tool_has_read_the_config(tmp_path):
     launch.enable_all_experts(cfg)
     cfg.param_scheduler[0].end = 1
     with pytest.raises(UserError, match='LinearLR of a single epoch'):
-        check_warm_up(cfg)
+        check_schedulers(cfg)
 
 
 def test_tools(tmp_path, monkeypatch):
