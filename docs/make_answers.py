@@ -23,11 +23,11 @@ writes: edit those, not this page.
 
 CIFAR-100-LT, imbalance 100, ResNet-32, 20 epochs of 64 images per step, Muon,
 logit adjustment (tau 1) unless said otherwise, 24 x 24 crops for the first 14
-epochs: the configs in [`configs/ablations`](../configs/ablations), three seeds
-each, judged on the balanced test set. **A recipe of 20 epochs**: what is true for
-it need not be true after 200. No weight of a loss was tuned for it. Intervals
-cover other seeds and other test images (95 %, [how](analysis.md)); "no
-difference seen" means that the interval contains 0.
+epochs: the configs in [`configs/ablations`](../configs/ablations), judged on the
+balanced test set. **A recipe of 20 epochs**: what is true for it need not be true
+after 200. No weight of a loss was tuned for it. Intervals cover other seeds and
+other test images (95 %, [how](analysis.md)), for a method with one seed only other
+test images; "no difference seen" means that the interval contains 0.
 
 ```bash
 python tools/sweep.py configs/ablations/NAME.py --seeds 3 --amp \\
