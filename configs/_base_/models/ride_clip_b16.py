@@ -39,7 +39,6 @@ model = dict(
         in_channels=768,
         num_classes=1000,
         classifier=dict(scale=25),
-        diversity=None,
         router=dict(topk=50),
     ),
 )
