@@ -50,7 +50,10 @@ def test_a_question(page, tmp_path):
 
 
 def points(pairs):
-    return [dict(compute=compute, accuracy=dict(overall=value)) for compute, value in pairs]
+    return [
+        dict(threshold=0.5, compute=compute, accuracy=dict(overall=value))
+        for compute, value in pairs
+    ]
 
 
 def test_the_router(page, tmp_path):
