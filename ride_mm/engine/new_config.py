@@ -10,6 +10,7 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups
+from ride_mm.models.classifiers.normalization import HALF, IMAGENET, Normalization, expected
 from ride_mm.utils.errors import UserError
 
 # Images of which the size is read.
@@ -25,30 +26,26 @@ class Network(NamedTuple):
 
     Args:
         config (str): Its config in ``_base_/models``.
-        mean (list[float]): Mean of the pixels that its weights expect.
-        std (list[float]): Their standard deviation.
+        normalization (Normalization): What its weights expect.
     """
 
     config: str
-    mean: list[float]
-    std: list[float]
+    normalization: Normalization
 
 
-_HALF = dict(mean=[127.0] * 3, std=[128.0] * 3)
-_IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 # From light to heavy.
 NETWORKS = dict(
-    lite0=Network('ride_lite0', **_HALF),
-    lite2=Network('ride_lite2', **_HALF),
-    r50=Network('ride_r50_pretrained', **_IMAGENET),
-    deit_s=Network('ride_deit_s_pretrained', **_IMAGENET),
-    convnext_t=Network('ride_convnext_t_pretrained', **_IMAGENET),
+    lite0=Network('ride_lite0', HALF),
+    lite2=Network('ride_lite2', HALF),
+    r50=Network('ride_r50_pretrained', IMAGENET),
+    deit_s=Network('ride_deit_s_pretrained', IMAGENET),
+    convnext_t=Network('ride_convnext_t_pretrained', IMAGENET),
 )
 
 TEMPLATE = """\
 {head}
 _base_ = [
-    'ride_mm::_base_/models/{network.config}.py',
+    'ride_mm::_base_/models/{model}.py',
     'ride_mm::_base_/schedules/fine_tuning.py',
 ]
 
@@ -58,7 +55,7 @@ epochs = {epochs}  # of the experts; five of the router follow
 
 model = dict({pretrained}head=dict(num_classes=num_classes, router=dict(topk={topk})))
 # What the weights expect.
-data_preprocessor = dict(mean={network.mean}, std={network.std}, to_rgb=True)
+data_preprocessor = dict({normalization}, to_rgb=True)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -159,7 +156,8 @@ def write_text(
             initial_indent='# ',
             subsequent_indent='# ',
         ),
-        network=NETWORKS[network],
+        model=NETWORKS[network].config,
+        normalization=expected(pretrained or '') or NETWORKS[network].normalization,
         pretrained='' if pretrained is None else _init_cfg(pretrained),
         num_classes=len(counts),
         size=size or choose_size(dataset),

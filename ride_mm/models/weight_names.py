@@ -9,7 +9,12 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
-from mmpretrain.models.backbones import ConvNeXt, SwinTransformer, VisionTransformer
+from mmpretrain.models.backbones import (
+    ConvNeXt,
+    SwinTransformer,
+    SwinTransformerV2,
+    VisionTransformer,
+)
 from torch import nn
 
 from ride_mm.utils.errors import UserError
@@ -62,6 +67,10 @@ _SWIN: Names = [*_MLP, (r'\.attn\.', '.attn.w_msa.'), (r'^norm\.', 'norm3.')]
 _PATCHES: Names = [(r'^patch_embed\.proj\.', 'patch_embed.projection.')]
 # Of torchvision, which numbers stages and the layers between them together.
 _ODD, _EVEN = r'^features\.(1|3|5|7)\.', r'^features\.(0|2|4|6)\.'
+# Of torchvision, which keeps the dimensions of the image.
+_LAYER_SCALE = '.layer_scale'
+# Of torchvision's Swin V2, where the keys' part is never used.
+_QKV_BIAS = '.qkv.bias'
 
 
 def lite_names(backbone: EfficientNetLite) -> Names:
@@ -146,6 +155,32 @@ SOURCES: dict[type, list[Source]] = {
             ],
         ),
     ],
+    # Here, as by timm, a stage begins with its merging.
+    SwinTransformerV2: [
+        Source(
+            r'^layers\.0\.downsample\.',  # official code
+            [
+                *_PATCHES,
+                *_SWIN,
+                (r'^layers\.(\d+)\.downsample\.', _number('stages.#.downsample.', lambda n: n + 1)),
+                (r'^layers\.', 'stages.'),
+            ],
+        ),
+        Source(
+            r'^layers\.\d+\.blocks\.',  # timm
+            [*_PATCHES, *_SWIN, (r'^layers\.', 'stages.')],
+        ),
+        Source(
+            r'^features\.1\.0\.attn\.',  # torchvision
+            [
+                *_SWIN,
+                (r'^features\.0\.0\.', 'patch_embed.projection.'),
+                (r'^features\.0\.2\.', 'patch_embed.norm.'),
+                (_ODD, _number('stages.#.blocks.', lambda n: n // 2)),
+                (_EVEN, _number('stages.#.downsample.', lambda n: n // 2)),
+            ],
+        ),
+    ],
     ConvNeXt: [
         Source(
             r'^stages\.\d+\.blocks\.',  # timm
@@ -177,7 +212,6 @@ SOURCES: dict[type, list[Source]] = {
                 (r'\.block\.2\.', '.norm.'),
                 (r'\.block\.3\.', '.pointwise_conv1.'),
                 (r'\.block\.5\.', '.pointwise_conv2.'),
-                (r'\.layer_scale$', '.gamma'),
                 (r'^classifier\.0\.', 'norm3.'),
             ],
         ),
@@ -227,7 +261,8 @@ def as_mmpretrain(weights: Weights, backbone: nn.Module) -> Weights:
     for source in sources:
         if any(re.search(source.marker, key) for key in weights):
             names = source.names
-            return _renamed(weights, names(backbone) if callable(names) else names)
+            found = _renamed(weights, names(backbone) if callable(names) else names)
+            return _converted(found, isinstance(backbone, SwinTransformerV2))
     return weights
 
 
@@ -243,9 +278,22 @@ def _renamed(weights: Weights, names: Names) -> Weights:
                 f'model.init_cfg: {origin[new]} and {key} of the checkpoint are both {new}'
             )
         origin[new] = key
-        if new.startswith('stages.') and '.downsample.' in new:
-            weight = merge_by_rows(weight)
-        if key.endswith('.layer_scale'):
-            weight = weight.flatten()
         found[new] = weight
+    return found
+
+
+def _converted(weights: Weights, is_swin_v2: bool) -> Weights:
+    """Give renamed weights the form of mmpretrain's."""
+    merged = ('reduction.',) if is_swin_v2 else ('reduction.', 'norm.')
+    found: Weights = {}
+    for key, weight in weights.items():
+        start, is_merging, rest = key.partition('.downsample.')
+        if start.startswith('stages.') and is_merging and rest.startswith(merged):
+            weight = merge_by_rows(weight)
+        elif key.endswith(_LAYER_SCALE):
+            key, weight = key.replace(_LAYER_SCALE, '.gamma'), weight.flatten()
+        elif is_swin_v2 and key.endswith(_QKV_BIAS):
+            found[key.replace(_QKV_BIAS, '.q_bias')], _, weight = weight.chunk(3)
+            key = key.replace(_QKV_BIAS, '.v_bias')
+        found[key] = weight
     return found

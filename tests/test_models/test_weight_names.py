@@ -7,13 +7,24 @@ import timm.models
 import torch
 import torchvision.models
 from efficientnet_lite_pytorch import EfficientNet
-from families import TINY, VIT, efficientnet_lite, resnet, scatter, vit
+from families import (
+    SWIN,
+    TINY,
+    VIT,
+    WIDTHS,
+    efficientnet_lite,
+    resnet,
+    scatter,
+    swin_v2,
+    vit,
+)
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS
 from test_backbones import pretrained, ride
 from timm.layers import QuickGELU
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from ride_mm.models.weight_names import as_mmpretrain
 from ride_mm.utils.errors import UserError
@@ -59,6 +70,7 @@ CLIP_VIT = vit(
 )
 # Only the trunk has this norm.
 CLIP_VIT['tail'].pop('pre_norm')
+SWIN_V2 = swin_v2(dict(SWIN, extra_norm_every_n_blocks=0), 64, WIDTHS, SWIN, window_size=2)
 # A network of another library, its features, and the same network here.
 NETWORKS = dict(
     timm_resnet=(
@@ -86,6 +98,24 @@ NETWORKS = dict(
         ),
         torchvision_features,
         TINY['swin'],
+    ),
+    timm_swin_v2=(
+        partial(timm.models.SwinTransformerV2, img_size=64, window_size=2, **SWIN_SIZES),
+        timm_features,
+        SWIN_V2,
+    ),
+    torchvision_swin_v2=(
+        partial(
+            torchvision.models.SwinTransformer,
+            patch_size=[4, 4],
+            window_size=[2, 2],
+            stochastic_depth_prob=0.0,
+            block=SwinTransformerBlockV2,
+            downsample_layer=PatchMergingV2,
+            **SWIN_SIZES,
+        ),
+        torchvision_features,
+        SWIN_V2,
     ),
     timm_convnext=(
         partial(timm.models.ConvNeXt, depths=CONVNEXT_DEPTHS, dims=CONVNEXT_WIDTHS, num_classes=3),
@@ -185,11 +215,12 @@ def renamed(weights, *changes):
     return weights
 
 
-def test_swin_of_the_official_code():
+@pytest.mark.parametrize('family', ['swin', 'swin_v2'])
+def test_swin_of_the_official_code(family):
     """As timm's, but a stage ends with the merging that timm begins the next with."""
-    weights = NETWORKS['timm_swin'][0]().state_dict()
+    weights = NETWORKS[f'timm_{family}'][0]().state_dict()
     ends = [(f'layers.{n + 1}.downsample', f'layers.{n}.downsample') for n in range(3)]
-    trunk = MODELS.build(TINY['swin']['trunk'])
+    trunk = MODELS.build(dict(TINY, swin_v2=SWIN_V2)[family]['trunk'])
     expected = as_mmpretrain(weights, trunk)
     found = as_mmpretrain(renamed(weights, *ends), trunk)
     assert found.keys() == expected.keys()

@@ -16,6 +16,7 @@ from .fit_check import check_parts_fit, with_num_experts
 from .inference import Inference, check_test_cfg, infer, make_test_cfg
 from .layer_depth import layer_depth
 from .lora import refuse_lora, save_lora_whole
+from .normalization import warn_of_other_normalization
 from .pretrained import naming_missing_prefix, spread_backbone
 from .state_check import check_state_dict
 from .teacher import Teacher
@@ -119,6 +120,7 @@ class RIDEClassifier(ImageClassifier):
         """
         with naming_missing_prefix():
             super().init_weights()
+        warn_of_other_normalization(self)
 
     @property
     def num_experts(self) -> int:
