@@ -15,6 +15,7 @@ def write_predictions(path, samples, **run):
         config='config.py',
         options={},
         checkpoint='e.pth',
+        split='test',
         weights=None,
         num_experts=None,
         classes=None,

@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
 from ride_mm.engine import launch
+from ride_mm.engine.posthoc import use_val_set
 from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import run_tool
 
@@ -24,6 +25,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=['metrics', 'pred'],
         help='what to write: the metrics (.json, .yaml, .pkl) or the prediction for every '
         "image (default): .npz for tools/analysis, .pkl for MMPretrain's tools",
+    )
+    parser.add_argument(
+        '--split',
+        choices=['val', 'test'],
+        default='test',
+        help='test on the images of val_dataloader, which have to be others than those of '
+        'train_dataloader and test_dataloader, or of test_dataloader (default)',
     )
     parser.add_argument(
         '--all-experts',
@@ -65,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     dump_metrics = args.out_item == 'metrics'
 
     cfg = launch.load_test(args)
+    if args.split == 'val':
+        use_val_set(cfg)
     if args.out:
         suffixes = ('.json', '.yaml', '.pkl') if dump_metrics else ('.npz', '.pkl')
         launch.check_output_file(args.out, suffixes)
@@ -93,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.out.endswith('.pkl'):
             dump = DumpResults(args.out)
         else:
-            run = describe_run(runner, args.config, args.cfg_options, args.checkpoint)
+            run = describe_run(runner, args.config, args.cfg_options, args.checkpoint, args.split)
             dump = DumpPredictions(args.out, run)
         runner.test_evaluator.metrics.append(dump)
     metrics = runner.test()

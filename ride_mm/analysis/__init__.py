@@ -8,6 +8,7 @@ from ride_mm.analysis.comparison.runs import read_runs
 from ride_mm.analysis.predictions import read_predictions
 from ride_mm.analysis.report import write_report
 from ride_mm.analysis.routing.compute import report_compute
+from ride_mm.analysis.routing.guarantee import guaranteed_point
 from ride_mm.analysis.routing.tradeoff import RoutingSimulator, choose_point
 from ride_mm.analysis.variance.bias_variance import bias_variance, compare_bias_variance, decompose
 
@@ -21,6 +22,7 @@ __all__ = [
     'compare_files',
     'decompose',
     'fit_temperature',
+    'guaranteed_point',
     'read_predictions',
     'read_runs',
     'report_compute',

@@ -175,6 +175,25 @@ def read_own_predictions(path: str | Path, experts: bool = False) -> Predictions
     return predictions
 
 
+def check_held_out(path: str | Path, run: dict[str, Any]) -> None:
+    """Check that predictions are of images to choose something on.
+
+    Args:
+        path (str | Path): The file.
+        run (dict): Its origin, ``Predictions.run``.
+
+    Raises:
+        UserError: If they are of the test set.
+    """
+    if run['split'] != 'val':
+        raise UserError(
+            f'{path} holds predictions of the test set, which must not be used for this choice. '
+            'Write those of the images of val_dataloader with '
+            f'`python tools/test.py {run["config"]} {run["checkpoint"]} --split val '
+            '--all-experts --out FILE.npz`.'
+        )
+
+
 def _wrong_file(path: Path, found: str) -> UserError:
     return UserError(
         f'{path} is not a file of predictions: {found}. Write one with '
@@ -192,6 +211,8 @@ def _read_run(path: Path, text: str) -> dict[str, Any]:
         raise _wrong_file(
             path, f'`run` is {_show(run)}, expected a dict without control characters'
         )
+    # Files of version 0.2 are all of the test set.
+    run.setdefault('split', 'test')
     for name, (valid, expected) in _RUN.items():
         if name not in run:
             raise _wrong_file(path, f'`run` has no `{name}`, expected {expected}')
@@ -326,6 +347,7 @@ _RUN = dict(
     config=(_is_text, 'the path of a config'),
     options=(lambda options: isinstance(options, dict), 'a dict'),
     checkpoint=(_is_text, 'the path of a checkpoint'),
+    split=(lambda split: split in ('val', 'test'), '"val" or "test"'),
     weights=(_optional(_is_text), 'a string or None'),
     classes=(_optional(_are_names), 'a list of names or None'),
     class_counts=(_optional(_are_counts), 'a list of whole numbers from 0, not all 0, or None'),

@@ -74,6 +74,19 @@ def check_val_set(cfg: Config) -> None:
             )
 
 
+def use_val_set(cfg: Config) -> None:
+    """Make the validation set of a config its test set.
+
+    Args:
+        cfg (Config): The config, changed in place.
+
+    Raises:
+        UserError: As :func:`check_val_set`.
+    """
+    check_val_set(cfg)
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+
+
 def _images(loader: dict | None) -> list[Hashable]:
     """A key for each image of a data loader."""
     if loader is None:

@@ -84,7 +84,9 @@ def _to_numpy(value: Any) -> np.ndarray:
     return (value.float() if half else value).cpu().numpy()
 
 
-def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: str) -> dict:
+def describe_run(
+    runner: Runner, config: str, options: dict | None, checkpoint: str, split: str = 'test'
+) -> dict:
     """Describe the origin of the predictions of a test.
 
     Args:
@@ -92,9 +94,11 @@ def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: 
         config (str): Its config file.
         options (dict, optional): Its ``--cfg-options``.
         checkpoint (str): Its checkpoint.
+        split (str): Whether its images are those of the test set or, "val", of
+            ``val_dataloader``. Defaults to "test".
 
     Returns:
-        dict: 'config', 'options' and 'checkpoint' as given, 'weights' (see
+        dict: 'config', 'options', 'checkpoint' and 'split' as given, 'weights' (see
         :func:`fingerprint`), 'num_experts' (None if the model has none), and
         the settings of the class groups: 'classes' (names or None),
         'class_counts' (None if unknown) and
@@ -111,6 +115,7 @@ def describe_run(runner: Runner, config: str, options: dict | None, checkpoint: 
         config=config,
         options=options or {},
         checkpoint=checkpoint,
+        split=split,
         weights=fingerprint(checkpoint),
         num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),

@@ -7,9 +7,11 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS
 
+from ride_mm.analysis import read_predictions
 from ride_mm.engine import launch
 from ride_mm.engine.config import load_config
 from ride_mm.evaluation.long_tail import long_tail_accuracy
@@ -303,3 +305,22 @@ def test_mistakes(root, tool, tmp_path, capsys):
     with pytest.raises(UserError, match='has no norms to divide by'):
         tool('choose_tau', config, checkpoint, 'tau-norm', '--out', 'new.pth')
     assert not (tmp_path / 'new.pth').exists()
+
+
+def test_predictions_of_the_validation_set(root, tool):
+    """`test.py --split val` tests on images that are neither trained nor tested on."""
+    config = write_config(root, 'linear')
+    checkpoint, _ = write_checkpoint(config)
+    main = load_tool('tools/test.py').main
+    main([config, checkpoint, '--split', 'val', '--out', 'val.npz'])
+    main([config, checkpoint, '--out', 'test.npz'])
+    cfg = Config.fromfile(config)
+    for split in ('val', 'test'):
+        predictions = read_predictions(f'{split}.npz')
+        assert predictions.run['split'] == split
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        assert predictions.gt_label.tolist() == list(dataset.get_gt_labels())
+    same = {'val_dataloader': cfg.test_dataloader.to_dict()}
+    Config(dict(cfg, **same)).dump('same.py')
+    with pytest.raises(UserError, match='are in the test set, which must not be used'):
+        main(['same.py', checkpoint, '--split', 'val'])

@@ -27,7 +27,17 @@ def tool():
 
 @pytest.fixture
 def predictions(root, tmp_path):
+    return write(root, tmp_path, split='test')
+
+
+@pytest.fixture
+def held_out(root, tmp_path):
+    return write(root, tmp_path, split='val')
+
+
+def write(root, tmp_path, **options):
     run = dict(
+        **options,
         config=str(root / CONFIG),
         options={'model.head.router.topk': 7},
         checkpoint='epoch_45.pth',
@@ -86,6 +96,25 @@ def test_chosen_threshold_goes_into_a_config(tool, predictions, root, tmp_path, 
         tool(predictions, '--budget', 0.75, '--out-config', out, '--config', root / CONFIG)
 
 
+@pytest.mark.parametrize('option', ['--max-loss', '--max-disagreement'])
+def test_guaranteed_threshold(tool, held_out, root, tmp_path, option, capsys):
+    out, figures = tmp_path / 'cheap.py', tmp_path / 'figures.json'
+    options = ['--cfg-options', 'model.head.router.topk=7']
+    tool(held_out, option, 0.9, '--config', root / CONFIG, '--out-config', out, *options)
+    (threshold,) = set(Config.fromfile(out).model.test_cfg.threshold)
+    assert 0 < threshold <= 1
+    told = ' '.join(capsys.readouterr().out.split())
+    words = 'lose at most 0.9 of the accuracy of all experts with a probability of 0.9'
+    if option == '--max-disagreement':
+        words = 'At most 0.9 of new images have another answer than that of all experts with a'
+    assert words in told
+    tool(held_out, option, 0.9, '--confidence', 0.5, '--json', figures)
+    chosen = json.loads(figures.read_text())['marked']['chosen']
+    assert chosen['threshold'][0] >= threshold
+    with pytest.raises(UserError, match=r'are too few for a limit of 0\.01'):
+        tool(held_out, option, 0.01)
+
+
 @pytest.mark.parametrize(
     'threshold, text',
     [
@@ -114,7 +143,18 @@ def test_no_config_of_the_file_is_run(tool, predictions, root, tmp_path, capsys)
 def test_mistakes(tool, predictions, tmp_path, capsys):
     with pytest.raises(SystemExit):
         tool(predictions, '--per-router')
-    assert 'need --budget or --accuracy' in capsys.readouterr().err
+    assert '--per-router needs --budget or --accuracy' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool(predictions, '--per-router', '--max-loss', 0.1)
+    assert '--per-router needs --budget or --accuracy' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool(predictions, '--out-config', tmp_path / 'new.py', '--config', CONFIG)
+    assert '--out-config needs --budget, --accuracy, --max-loss' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool(predictions, '--each-group', '--budget', 0.7)
+    assert '--each-group needs --max-loss' in capsys.readouterr().err
+    with pytest.raises(UserError, match='predictions of the test set, which must not be'):
+        tool(predictions, '--max-loss', 0.1)
     with pytest.raises(UserError, match='below the minimum'):
         tool(predictions, '--budget', 0.1)
     with pytest.raises(UserError, match='the name of a plot must end in'):

@@ -11,8 +11,10 @@ from dataclasses import asdict
 import mmengine
 
 from ride_mm.analysis import RoutingSimulator, choose_point
-from ride_mm.analysis.predictions import read_own_predictions
+from ride_mm.analysis.predictions import check_held_out, read_own_predictions
+from ride_mm.analysis.routing.guarantee import guaranteed_point
 from ride_mm.analysis.routing.tradeoff import (
+    OperatingPoint,
     at_compute,
     by_agreement,
     by_confidence,
@@ -37,8 +39,15 @@ EXAMPLE = """example:
       --config CONFIG --out-config work_dirs/cheap.py
   python tools/test.py work_dirs/cheap.py CHECKPOINT
 
-Choose a threshold on images that are not used for evaluation, for example with
-dict(type='HoldOut', held_out=True, ...) as the dataset of test_dataloader.
+To be within one point of the accuracy of all experts on new images, with a
+probability of 0.9, in each class group:
+
+  python tools/test.py CONFIG CHECKPOINT --split val --all-experts \\
+      --out work_dirs/val.npz
+  python tools/analysis/tradeoff.py work_dirs/val.npz --max-loss 0.01 --each-group
+
+Choose a threshold on images that are not used for evaluation: those of
+val_dataloader, with --split val, see docs/recipes.md on holding out images.
 """
 _ROWS, _JSON_POINTS = 11, 200
 
@@ -61,6 +70,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='PERCENT',
         help='choose the cheapest point with at least this accuracy',
     )
+    wanted.add_argument(
+        '--max-loss',
+        type=float,
+        metavar='X',
+        help='choose the cheapest threshold that, with --confidence, loses at most this much of '
+        'the accuracy of all experts on new images (0.01 = one point)',
+    )
+    wanted.add_argument(
+        '--max-disagreement',
+        type=float,
+        metavar='X',
+        help='choose the cheapest threshold at which, with --confidence, at most this share of '
+        'new images has another answer than that of all experts',
+    )
+    parser.add_argument(
+        '--confidence',
+        type=float,
+        default=0.9,
+        metavar='P',
+        help='probability that --max-loss or --max-disagreement holds (default: 0.9)',
+    )
+    parser.add_argument(
+        '--each-group',
+        action='store_true',
+        help='--max-loss or --max-disagreement for the images of each class group',
+    )
     parser.add_argument(
         '--group',
         default='overall',
@@ -82,14 +117,50 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--plot', metavar='FILE', help='plot to write')
     parser.add_argument('--json', metavar='FILE', help='JSON file to write the figures to')
     args = parser.parse_args(argv)
-    if args.budget is args.accuracy and (args.out_config or args.per_router):
-        parser.error('--out-config and --per-router need --budget or --accuracy')
+    promised = args.max_loss is not None or args.max_disagreement is not None
+    chosen = promised or args.budget is not None or args.accuracy is not None
+    if args.out_config and not chosen:
+        parser.error('--out-config needs --budget, --accuracy, --max-loss or --max-disagreement')
+    if args.per_router and (promised or not chosen):
+        parser.error('--per-router needs --budget or --accuracy')
+    if args.each_group and not promised:
+        parser.error('--each-group needs --max-loss or --max-disagreement')
     if bool(args.out_config) != bool(args.config):
         parser.error(
             '--out-config and --config need each other: --out-config writes the config of the '
             'test with the chosen threshold'
         )
     return args
+
+
+def chosen_point(
+    args: argparse.Namespace,
+    run: dict,
+    simulator: RoutingSimulator,
+    curve: Sequence[OperatingPoint],
+) -> OperatingPoint | None:
+    """The point that the options ask for, None without such an option."""
+    limit = args.max_loss if args.max_disagreement is None else args.max_disagreement
+    if limit is not None:
+        check_held_out(args.predictions, run)
+        disagreement = args.max_disagreement is not None
+        return guaranteed_point(simulator, limit, args.confidence, args.each_group, disagreement)
+    if args.budget is None and args.accuracy is None:
+        return None
+    points = [*curve, *(simulator.grid() if args.per_router else ())]
+    return choose_point(points, args.budget, args.accuracy, args.group)
+
+
+def promise_of(args: argparse.Namespace) -> str:
+    """A line on what holds for the chosen threshold, or nothing."""
+    images = 'new images' + (' of each class group' if args.each_group else '')
+    if args.max_loss is not None:
+        promise = f'{images.capitalize()} lose at most {args.max_loss:g} of the accuracy'
+    elif args.max_disagreement is not None:
+        promise = f'At most {args.max_disagreement:g} of {images} have another answer than that'
+    else:
+        return ''
+    return f'{promise} of all experts with a probability of {args.confidence:g}.\n'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -109,9 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     half = [0.5] * len(simulator.router_logits)
     marked = {'0.5': simulator.at(half)}
     agreement = RoutingSimulator(by_agreement(predictions), groups).at(half)
-    if args.budget is not None or args.accuracy is not None:
-        points = [*curve, *(simulator.grid() if args.per_router else ())]
-        marked['chosen'] = choose_point(points, args.budget, args.accuracy, args.group)
+    point = chosen_point(args, run, simulator, curve)
+    if point is not None:
+        marked['chosen'] = point
 
     rows = {str(index): point for index, point in enumerate(thinned(curve, _ROWS))}
     by_compute = {
@@ -119,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for label, point in marked.items()
     }
     print_tables(points_table({**rows, **marked, **by_compute, 'agreement': agreement}))
+    print(promise_of(args), end='')
     if args.plot:
         print(plot_tradeoff(curve, marked, args.plot, confidence))
     if args.json:

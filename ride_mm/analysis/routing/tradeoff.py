@@ -148,8 +148,9 @@ class RoutingSimulator:
     def __init__(self, predictions: Predictions, groups: ClassGroups) -> None:
         expert_logits, self._logits, self.compute = _outputs(predictions)
         self.router_logits = self._logits.numpy()
-        # whether the first k experts together are correct, (E, N)
-        self.hits = np.cumsum(expert_logits, axis=0).argmax(-1) == predictions.gt_label
+        # labels that the first k experts together predict, (E, N)
+        self.answers = np.cumsum(expert_logits, axis=0).argmax(-1)
+        self.hits = self.answers == predictions.gt_label
         self.members = groups.of_images(predictions.gt_label)
 
     def at(self, thresholds: Sequence[float]) -> OperatingPoint:
