@@ -43,7 +43,7 @@ def name_of(requirement: str) -> str:
 def requirements() -> list[str]:
     """What the two commands need; mmcv-lite is enough for classification."""
     core = [re.sub(r'^mmcv\b', 'mmcv-lite', line) for line in read_lines('mim.txt')]
-    others = sum(map(read_lines, ('runtime.txt', 'lite.txt', 'tests.txt')), [])
+    others = sum(map(read_lines, ('runtime.txt', 'export.txt', 'lite.txt', 'tests.txt')), [])
     return core + others + [SETUPTOOLS]
 
 

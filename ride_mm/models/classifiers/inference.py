@@ -110,12 +110,12 @@ def infer(model, inputs: torch.Tensor) -> Inference:
     if _is_recorded():
         raise UserError(
             'mode="predict" cannot be traced or exported: the graph would fix the batch size and '
-            'the routing of the example images. Export mode="tensor", the mean logits of all '
-            'experts: see docs/export.md'
+            'the routing of the example images. `python tools/export.py CONFIG CHECKPOINT OUT` '
+            'exports the routed model; mode="tensor" is the mean of the logits of all experts'
         )
     parts: Sequence[torch.Tensor] = (inputs,)
     if inputs.device.type == 'cpu':
-        parts = inputs.split(max(1, _CPU_PIXELS // inputs[0, 0].numel()))
+        parts = inputs.split(max(1, _CPU_PIXELS // inputs.shape[-2:].numel()))
     outputs = [_infer_part(model, part) for part in parts]
     mean_logits, used, expert_logits, router_logits = zip(*outputs)
     return Inference(

@@ -1,0 +1,71 @@
+"""Export a trained model: ONNX graphs and a program that needs no PyTorch."""
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from mmpretrain import get_model
+
+from ride_mm.deploy.bundle import write_bundle
+from ride_mm.engine.config import add_cfg_options, is_ride, load_config, positive
+from ride_mm.engine.launch import check_checkpoint_path
+from ride_mm.utils.errors import UserError, run_tool
+
+PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
+EXAMPLE = """example:
+  python tools/export.py CONFIG CHECKPOINT work_dirs/bundle
+  python work_dirs/bundle/predict.py PHOTOS --out photos.csv
+
+The second command needs numpy, opencv-python and onnxruntime, nothing else of
+this environment. The first one needs pip install 'ride_mm[export]'.
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='the config of the model')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('out', help='folder to write, a new one')
+    parser.add_argument(
+        '--shape',
+        nargs=2,
+        type=positive,
+        metavar=('H', 'W'),
+        help='height and width of the input (default: those of the test pipeline or, if it has '
+        'none, of the first test image)',
+    )
+    parser.add_argument(
+        '--torch-export', action='store_true', help='write the parts also as programs of PyTorch'
+    )
+    add_cfg_options(parser, 'override settings of the config')
+    return parser.parse_args(argv)
+
+
+def check_packages() -> None:
+    """Name the packages that are missing."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"the export needs {', '.join(missing)}: pip install 'ride_mm[export]', or "
+            f'pip install {" ".join(missing)}'
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    check_packages()
+    cfg = load_config(args.config, args.cfg_options)
+    if not is_ride(cfg):
+        raise UserError(f'{args.config}: only the experts of a RIDEClassifier can be exported')
+    check_checkpoint_path(args.checkpoint)
+    cfg.model.teacher = None
+    model = get_model(cfg, pretrained=args.checkpoint, device='cpu')
+    manifest = write_bundle(model, cfg, args.out, args.shape, args.torch_export)
+    graphs = ', '.join(part['file'] for part in manifest['parts'])
+    print(f'{args.out}: {graphs} (opset {manifest["opset"]}), manifest.json, predict.py')
+
+
+if __name__ == '__main__':
+    run_tool(main)
