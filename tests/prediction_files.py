@@ -16,6 +16,7 @@ def write_predictions(path, samples, **run):
         options={},
         checkpoint='e.pth',
         split='test',
+        prior=None,
         weights=None,
         num_experts=None,
         classes=None,

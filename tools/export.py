@@ -6,9 +6,10 @@ from importlib.util import find_spec
 
 from mmpretrain import get_model
 
-from ride_mm.deploy.bundle import write_bundle
+from ride_mm.deploy.bundle import names_of, write_bundle
 from ride_mm.engine.config import add_cfg_options, is_ride, load_config, positive
 from ride_mm.engine.launch import check_checkpoint_path
+from ride_mm.engine.occurrence import add_occurrence_options, class_prior
 from ride_mm.utils.errors import UserError, run_tool
 
 PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
@@ -39,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--torch-export', action='store_true', help='write the parts also as programs of PyTorch'
     )
+    add_occurrence_options(parser)
     add_cfg_options(parser, 'override settings of the config')
     return parser.parse_args(argv)
 
@@ -62,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_checkpoint_path(args.checkpoint)
     cfg.model.teacher = None
     model = get_model(cfg, pretrained=args.checkpoint, device='cpu')
+    names = names_of(model)
+    model.test_cfg['prior'] = (
+        class_prior(names, args.classes, args.prior, model.head.class_counts)
+        or model.test_cfg['prior']
+    )
     manifest = write_bundle(model, cfg, args.out, args.shape, args.torch_export)
     graphs = ', '.join(part['file'] for part in manifest['parts'])
     print(f'{args.out}: {graphs} (opset {manifest["opset"]}), manifest.json, predict.py')

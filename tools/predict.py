@@ -70,7 +70,8 @@ class Bundle:
             total[active], *router = session.run(None, {'trunk': trunk, 'total': total[active]})
             used[active] += 1
         logits = total / used[:, None].astype(np.float32) - np.float32(self.manifest['offsets'])
-        logits /= np.float32(self.manifest['temperature'])
+        logits = logits / np.float32(self.manifest['temperature'])
+        logits += np.float32(self.manifest['log_prior'])
         scores = np.exp(logits - logits.max(1, initial=-np.inf, keepdims=True))
         return scores / scores.sum(1, keepdims=True), used
 

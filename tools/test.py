@@ -9,9 +9,10 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
 from ride_mm.engine import launch
+from ride_mm.engine.occurrence import add_occurrence_options, class_prior
 from ride_mm.engine.posthoc import use_val_set
 from ride_mm.evaluation import DumpPredictions, describe_run
-from ride_mm.utils.errors import run_tool
+from ride_mm.utils.errors import UserError, run_tool
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,6 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='test on the images of val_dataloader, which have to be others than those of '
         'train_dataloader and test_dataloader, or of test_dataloader (default)',
     )
+    add_occurrence_options(parser)
     parser.add_argument(
         '--all-experts',
         action='store_true',
@@ -68,6 +70,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def set_prior(args: argparse.Namespace, runner: launch.TestRunner) -> None:
+    """Apply ``--classes`` and ``--prior``."""
+    if args.classes is None and args.prior is None:
+        return
+    meta, model = runner.test_evaluator.dataset_meta or {}, runner.model
+    model = getattr(model, 'module', model)
+    if not hasattr(model, 'test_cfg') or 'prior' not in model.test_cfg:
+        raise UserError('--classes and --prior need model.type="RIDEClassifier", without --tta')
+    names = list(map(str, meta.get('classes') or range(model.head.num_classes)))
+    counts = meta.get('class_counts')
+    model.test_cfg['prior'] = class_prior(names, args.classes, args.prior, counts)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     dump_metrics = args.out_item == 'metrics'
@@ -99,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.fuse_conv_bn:
         runner.load_or_resume()
         mmcv.cnn.fuse_conv_bn(runner.model)
+    set_prior(args, runner)
     if args.out and not dump_metrics:
         if args.out.endswith('.pkl'):
             dump = DumpResults(args.out)

@@ -162,6 +162,13 @@ def _size_of(steps: list[dict], cfg: Config) -> tuple[int, int]:
     return height, width
 
 
+def names_of(model: RIDEClassifier) -> list[str]:
+    """Names of the K classes in the checkpoint; without them, their numbers."""
+    names = getattr(model, '_dataset_meta', {}).get('classes') or ()
+    number = model.head.num_classes
+    return list(map(str, names if len(names) == number else range(number)))
+
+
 def settings_of(model: RIDEClassifier, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Describe how the outputs of the graphs become predictions.
 
@@ -170,26 +177,22 @@ def settings_of(model: RIDEClassifier, shape: tuple[int, int, int]) -> dict[str,
         shape (tuple[int, int, int]): Shape of its input, (3, H, W).
 
     Returns:
-        dict: ``classes``, ``thresholds``, ``router_bounds`` (the same as
-        logits), ``offsets`` and ``temperature`` of the logits, and
+        dict: ``classes``, ``thresholds`` and, as logits, ``router_bounds``;
+        ``offsets``, ``temperature`` and ``log_prior`` of the logits; and
         ``relative_compute`` by experts used, as in a manifest.
 
     Raises:
         UserError: If the logits are adjusted and the class counts unknown.
     """
-    head, tau = model.head, model.test_cfg['logit_adjustment']
+    head, tau, prior = model.head, model.test_cfg['logit_adjustment'], model.test_cfg['prior']
     thresholds = thresholds_by_router(model.test_cfg['threshold'], model.num_experts - 1)
-    offsets = torch.zeros(head.num_classes)
-    if tau:
-        offsets = offsets - head.adjust(offsets, tau)
-    classes = getattr(model, '_dataset_meta', {}).get('classes') or ()
-    if len(classes) != head.num_classes:
-        classes = range(head.num_classes)
+    zeros = torch.zeros(head.num_classes)
     return dict(
-        classes=list(map(str, classes)),
+        classes=names_of(model),
         thresholds=thresholds,
         router_bounds=[min(max(router_bound(t), -_LARGEST), _LARGEST) for t in thresholds],
-        offsets=offsets.tolist(),
+        offsets=(zeros - head.adjust(zeros, tau)).tolist(),
+        log_prior=(head.score_logits(zeros, prior=prior) if prior else zeros).tolist(),
         temperature=1.0 if head.temperature is None else head.temperature.item(),
         relative_compute=list(relative_compute(macs_by_part(model, shape), model.routes)),
     )
@@ -260,7 +263,8 @@ def _compare(folder: Path, model: RIDEClassifier, cfg: Config) -> None:
         raise UserError('the bundle would resize or normalize images otherwise than the config')
     found = model.infer(expected)
     scores, used = bundle.predict(inputs)
-    wanted = model.head.scores(found.mean_logits, model.test_cfg['logit_adjustment'])
+    options = (model.test_cfg[name] for name in ('logit_adjustment', 'prior'))
+    wanted = model.head.scores(found.mean_logits, *options)
     near = np.abs(scores - wanted.numpy()).max(1) < _TOLERANCE
     if not near[used == found.used.numpy()].all() or not near.any():
         raise UserError('the exported graphs give other results than the model')

@@ -99,7 +99,8 @@ def describe_run(
 
     Returns:
         dict: 'config', 'options', 'checkpoint' and 'split' as given, 'weights' (see
-        :func:`fingerprint`), 'num_experts' (None if the model has none), and
+        :func:`fingerprint`), 'num_experts' (None if the model has none),
+        'prior' (``model.test_cfg.prior``), and
         the settings of the class groups: 'classes' (names or None),
         'class_counts' (None if unknown) and
         'thresholds'.
@@ -116,6 +117,7 @@ def describe_run(
         options=options or {},
         checkpoint=checkpoint,
         split=split,
+        prior=(getattr(model, 'test_cfg', None) or {}).get('prior'),
         weights=fingerprint(checkpoint),
         num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),

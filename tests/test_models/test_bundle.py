@@ -63,7 +63,7 @@ def assert_same(bundle, model, images):
     scores, used = bundle.predict(images.numpy())
     assert used.tolist() == found.used.tolist()
     tau = model.test_cfg['logit_adjustment']
-    expected = model.head.scores(found.mean_logits, tau)
+    expected = model.head.scores(found.mean_logits, tau, model.test_cfg['prior'])
     np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5)
     return used
 
@@ -101,6 +101,10 @@ def test_three_experts_and_what_is_fitted(tmp_path):
     json.loads((tmp_path / 'bundle' / 'manifest.json').read_text(), parse_constant=pytest.fail)
     bundle = open_bundle(tmp_path / 'bundle')
     assert len(set(assert_same(bundle, model, images))) > 1
+    model.test_cfg['prior'] = [1, 0, 7, 0.5]
+    bundle.manifest.update(settings_of(model, (3, 32, 32)))
+    assert_same(bundle, model, images)
+    assert (bundle.predict(images.numpy())[0][:, 1] == 0).all()
     for threshold, experts in ((0.0, 3), (1.0, 1)):
         model.test_cfg['threshold'] = threshold
         bundle.manifest.update(settings_of(model, (3, 32, 32)))

@@ -4,6 +4,7 @@ and the temperature of a trained model."""
 import importlib
 import logging
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -324,3 +325,28 @@ def test_predictions_of_the_validation_set(root, tool):
     Config(dict(cfg, **same)).dump('same.py')
     with pytest.raises(UserError, match='are in the test set, which must not be used'):
         main(['same.py', checkpoint, '--split', 'val'])
+
+
+def test_what_can_occur(root, tool):
+    """`test.py --classes` and `--prior` multiply the scores by the frequencies."""
+    config = write_config(root, 'linear')
+    checkpoint, _ = write_checkpoint(config)
+    with open('classes.txt', 'w') as file:
+        file.write('3\n5\n8\n')
+    main = load_tool('tools/test.py').main
+    main([config, checkpoint, '--out', 'all.npz'])
+    main([config, checkpoint, '--out', 'some.npz', '--classes', 'classes.txt'])
+    main([config, checkpoint, '--out', 'frequent.npz', '--prior', 'counts', '--all-experts'])
+    scores = read_predictions('all.npz').pred_score
+    few = read_predictions('some.npz')
+    chosen = np.isin(np.arange(10), [3, 5, 8])
+    expected = scores * chosen / (scores * chosen).sum(1, keepdims=True)
+    np.testing.assert_allclose(few.pred_score, expected, atol=1e-6)
+    assert (few.pred_score[:, ~chosen] == 0).all()
+    assert few.run['prior'] == chosen.astype(float).tolist()
+    frequent = read_predictions('frequent.npz')
+    counts = np.array(frequent.run['class_counts'])
+    expected = scores * counts / (scores * counts).sum(1, keepdims=True)
+    np.testing.assert_allclose(frequent.pred_score, expected, atol=1e-6)
+    of_experts = torch.from_numpy(frequent.expert_logits.mean(0)).softmax(1)
+    np.testing.assert_allclose(of_experts, expected, atol=1e-6)

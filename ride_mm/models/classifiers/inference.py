@@ -1,5 +1,6 @@
 """Prediction with all experts, or with those that the router selects."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ def make_test_cfg(
     threshold: Threshold = 0.5,
     expert_logits: bool = False,
     logit_adjustment: float = 0.0,
+    prior: Sequence[float] | None = None,
 ) -> dict:
     """Fill in the defaults of the prediction options.
 
@@ -34,6 +36,10 @@ def make_test_cfg(
             and trained routers; needs mode "ensemble". Defaults to False.
         logit_adjustment (float): tau of the post-hoc adjustment, see
             ``RIDEHead.adjust``; routers get unadjusted logits. Defaults to 0.
+        prior (Sequence[float], optional): How often each class occurs where
+            the model is used, (K, ), in any unit; a class of 0 gets a score of
+            0. Scores are multiplied by it; the model is taken to assume equal
+            frequencies. Defaults to None: all classes equally often.
 
     Returns:
         dict: The options.
@@ -43,20 +49,29 @@ def make_test_cfg(
         threshold=threshold,
         expert_logits=expert_logits,
         logit_adjustment=logit_adjustment,
+        prior=prior,
     )
 
 
-def check_test_cfg(test_cfg: dict, num_experts: int, has_router: bool) -> None:
+def check_test_cfg(test_cfg: dict, num_experts: int, has_router: bool, num_classes: int) -> None:
     """Check that the prediction options fit the model.
 
     Args:
         test_cfg (dict): See :func:`make_test_cfg`.
         num_experts (int): Number of experts E.
         has_router (bool): Whether the model has a router.
+        num_classes (int): Number of classes K.
 
     Raises:
         UserError: If they do not fit.
     """
+    prior = test_cfg['prior']
+    if prior is not None:
+        if len(prior) != num_classes or min(prior) < 0 or not 0 < sum(prior) < math.inf:
+            raise UserError(
+                f'model.test_cfg.prior must be one frequency, >= 0, for each of {num_classes} '
+                f'classes, not all 0; found {len(prior)} numbers with a sum of {sum(prior):g}'
+            )
     mode, threshold = test_cfg['mode'], test_cfg['threshold']
     if mode not in MODES:
         raise UserError(f'model.test_cfg.mode="{mode}" is unknown, expected one of {MODES}')

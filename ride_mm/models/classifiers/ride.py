@@ -92,7 +92,9 @@ class RIDEClassifier(ImageClassifier):
         check_parts_fit(self.backbone, self.neck, self.head)
         check_options('model.test_cfg', make_test_cfg, test_cfg or {})
         self.test_cfg = make_test_cfg(**test_cfg or {})
-        check_test_cfg(self.test_cfg, self.num_experts, self.head.router is not None)
+        check_test_cfg(
+            self.test_cfg, self.num_experts, self.head.router is not None, self.head.num_classes
+        )
         self.teacher = None
         if teacher:
             check_options('model.teacher', Teacher, teacher, whole=True)
@@ -292,12 +294,12 @@ class RIDEClassifier(ImageClassifier):
             UserError: If it is traced or exported.
         """
         found = self.infer(inputs)
-        tau = self.test_cfg['logit_adjustment']
-        scores = self.head.scores(found.mean_logits, tau)
+        tau, prior = self.test_cfg['logit_adjustment'], self.test_cfg['prior']
+        scores = self.head.scores(found.mean_logits, tau, prior)
         labels = scores.argmax(dim=1, keepdim=True)
         expert_logits = None
         if found.expert_logits is not None:
-            expert_logits = self.head.score_logits(found.expert_logits, tau)
+            expert_logits = self.head.score_logits(found.expert_logits, tau, prior)
         if data_samples is None:
             data_samples = [DataSample() for _ in range(len(inputs))]
         for index, (sample, num_used) in enumerate(zip(data_samples, found.used.tolist())):

@@ -13,6 +13,9 @@ from ..losses.class_weights import effective_number_weights
 from ..losses.classification_loss import classification_loss
 from ..losses.logit_adjustment_loss import log_prior
 
+# Logit of a class that cannot occur: finite, and its probability is 0.
+NEVER = -1e4
+
 
 @MODELS.register_module()
 class RIDEHead(BaseModule):
@@ -218,15 +221,25 @@ class RIDEHead(BaseModule):
             raise missing_class_counts(f'model.test_cfg.logit_adjustment={tau}')
         return logits - tau * log_prior(self.class_counts).to(logits)
 
-    def score_logits(self, logits: torch.Tensor, tau: float = 0.0) -> torch.Tensor:
-        """Adjust logits and divide them by the fitted temperature, if any.
+    def score_logits(
+        self,
+        logits: torch.Tensor,
+        tau: float = 0.0,
+        prior: Sequence[float] | None = None,
+    ) -> torch.Tensor:
+        """Turn mean logits into those of the predicted probabilities.
 
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
-        eq. 9.
+        They are adjusted, divided by the fitted temperature, if any (Guo et
+        al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 9), and
+        corrected for the frequencies of the classes (Saerens et al.,
+        "Adjusting the Outputs of a Classifier to New a Priori Probabilities",
+        Neural Computation 2002, eq. 2.4).
 
         Args:
             logits (torch.Tensor): Logits, (..., K).
             tau (float): See :meth:`adjust`. Defaults to 0.
+            prior (Sequence[float], optional): Frequencies of the classes,
+                (K, ), in any unit. Defaults to None: all equal.
 
         Returns:
             torch.Tensor: Logits of the predicted probabilities, (..., K).
@@ -234,11 +247,15 @@ class RIDEHead(BaseModule):
         logits = self.adjust(logits, tau)
         if self.temperature is not None:
             logits = logits / self.temperature
+        if prior is not None:
+            logits = logits + logits.new_tensor(prior).log().clamp(min=NEVER)
         return logits
 
-    def scores(self, logits: torch.Tensor, tau: float = 0.0) -> torch.Tensor:
+    def scores(
+        self, logits: torch.Tensor, tau: float = 0.0, prior: Sequence[float] | None = None
+    ) -> torch.Tensor:
         """Predicted probabilities, (N, K): the softmax of :meth:`score_logits`."""
-        return self.score_logits(logits, tau).softmax(dim=1)
+        return self.score_logits(logits, tau, prior).softmax(dim=1)
 
     def set_temperature(self, temperature: float) -> None:
         """Set the temperature that divides the logits of predictions."""
