@@ -17,6 +17,7 @@ def write_predictions(path, samples, **run):
         checkpoint='e.pth',
         split='test',
         prior=None,
+        set_thresholds=None,
         weights=None,
         num_experts=None,
         classes=None,

@@ -58,6 +58,11 @@ def test_inferencer_on_a_file_is_the_test_pipeline(trained, rgb, tmp_path):
     assert not sample.pred_score.requires_grad
     result = inferencer(file)[0]
     assert result['pred_class'] == f'class {result["pred_label"]}'
+    assert result['num_experts_used'] == sample.num_experts_used and 'pred_set' not in result
+    head = inferencer.model.head
+    head.set_prediction_sets([0.0] * 3 + [2.0] * 97, inferencer.model.set_settings)
+    names = {f'class {label}' for label in (0, 1, 2, result['pred_label'])}
+    assert set(inferencer(file)[0]['pred_set']) == names
 
     # As in a test run: the dataset gives BGR, as its config says.
     cfg = Config.fromfile(config)

@@ -119,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.out.endswith('.pkl'):
             dump = DumpResults(args.out)
         else:
+            runner.load_or_resume()  # prediction sets come with the weights
             run = describe_run(runner, args.config, args.cfg_options, args.checkpoint, args.split)
             dump = DumpPredictions(args.out, run)
         runner.test_evaluator.metrics.append(dump)

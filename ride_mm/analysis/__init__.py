@@ -1,6 +1,7 @@
 """Functions of the tools in ``tools/analysis``; the rest is in the modules."""
 
 from ride_mm.analysis.accuracy.summary import summarize_file
+from ride_mm.analysis.calibration.conformal import set_thresholds, sets_of
 from ride_mm.analysis.calibration.temperature import fit_temperature
 from ride_mm.analysis.comparison.compare import compare, compare_files
 from ride_mm.analysis.comparison.intervals import bootstrap
@@ -26,6 +27,8 @@ __all__ = [
     'read_predictions',
     'read_runs',
     'report_compute',
+    'set_thresholds',
+    'sets_of',
     'summarize_file',
     'write_report',
 ]

@@ -212,7 +212,7 @@ def _read_run(path: Path, text: str) -> dict[str, Any]:
             path, f'`run` is {_show(run)}, expected a dict without control characters'
         )
     # Files of version 0.2 are all of the test set, where all classes count alike.
-    run = dict(dict(split='test', prior=None), **run)
+    run = dict(dict(split='test', prior=None, set_thresholds=None), **run)
     for name, (valid, expected) in _RUN.items():
         if name not in run:
             raise _wrong_file(path, f'`run` has no `{name}`, expected {expected}')
@@ -334,9 +334,9 @@ def _are_counts(counts: Any) -> bool:
     return isinstance(counts, list) and any(counts) and all(map(_is_count, counts))
 
 
-def _are_frequencies(prior: Any) -> bool:
-    return isinstance(prior, list) and all(
-        type(value) in (int, float) and 0 <= value < float('inf') for value in prior
+def _are_not_negative(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(
+        type(number) in (int, float) and 0 <= number < float('inf') for number in numbers
     )
 
 
@@ -354,7 +354,8 @@ _RUN = dict(
     options=(lambda options: isinstance(options, dict), 'a dict'),
     checkpoint=(_is_text, 'the path of a checkpoint'),
     split=(lambda split: split in ('val', 'test'), '"val" or "test"'),
-    prior=(_optional(_are_frequencies), 'a list of numbers from 0 or None'),
+    prior=(_optional(_are_not_negative), 'a list of numbers from 0 or None'),
+    set_thresholds=(_optional(_are_not_negative), 'a list of numbers from 0 or None'),
     weights=(_optional(_is_text), 'a string or None'),
     classes=(_optional(_are_names), 'a list of names or None'),
     class_counts=(_optional(_are_counts), 'a list of whole numbers from 0, not all 0, or None'),

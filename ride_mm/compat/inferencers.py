@@ -135,6 +135,8 @@ def install_plain_inference() -> None:
     """Let MMPretrain's inferencer run a network once per image.
 
     ``RIDEClassifier.test_step`` also counts multiply-accumulates, for metrics.
+    The results get ``num_experts_used`` and, if the model gives sets,
+    ``pred_set``: the names, or without names the numbers, of the labels.
     """
     original = ImageClassificationInferencer.forward
 
@@ -145,4 +147,21 @@ def install_plain_inference() -> None:
             return BaseModel.test_step(self.model, inputs)
         return original(self, inputs)
 
+    plain_postprocess = ImageClassificationInferencer.postprocess
+
+    @wraps(plain_postprocess)
+    def postprocess(self, preds: list, *args, **kwargs) -> list:
+        results = plain_postprocess(self, preds, *args, **kwargs)
+        for sample, result in zip(preds, results):
+            if result is sample:  # return_datasamples=True
+                continue
+            if 'num_experts_used' in sample:
+                result['num_experts_used'] = sample.num_experts_used
+            if 'pred_set' in sample:
+                labels = sample.pred_set.tolist()
+                names = self.classes
+                result['pred_set'] = labels if names is None else [names[i] for i in labels]
+        return results
+
     ImageClassificationInferencer.forward = forward
+    ImageClassificationInferencer.postprocess = postprocess

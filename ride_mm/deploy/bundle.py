@@ -178,7 +178,8 @@ def settings_of(model: RIDEClassifier, shape: tuple[int, int, int]) -> dict[str,
 
     Returns:
         dict: ``classes``, ``thresholds`` and, as logits, ``router_bounds``;
-        ``offsets``, ``temperature`` and ``log_prior`` of the logits; and
+        ``offsets``, ``temperature`` and ``log_prior`` of the logits;
+        ``set_thresholds`` of the scores, or None; and
         ``relative_compute`` by experts used, as in a manifest.
 
     Raises:
@@ -194,6 +195,7 @@ def settings_of(model: RIDEClassifier, shape: tuple[int, int, int]) -> dict[str,
         offsets=(zeros - head.adjust(zeros, tau)).tolist(),
         log_prior=(head.score_logits(zeros, prior=prior) if prior else zeros).tolist(),
         temperature=1.0 if head.temperature is None else head.temperature.item(),
+        set_thresholds=head.set_thresholds.tolist() if model.gives_sets else None,
         relative_compute=list(relative_compute(macs_by_part(model, shape), model.routes)),
     )
 

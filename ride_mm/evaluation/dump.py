@@ -100,7 +100,8 @@ def describe_run(
     Returns:
         dict: 'config', 'options', 'checkpoint' and 'split' as given, 'weights' (see
         :func:`fingerprint`), 'num_experts' (None if the model has none),
-        'prior' (``model.test_cfg.prior``), and
+        'prior' (``model.test_cfg.prior``), 'set_thresholds' (those of the
+        prediction sets, or None), and
         the settings of the class groups: 'classes' (names or None),
         'class_counts' (None if unknown) and
         'thresholds'.
@@ -118,6 +119,9 @@ def describe_run(
         checkpoint=checkpoint,
         split=split,
         prior=(getattr(model, 'test_cfg', None) or {}).get('prior'),
+        set_thresholds=model.head.set_thresholds.tolist()
+        if getattr(model, 'gives_sets', False)
+        else None,
         weights=fingerprint(checkpoint),
         num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),

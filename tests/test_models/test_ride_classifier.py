@@ -383,6 +383,33 @@ def test_temperature_is_kept_with_the_weights(tiny_model):
     torch.testing.assert_close(scores(predict(other, images(), mode='ensemble')), scores(plain))
 
 
+def test_sets_are_kept_with_the_weights(tiny_model):
+    model, other = build(tiny_model), build(tiny_model)
+    assert 'pred_set' not in predict(model, images())[0]
+    thresholds = torch.linspace(0.05, 0.2, 10)
+    model.test_cfg.update(mode='ensemble')
+    model.head.set_prediction_sets(thresholds.tolist(), model.set_settings)
+    other.load_state_dict(model.state_dict())
+    for sample in predict(other, images(), mode='ensemble'):
+        held = sample.pred_score >= thresholds
+        held[sample.pred_label] = True
+        assert sample.pred_set.tolist() == held.nonzero().flatten().tolist()
+    # They hold for no other settings, nor for other frequencies.
+    assert 'pred_set' not in predict(other, images(), mode='ensemble', logit_adjustment=0.1)[0]
+    assert (
+        'pred_set'
+        not in predict(other, images(), mode='ensemble', logit_adjustment=0.0, prior=[1] * 10)[0]
+    )
+    other.head.router.num_updates += 1
+    assert 'pred_set' not in predict(other, images(), mode='route', threshold=0.5, prior=None)[0]
+    assert 'pred_set' in predict(other, images(), mode='route', threshold=0.0)[0]
+    # A new temperature changes the scores.
+    other.head.set_temperature(2.0)
+    assert 'pred_set' not in predict(other, images(), mode='ensemble')[0]
+    model.load_state_dict(build(tiny_model).state_dict())
+    assert model.head.set_thresholds is None
+
+
 @pytest.mark.parametrize('mode', ['ensemble', 'route'])
 def test_a_cpu_predicts_part_by_part(tiny_model, monkeypatch, mode):
     model = build(tiny_model, test_cfg=dict(mode=mode)).eval()

@@ -3,7 +3,9 @@ and the temperature of a trained model."""
 
 import importlib
 import logging
+import os
 
+import mmengine
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ from conftest import load_tool
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS, MODELS
 
-from ride_mm.analysis import read_predictions
+from ride_mm.analysis import read_predictions, set_thresholds, sets_of
+from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.engine import launch
 from ride_mm.engine.config import load_config
 from ride_mm.evaluation.long_tail import long_tail_accuracy
@@ -350,3 +353,26 @@ def test_what_can_occur(root, tool):
     np.testing.assert_allclose(frequent.pred_score, expected, atol=1e-6)
     of_experts = torch.from_numpy(frequent.expert_logits.mean(0)).softmax(1)
     np.testing.assert_allclose(of_experts, expected, atol=1e-6)
+
+
+def test_prediction_sets(root, tool, capsys):
+    config = write_config(root, 'linear')
+    checkpoint, _ = write_checkpoint(config)
+    main = load_tool('tools/test.py').main
+    main([config, checkpoint, '--split', 'val', '--out', 'val.npz'])
+    val = read_predictions('val.npz')
+    groups = ClassGroups(val.run['class_counts'])
+    expected = set_thresholds(val.pred_score, val.gt_label, groups, 0.5)
+    tool('fit_sets', config, checkpoint, '--coverage', 0.5, '--out', 'sets.pth')
+    assert 'labels in a set' in capsys.readouterr().out
+    main([config, 'sets.pth', '--out', 'sets.npz'])
+    found = read_predictions('sets.npz')
+    np.testing.assert_allclose(found.run['set_thresholds'], expected, atol=1e-6)
+    tool('summarize', config, 'sets.npz', '--json', 'figures.json')
+    assert 'label in the set (%)' in ' '.join(capsys.readouterr().out.split())
+    figures = mmengine.load('figures.json')
+    sets = sets_of(found.pred_score, np.array(found.run['set_thresholds']))
+    assert figures['sets/size'] == pytest.approx(sets.sum(1).mean())
+    with pytest.raises(UserError, match='are too few for sets'):
+        tool('fit_sets', config, checkpoint, '--coverage', 0.999, '--out', 'new.pth')
+    assert not os.path.exists('new.pth')

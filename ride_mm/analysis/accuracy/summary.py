@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from rich.table import Table
 
 from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
+from ride_mm.analysis.calibration.conformal import set_figures
 from ride_mm.analysis.predictions import Predictions, read_predictions
 from ride_mm.analysis.routing.expert_usage import plot_expert_usage
 from ride_mm.analysis.run_options import options_of_test
@@ -92,6 +93,7 @@ def summarize(
         - :func:`expert_usage` under 'experts/...', if there are experts,
         - :func:`expert_figures` under 'expert/...', if there are logits of
           every expert,
+        - :func:`set_figures` under 'sets/...', if the model gives sets,
         - :func:`shift_table` under 'label_shift/...',
         - :func:`corrected_shift_table` under 'label_shift_corrected/...', if
           there is a ``model_prior``.
@@ -118,6 +120,9 @@ def summarize(
     if predictions.expert_logits is not None:
         logits = torch.from_numpy(predictions.expert_logits)
         figures['expert'] = expert_figures(logits, torch.from_numpy(labels), groups)
+    thresholds = predictions.run.get('set_thresholds')
+    if thresholds is not None:
+        figures['sets'] = set_figures(predictions.pred_score, labels, np.array(thresholds), groups)
     by_class = accuracy_by_class(predictions.hits, labels, num_classes)
     figures['label_shift'] = shift_table(by_class, groups.counts)
     if model_prior is not None:
@@ -175,8 +180,8 @@ def summary_tables(
 
     Returns:
         list[rich.table.Table]: Tables of the groups, of the averages over
-        classes, of the experts, if there are logits of every expert, and of
-        shifted test sets.
+        classes, of the experts, if there are logits of every expert, of the
+        prediction sets, if there are any, and of shifted test sets.
     """
     members = groups.of_images(predictions.gt_label)
     means = {title: figures[f'long_tail/{name}'] for name, title in MEAN_TITLES.items()}
@@ -193,6 +198,21 @@ def summary_tables(
                 ['training images', *(name.replace('_', ' ') for name in names)],
                 [
                     [groups.titles[group], *(f'{expert[key_prefix(group) + n]:.2f}' for n in names)]
+                    for group in members
+                ],
+            )
+        )
+    sets = of_kind(figures, 'sets')
+    if sets:
+        tables.append(
+            build_table(
+                'Prediction sets',
+                ['training images', 'label in the set (%)', 'labels in the set'],
+                [
+                    [
+                        groups.titles[group],
+                        *(f'{sets[key_prefix(group) + name]:.2f}' for name in ('coverage', 'size')),
+                    ]
                     for group in members
                 ],
             )

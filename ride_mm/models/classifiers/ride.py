@@ -1,6 +1,9 @@
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -11,6 +14,7 @@ from ride_mm.utils.option_types import check_options
 
 from ..heads.expert_router import RouterInputs
 from ..macs import macs_by_part, relative_compute
+from ..routing import thresholds_by_router
 from ..utils import CompiledStep, counting_augments
 from .fit_check import check_parts_fit, with_num_experts
 from .inference import Inference, check_test_cfg, infer, make_test_cfg
@@ -22,6 +26,18 @@ from .state_check import check_state_dict
 from .teacher import Teacher
 
 STAGES = ('experts', 'classifier', 'router')
+
+
+@cache
+def _say_why_no_sets(tau: float, *thresholds: float) -> None:
+    """Say once which settings the sets of a checkpoint hold for."""
+    print_log(
+        f'No prediction sets: those of the checkpoint hold for logit_adjustment={tau:g}, '
+        f'threshold={[round(value, 6) for value in thresholds]} (0: all experts) and prior=None '
+        'in model.test_cfg',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 @MODELS.register_module()
@@ -285,7 +301,8 @@ class RIDEClassifier(ImageClassifier):
 
         Returns:
             list[DataSample]: Samples with ``pred_score`` (softmax, (K, )),
-            ``pred_label`` and ``num_experts_used``. With
+            ``pred_label`` and ``num_experts_used``, and, if they were fitted,
+            ``pred_set``, the labels in the image's set, (S, ). With
             ``test_cfg.expert_logits`` also ``expert_logits``, (E, K), the
             softmax of whose mean is ``pred_score``, and, if there is a
             trained router, ``router_logits``, (E - 1, ).
@@ -297,6 +314,9 @@ class RIDEClassifier(ImageClassifier):
         tau, prior = self.test_cfg['logit_adjustment'], self.test_cfg['prior']
         scores = self.head.scores(found.mean_logits, tau, prior)
         labels = scores.argmax(dim=1, keepdim=True)
+        sets = None
+        if self.gives_sets:
+            sets = (scores >= self.head.set_thresholds).scatter(1, labels, True)
         expert_logits = None
         if found.expert_logits is not None:
             expert_logits = self.head.score_logits(found.expert_logits, tau, prior)
@@ -307,6 +327,8 @@ class RIDEClassifier(ImageClassifier):
             sample.set_pred_score(scores[index].clone())
             sample.set_pred_label(labels[index].clone())
             sample.num_experts_used = num_used
+            if sets is not None:
+                sample.pred_set = sets[index].nonzero().flatten()
             if expert_logits is not None:
                 sample.expert_logits = expert_logits[:, index].clone()
             if found.router_logits is not None:
@@ -357,6 +379,29 @@ class RIDEClassifier(ImageClassifier):
     def infer(self, inputs: torch.Tensor) -> Inference:
         """The part of :meth:`predict` without data samples, see :func:`infer`."""
         return infer(self, inputs)
+
+    @property
+    def set_settings(self) -> list[float]:
+        """list[float]: The settings that prediction sets depend on, (E, ): tau of
+        the logit adjustment, and the thresholds of the routers."""
+        thresholds = thresholds_by_router(self.test_cfg['threshold'], self.num_experts - 1)
+        if not self.routes:  # as if every image asked on
+            thresholds = [0.0] * len(thresholds)
+        return [self.test_cfg['logit_adjustment'], *thresholds]
+
+    @property
+    def gives_sets(self) -> bool:
+        """bool: Whether predictions have sets: those of the checkpoint hold for the
+        settings that they were fitted with, and for the frequencies of the
+        validation set."""
+        fitted = self.head.set_settings
+        if fitted is None:
+            return False
+        same = torch.allclose(fitted, fitted.new_tensor(self.set_settings))
+        if same and self.test_cfg['prior'] is None:
+            return True
+        _say_why_no_sets(*fitted.tolist())
+        return False
 
     @property
     def routes(self) -> bool:

@@ -6,12 +6,13 @@ import torch.nn as nn
 from ride_mm.utils.errors import UserError
 
 # Keys that a checkpoint may lack, or have although the model does not: router,
-# learned scales, temperature and the state of losses are optional, and old
+# learned scales, temperature, sets and the state of losses are optional, and old
 # BatchNorms have no counter.
 OPTIONAL = (
     'head.router.',
     'head.scales',
     'head.temperature',
+    'head.set_',
     'head.losses.',
     'num_batches_tracked',
 )

@@ -92,8 +92,10 @@ class RIDEHead(BaseModule):
                 )
             )
         self.class_counts: list[int] | None = None
-        # Fitted by a tool after training; in a checkpoint only if it is set.
+        # Fitted by tools after training; in a checkpoint only if they are set.
         self.register_buffer('temperature', None)
+        self.register_buffer('set_thresholds', None)
+        self.register_buffer('set_settings', None)
         # Set in every run, so not part of a checkpoint.
         self.register_buffer('class_weights', torch.ones(num_classes), persistent=False)
         if class_counts is not None:
@@ -260,11 +262,28 @@ class RIDEHead(BaseModule):
     def set_temperature(self, temperature: float) -> None:
         """Set the temperature that divides the logits of predictions."""
         self.temperature = self.class_weights.new_tensor(temperature)
+        self.set_thresholds = self.set_settings = None
+
+    def set_prediction_sets(self, thresholds: Sequence[float], settings: Sequence[float]) -> None:
+        """Set the thresholds of the sets of labels that predictions get.
+
+        Args:
+            thresholds (Sequence[float]): Smallest probability of each class in
+                a set, (K, ).
+            settings (Sequence[float]): tau of the logit adjustment and the
+                thresholds of the routers that they hold for, (E, ).
+        """
+        self.set_thresholds = self.class_weights.new_tensor(thresholds)
+        self.set_settings = self.class_weights.new_tensor(settings)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        """Load the temperature; a checkpoint without one resets it."""
-        found = f'{prefix}temperature' in state_dict
-        self.temperature = self.class_weights.new_ones(()) if found else None
+        """Load what was fitted; a checkpoint without it resets it."""
+        shapes = dict(
+            temperature=(), set_thresholds=(self.num_classes,), set_settings=(self.num_experts,)
+        )
+        for name, shape in shapes.items():
+            found = f'{prefix}{name}' in state_dict
+            setattr(self, name, self.class_weights.new_ones(shape) if found else None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def expert_loss(
