@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from mmpretrain import get_model
 
@@ -27,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='the config of the model')
-    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('checkpoint', help='its checkpoint, or the work_dir that holds it')
     parser.add_argument('out', help='folder to write, a new one')
     parser.add_argument(
         '--shape',
@@ -61,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if not is_ride(cfg):
         raise UserError(f'{args.config}: only the experts of a RIDEClassifier can be exported')
-    check_checkpoint_path(args.checkpoint)
+    checkpoint = args.checkpoint
+    if Path(checkpoint, 'last_checkpoint').is_file():
+        checkpoint = Path(checkpoint, 'last_checkpoint').read_text().strip()
+    check_checkpoint_path(checkpoint)
     cfg.model.teacher = None
-    model = get_model(cfg, pretrained=args.checkpoint, device='cpu')
+    model = get_model(cfg, pretrained=checkpoint, device='cpu')
     names = names_of(model)
     model.test_cfg['prior'] = (
         class_prior(names, args.classes, args.prior, model.head.class_counts)
