@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import runpy
 import shutil
 import tempfile
@@ -15,8 +16,10 @@ import torch
 from mmcv.image.geometric import cv2_interp_codes, pillow_interp_codes
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS, TRANSFORMS
 
+from ride_mm.engine.config import innermost_dataset
 from ride_mm.models import RIDEClassifier
 from ride_mm.models.macs import macs_by_part, relative_compute
 from ride_mm.models.routing import router_bound, thresholds_by_router
@@ -103,7 +106,18 @@ def preprocessing_of(model: RIDEClassifier, cfg: Config) -> dict[str, Any]:
         UserError: If a transform has no counterpart in the bundle.
     """
     steps = []
-    for transform in cfg.test_dataloader.dataset.get('pipeline', ()):
+    dataset = innermost_dataset(cfg.get('test_dataloader'))
+    pipeline = dataset.get('pipeline', ())
+    if not any(transform['type'] == 'LoadImageFromFile' for transform in pipeline) and not (
+        dataset.get('to_bgr')
+    ):
+        print_log(
+            'The test set gives images as arrays: the bundle takes their channels as blue, green, '
+            'red. If they are red, green, blue, export with data_preprocessor.to_rgb=True',
+            logger='current',
+            level=logging.WARNING,
+        )
+    for transform in pipeline:
         options = {key: value for key, value in transform.items() if key != 'type'}
         if transform['type'] not in ('LoadImageFromFile', 'PackInputs'):
             steps.append(_step(transform['type'], options))
@@ -156,6 +170,11 @@ def _size_of(steps: list[dict], cfg: Config) -> tuple[int, int]:
         height, width = last['crop']
     elif 'size' in last:
         width, height = last['size']
+    elif 'edge' in last:
+        raise UserError(
+            'test_dataloader.dataset.pipeline gives images of different shapes: end it with '
+            'CenterCrop(crop_size) or Resize(scale)'
+        )
     else:
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         height, width = dataset[0]['inputs'].shape[1:]
@@ -246,7 +265,7 @@ def _compare(folder: Path, model: RIDEClassifier, cfg: Config) -> None:
     bundle = runpy.run_path(str(folder / 'predict.py'))['Bundle'](folder)
     pipeline = [
         transform
-        for transform in cfg.test_dataloader.dataset.get('pipeline', ())
+        for transform in innermost_dataset(cfg.test_dataloader).get('pipeline', ())
         if transform['type'] != 'LoadImageFromFile'
     ]
     generator = np.random.default_rng(0)

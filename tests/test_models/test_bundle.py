@@ -181,6 +181,25 @@ def test_transforms_without_a_counterpart(transform, shown):
         preprocessing_of(build('cifar_resnet', 1, router=False), config([transform]))
 
 
+def test_pipelines_inside_of_wrappers_and_without_one_shape():
+    model = build('cifar_resnet', 1, router=False)
+    cfg = Config(
+        dict(test_dataloader=dict(dataset=dict(type='HoldOut', dataset=dict(pipeline=CROP))))
+    )
+    assert preprocessing_of(model, cfg) == preprocessing_of(model, config(CROP))
+    with pytest.raises(UserError, match='gives images of different shapes: end it with'):
+        write_bundle(model, config(CROP[:2]), 'unused')
+
+
+@pytest.mark.parametrize('to_bgr, warned', [(True, 0), (False, 1)])
+def test_channels_of_arrays(to_bgr, warned, monkeypatch):
+    said = []
+    monkeypatch.setattr('ride_mm.deploy.bundle.print_log', lambda text, **_: said.append(text))
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=PACK, to_bgr=to_bgr))))
+    preprocessing_of(build('cifar_resnet', 1, router=False), cfg)
+    assert ['blue, green, red' in text for text in said] == [True] * warned
+
+
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp('export') / 'bundle'
