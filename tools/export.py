@@ -41,6 +41,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--torch-export', action='store_true', help='write the parts also as programs of PyTorch'
     )
+    parser.add_argument(
+        '--int8',
+        nargs='?',
+        type=positive,
+        const=512,
+        default=0,
+        metavar='N',
+        help='quantize the convolutions, by the activations on N training images (default: 512)',
+    )
     add_occurrence_options(parser)
     add_cfg_options(parser, 'override settings of the config')
     return parser.parse_args(argv)
@@ -73,8 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         class_prior(names, args.classes, args.prior, model.head.class_counts)
         or model.test_cfg['prior']
     )
-    manifest = write_bundle(model, cfg, args.out, args.shape, args.torch_export)
+    manifest = write_bundle(model, cfg, args.out, args.shape, args.torch_export, args.int8)
     graphs = ', '.join(part['file'] for part in manifest['parts'])
+    if args.int8:
+        int8 = manifest['int8']
+        print(
+            f'int8: of {int8["images"]} training images, {int8["same_class"]:.1%} keep their class '
+            f'and {int8["same_experts"]:.1%} their number of experts'
+        )
     print(f'{args.out}: {graphs} (opset {manifest["opset"]}), manifest.json, predict.py')
 
 

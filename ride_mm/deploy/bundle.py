@@ -1,5 +1,6 @@
 """Write a trained model as a bundle: ONNX graphs, a manifest and a program."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -43,6 +44,7 @@ def write_bundle(
     folder: str | Path,
     size: tuple[int, int] | None = None,
     torch_too: bool = False,
+    int8: int = 0,
 ) -> dict:
     """Export a model, and compare the bundle with it before it gets its name.
 
@@ -55,6 +57,8 @@ def write_bundle(
             if it has none, of the first test image.
         torch_too (bool): Whether to write each part as a program of
             ``torch.export`` as well. Defaults to False.
+        int8 (int): If above 0, convolutions are quantized, by the activations
+            on so many training images. Defaults to 0.
 
     Returns:
         dict: The manifest.
@@ -73,23 +77,59 @@ def write_bundle(
         content = Path(temp, 'bundle')
         content.mkdir()
         files = [path.name for path in _write_parts(model, shape, content, torch_too)]
+        shutil.copy(home() / 'tools' / 'predict.py', content)
         manifest = dict(
             ride_mm=__version__,
             opset=OPSET,
             input_shape=shape,
             preprocessing=preprocessing,
-            parts=[dict(file=name, sha256=_digest(content / name)) for name in files],
             **settings_of(model, shape),
         )
-        Path(content, 'manifest.json').write_text(json.dumps(manifest, indent=1), encoding='utf-8')
-        shutil.copy(home() / 'tools' / 'predict.py', content)
+        _write_manifest(content, manifest, files)
         _compare(content, model, cfg)
+        if int8:
+            manifest['int8'] = _quantize(content, files, cfg, int8)
+            _write_manifest(content, manifest, files)
         content.rename(folder)
     return manifest
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _write_manifest(folder: Path, manifest: dict, files: list[str]) -> None:
+    """Write the manifest with the digests of the graphs."""
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files]
+    manifest['parts'] = [dict(file=name, sha256=sha) for name, sha in zip(files, digests)]
+    text = json.dumps(manifest, indent=1)
+    Path(folder, 'manifest.json').write_text(text, encoding='utf-8')
+
+
+def _quantize(folder: Path, files: list[str], cfg: Config, number: int) -> dict[str, float]:
+    """Quantize the graphs, and say how many training images keep their answer."""
+    from .quantize import quantize
+
+    dataset = copy.deepcopy(innermost_dataset(cfg.get('train_dataloader')))
+    pipeline = [
+        transform
+        for transform in innermost_dataset(cfg.test_dataloader).get('pipeline', ())
+        if transform['type'] == 'LoadImageFromFile'
+    ]
+    images = DATASETS.build(dict(dataset, pipeline=pipeline))
+    chosen = np.random.default_rng(0).choice(len(images), min(number, len(images)), replace=False)
+    bundle = _open(folder)
+    inputs = np.stack([bundle.preprocess(images[index]['img']) for index in chosen.tolist()])
+    scores, used = bundle.predict(inputs)
+    quantize(folder, files, inputs)
+    _write_manifest(folder, bundle.manifest, files)
+    new_scores, new_used = _open(folder).predict(inputs)
+    return dict(
+        images=len(inputs),
+        same_class=float((scores.argmax(1) == new_scores.argmax(1)).mean()),
+        same_experts=float((used == new_used).mean()),
+    )
+
+
+def _open(folder: Path) -> Any:
+    """The bundle in a folder, opened by the program that it holds."""
+    return runpy.run_path(str(folder / 'predict.py'))['Bundle'](folder)
 
 
 def preprocessing_of(model: RIDEClassifier, cfg: Config) -> dict[str, Any]:
@@ -262,7 +302,7 @@ def _compare(folder: Path, model: RIDEClassifier, cfg: Config) -> None:
     Raises:
         UserError: If they differ.
     """
-    bundle = runpy.run_path(str(folder / 'predict.py'))['Bundle'](folder)
+    bundle = _open(folder)
     pipeline = [
         transform
         for transform in innermost_dataset(cfg.test_dataloader).get('pipeline', ())

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, load_tool
@@ -50,6 +51,24 @@ def test_a_work_dir_becomes_a_bundle(tool, trained, tmp_path, capsys):
     assert manifest['preprocessing']['steps'] == [
         dict(size=[16, 16], backend='cv2', interpolation=1)
     ]
+
+
+def test_int8(tool, trained, tmp_path, capsys):
+    config, folder = trained
+    tool[1](config, folder, tmp_path / 'plain')
+    tool[1](config, folder, tmp_path / 'int8', '--int8', 50)
+    assert 'int8: of 50 training images, ' in capsys.readouterr().out
+    manifest = json.loads((tmp_path / 'int8' / 'manifest.json').read_text())
+    assert manifest['int8']['same_class'] > 0.8
+    names = [part['file'] for part in manifest['parts']]
+    assert len(list((tmp_path / 'int8').iterdir())) == len(names) + 2
+    for name in names:
+        sizes = [(tmp_path / bundle / name).stat().st_size for bundle in ('plain', 'int8')]
+        assert sizes[1] < 0.6 * sizes[0]
+    images = np.random.default_rng(0).normal(size=(70, 3, 16, 16)).astype(np.float32)
+    program = load_tool('tools/predict.py')
+    scores, used = program.Bundle(tmp_path / 'int8').predict(images)
+    assert scores.shape == (70, 10) and set(used) <= {1, 2}
 
 
 def test_mistakes(tool, trained, tmp_path, monkeypatch):
