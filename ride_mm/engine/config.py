@@ -12,6 +12,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
 from mmpretrain import registry
 
+from ride_mm.utils.config_names import config_file
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.rank import is_main_process
 
@@ -39,7 +40,8 @@ def load_config(path: str, options: dict | None = None, is_built: bool = True) -
     """Read a config and merge the options of the command line into it.
 
     Args:
-        path (str): The config file.
+        path (str): The config file, or a name such as
+            ``ride_mm::ride_r50_imagenet_lt.py``.
         options (dict, optional): ``--cfg-options``, by dotted key. A key that
             looks like a typo is merged, with a warning. Defaults to None.
         is_built (bool): Whether the config will be built, and so is checked.
@@ -53,6 +55,7 @@ def load_config(path: str, options: dict | None = None, is_built: bool = True) -
             merged or would have no effect, or
             :func:`~ride_mm.engine.config_check.check_config` rejects the config.
     """
+    path = config_file(path)
     if not osp.isfile(path):
         raise UserError(f'there is no config {path} (relative to {os.getcwd()}).{_similar(path)}')
     try:

@@ -14,6 +14,7 @@ from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ride_mm.utils.config_names import config_file
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.files import write_file
 from ride_mm.utils.lock import lock_work_dir
@@ -82,7 +83,7 @@ def set_work_dir(cfg: Config, work_dir: str | None, config: str) -> None:
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', Path(config).stem)
+        cfg.work_dir = osp.join('work_dirs', Path(config_file(config)).stem)
 
 
 def set_dataloader_defaults(

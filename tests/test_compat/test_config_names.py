@@ -10,6 +10,7 @@ from mmengine.hub import get_config
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
 
 from ride_mm.engine.config import load_config
+from ride_mm.engine.launch import set_work_dir
 from ride_mm.utils.config_names import config_file, register_models
 from ride_mm.utils.errors import UserError
 
@@ -95,3 +96,16 @@ def test_models_by_name():
     image = np.zeros((8, 8, 3), np.uint8)
     assert 0 <= inferencer(image)[0]['pred_label'] < 10
     assert inference_model(inferencer.model, image)['pred_score'] > 0
+
+
+@pytest.mark.parametrize('name', ['ride_mm::ride_r32_digits_lt.py', 'ride_mm::ride_r32_digits_lt'])
+def test_names_on_the_command_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = load_config(str(ROOT / 'configs/ride_r32_digits_lt.py'))
+    cfg = load_config(name, {'model.backbone.depth': 20})
+    assert cfg.model.pop('backbone').depth == 20 and expected.model.pop('backbone').depth == 32
+    assert cfg.to_dict() == expected.to_dict()
+    set_work_dir(cfg, None, name)
+    assert cfg.work_dir == 'work_dirs/ride_r32_digits_lt'
+    with pytest.raises(UserError, match='there is no such config in .*mean .ride_mm::ride_r32_dig'):
+        load_config('ride_mm::ride_r32_digit_lt')
