@@ -392,6 +392,12 @@ def is_ride(cfg: Config) -> bool:
     return type_name(cfg.get('model')) == 'RIDEClassifier'
 
 
+def find_metric(evaluator: Any, name: str) -> dict:
+    """Config of the first metric of a type in an evaluator; {} if there is none."""
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return next((metric for metric in metrics if type_name(metric) == name), {})
+
+
 def innermost_dataset(loader: dict | None) -> dict:
     """Config of a data loader's dataset, without its wrappers."""
     dataset = (loader or {}).get('dataset', {})

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ride_mm.analysis import set_thresholds, sets_of
-from ride_mm.analysis.decoupling import mean_logits
-from ride_mm.datasets.class_counts import stated_counts
-from ride_mm.datasets.class_groups import ClassGroups
+from ride_mm.analysis.calibration.validation import validation_outputs
 from ride_mm.engine import launch
-from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
+from ride_mm.engine.posthoc import write_checkpoint
 from ride_mm.evaluation.tables import build_table, print_tables
-from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
   python tools/analysis/fit_sets.py CONFIG CHECKPOINT --coverage 0.9 \\
@@ -49,19 +47,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     launch.check_output_file(args.out, ('.pth',))
-    runner = load_runner(args, check=check_val_set)
-    model, loader = runner.model, runner.val_dataloader
-    if not hasattr(model, 'head') or not hasattr(model.head, 'set_prediction_sets'):
-        raise UserError(
-            f'only a RIDEClassifier has prediction sets, found model.type="{type(model).__name__}"'
-        )
-    counts = stated_counts(loader.dataset)
-    if counts is not None and model.adjusts_logits:
-        model.set_class_counts(counts)
-    logits, labels = mean_logits(model, loader)
-    scores = model.head.scores(logits, model.test_cfg['logit_adjustment']).numpy()
-    # One group if the classes' sizes are not known.
-    groups = ClassGroups(np.ones(scores.shape[1], int) if counts is None else counts)
+    model, logits, labels, groups = validation_outputs(args)
+    scores = model.head.scores(logits).numpy()
     thresholds = set_thresholds(scores, labels.numpy(), groups, args.coverage)
     sizes = sets_of(scores, thresholds).sum(1)
     rows = [

@@ -3,17 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
-import numpy as np
-
 from ride_mm.analysis import fit_temperature
-from ride_mm.analysis.decoupling import mean_logits
-from ride_mm.datasets.class_counts import stated_counts
+from ride_mm.analysis.calibration.validation import validation_outputs
 from ride_mm.engine import launch
-from ride_mm.engine.posthoc import check_val_set, load_runner, write_checkpoint
+from ride_mm.engine.posthoc import write_checkpoint
 from ride_mm.evaluation import calibration, score_quality
 from ride_mm.evaluation.calibration import TITLES
 from ride_mm.evaluation.tables import build_table, print_tables
-from ride_mm.utils.errors import UserError, run_tool
+from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
   python tools/analysis/fit_temperature.py CONFIG CHECKPOINT \\
@@ -41,25 +38,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     launch.check_output_file(args.out, ('.pth',))
-    runner = load_runner(args, check=check_val_set)
-    model, loader = runner.model, runner.val_dataloader
-    if not hasattr(model, 'head') or not hasattr(model.head, 'set_temperature'):
-        raise UserError(
-            f'only a RIDEClassifier has a temperature, found model.type="{type(model).__name__}"'
-        )
-    counts = stated_counts(loader.dataset)
-    if counts is not None and model.adjusts_logits:
-        model.set_class_counts(counts)
-    logits, labels = mean_logits(model, loader)
-    # As a test does before the softmax.
-    logits = model.head.adjust(logits, model.test_cfg['logit_adjustment'])
+    model, logits, labels, groups = validation_outputs(args)
     temperature = fit_temperature(logits, labels)
 
-    counts = np.ones(logits.size(1), int) if counts is None else counts
     rows = []
     for label, divisor in (('before', 1.0), (f'temperature {temperature:.4f}', temperature)):
         quality = score_quality((logits / divisor).softmax(1), labels)
-        figures = calibration(quality, labels.numpy(), counts)
+        figures = calibration(quality, labels.numpy(), groups)
         rows.append([label, *(f'{figures[name]:.4f}' for name in TITLES)])
     title = f'Calibration on {len(labels)} held-out images'
     print_tables(build_table(title, ['', *TITLES.values()], rows))

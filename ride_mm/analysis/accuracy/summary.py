@@ -16,7 +16,7 @@ from ride_mm.analysis.predictions import Predictions, read_predictions
 from ride_mm.analysis.routing.expert_usage import plot_expert_usage
 from ride_mm.analysis.run_options import options_of_test
 from ride_mm.datasets.class_groups import GROUPS, ClassGroups, key_prefix
-from ride_mm.engine.config import load_config, type_name
+from ride_mm.engine.config import find_metric, load_config
 from ride_mm.evaluation import (
     accuracy_by_class,
     calibration,
@@ -64,9 +64,7 @@ def load_test_classes(
         )
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     dataset = DATASETS.build(dataset_cfg)
-    evaluator = cfg.get('test_evaluator')
-    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-    metric: dict = next((m for m in metrics if type_name(m) == 'LongTailMetric'), {})
+    metric = find_metric(cfg.get('test_evaluator'), 'LongTailMetric')
     counts = resolve_class_counts(metric.get('class_counts'), dataset.metainfo, 'LongTailMetric')
     groups = ClassGroups(counts, metric.get('thresholds', 'ride'))
     return groups, dataset.metainfo, len(dataset)
