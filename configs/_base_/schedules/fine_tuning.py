@@ -5,7 +5,7 @@ _base_ = ['./router.py', '../default_runtime.py']
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=5e-4, nesterov=True),
-    clip_grad=dict(max_norm=2.0),
+    clip_grad=dict(max_norm=4.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
