@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from rich.table import Table
 
 from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
+from ride_mm.analysis.accuracy.class_table import class_rows, class_table, write_class_table
 from ride_mm.analysis.calibration.conformal import set_figures
 from ride_mm.analysis.predictions import Predictions, read_predictions
 from ride_mm.analysis.routing.expert_usage import plot_expert_usage
@@ -307,7 +308,7 @@ def summarize_file(
     model_prior: str | None = None,
     cfg_options: dict | None = None,
 ) -> dict[str, float]:
-    """Print and plot a summary of a file of predictions.
+    """Print and plot a summary of a file of predictions, and list its classes.
 
     Options of the test that select its data or its class groups are read
     from the file and apply.
@@ -316,8 +317,9 @@ def summarize_file(
         config (str | Path): The config of the test.
         predictions_file (str | Path): The file that ``tools/test.py --out``
             wrote.
-        out_dir (str | Path, optional): Folder for the plots. Defaults to
-            None, which means that of the predictions.
+        out_dir (str | Path, optional): Folder for the plots and
+            ``classes.csv``. Defaults to None, which means that of the
+            predictions.
         json_file (str | Path, optional): Where to save the figures as JSON.
             Defaults to None, which means nowhere.
         model_prior (str, optional): See :func:`summarize`. Defaults to None.
@@ -353,12 +355,15 @@ def summarize_file(
                 f'{config}. Pass the config of the test, {run["config"]}.'
             )
     figures = summarize(predictions, groups, model_prior)
-    print_tables(*summary_tables(figures, predictions, groups))
+    rows = class_rows(predictions, groups, meta.get('classes'))
+    print_tables(*summary_tables(figures, predictions, groups), class_table(rows))
     if predictions.num_experts_used is None:
         print('No plot of experts used: the predictions hold no num_experts_used.')
     out_dir = out_dir or Path(predictions_file).parent
     for path in draw_summary(figures, predictions, groups, out_dir, meta.get('classes')):
         print(path)
+    write_class_table(rows, Path(out_dir, 'classes.csv'))
+    print(Path(out_dir, 'classes.csv'))
     if json_file is not None:
         mmengine.dump(figures, str(json_file), file_format='json', indent=2)
         print(json_file)

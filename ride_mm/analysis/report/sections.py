@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ride_mm.analysis.accuracy.accuracy_by_class import plot_accuracy_by_class
+from ride_mm.analysis.accuracy.class_table import COLUMNS, class_cells, class_rows
 from ride_mm.analysis.accuracy.confusion import plot_group_confusion
 from ride_mm.analysis.accuracy.hardest import hardest_images
 from ride_mm.analysis.calibration.reliability_diagram import plot_reliability
@@ -35,6 +36,8 @@ from ride_mm.evaluation.expert_usage import usage_cells
 from ride_mm.evaluation.long_tail import MEAN_TITLES
 from ride_mm.version import __version__
 
+# Classes in the table.
+_WORST = 15
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmpretrain', 'numpy', 'matplotlib')
 
 
@@ -87,13 +90,15 @@ def by_class(found: Findings, maker: FigureMaker) -> Section:
         groups=found.groups,
         class_names=found.names,
     )
+    rows = class_rows(main, found.groups, found.names)[:_WORST]
     return Section(
         'classes',
         'Accuracy by class size',
         'Top: accuracy of each class, the largest class on the left. Bottom: number of training '
         'images. Dashed: mean of each group. The less the bars fall to the right, the better the '
-        'model handles rare classes.',
-        [figure],
+        'model handles rare classes. The table names the classes that are recognized least often, '
+        'and the label that most of their other images get.',
+        [figure, Table(COLUMNS, class_cells(rows), 'Classes with the lowest accuracy')],
     )
 
 
