@@ -75,9 +75,10 @@ def set_prior(args: argparse.Namespace, runner: launch.TestRunner) -> None:
     if args.classes is None and args.prior is None:
         return
     meta, model = runner.test_evaluator.dataset_meta or {}, runner.model
-    model = getattr(model, 'module', model)
+    while hasattr(model, 'module'):  # distributed, test-time augmentation
+        model = model.module
     if not hasattr(model, 'test_cfg') or 'prior' not in model.test_cfg:
-        raise UserError('--classes and --prior need model.type="RIDEClassifier", without --tta')
+        raise UserError('--classes and --prior need model.type="RIDEClassifier"')
     names = list(map(str, meta.get('classes') or range(model.head.num_classes)))
     counts = meta.get('class_counts')
     model.test_cfg['prior'] = class_prior(names, args.classes, args.prior, counts)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import put
+from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 
 from ride_mm.datasets.class_groups import NAMED_THRESHOLDS
@@ -110,18 +111,18 @@ def describe_run(
     metrics = (m for m in runner.test_evaluator.metrics if isinstance(m, ClassGroupMetric))
     metric = next(metrics, None)
     counts = metric.class_counts if metric else meta.get('class_counts')
-    model = runner.model
+    model, averaged = runner.model, False
     while hasattr(model, 'module'):  # distributed, test-time augmentation
+        averaged = averaged or isinstance(model, BaseTTAModel)
         model = model.module
+    gives_sets = getattr(model, 'gives_sets', False) and not averaged
     return dict(
         config=config,
         options=options or {},
         checkpoint=checkpoint,
         split=split,
         prior=(getattr(model, 'test_cfg', None) or {}).get('prior'),
-        set_thresholds=model.head.set_thresholds.tolist()
-        if getattr(model, 'gives_sets', False)
-        else None,
+        set_thresholds=model.head.set_thresholds.tolist() if gives_sets else None,
         weights=fingerprint(checkpoint),
         num_experts=getattr(model, 'num_experts', None),
         classes=None if meta.get('classes') is None else list(meta['classes']),
