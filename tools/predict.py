@@ -17,6 +17,7 @@ import onnxruntime
 
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 BATCH = 64
+KEYS = 'input_shape preprocessing classes router_bounds offsets temperature log_prior'.split()
 
 
 class Bundle:
@@ -29,6 +30,7 @@ class Bundle:
                 (Path(folder, part['file']), part['sha256']) for part in self.manifest['parts']
             ]
             graphs = [path.read_bytes() for path, _ in parts]
+            [self.manifest[key] for key in KEYS]
         except (OSError, ValueError, LookupError, TypeError) as error:
             sys.exit(f'error: {folder} is not a whole bundle of tools/export.py: {error!r}')
         for (path, digest), graph in zip(parts, graphs):

@@ -278,6 +278,13 @@ def test_a_changed_graph(bundle, tmp_path):
     done = run(changed, tmp_path / 'images', '--out', tmp_path / 'found.csv')
     assert done.returncode == 1
     assert f'error: {graph} has changed since it was exported' in done.stderr
+    manifest = json.loads((bundle / 'manifest.json').read_text())
+    for key in manifest.keys() - {'ride_mm', 'opset', 'thresholds', 'set_thresholds'}:
+        if key != 'relative_compute':
+            part = {name: value for name, value in manifest.items() if name != key}
+            (changed / 'manifest.json').write_text(json.dumps(part))
+            with pytest.raises(SystemExit, match=f'is not a whole bundle .*{key}'):
+                open_bundle(changed)
     graph.unlink()
     assert 'is not a whole bundle' in run(changed, tmp_path, '--out', tmp_path / 'a.csv').stderr
 
