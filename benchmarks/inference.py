@@ -13,6 +13,7 @@ all experts; routing cannot save much more time than compute.
 
 import argparse
 import io
+import runpy
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -129,6 +130,11 @@ def compute_of(
     return dict(ensemble=1.0, routed=routed, official=routed, single=single / whole), usage
 
 
+def run_bundle(bundle, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and experts used."""
+    return bundle.predict(images.numpy())
+
+
 def rows_of(
     size: int, times: dict[tuple, list[float]], compute: dict[str, float]
 ) -> list[list[str]]:
@@ -189,6 +195,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--fuse-conv-bn', action='store_true', help='fuse our models, as in tools/test.py'
     )
     parser.add_argument(
+        '--bundle',
+        nargs='+',
+        default=[],
+        metavar='DIR',
+        help='bundles of tools/export.py with the weights of the checkpoint, to measure as well',
+    )
+    parser.add_argument(
         '--usage',
         type=parse_usage,
         default=_USAGE,
@@ -208,6 +221,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f'{args.config} has no model.head.router to route by')
     if args.checkpoint is not None:
         launch.check_checkpoint_path(args.checkpoint)
+    elif args.bundle:
+        raise UserError('--bundle needs the checkpoint that was exported')
     elif len(args.usage) != cfg.model.num_experts:
         raise UserError(
             f'--usage gives {len(args.usage)} shares, the model has {cfg.model.num_experts} experts'
@@ -226,6 +241,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, model in models.items():
         calls[name, 'tensors'] = model.infer
         calls[name, 'predict'] = model.predict
+    for folder in args.bundle:
+        bundle = runpy.run_path(str(Path(folder, 'predict.py')))['Bundle'](folder)
+        calls[Path(folder).name, 'tensors'] = partial(run_bundle, bundle)
+        compute[Path(folder).name] = compute['routed']
     code = None
     if args.official:
         code = Official(args.official, load(args.config, args.cfg_options), args.device)
