@@ -327,6 +327,13 @@ def test_predictions_alone(run, tmp_path, options, changes, expected):
         assert title in page.text
 
 
+def test_prediction_sets(run, tmp_path):
+    """Sets of all labels hold every label."""
+    file = run.write(experts=False, set_thresholds=[0.0] * 6)
+    page, _ = make_page(file, tmp_path / 'report.html', config=run.config)
+    assert 'label in the set (%)' in page.text and '100.0 6.0' in ' '.join(page.text.split())
+
+
 def test_without_images_no_data_is_needed(run, tmp_path):
     run.write()
     (tmp_path / 'test.txt').unlink()

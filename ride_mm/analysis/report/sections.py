@@ -48,6 +48,8 @@ def accuracy(found: Findings) -> Section:
     columns += ['all experts (%)'] if found.all_experts else []
     columns += CALIBRATION_TITLES.values()
     columns += ['mean experts', 'compute'] if usage else []
+    sets = found.of_kind('sets')
+    columns += ['label in the set (%)', 'labels in the set'] if sets else []
     rows = []
     for name, images in found.members.items():
         labels = found.main.gt_label[images]
@@ -62,6 +64,8 @@ def accuracy(found: Findings) -> Section:
             for key, digits in zip(CALIBRATION_TITLES, (2, 3, 3))
         ]
         row += usage_cells(usage, name)[-2:] if usage else []
+        if sets:
+            row += [f'{sets[key_prefix(name) + key]:.1f}' for key in ('coverage', 'size')]
         rows.append(row)
     means = [f'{found.figures[f"long_tail/{name}"]:.2f}' for name in MEAN_TITLES]
     return Section(
