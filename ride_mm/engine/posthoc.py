@@ -21,6 +21,19 @@ from . import launch
 _DUPLICATES = 0.1
 
 
+def checkpoint_parser(description: str | None, example: str) -> argparse.ArgumentParser:
+    """A parser of the config, the checkpoint, and the checkpoint to write."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launch.common_arguments()],
+    )
+    parser.add_argument('checkpoint', help='the checkpoint')
+    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
+    return parser
+
+
 def load_runner(
     args: argparse.Namespace,
     check: Callable[[Config], None] | None = None,

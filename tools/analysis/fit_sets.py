@@ -8,7 +8,7 @@ import numpy as np
 from ride_mm.analysis import set_thresholds, sets_of
 from ride_mm.analysis.calibration.validation import validation_outputs
 from ride_mm.engine import launch
-from ride_mm.engine.posthoc import write_checkpoint
+from ride_mm.engine.posthoc import checkpoint_parser, write_checkpoint
 from ride_mm.evaluation.tables import build_table, print_tables
 from ride_mm.utils.errors import run_tool
 
@@ -25,14 +25,7 @@ checkpoint predicts the same classes, and gives each image a set.
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()],
-    )
-    parser.add_argument('checkpoint', help='the checkpoint')
-    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
+    parser = checkpoint_parser(__doc__, EXAMPLE)
     parser.add_argument(
         '--coverage',
         type=float,

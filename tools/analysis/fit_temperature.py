@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ride_mm.analysis import fit_temperature
 from ride_mm.analysis.calibration.validation import validation_outputs
 from ride_mm.engine import launch
-from ride_mm.engine.posthoc import write_checkpoint
+from ride_mm.engine.posthoc import checkpoint_parser, write_checkpoint
 from ride_mm.evaluation import calibration, score_quality
 from ride_mm.evaluation.calibration import TITLES
 from ride_mm.evaluation.tables import build_table, print_tables
@@ -24,14 +24,7 @@ checkpoint predicts the same classes.
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()],
-    )
-    parser.add_argument('checkpoint', help='the checkpoint')
-    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
+    parser = checkpoint_parser(__doc__, EXAMPLE)
     return parser.parse_args(argv)
 
 

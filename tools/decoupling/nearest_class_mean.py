@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ride_mm.analysis import decoupling
 from ride_mm.engine import launch
 from ride_mm.engine.config import innermost_dataset
-from ride_mm.engine.posthoc import load_runner, write_checkpoint
+from ride_mm.engine.posthoc import checkpoint_parser, load_runner, write_checkpoint
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -21,14 +21,7 @@ the checkpoint may be of any type.
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()],
-    )
-    parser.add_argument('checkpoint', help='the checkpoint of stage 1')
-    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
+    parser = checkpoint_parser(__doc__, EXAMPLE)
     return parser.parse_args(argv)
 
 
