@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,17 @@ def _split(inputs: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         yield {name: values[start : start + _BATCH] for name, values in inputs.items()}
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without onnxruntime's advice to do what was just done."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
+
+
 def quantize(folder: Path, files: list[str], images: np.ndarray) -> None:
     """Replace the graphs of a bundle by quantized ones.
 
@@ -46,18 +58,16 @@ def quantize(folder: Path, files: list[str], images: np.ndarray) -> None:
         outputs = _run(path, inputs)
         prepared = path.with_suffix('.prepared')
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-        level = logging.root.level
-        logging.root.setLevel(logging.ERROR)  # it advises to do what was just done
-        quantize_static(
-            str(prepared),
-            str(path),
-            _Batches(inputs),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=['Conv'],
-        )
-        logging.root.setLevel(level)
+        with _quiet():
+            quantize_static(
+                str(prepared),
+                str(path),
+                _Batches(inputs),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=['Conv'],
+            )
         prepared.unlink()
         known = {**inputs, **outputs}
         inputs = dict(trunk=known['trunk'], total=known.get('new_total', known['total']))
