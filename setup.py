@@ -8,7 +8,7 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'ride_mm'
-MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
+MIM_CONTENT = ('configs', 'tools', 'weights', 'model-index.yml')
 
 
 def read(name):
@@ -72,7 +72,7 @@ class EditableWheel(editable_wheel):
 
 
 if __name__ == '__main__':
-    extras = {name: requirements(name) for name in ('export', 'lite', 'mim', 'tests')}
+    extras = {name: requirements(name) for name in ('export', 'hub', 'lite', 'mim', 'tests')}
     extras['all'] = sum(extras.values(), [])
     setup(
         name=PACKAGE,

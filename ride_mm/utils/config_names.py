@@ -1,4 +1,7 @@
-"""This plugin's configs and models by name: ``ride_mm::NAME.py`` and ``get_model('NAME')``."""
+"""This plugin's configs, weights and models by name.
+
+``ride_mm::NAME.py``, ``ride_mm://NAME`` and ``get_model('NAME', pretrained=True)``.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,13 +12,14 @@ from .errors import UserError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREFIX = f'{PACKAGE.name}::'
+WEIGHTS_PREFIX = f'{PACKAGE.name}://'
 
 
 def home() -> Path:
-    """Folder of ``configs/`` and ``model-index.yml``: ``.mim`` of an installed
-    package, or the root of the repository."""
-    mim = PACKAGE / '.mim'
-    return mim if (mim / 'configs').is_dir() else PACKAGE.parent
+    """Folder of ``configs/``, ``weights/`` and ``model-index.yml``: the root of the
+    repository, or ``.mim`` of an installed package."""
+    root = PACKAGE.parent
+    return root if (root / 'model-index.yml').is_file() else PACKAGE / '.mim'
 
 
 def config_file(name: str) -> str:
@@ -44,6 +48,17 @@ def config_file(name: str) -> str:
             f'{nearest(PREFIX + path.relative_to(configs).as_posix(), known)}'
         )
     return str(path)
+
+
+def own_weights() -> dict[str, str]:
+    """Weights that the repository and the package hold.
+
+    Returns:
+        dict[str, str]: The paths by name: ``weights/ride_r32_digits_lt/model.safetensors``
+        is ``'ride_mm://ride_r32_digits_lt'``.
+    """
+    files = (home() / 'weights').glob('*/model.safetensors')
+    return {WEIGHTS_PREFIX + file.parent.name: str(file) for file in files}
 
 
 @lru_cache

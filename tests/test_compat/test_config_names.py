@@ -1,13 +1,18 @@
 """Names of configs and models, as users of OpenMMLab try them."""
 
+import hashlib
 import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.hub import get_config
+from mmengine.runner import load_checkpoint
 from mmpretrain import ImageClassificationInferencer, get_model, inference_model, list_models
+from mmpretrain.registry import DATASETS
 
 from ride_mm.engine.config import load_config
 from ride_mm.engine.launch import set_work_dir
@@ -74,9 +79,10 @@ def test_hub_of_mmengine(monkeypatch):
     assert found.model == expected.model
     with pytest.raises(UserError, match='no such config'):
         get_config('ride_mm::ride_r32_digits.py')
-    # There are no weights to download.
+    found = get_config('ride_mm::ride_r32_digits_lt.py', pretrained=True)
+    assert found.model_path == 'ride_mm://ride_r32_digits_lt'
     with pytest.raises(AssertionError, match='Weights'):
-        get_config('ride_mm::ride_r32_digits_lt.py', pretrained=True)
+        get_config('ride_mm::ride_r32_cifar10_lt.py', pretrained=True)
     monkeypatch.undo()
     assert get_config('mmpretrain::resnet/resnet18_8xb16_cifar10.py')
 
@@ -96,6 +102,26 @@ def test_models_by_name():
     image = np.zeros((8, 8, 3), np.uint8)
     assert 0 <= inferencer(image)[0]['pred_label'] < 10
     assert inference_model(inferencer.model, image)['pred_score'] > 0
+
+
+@pytest.mark.parametrize('name', ['ride_r32_digits_lt'])
+def test_weights_by_name(name):
+    """The weights in the repository have the accuracy that their model card states."""
+    folder = ROOT / 'weights' / name
+    cfg = load_config(str(folder / 'config.py'))
+    model = get_model(name, pretrained=True, device='cpu')
+    assert list(model._dataset_meta['classes']) == list(map(str, range(10)))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    batch = model.data_preprocessor(pseudo_collate(list(dataset)))
+    with torch.no_grad():
+        samples = model.predict(batch['inputs'], batch['data_samples'])
+    hits = [int(sample.pred_label) == int(sample.gt_label) for sample in samples]
+    assert f'| {np.mean(hits):.1%}'.rstrip('%') in (folder / 'README.md').read_text()
+    for line in (folder / 'SHA256SUMS').read_text().splitlines():
+        digest, file = line.split('  ')
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest, file
+    with pytest.raises(UserError, match=f'no such weights in .* mean .ride_mm://{name}'):
+        load_checkpoint(model, f'ride_mm://{name[:-1]}')
 
 
 @pytest.mark.parametrize('name', ['ride_mm::ride_r32_digits_lt.py', 'ride_mm::ride_r32_digits_lt'])

@@ -13,7 +13,7 @@ from mmengine.utils import digit_version
 
 from ride_mm.analysis.comparison.seeds import read_seeds
 
-CONTENT = ('configs', 'tools', 'model-index.yml')
+CONTENT = ('configs', 'tools', 'weights', 'model-index.yml')
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def project(root, tmp_path):
     """A copy of what packaging needs, to be built in."""
     project = tmp_path / 'project'
     ignore = shutil.ignore_patterns('__pycache__', '.mim')
-    for name in ('ride_mm', 'requirements', 'configs', 'tools'):
+    for name in ('ride_mm', 'requirements', 'configs', 'tools', 'weights'):
         shutil.copytree(root / name, project / name, ignore=ignore)
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'model-index.yml'):
         shutil.copy(root / name, project / name)
@@ -81,6 +81,7 @@ def test_wheel(project):
         'model-index.yml',
         'tools/dist_train.sh',
         'tools/test.py',
+        'weights/ride_r32_digits_lt/model.safetensors',
     ):
         assert f'ride_mm/.mim/{name}' in names
     sources = (project / 'ride_mm').rglob('*.py')
