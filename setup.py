@@ -72,7 +72,9 @@ class EditableWheel(editable_wheel):
 
 
 if __name__ == '__main__':
-    extras = {name: requirements(name) for name in ('export', 'hub', 'lite', 'mim', 'tests')}
+    extras = {
+        name: requirements(name) for name in ('demo', 'export', 'hub', 'lite', 'mim', 'tests')
+    }
     extras['all'] = sum(extras.values(), [])
     setup(
         name=PACKAGE,

@@ -3,13 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from mmpretrain import get_model
 
 from ride_mm.deploy.bundle import names_of, write_bundle
 from ride_mm.engine.config import add_cfg_options, is_ride, load_config, positive
-from ride_mm.engine.launch import check_checkpoint_path
+from ride_mm.engine.launch import find_checkpoint
 from ride_mm.engine.occurrence import add_occurrence_options, class_prior
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -71,12 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if not is_ride(cfg):
         raise UserError(f'{args.config}: only the experts of a RIDEClassifier can be exported')
-    checkpoint = args.checkpoint
-    if Path(checkpoint, 'last_checkpoint').is_file():
-        checkpoint = Path(checkpoint, 'last_checkpoint').read_text().strip()
-    check_checkpoint_path(checkpoint)
     cfg.model.teacher = None
-    model = get_model(cfg, pretrained=checkpoint, device='cpu')
+    model = get_model(cfg, pretrained=find_checkpoint(args.checkpoint), device='cpu')
     names = names_of(model)
     model.test_cfg['prior'] = (
         class_prior(names, args.classes, args.prior, model.head.class_counts)

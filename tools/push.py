@@ -10,7 +10,7 @@ from mmpretrain import get_model
 from ride_mm.analysis import read_predictions
 from ride_mm.deploy import hub
 from ride_mm.engine.config import add_cfg_options, load_config
-from ride_mm.engine.launch import check_checkpoint_path
+from ride_mm.engine.launch import find_checkpoint
 from ride_mm.evaluation.dump import fingerprint
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='the config of the model')
-    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('checkpoint', help='its checkpoint, or the work_dir that holds it')
     parser.add_argument('target', help='a new folder, or hf://USER/NAME (see hf auth login)')
     parser.add_argument(
         '--predictions',
@@ -42,15 +42,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    check_checkpoint_path(args.checkpoint)
+    checkpoint = find_checkpoint(args.checkpoint)
     predictions = None
     if args.predictions:
         predictions = read_predictions(args.predictions)
-        if predictions.run.get('weights') != fingerprint(args.checkpoint):
-            raise UserError(f'{args.predictions} is not of {args.checkpoint}')
+        if predictions.run.get('weights') != fingerprint(checkpoint):
+            raise UserError(f'{args.predictions} is not of {checkpoint}')
     cfg = load_config(args.config, args.cfg_options)
     cfg.model.teacher = None
-    model = get_model(cfg, pretrained=args.checkpoint, device='cpu')
+    model = get_model(cfg, pretrained=checkpoint, device='cpu')
     repository = args.target.removeprefix(hub.HUB)
     if repository == args.target:
         hub.write_model(model, cfg, args.target, Path(args.target).name, predictions)

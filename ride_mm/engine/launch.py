@@ -208,6 +208,24 @@ def check_checkpoint_path(path: str, source: str = '') -> None:
     )
 
 
+def find_checkpoint(path: str) -> str:
+    """Find a checkpoint by its path, or that of the work_dir that holds it.
+
+    Args:
+        path (str): A checkpoint, or a work_dir, whose last checkpoint is meant.
+
+    Returns:
+        str: Path of the checkpoint.
+
+    Raises:
+        UserError: As :func:`check_checkpoint_path`.
+    """
+    last = Path(path, 'last_checkpoint')
+    found = last.read_text().strip() if last.is_file() else path
+    check_checkpoint_path(found)
+    return found
+
+
 def set_launcher(cfg: Config, launcher: str) -> None:
     """Set the job launcher; without a GPU, use gloo instead of NCCL.
 
