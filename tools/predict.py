@@ -87,6 +87,16 @@ def resize(image, size, step):
     return np.array(Image.fromarray(image).resize(size, step['interpolation']))
 
 
+def set_of(bundle, score):
+    """The classes in the prediction set of an image, most probable first, in a column."""
+    thresholds = bundle.manifest.get('set_thresholds')
+    if thresholds is None:
+        return ()
+    labels = (-score).argsort()
+    chosen = [i for i in labels if i == labels[0] or score[i] >= thresholds[i]]
+    return ('|'.join(bundle.manifest['classes'][i] for i in chosen),)
+
+
 def load(bundle, path):
     """The input of the network for a file, or None."""
     try:
@@ -118,14 +128,16 @@ def main(argv=None):
         for path, score, number in zip(batch, scores, used):
             name = path.relative_to(args.images).as_posix() if path != args.images else path.name
             label = score.argmax()
-            rows.append((name, label, bundle.manifest['classes'][label], score[label], number))
+            answer = (name, label, bundle.manifest['classes'][label], score[label], number)
+            rows.append(answer + set_of(bundle, score))
         if sys.stderr.isatty():
             print(f'\r{start + len(loaded)} of {len(paths)}', end='\r', file=sys.stderr)
     if not rows:
         sys.exit(f'error: there is no image that can be read in {args.images}')
     with open(args.out, 'w', newline='', encoding='utf-8') as file:
         table = csv.writer(file)
-        table.writerow(('file', 'class_index', 'class', 'score', 'num_experts_used'))
+        heads = ('file', 'class_index', 'class', 'score', 'num_experts_used', 'set')
+        table.writerow(heads[: len(rows[0])])
         table.writerows(sorted(rows))
     print(f'{args.out}: {len(rows)} images')
 

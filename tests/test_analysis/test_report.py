@@ -334,6 +334,15 @@ def test_prediction_sets(run, tmp_path):
     assert 'label in the set (%)' in page.text and '100.0 6.0' in ' '.join(page.text.split())
 
 
+def test_frequencies_of_the_classes(run, tmp_path):
+    run.write(prior=[0.0, 3.0, 1.0, 0.0, 1.0, 1.0])
+    write_report(run.path, tmp_path / 'a.html', num_images=0)
+    assert (
+        '4 of 6, with the frequencies of --classes and'
+        in Page((tmp_path / 'a.html').read_text()).text
+    )
+
+
 def test_without_images_no_data_is_needed(run, tmp_path):
     run.write()
     (tmp_path / 'test.txt').unlink()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -251,6 +252,18 @@ def test_the_program(bundle, tmp_path):
     one = run(bundle, tmp_path / 'images' / 'b.png', '--out', tmp_path / 'one.csv')
     assert one.returncode == 0
     assert (tmp_path / 'one.csv').read_text().splitlines()[1] == ','.join(rows[2].values())
+
+
+def test_sets_in_the_table(bundle, tmp_path):
+    write_images(tmp_path / 'images')
+    other = shutil.copytree(bundle, tmp_path / 'bundle')
+    manifest = json.loads((other / 'manifest.json').read_text())
+    manifest['set_thresholds'] = [1.1, 1.1, 0.0, 1.1]
+    (other / 'manifest.json').write_text(json.dumps(manifest))
+    run(other, tmp_path / 'images', '--out', tmp_path / 'found.csv')
+    for row in csv.DictReader((tmp_path / 'found.csv').open(newline='')):
+        best = row['class']
+        assert row['set'] == ('eel' if best == 'eel' else f'{best}|eel')
 
 
 def test_mistakes(bundle, tmp_path):

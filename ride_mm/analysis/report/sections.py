@@ -299,6 +299,11 @@ def origin(found: Findings, command: str) -> Section:
         'checkpoint': f'{run["checkpoint"]}, fingerprint {run["weights"]}',
         'versions': ', '.join(versions),
     }
+    if run.get('prior') is not None:
+        possible = sum(share > 0 for share in run['prior'])
+        facts['classes that can occur'] = (
+            f'{possible} of {len(run["prior"])}, with the frequencies of --classes and --prior'
+        )
     parts: list = [Facts(facts)]
     if source.training is not None:
         parts.append(Details('The config', source.training.pretty_text))
