@@ -55,7 +55,7 @@ epochs = {epochs}  # of the experts; five of the router follow
 
 model = dict({pretrained}head=dict(num_classes=num_classes, router=dict(topk={topk})))
 # What the weights expect.
-data_preprocessor = dict({normalization}, to_rgb=True)
+data_preprocessor = dict({normalization})
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -33,20 +33,21 @@ def test_known_weights(checkpoint, found):
 
 
 @pytest.mark.parametrize(
-    'mean, std, words',
+    'mean, std, to_rgb, words',
     [
-        (127.0, 128.0, None),
-        (127.5, 127.5, None),
-        (0.0, 1.0, f'model.init_cfg: {LITE0} was trained on images with mean=[127.0, 127.0'),
+        (127.0, 128.0, True, None),
+        (127.5, 127.5, True, None),
+        (127.0, 128.0, False, 'but data_preprocessor has mean=[127.0, 127.0, 127.0], std=[128.0, '),
+        (0.0, 1.0, True, f'model.init_cfg: {LITE0} was trained on images with mean=[127.0, 127.0'),
     ],
 )
-def test_lite0(mean, std, words, monkeypatch):
+def test_lite0(mean, std, to_rgb, words, monkeypatch):
     said = []
     monkeypatch.setattr(normalization, 'print_log', lambda text, **options: said.append(text))
     cfg = ride(
         efficientnet_lite('lite0'),
         init_cfg=dict(type='Pretrained', checkpoint=LITE0),
-        data_preprocessor=dict(mean=[mean] * 3, std=[std] * 3, to_rgb=True),
+        data_preprocessor=dict(mean=[mean] * 3, std=[std] * 3, to_rgb=to_rgb),
     )
     MODELS.build(cfg).init_weights()
     assert [words in line for line in said] == [True] * bool(words)

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the images that pretrained weights expect."""
+"""Mean, standard deviation and channel order that pretrained weights expect."""
 
 import logging
 import re
@@ -19,13 +19,15 @@ _OPENMMLAB = re.compile(r'_\d{8}-[0-9a-f]{8}\.pth$')
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of RGB pixels from 0 to 255."""
+    """Mean and standard deviation of pixels from 0 to 255, and whether blue, green,
+    red, the order of OpenCV, is converted to red, green, blue first."""
 
     mean: list[float]
     std: list[float]
+    to_rgb: bool = True
 
     def __str__(self) -> str:
-        return f'mean={self.mean}, std={self.std}'
+        return f'mean={self.mean}, std={self.std}, to_rgb={self.to_rgb}'
 
 
 IMAGENET = Normalization([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
@@ -58,7 +60,8 @@ def _of_mmpretrain(name: str) -> Normalization | None:
         if model.weights and Path(model.weights).name == name:
             options = Config.fromfile(folder / model.config).get('data_preprocessor', {})
             if 'mean' in options:
-                return Normalization(options['mean'], options['std'])
+                to_rgb = bool(options.get('to_rgb'))
+                return Normalization(options['mean'], options['std'], to_rgb)
     return None
 
 
@@ -93,11 +96,14 @@ def _checkpoints(model: Any) -> Iterator[tuple[str, str]]:
 def _normalization(preprocessor: nn.Module) -> Normalization | None:
     if not isinstance(preprocessor, ClsDataPreprocessor) or not hasattr(preprocessor, 'mean'):
         return None
-    return Normalization(preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist())
+    mean, std = (value.flatten().tolist() for value in (preprocessor.mean, preprocessor.std))
+    return Normalization(mean, std, bool(preprocessor.to_rgb))
 
 
 def _close(one: Normalization, other: Normalization) -> bool:
-    """Whether no pixel differs by more than a fiftieth of the standard deviation."""
+    """Whether the order of the channels is the same, and no pixel differs by more than
+    a fiftieth of the standard deviation."""
     ends = torch.tensor([[0.0], [255.0]])
     values = [(ends - torch.tensor(each.mean)) / torch.tensor(each.std) for each in (one, other)]
-    return bool((values[0] - values[1]).abs().max() < 0.02)
+    near = bool((values[0] - values[1]).abs().max() < 0.02)
+    return near and one.to_rgb == other.to_rgb
