@@ -1,8 +1,8 @@
 """Measure inference: images per second, by batch size.
 
-All experts, the routed model, a single network of full width and, with
---official, the authors' routed model are measured in turn; 'predict' includes
-making the DataSamples of MMPretrain.
+All experts, the routed model, a single network of full width and, with --compile,
+--bundle and --official, the routed model compiled, exported and by the authors'
+code are measured in turn; 'predict' includes making the DataSamples of MMPretrain.
 
 With a checkpoint, the images are those of the test set and its router decides.
 Without one, weights and images are random, and a fixed share of the images is
@@ -44,6 +44,7 @@ EXAMPLE = (
 )
 # Images that took 1, 2 and 3 experts on CIFAR-100-LT, in the paper (%).
 _USAGE = (40.99, 9.47, 49.54)
+_COUNTED = ('ensemble', 'routed', 'single')
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -91,13 +92,17 @@ def build(args: argparse.Namespace, name: str) -> nn.Module:
     if name == 'single':
         set_single(cfg)
     else:
-        mode = 'route' if name == 'routed' else 'ensemble'
+        mode = 'ensemble' if name == 'ensemble' else 'route'
         cfg.model.test_cfg = dict(cfg.model.get('test_cfg') or {}, mode=mode)
     model = get_model(cfg, pretrained=weights, device=args.device)
     if args.fuse_conv_bn:
         mmcv.cnn.fuse_conv_bn(model)
-    if name == 'routed' and weights is None:
+    if name in ('routed', 'compiled') and weights is None:
         model.head.router = PlannedRouter(model.head.router, args.usage)
+    if name == 'compiled':
+        # The number of images that reach an expert varies.
+        for part in (model.backbone, *model.neck.experts):
+            part.compile(dynamic=True)
     return model
 
 
@@ -121,13 +126,15 @@ def compute_of(
 ) -> tuple[dict[str, float], list[float]]:
     """Multiply-accumulates of each model relative to all experts, and the
     shares of images that use 1, 2, ... E experts."""
-    macs = {name: macs_by_part(model, tuple(images.shape[1:])) for name, model in models.items()}
+    shape = tuple(images.shape[1:])
+    macs = {name: macs_by_part(model, shape) for name, model in models.items() if name in _COUNTED}
     costs = relative_compute(macs['routed'], routed=True)
     used = models['routed'].infer(images)[1]
     usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] / len(used)).tolist()
     routed = sum(share * cost for share, cost in zip(usage, costs))
     whole, single = (macs_by_experts(macs[x], routed=False)[-1] for x in ('ensemble', 'single'))
-    return dict(ensemble=1.0, routed=routed, official=routed, single=single / whole), usage
+    compute = dict(ensemble=1.0, routed=routed, official=routed, single=single / whole)
+    return compute | {name: routed for name in models if name == 'compiled'}, usage
 
 
 def run_bundle(bundle, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -195,6 +202,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--fuse-conv-bn', action='store_true', help='fuse our models, as in tools/test.py'
     )
     parser.add_argument(
+        '--compile', action='store_true', help='measure the routed model compiled as well'
+    )
+    parser.add_argument(
         '--bundle',
         nargs='+',
         default=[],
@@ -234,7 +244,8 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     check(args)
-    models = {name: build(args, name) for name in ('ensemble', 'routed', 'single')}
+    names = (*_COUNTED, *['compiled'] * args.compile)
+    models = {name: build(args, name) for name in names}
     images = load_images(args, models['ensemble'], 2 * max(args.batch_sizes))
     compute, usage = compute_of(models, images)
     calls = {}

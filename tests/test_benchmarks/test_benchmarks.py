@@ -271,8 +271,12 @@ def test_inference_of_a_checkpoint(run, config, tmp_path):
     model.head.router.num_updates += 1
     checkpoint = tmp_path / 'last.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
-    found, _ = run('inference', config, str(checkpoint), '--batch-sizes', '8', '--fuse-conv-bn')
+    options = ['--batch-sizes', '8', '--fuse-conv-bn', '--compile']
+    found, _ = run('inference', config, str(checkpoint), *options)
     assert found['usage'] == [1.0, 0.0, 0.0]
+    models = {turn['model'] for turn in found['turns']}
+    assert models == {'ensemble', 'routed', 'single', 'compiled'}
+    assert found['compute']['compiled'] == found['compute']['routed']
     assert found['compute']['routed'] < 0.5
 
 
