@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ride_mm.evaluation.long_tail import long_tail_accuracy
@@ -151,13 +152,18 @@ def run_batches(
         yield [out if out is None else out.cpu() for out in outputs], labels.cpu()
 
 
-def nearest_class_means(model: RIDEClassifier, loader: DataLoader) -> list[torch.Tensor]:
+def nearest_class_means(
+    model: RIDEClassifier, loader: DataLoader, num_classes: int | None = None, unit: bool = False
+) -> list[torch.Tensor]:
     """Compute the mean feature of every class for each expert.
 
     Args:
-        model (RIDEClassifier): A model with E experts, K classes and cosine
-            classifiers.
+        model (RIDEClassifier): A model with E experts and cosine classifiers.
         loader (DataLoader): The training images, without augmentation.
+        num_classes (int, optional): Number of classes K of the images. Defaults
+            to None, which means those of the model.
+        unit (bool): Whether features are divided by their norm. Defaults to
+            False.
 
     Returns:
         list[torch.Tensor]: E tensors, (K, D), float64.
@@ -171,14 +177,38 @@ def nearest_class_means(model: RIDEClassifier, loader: DataLoader) -> list[torch
             'the nearest class mean needs model.head.classifier=dict(type='
             '"CosineClassifier"), whose weights become the means'
         )
-    num_classes = model.head.num_classes
+    num_classes = num_classes or model.head.num_classes
     images = torch.zeros(num_classes, dtype=torch.float64)
     sums = [images.new_zeros(())] * model.num_experts
     for features, labels in run_batches(model, loader, model.extract_feat):
         one_hot = F.one_hot(labels, num_classes).double()
         images += one_hot.sum(0)
-        sums = [total + one_hot.T @ feature.double() for total, feature in zip(sums, features)]
+        doubles = [
+            F.normalize(feature.double()) if unit else feature.double() for feature in features
+        ]
+        sums = [total + one_hot.T @ feature for total, feature in zip(sums, doubles)]
     empty = (images == 0).nonzero().flatten().tolist()
     if empty:
         raise UserError(f'{len(empty)} classes have no training images, the first is {empty[0]}')
     return [total / images.unsqueeze(1) for total in sums]
+
+
+@torch.no_grad()
+def add_classes_(model: RIDEClassifier, means: Sequence[torch.Tensor]) -> None:
+    """Append classes to the cosine classifiers in place.
+
+    The weights of a class are its mean unit feature, normalized (Qi et al.,
+    "Low-Shot Learning with Imprinted Weights", CVPR 2018). Prediction sets,
+    which hold for the old classes, are removed.
+
+    Args:
+        model (RIDEClassifier): A model with E experts and cosine classifiers.
+        means (Sequence[torch.Tensor]): The mean features of the N new classes,
+            E tensors, (N, D).
+    """
+    head = model.head
+    for classifier, mean in zip(head.classifiers, means):
+        rows = F.normalize(mean).to(classifier.weight)
+        classifier.weight = nn.Parameter(torch.cat([classifier.weight, rows]))
+    head.num_classes += len(means[0])
+    head.set_thresholds = head.set_settings = None

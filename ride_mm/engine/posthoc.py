@@ -1,6 +1,7 @@
 """Shared code of the tools that change a trained model without training it."""
 
 import argparse
+import copy
 import os
 from collections.abc import Callable, Hashable
 
@@ -10,11 +11,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, save_checkpoint
 from mmpretrain.registry import DATASETS
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ride_mm.utils.errors import UserError
 from ride_mm.version import __version__
 
 from . import launch
+from .config import innermost_dataset
 
 # Share of images that two sets may have in common: CIFAR's training and test
 # sets contain duplicates.
@@ -62,6 +65,28 @@ def load_runner(
     runner = launch.build_runner(cfg, launch.TestRunner)
     runner.load_or_resume()
     return runner
+
+
+def build_test_loader(runner: Runner, dataset: dict, files: bool = False) -> DataLoader:
+    """Build a loader of other images with the settings and the pipeline of the test.
+
+    Args:
+        runner (Runner): The runner of a test.
+        dataset (dict): Config of the dataset of these images.
+        files (bool): Whether its images are files even if those of the test are
+            not. Defaults to False.
+
+    Returns:
+        DataLoader: The loader.
+    """
+    cfg = copy.deepcopy(runner.cfg.test_dataloader)
+    pipeline = innermost_dataset(cfg)['pipeline']
+    load = dict(type='LoadImageFromFile')
+    if files and not any(transform['type'] == load['type'] for transform in pipeline):
+        pipeline = [load, *pipeline]
+    cfg.dataset = copy.deepcopy(dataset)
+    innermost_dataset(cfg)['pipeline'] = pipeline
+    return runner.build_dataloader(cfg)
 
 
 def check_val_set(cfg: Config) -> None:

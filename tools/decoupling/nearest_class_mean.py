@@ -1,13 +1,16 @@
 """Replace the weights of cosine classifiers by the mean feature of each class."""
 
 import argparse
-import copy
 from collections.abc import Sequence
 
 from ride_mm.analysis import decoupling
 from ride_mm.engine import launch
-from ride_mm.engine.config import innermost_dataset
-from ride_mm.engine.posthoc import checkpoint_parser, load_runner, write_checkpoint
+from ride_mm.engine.posthoc import (
+    build_test_loader,
+    checkpoint_parser,
+    load_runner,
+    write_checkpoint,
+)
 from ride_mm.utils.errors import run_tool
 
 EXAMPLE = """example:
@@ -25,19 +28,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def training_loader(runner):
-    """Build a loader of the training images with the pipeline of the test."""
-    cfg = copy.deepcopy(runner.cfg.test_dataloader)
-    cfg.dataset = copy.deepcopy(runner.cfg.train_dataloader.dataset)
-    innermost_dataset(cfg).pipeline = innermost_dataset(runner.cfg.test_dataloader).pipeline
-    return runner.build_dataloader(cfg)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     launch.check_output_file(args.out, ('.pth',))
     runner = load_runner(args, own_classifiers=True)
-    means = decoupling.nearest_class_means(runner.model, training_loader(runner))
+    loader = build_test_loader(runner, runner.cfg.train_dataloader.dataset)
+    means = decoupling.nearest_class_means(runner.model, loader)
     for classifier, mean in zip(runner.model.head.classifiers, means):
         classifier.weight.data.copy_(mean)
     # The router was trained on other logits.
