@@ -76,6 +76,7 @@ if __name__ == '__main__':
         name: requirements(name) for name in ('demo', 'export', 'hub', 'lite', 'mim', 'tests')
     }
     extras['all'] = sum(extras.values(), [])
+    extras['docs'] = requirements('docs')
     setup(
         name=PACKAGE,
         version=re.search("'(.+)'", read(f'{PACKAGE}/version.py'))[1],

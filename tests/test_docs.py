@@ -1,6 +1,12 @@
-"""The figures of docs/differences.md, against code and configs."""
+"""The pages of docs: whether the site has them, and figures of differences.md.
 
+And the examples of docstrings.
+"""
+
+import doctest
+import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -87,3 +93,21 @@ def test_swin():
     assert f'their mean is {share:.3f}.' in PAGE
     assert f'counts {1 / share:.1f} times' in PAGE
     assert f'{counts.sum():,} training images' in PAGE
+
+
+def test_the_site_has_every_page():
+    tables = re.findall(r'```{toctree}\n(.*?)```', (ROOT / 'docs/index.md').read_text(), re.S)
+    entries = [line for table in tables for line in table.split('\n') if line[:1] not in (':', '')]
+    pages = [path.stem for path in (ROOT / 'docs').glob('*.md')]
+    assert sorted([*entries, 'index']) == sorted([*pages, 'api/ride_mm'])
+
+
+@pytest.mark.parametrize(
+    'path',
+    [path for path in (ROOT / 'ride_mm').rglob('*.py') if '>>>' in path.read_text()],
+    ids=lambda path: path.stem,
+)
+def test_examples_of_docstrings(path):
+    name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried and not failed

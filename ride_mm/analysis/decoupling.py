@@ -49,7 +49,7 @@ def choose_tau(
 
     Returns:
         tuple[float, dict]: The smallest of the best taus, and the figures of
-        :func:`~ride_mm.evaluation.long_tail_accuracy` for every tau.
+        :func:`.long_tail_accuracy` for every tau.
     """
     figures = {
         tau: long_tail_accuracy(predict(tau).numpy() == labels, labels, class_counts)

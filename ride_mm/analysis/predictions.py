@@ -55,7 +55,7 @@ class Predictions:
             image that runs 1..E experts, shape (E, ). None where there are
             no ``router_logits``.
         run (dict): Origin of the predictions, see
-            :func:`~ride_mm.evaluation.describe_run`.
+            :func:`.describe_run`.
     """
 
     gt_label: np.ndarray

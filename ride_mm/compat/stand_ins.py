@@ -19,7 +19,7 @@ replaced by an empty dict, see :class:`Unknown`.
 
 Needed with mmengine 0.10.7 and torch 2.4 to 2.11, see
 :mod:`ride_mm.compat.checkpoint_loading`. ``torch.serialization.safe_globals``
-does not replace :func:`_allowed`: torch 2.4 lacks it, torch < 2.6 finds an
+does not replace ``_allowed``: torch 2.4 lacks it, torch < 2.6 finds an
 object by its own name alone, and a user may have allowed one of these names.
 """
 

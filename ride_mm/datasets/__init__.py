@@ -1,3 +1,5 @@
+"""Datasets, class counts and groups, samplers and augmentation."""
+
 from .cifar_lt import CIFAR10LT, CIFAR100LT
 from .digits_lt import DigitsLT
 from .folders import install_folder_reading

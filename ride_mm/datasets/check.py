@@ -387,7 +387,7 @@ def check_data(datasets: dict[str, Callable[[], Any]]) -> tuple[list[Split], lis
     """Check datasets and read all their images.
 
     Args:
-        datasets (dict[str, callable]): Functions that build the datasets, by
+        datasets (dict[str, Callable]): Functions that build the datasets, by
             name of the split; the training set first.
 
     Returns:

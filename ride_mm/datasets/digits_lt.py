@@ -14,18 +14,18 @@ class DigitsLT(LongTailSubset):
     <https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html>`_
     need no download, and training on them takes minutes. The test split is
     balanced: the last 44 scans of each digit, 440 in all. The training split
-    is a long-tailed subset of the others, chosen as in :class:`CIFAR10LT`,
+    is a long-tailed subset of the others, chosen as in :class:`.CIFAR10LT`,
     with 130 images in the largest class. The default profile has 1 many-, 5
     medium- and 4 few-shot classes. Both splits state the training images per
     class as ``metainfo['class_counts']``.
 
     Args:
         split (str): ``'train'`` or ``'test'``. Defaults to ``'train'``.
-        imb_type (str): See :class:`CIFAR10LT`. Defaults to ``'exp'``.
-        imb_factor (float): See :class:`CIFAR10LT`. Defaults to 0.05.
-        max_count (int, optional): See :class:`CIFAR10LT`. Defaults to None,
+        imb_type (str): See :class:`.CIFAR10LT`. Defaults to ``'exp'``.
+        imb_factor (float): See :class:`.CIFAR10LT`. Defaults to 0.05.
+        max_count (int, optional): See :class:`.CIFAR10LT`. Defaults to None,
             which means 130.
-        subset_seed (int): See :class:`CIFAR10LT`. Defaults to 0.
+        subset_seed (int): See :class:`.CIFAR10LT`. Defaults to 0.
         **kwargs: Other options of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:

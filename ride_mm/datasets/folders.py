@@ -84,7 +84,7 @@ def read_folder(root: str, is_image: Callable[[str], bool]) -> Folder:
 
     Args:
         root (str): The folder, on a disk or any other backend of MMEngine.
-        is_image (callable): Whether a file name is that of an image.
+        is_image (Callable): Whether a file name is that of an image.
 
     Returns:
         Folder: The images and what is left out.
@@ -188,7 +188,7 @@ def number_classes(folder: Folder, classes: Sequence[str] | None) -> list[str]:
 
 def install_folder_reading() -> None:
     """Make ``CustomDataset``, ``ImageNet`` etc. read class folders as
-    :class:`LongTailList` does: without hidden folders, and with a warning
+    :class:`.LongTailList` does: without hidden folders, and with a warning
     about files that are left out."""
     original = CustomDataset._find_samples
 

@@ -109,7 +109,7 @@ class LongTailSubset(CachedLabels):
     """Base of balanced datasets with a long-tailed training split.
 
     Must precede other dataset classes in the MRO. Options are those of
-    :class:`CIFAR10LT`.
+    :class:`.CIFAR10LT`.
     """
 
     num_classes: int

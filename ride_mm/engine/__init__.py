@@ -1,3 +1,5 @@
+"""Hooks, schedules, checks of a config, and sweeps."""
+
 from .hooks import (
     CheckpointHook,
     ClassCountsHook,

@@ -120,7 +120,7 @@ def sample_training_set(cfg: Config) -> str:
     Unless the config sets it, their ``max_count`` becomes 3/5 of the images
     per class (300 of CIFAR-100's 500, as in the paper): with all images, the
     largest class would be the same in every set. Other training sets are
-    wrapped in :class:`~ride_mm.datasets.Bootstrap`.
+    wrapped in ``Bootstrap``.
 
     Args:
         cfg (Config): The config, changed in place.

@@ -1,3 +1,5 @@
+"""Metrics, each a function on NumPy arrays and a thin class."""
+
 from .calibration import (
     CalibrationMetric,
     ReliabilityBins,

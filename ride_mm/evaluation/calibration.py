@@ -170,7 +170,7 @@ class CalibrationMetric(ClassGroupMetric):
     Args:
         num_bins (int): Number of bins of equal width of the calibration error.
             Defaults to 15.
-        **kwargs: Arguments of :class:`ClassGroupMetric`. The prefix defaults to
+        **kwargs: Arguments of :class:`.ClassGroupMetric`. The prefix defaults to
             'calibration'.
     """
 

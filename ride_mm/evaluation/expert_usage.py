@@ -73,7 +73,7 @@ class ExpertUsageMetric(ClassGroupMetric):
     With test-time augmentation, the metrics describe the first augmented
     view, the only one whose fields MMPretrain keeps.
 
-    The arguments are those of :class:`ClassGroupMetric`; the prefix defaults
+    The arguments are those of :class:`.ClassGroupMetric`; the prefix defaults
     to 'experts'.
 
     Examples:

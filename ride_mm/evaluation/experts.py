@@ -90,7 +90,7 @@ class ExpertMetric(ClassGroupMetric):
     A few numbers are kept per image, and no logits. Needs
     ``model.test_cfg=dict(mode='ensemble', expert_logits=True)``.
 
-    The arguments are those of :class:`ClassGroupMetric`; the prefix defaults
+    The arguments are those of :class:`.ClassGroupMetric`; the prefix defaults
     to 'expert'.
     """
 

@@ -161,7 +161,7 @@ class LongTailMetric(ClassGroupMetric):
         by_class (bool): Whether to also return the accuracy of every class,
             ``long_tail/by_class``: a list of K numbers, None for a class
             without images. Defaults to False.
-        **kwargs: Arguments of :class:`ClassGroupMetric`. The prefix defaults to
+        **kwargs: Arguments of :class:`.ClassGroupMetric`. The prefix defaults to
             'long_tail'.
 
     Examples:

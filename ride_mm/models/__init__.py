@@ -1,3 +1,5 @@
+"""The network: trunk, experts, classifiers, router, and their losses."""
+
 from .backbones import AdaptFormerViT, CIFARResNet, EfficientNetLite, ResNet10
 from .batch_augments import Remix
 from .classifiers import RIDEClassifier

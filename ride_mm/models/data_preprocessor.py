@@ -12,7 +12,7 @@ from .heads.expert_router import RouterInputs
 class RIDEDataPreprocessor(ClsDataPreprocessor):
     """mmpretrain's preprocessor with support for :class:`BatchDataSample`.
 
-    Cached :class:`RouterInputs` and :class:`TrunkMaps` are only moved to the
+    Cached :class:`.RouterInputs` and :class:`.TrunkMaps` are only moved to the
     device, the latter in single precision.
     """
 
@@ -26,7 +26,7 @@ class RIDEDataPreprocessor(ClsDataPreprocessor):
                 to False.
 
         Returns:
-            dict: ``inputs`` and, except for :class:`RouterInputs`,
+            dict: ``inputs`` and, except for :class:`.RouterInputs`,
             ``data_samples``.
 
         Raises:

@@ -1,3 +1,5 @@
+"""What all other packages share."""
+
 from .errors import UserError
 
 __all__ = ['UserError']

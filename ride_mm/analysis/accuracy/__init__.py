@@ -1,0 +1,1 @@
+"""Accuracy by group and by class."""

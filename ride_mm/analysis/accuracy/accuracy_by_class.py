@@ -30,10 +30,10 @@ def plot_accuracy_by_class(
     Args:
         accuracy (Sequence[float] | np.ndarray): Accuracy of each class in
             percent, (K, ); NaN for a class without test images.
-        figures (dict[str, float]): The output of :func:`long_tail_accuracy`,
+        figures (dict[str, float]): The output of :func:`.long_tail_accuracy`,
             for the title and the mean of each group.
         groups (ClassGroups): The groups of the K classes.
-        path (str | Path): Where to save the plot, see :func:`save`.
+        path (str | Path): Where to save the plot, see :func:`.save`.
         class_names (Sequence[str], optional): K names, shown for up to 30
             classes. Defaults to None.
 

@@ -102,7 +102,7 @@ def plot_group_confusion(confusion: GroupConfusion, groups: ClassGroups, path: s
     Args:
         confusion (GroupConfusion): See :func:`group_confusion`.
         groups (ClassGroups): The groups of the classes, for the labels.
-        path (str | Path): Where to save the plot, see :func:`save`.
+        path (str | Path): Where to save the plot, see :func:`.save`.
 
     Returns:
         Path: The file.

@@ -87,13 +87,13 @@ def summarize(
     Returns:
         dict[str, float]: The figures of
 
-        - :func:`long_tail_accuracy` under 'long_tail/...',
-        - :func:`calibration` under 'calibration/...',
-        - :func:`expert_usage` under 'experts/...', if there are experts,
-        - :func:`expert_figures` under 'expert/...', if there are logits of
+        - :func:`.long_tail_accuracy` under 'long_tail/...',
+        - :func:`.calibration` under 'calibration/...',
+        - :func:`.expert_usage` under 'experts/...', if there are experts,
+        - :func:`.expert_figures` under 'expert/...', if there are logits of
           every expert,
-        - :func:`set_figures` under 'sets/...', if the model gives sets,
-        - :func:`shift_table` under 'label_shift/...',
+        - :func:`.set_figures` under 'sets/...', if the model gives sets,
+        - :func:`.shift_table` under 'label_shift/...',
         - :func:`corrected_shift_table` under 'label_shift_corrected/...', if
           there is a ``model_prior``.
 
@@ -148,8 +148,8 @@ def corrected_shift_table(
             compensates for them.
 
     Returns:
-        dict[str, float]: See :func:`shift_table`; of the scores after
-        :func:`correct_prior`.
+        dict[str, float]: See :func:`.shift_table`; of the scores after
+        :func:`.correct_prior`.
 
     Raises:
         UserError: If the prior is unknown, or assumes that a class never

@@ -33,12 +33,12 @@ def plot_reliability(
     The number of images per bin is shown below each diagram.
 
     Args:
-        bins (dict[str, ReliabilityBins]): See :func:`reliability_bins`, for
+        bins (dict[str, ReliabilityBins]): See :func:`.reliability_bins`, for
             'overall', 'many', 'medium' and 'few'.
         errors (dict[str, float]): Their expected calibration errors in
             percent.
         groups (ClassGroups): The groups of the classes, for the titles.
-        path (str | Path): Where to save the plot, see :func:`save`.
+        path (str | Path): Where to save the plot, see :func:`.save`.
 
     Returns:
         Path: The file.

@@ -1,0 +1,1 @@
+"""Whether methods differ by more than noise."""

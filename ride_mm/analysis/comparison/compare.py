@@ -47,7 +47,7 @@ class Comparison:
     Attributes:
         runs (Runs): The compared runs.
         figures (dict[str, list[dict[str, float]]]): Accuracy of every run of
-            each method in percent, see :func:`long_tail_accuracy`.
+            each method in percent, see :func:`.long_tail_accuracy`.
         by_class (dict[str, np.ndarray]): Accuracy of each method by class in
             percent, the mean over its runs, (K, ); NaN for a class without
             test images.
@@ -92,8 +92,8 @@ def compare(runs: Runs, resamples: int = 2000, seed: int = 0) -> Comparison:
     """Compare methods over their seeds and the test images.
 
     'overall', 'many', 'medium' and 'few' average over images, 'balanced'
-    over classes, as in :func:`long_tail_accuracy`; differences are between
-    means over runs, with intervals from :func:`bootstrap`. Images are
+    over classes, as in :func:`.long_tail_accuracy`; differences are between
+    means over runs, with intervals from :func:`.intervals.bootstrap`. Images are
     resampled within each class, so that every resample has the classes of
     the test set, and identically for all methods, so that the difficulty of
     the images cancels out. Classes with one test image are pooled with
@@ -315,7 +315,7 @@ def plot_differences(comparison: Comparison, path: str | Path) -> Path:
 
     Args:
         comparison (Comparison): A comparison of at least two methods.
-        path (str | Path): Where to save the plot, see :func:`save`.
+        path (str | Path): Where to save the plot, see :func:`.save`.
 
     Returns:
         Path: The file.
@@ -384,7 +384,7 @@ def compare_files(
     """Print and plot a comparison of files of predictions.
 
     Args:
-        arguments (Sequence[str]): See :func:`read_runs`.
+        arguments (Sequence[str]): See :func:`.read_runs`.
         resamples (int): Number of bootstrap resamples. Defaults to 2000.
         seed (int): Random seed of the bootstrap. Defaults to 0.
         plot_file (str | Path, optional): Where to save the plot. Defaults to

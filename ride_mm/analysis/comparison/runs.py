@@ -23,7 +23,7 @@ class EvaluatedRun:
         pred_label (np.ndarray): Predicted labels, (N, ).
         gt_label (np.ndarray): True labels, (N, ).
         made_by (dict): Origin of the predictions, see
-            :func:`~ride_mm.evaluation.describe_run`.
+            :func:`.describe_run`.
     """
 
     file: str

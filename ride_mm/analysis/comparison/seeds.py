@@ -100,7 +100,7 @@ def plot_seeds(results: dict[str, list[dict]], path: str | Path) -> Path:
         results (dict[str, list[dict]]): Results of each method, see
             :func:`read_seeds`, by the label of the method. Those of the last
             epoch are plotted.
-        path (str | Path): Where to save the plot, see :func:`save`.
+        path (str | Path): Where to save the plot, see :func:`.save`.
 
     Returns:
         Path: The file.

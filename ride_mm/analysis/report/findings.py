@@ -23,12 +23,12 @@ class Findings:
     """The figures of a model.
 
     Attributes:
-        source (Source): The content of the files.
+        source (source.Source): The content of the files.
         groups (ClassGroups): The groups of the K classes.
         main (Predictions): The predictions of the model as its config makes
             it predict: routed if there are trained routers, else of all
             experts.
-        figures (dict[str, float]): The output of :func:`summarize` for
+        figures (dict[str, float]): The output of :func:`.summarize` for
             ``main``.
         confusion (GroupConfusion): The confusion of ``main``.
         thresholds (list[float], optional): One per router. None if the
@@ -36,10 +36,10 @@ class Findings:
         routed (Predictions): The predictions at these thresholds, or
             ``main`` without thresholds.
         all_experts (dict[str, float], optional): The output of
-            :func:`summarize` for all experts on every image, if ``main`` is
+            :func:`.summarize` for all experts on every image, if ``main`` is
             routed at these thresholds.
         usage (dict[str, float], optional): The output of
-            :func:`expert_usage` for ``routed``. None if nothing is routed.
+            :func:`.expert_usage` for ``routed``. None if nothing is routed.
     """
 
     source: Source
@@ -109,7 +109,7 @@ def find(source: Source) -> Findings:
     """Compute the figures of a report.
 
     Args:
-        source (Source): The content of the files.
+        source (source.Source): The content of the files.
 
     Returns:
         Findings: The figures.

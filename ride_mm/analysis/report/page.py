@@ -92,7 +92,7 @@ class FigureMaker:
         Args:
             key (str): Its file name without suffix, unique in the page.
             label (str): Text alternative, for readers who do not see it.
-            plot (Callable): A function that ends in :func:`save`.
+            plot (Callable): A function that ends in :func:`.save`.
             **options: The arguments of this function, except ``path``.
 
         Returns:

@@ -1,0 +1,1 @@
+"""How many experts images use, and what that costs."""

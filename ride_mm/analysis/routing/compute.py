@@ -308,7 +308,7 @@ def plot_compute(compute: Compute, path: str | Path) -> Path:
     Args:
         compute (Compute): The figures; their ``usage`` adds a bar of the
             expected compute.
-        path (str | Path): The image file, see :func:`save`.
+        path (str | Path): The image file, see :func:`.save`.
 
     Returns:
         Path: The file.

@@ -19,9 +19,9 @@ def plot_expert_usage(figures: dict[str, float], groups: ClassGroups, path: str 
     """Plot how many experts images use: overall, many, medium and few.
 
     Args:
-        figures (dict[str, float]): The output of :func:`expert_usage`.
+        figures (dict[str, float]): The output of :func:`.expert_usage`.
         groups (ClassGroups): The groups of the K classes.
-        path (str | Path): The image file, see :func:`save`.
+        path (str | Path): The image file, see :func:`.save`.
 
     Returns:
         Path: The file.
@@ -99,7 +99,7 @@ def plot_experts_by_class(
             shape (N, ), at least 1.
         gt_label (np.ndarray): True labels with shape (N, ).
         groups (ClassGroups): The groups of the K classes.
-        path (str | Path): The image file, see :func:`save`.
+        path (str | Path): The image file, see :func:`.save`.
         class_names (Sequence[str], optional): K names, shown for up to 30
             classes. Defaults to None.
 

@@ -311,7 +311,7 @@ def plot_tradeoff(
         curve (Sequence[OperatingPoint]): The output of
             :meth:`RoutingSimulator.curve`.
         marked (dict[str, OperatingPoint]): Points to mark, by their label.
-        path (str | Path): The image file, see :func:`save`.
+        path (str | Path): The image file, see :func:`.save`.
         confidence (Sequence[OperatingPoint]): The curve of
             :func:`by_confidence`, drawn dotted. Defaults to ().
 

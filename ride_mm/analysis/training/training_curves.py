@@ -39,7 +39,7 @@ def plot_training_curves(curves: TrainingCurves, path: str | Path) -> Path:
 
     Args:
         curves (TrainingCurves): The course of a training.
-        path (str | Path): The image file, see :func:`save`.
+        path (str | Path): The image file, see :func:`.save`.
 
     Returns:
         Path: The file.

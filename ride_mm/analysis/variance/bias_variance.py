@@ -181,7 +181,7 @@ def plot_bias_variance(figures: dict[str, Figures], groups: ClassGroups, path: s
         figures (dict[str, dict]): See :func:`bias_variance`, by the name of
             the config.
         groups (ClassGroups): The groups of the classes, for the labels.
-        path (str | Path): Where to save the plot, see :func:`save`.
+        path (str | Path): Where to save the plot, see :func:`.save`.
 
     Returns:
         Path: The file.

@@ -47,7 +47,7 @@ class ClassBalancedSampler(LabelSampler):
         self._known_draws = np.zeros(len(self.counts), dtype=np.int64)
 
     def draw(self) -> np.ndarray:
-        """See :meth:`EpochSampler.draw`."""
+        """See :meth:`.EpochSampler.draw`."""
         before = self._draws_before_epoch()
         rng = self.rng(self.epoch)
         draws = self._draws_per_class(rng)

@@ -42,7 +42,7 @@ class PowerSampler(LabelSampler):
         self.class_probs = weights / weights.sum()
 
     def draw(self) -> np.ndarray:
-        """See :meth:`EpochSampler.draw`."""
+        """See :meth:`.EpochSampler.draw`."""
         rng = self.rng(self.epoch)
         classes = rng.choice(len(self.counts), size=self.epoch_size, p=self.class_probs)
         return self.images[self.starts[classes] + rng.integers(self.counts[classes])]

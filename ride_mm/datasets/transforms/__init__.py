@@ -1,3 +1,5 @@
+"""Loading and augmentation of images."""
+
 from .cifar_auto_augment import CIFARAutoAugment
 from .collate import collate_batch
 from .crop_flip_rotate import DrawCropFlipRotate

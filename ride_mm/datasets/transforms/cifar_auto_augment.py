@@ -21,7 +21,7 @@ class CIFARAutoAugment(BaseTransform):
 
     Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data",
     CVPR 2019. Each image gets one of 25 pairs of operations. Crops and flips
-    are not part of it: add :class:`DrawCropFlipRotate`. The images are those
+    are not part of it: add :class:`.DrawCropFlipRotate`. The images are those
     of torchvision's ``AutoAugment`` with the same seed, in a quarter of its time.
 
     **Required Keys:** img (uint8, (H, W, 3))

@@ -13,7 +13,7 @@ def collate_batch(samples: list[dict]) -> dict[str, torch.Tensor | BatchDataSamp
     """Collate images of a pipeline without ``PackInputs``.
 
     The labels of the batch are one tensor. Views that
-    :class:`DrawCropFlipRotate` drew are computed here, all at once.
+    :class:`.DrawCropFlipRotate` drew are computed here, all at once.
 
     Args:
         samples (list[dict]): N results of a pipeline, each with ``gt_label``

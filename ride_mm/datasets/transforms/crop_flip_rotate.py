@@ -31,7 +31,7 @@ class View(NamedTuple):
 
 @TRANSFORMS.register_module()
 class DrawCropFlipRotate(BaseTransform):
-    """Draw a crop, flip and rotation for :func:`collate_batch` to compute.
+    """Draw a crop, flip and rotation for :func:`.collate_batch` to compute.
 
     With ``collate_fn=dict(type='collate_batch')`` in the data loader, images
     are bit-identical to those of torchvision's ``RandomCrop(size, padding)``,

@@ -1,3 +1,5 @@
+"""Hooks of the training loop."""
+
 from .checkpoint_hook import CheckpointHook
 from .class_counts_hook import ClassCountsHook
 from .class_mean_init_hook import ClassMeanInitHook

@@ -1,3 +1,5 @@
+"""Mixed precision."""
+
 from .amp import AmpOptimWrapper
 
 __all__ = ['AmpOptimWrapper']

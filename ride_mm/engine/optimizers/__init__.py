@@ -1,3 +1,5 @@
+"""Optimizers."""
+
 from .muon_sgd import MuonSGD
 
 __all__ = ['MuonSGD']

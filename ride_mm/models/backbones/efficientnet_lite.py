@@ -125,7 +125,7 @@ def make_head(in_channels: int, out_channels: int = HEAD_CHANNELS) -> ConvModule
 
 
 def layer_depth(param_name: str, prefix: str, arch: str) -> tuple[int, int]:
-    """See :func:`depth_by_block`; the last convolution counts to the last block."""
+    """See :func:`.depth_by_block`; the last convolution counts to the last block."""
     depths = [stage.depth for stage in stages_of(arch)]
     if param_name.startswith(f'{prefix}conv2.'):
         return sum(depths), sum(depths) + 2

@@ -20,5 +20,5 @@ class ResNet10(ResNet):
         super().__init__(depth, **kwargs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See :func:`depth_by_block`; called by mmpretrain."""
+        """See :func:`.depth_by_block`; called by mmpretrain."""
         return depth_by_block(param_name, prefix, self.stage_blocks)

@@ -1,3 +1,5 @@
+"""Mixtures of two images."""
+
 from .remix import Remix
 
 __all__ = ['Remix']

@@ -60,15 +60,15 @@ class RIDEClassifier(ImageClassifier):
             Defaults to "experts".
         freeze_trunk (bool): Whether the trunk is frozen in stage "experts"
             too: no gradients, and eval mode. Defaults to False.
-        teacher (dict, optional): Options of the :class:`Teacher` for
+        teacher (dict, optional): Options of the :class:`.Teacher` for
             distillation, used in training only. Defaults to None.
-        test_cfg (dict, optional): How to predict, see :func:`make_test_cfg`.
+        test_cfg (dict, optional): How to predict, see :func:`.make_test_cfg`.
             Defaults to None, which means its defaults.
         compile (bool | dict): Whether to compile networks and losses of the
             training step, or the options of ``torch.compile`` for it.
             Defaults to False.
         data_preprocessor (dict, optional): Config of the preprocessor; its
-            default type is :class:`RIDEDataPreprocessor`. Defaults to None.
+            default type is :class:`.RIDEDataPreprocessor`. Defaults to None.
         **kwargs: Other options of :class:`mmpretrain.ImageClassifier`,
             including ``init_cfg=dict(type='Pretrained', checkpoint=...,
             prefix='backbone')``: the weights of a whole backbone, for the
@@ -193,7 +193,7 @@ class RIDEClassifier(ImageClassifier):
         self.train(self.training)
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """See :func:`layer_depth`.
+        """See :func:`.layer_depth.layer_depth`.
 
         mmpretrain's ``LearningRateDecayOptimWrapperConstructor`` calls it.
         """
@@ -214,7 +214,7 @@ class RIDEClassifier(ImageClassifier):
         return self
 
     def extract_feat(self, inputs: torch.Tensor | TrunkMaps, stage: str = 'neck') -> tuple:
-        """As mmpretrain's; :class:`TrunkMaps` go on to the experts."""
+        """As mmpretrain's; :class:`.TrunkMaps` go on to the experts."""
         if isinstance(inputs, TrunkMaps):
             return self.neck(inputs)
         return super().extract_feat(inputs, stage)
@@ -232,7 +232,7 @@ class RIDEClassifier(ImageClassifier):
                 cached :meth:`router_inputs`.
             data_samples (Sequence[DataSample] | BatchDataSample): Samples with
                 ``gt_label``, and ``gt_score`` where images are mixed; not
-                needed with :class:`RouterInputs`.
+                needed with :class:`.RouterInputs`.
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,

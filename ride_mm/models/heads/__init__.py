@@ -1,3 +1,5 @@
+"""Classifiers, the router, and the head that holds them."""
+
 from .cosine_classifier import CosineClassifier
 from .expert_router import ExpertRouter, RouterInputs
 from .linear_classifier import LinearClassifier

@@ -33,7 +33,7 @@ class RIDEHead(BaseModule):
             Defaults to ``dict(type='LDAMLoss', max_margin=0.5)``.
         diversity (dict, optional): Config of the diversity loss. Defaults to
             None, which means no such loss.
-        router (dict, optional): Config of the :class:`ExpertRouter`. Defaults
+        router (dict, optional): Config of the :class:`.ExpertRouter`. Defaults
             to None, which means no routers.
         joint_loss (bool): Whether to take the loss of the ensemble's logits,
             times E, instead of the sum of the experts' losses (the
@@ -143,7 +143,7 @@ class RIDEHead(BaseModule):
         """Weight the classes by their effective number of images.
 
         Args:
-            beta (float, optional): See :func:`effective_number_weights`. None
+            beta (float, optional): See :func:`.effective_number_weights`. None
                 means equal weights.
 
         Raises:

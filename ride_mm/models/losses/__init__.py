@@ -1,3 +1,5 @@
+"""Losses, each a function and a thin module."""
+
 from .class_balanced_loss import ClassBalancedLoss
 from .distillation_loss import DistillationLoss
 from .diversity_loss import DiversityLoss

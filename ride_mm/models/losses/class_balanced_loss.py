@@ -18,7 +18,7 @@ class ClassBalancedLoss(ClassCountsLoss):
     Args:
         loss (dict): Config of the loss, such as ``SoftmaxFocalLoss``.
             Defaults to ``dict(type='CrossEntropyLoss')``.
-        beta (float): See :func:`effective_number_weights`. Defaults to
+        beta (float): See :func:`.effective_number_weights`. Defaults to
             0.9999.
         class_counts (Sequence[int], optional): Training images per class.
             Defaults to None, which means that ``ClassCountsHook`` sets them.

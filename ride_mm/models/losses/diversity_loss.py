@@ -152,7 +152,7 @@ class DiversityLoss(nn.Module):
         self.register_buffer('temperature', torch.full((1,), float(eta)), persistent=False)
 
     def set_num_classes(self, num_classes: int) -> None:
-        """Allocate the temperatures, see :meth:`ClassCountsLoss.set_num_classes`."""
+        """Allocate the temperatures, see :meth:`.ClassCountsLoss.set_num_classes`."""
         self.class_temperature = self.temperature.new_zeros(num_classes)
         self.temperature = torch.full_like(self.class_temperature, self.eta)
 

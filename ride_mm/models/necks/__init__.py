@@ -1,3 +1,5 @@
+"""The experts: the stages of a backbone after its trunk."""
+
 from .cifar_resnet_expert import CIFARResNetExpert
 from .convnext_expert import ConvNeXtExpert
 from .efficientnet_lite_expert import EfficientNetLiteExpert

@@ -49,7 +49,7 @@ class CIFARResNetExpert(BaseModule):
         self.width_keys = [f'{name}.0.bn2.weight' for name in self.stages]
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter in the whole backbone, see :func:`depth_by_block`."""
+        """Depth of a parameter in the whole backbone, see :func:`.depth_by_block`."""
         return depth_by_block(param_name, prefix, [self.num_blocks] * 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,7 @@ class EfficientNetLiteExpert(BaseModule):
         self.width_keys = [f'{name}.0.linear_conv.bn.weight' for name in self.stages]
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """See :func:`layer_depth`; called by mmpretrain."""
+        """See :func:`.efficientnet_lite.layer_depth`; called by mmpretrain."""
         return layer_depth(param_name, prefix, self.arch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

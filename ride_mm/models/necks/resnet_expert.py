@@ -112,7 +112,7 @@ class ResNetExpert(BaseModule):
         """Depth of a parameter in the whole backbone.
 
         It is that of mmpretrain's ``ResNet``, or, for depths that it does not
-        support, see :func:`depth_by_block`.
+        support, see :func:`.depth_by_block`.
         """
         try:
             return ResNet.get_layer_depth(self, param_name, prefix)

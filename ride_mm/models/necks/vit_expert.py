@@ -45,7 +45,7 @@ class ViTExpert(BaseModule):
             Defaults to 0.
         layer_cfgs (dict): Other options of the layers. Defaults to {}.
         adapter_channels (int, optional): Width of an adapter in each layer,
-            see :class:`AdaptFormer`; all other weights are then frozen.
+            see :class:`.AdaptFormer`; all other weights are then frozen.
             Defaults to None, which means no adapters.
 
     Raises:

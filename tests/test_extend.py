@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, run."""
+"""The examples of docs/extend.md, run."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mmpretrain.registry import DATASETS, METRICS, MODELS
 
 from ride_mm.datasets.class_counts import get_class_counts, get_labels
 
-BLOCKS = (ROOT / 'CONTRIBUTING.md').read_text().split('```python\n')[1:]
+BLOCKS = (ROOT / 'docs/extend.md').read_text().split('```python\n')[1:]
 CODE = [block.split('```')[0] for block in BLOCKS]
 
 
