@@ -129,9 +129,9 @@ def tau_normalize_(model: RIDEClassifier, tau: float) -> None:
 
 
 @torch.no_grad()
-def run_batches(
+def run_images(
     model: RIDEClassifier, loader: DataLoader, function: Callable
-) -> Iterator[tuple[list, torch.Tensor]]:
+) -> Iterator[tuple[list, Sequence]]:
     """Apply a function to preprocessed images, batch by batch.
 
     Args:
@@ -141,15 +141,27 @@ def run_batches(
             tensors or None.
 
     Yields:
-        tuple[list, torch.Tensor]: The outputs of the function, and labels,
-        (B, ), on the CPU.
+        tuple[list, Sequence]: The outputs of the function on the CPU, and the
+        B data samples.
     """
     model.eval()
     for batch in track(loader, description='Running the experts'):
         batch = model.data_preprocessor(batch)
         outputs = function(batch['inputs'])
-        labels = gather_labels(batch['data_samples'])
-        yield [out if out is None else out.cpu() for out in outputs], labels.cpu()
+        yield [out if out is None else out.cpu() for out in outputs], batch['data_samples']
+
+
+def run_batches(
+    model: RIDEClassifier, loader: DataLoader, function: Callable
+) -> Iterator[tuple[list, torch.Tensor]]:
+    """As :func:`run_images`, for images with labels.
+
+    Yields:
+        tuple[list, torch.Tensor]: The outputs of the function, and labels,
+        (B, ), on the CPU.
+    """
+    for outputs, samples in run_images(model, loader, function):
+        yield outputs, gather_labels(samples).cpu()
 
 
 def nearest_class_means(
