@@ -51,7 +51,10 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects: no inventory of theirs is read, so that no network is needed.
-    (r'py:.*', r'(collections|gradio|matplotlib|mmcv|mmengine|mmpretrain|nn|np|pickle|rich|torch)\..*'),
+    (
+        r'py:.*',
+        r'(collections|gradio|matplotlib|mmcv|mmengine|mmpretrain|nn|np|pickle|rich|torch)\..*',
+    ),
     (r'py:class', r'(Base|Image)Classifier|BaseDataset|Batch(DataSample|Sampler)|DataSample'),
     (r'py:class', r'ArgumentParser|Artist|Axes|Config|DataLoader|Dataset|Namespace|Path|Runner'),
     # What Google's style writes after a type.

@@ -1,9 +1,12 @@
-"""docs/answers.md."""
+"""docs/answers.md and docs/gallery.md."""
 
 import importlib
 import json
 
 import pytest
+import torch
+from mmpretrain.structures import DataSample
+from prediction_files import write_predictions
 
 from ride_mm.utils.errors import UserError
 
@@ -88,3 +91,27 @@ def test_check_of_an_old_page(page, tmp_path, monkeypatch):
     monkeypatch.setattr('sys.argv', ['make_answers.py', '--check'])
     with pytest.raises(UserError, match='does not match'):
         page.main()
+
+
+def test_the_gallery(root, tmp_path, monkeypatch):
+    """A picture of the experts only where they differ between images."""
+    monkeypatch.syspath_prepend(root / 'docs')
+    gallery = importlib.import_module('make_gallery')
+    monkeypatch.setattr(gallery, 'FOLDER', tmp_path)
+    for name, used in (('single', (1, 1)), ('routed', (1, 2))):
+        samples = []
+        for label in (0, 1, 2):
+            sample = DataSample().set_gt_label(label).set_pred_score(torch.eye(3)[label])
+            sample.num_experts_used = used[label % 2]
+            sample.relative_compute = used[label % 2] / 2
+            samples.append(sample.to_dict())
+        write_predictions(tmp_path / f'{name}.npz', samples, class_counts=[200, 50, 5])
+        gallery.main([f'{name}={tmp_path / name}.npz'])
+    drawn = sorted(path.name for path in tmp_path.glob('*.svg'))
+    assert drawn == [
+        'routed_accuracy.svg',
+        'routed_experts.svg',
+        'routed_reliability.svg',
+        'single_accuracy.svg',
+        'single_reliability.svg',
+    ]
