@@ -34,8 +34,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         'data',
-        help='a folder with train/, and test/ or val/, or only with the class folders; a list, '
-        '"path label" per line (.txt); or a table with the columns path, label and perhaps '
+        help='a folder with train/, and test/, val/ or both, or only with the class folders; a '
+        'list, "path label" per line (.txt); or a table with the columns path, label and perhaps '
         'split (.csv)',
     )
     parser.add_argument(
@@ -70,6 +70,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--epochs', type=positive, metavar='N', help='of the experts (default: by the images)'
     )
     return parser.parse_args(argv)
+
+
+def place_of(options: dict) -> str:
+    """Folder or list of the images of a dataset."""
+    return os.path.join(options['data_root'], options.get('ann_file') or options['data_prefix'])
 
 
 def refuse_bad_images(splits: dict[str, dict | None]) -> None:
@@ -121,10 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     lists = out.with_name(f'{out.stem}_lists')
     written = [path for path in (out, lists) if not path.exists()]
     try:
-        train, test = find_own_images(args.data, args.test, lists)
-        refuse_bad_images(dict(train=train, test=test))
+        train, test, val = find_own_images(args.data, args.test, lists)
+        refuse_bad_images(dict(train=train, test=test, val=val))
         text, summary = write_text(
-            train, test, args.network, args.pretrained, args.size, args.epochs
+            train, test, val, args.network, args.pretrained, args.size, args.epochs
         )
         write_file(out, text)
         load_weights(load_config(str(out)))
@@ -132,10 +137,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for path in written:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise
-    where = 'a fifth of each class, held out'
-    if test is not None:
-        where = os.path.join(test['data_root'], test.get('ann_file') or test['data_prefix'])
-    print(f'{summary}. Test images: {where}.')
+    where = ['a fifth of each class, held out'] if test is None else [place_of(test)]
+    if val is not None:
+        where.append(f'validation images: {place_of(val)}')
+    print(f'{summary}. Test images: {", ".join(where)}.')
     print(f'Wrote {out}. Next: ride-mm train {out} --test')
 
 

@@ -1,26 +1,30 @@
-"""Find the training and the test images in a folder, a list or a table."""
+"""Find training, test and validation images in a folder, a list or a table."""
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ride_mm.utils.errors import UserError, nearest
 from ride_mm.utils.files import write_file
 
-TEST_NAMES = ('test', 'val', 'valid', 'validation')
+TEST_NAMES = ['test', 'val', 'valid', 'validation']
+# A set of these names is for validation if there is one for the test as well.
+_VAL_NAMES = TEST_NAMES[1:]
 # Heads of the columns of a table, in lower case.
 _PATHS = ('path', 'file', 'filename', 'file_name', 'filepath', 'image', 'image_path', 'img_path')
 _LABELS = ('label', 'class', 'class_name', 'category', 'target', 'species')
 _SPLITS = ('split', 'set', 'subset')
 
 
-def find_own_images(data: str, test: str | None, lists: Path) -> tuple[dict, dict | None]:
-    """Options of ``LongTailList`` for somebody's training and test images.
+def find_own_images(
+    data: str, test: str | None, lists: Path
+) -> tuple[dict, dict | None, dict | None]:
+    """Options of ``LongTailList`` for somebody's images.
 
     Args:
-        data (str): A folder that contains train/, and test/ or val/, with one
-            folder per class; or the class folders themselves; a list, "path
+        data (str): A folder that contains train/, and test/, val/ or both, with
+            one folder per class; or the class folders themselves; a list, "path
             label" per line (.txt); or a table with the heads "path" and
             "label", and perhaps "split" (.csv).
         test (str, optional): A folder of class folders, or a list, of test
@@ -28,38 +32,45 @@ def find_own_images(data: str, test: str | None, lists: Path) -> tuple[dict, dic
         lists (Path): Folder for the lists that are made of a table.
 
     Returns:
-        tuple[dict, dict | None]: Options for the training and the test set;
-        None without test images.
+        tuple[dict, dict | None, dict | None]: Options for the training, the test
+        and the validation set; None without such images. If there is only one
+        set beside that for training, it is the test set.
 
     Raises:
         UserError: If nothing of this kind is found.
     """
     path = Path(data)
     if path.suffix.lower() == '.csv':
-        train, own_test = _from_table(path, lists)
+        train, *others = _from_table(path, lists)
     elif path.is_dir():
-        train, own_test = _from_folder(path)
+        train, *others = _from_folder(path)
     else:
-        train, own_test = _from_list(path), None
+        train, *others = [_from_list(path)]
     if test is None:
-        return train, own_test
-    if own_test is not None:
+        own_test, val, *_ = [*others, None, None]
+        return train, own_test, val
+    if others:
         raise UserError(f'{data} has test images of its own: leave out --test {test}')
     counts = train.get('ann_file') or train['data_prefix']
     counts = os.path.join(train['data_root'], counts)
     other = Path(test)
     found = dict(data_root=test, data_prefix='') if other.is_dir() else _from_list(other)
-    return train, dict(found, class_counts=os.path.abspath(counts))
+    return train, dict(found, class_counts=os.path.abspath(counts)), None
 
 
-def _from_folder(root: Path) -> tuple[dict, dict | None]:
+def _others(is_there: Callable[[str], bool]) -> list[str]:
+    """Names of the sets for the test and, beside it, for validation."""
+    test = [name for name in TEST_NAMES if is_there(name)][:1]
+    val = [name for name in _VAL_NAMES if is_there(name) and test == TEST_NAMES[:1]][:1]
+    return test + val
+
+
+def _from_folder(root: Path) -> list[dict]:
     train = dict(data_root=str(root), data_prefix='train')
     if not (root / 'train').is_dir():
-        return dict(train, data_prefix=''), None
-    names = [name for name in TEST_NAMES if (root / name).is_dir()]
-    if not names:
-        return train, None
-    return train, dict(train, data_prefix=names[0], class_counts='train')
+        return [dict(train, data_prefix='')]
+    names = _others(lambda name: (root / name).is_dir())
+    return [train, *(dict(train, data_prefix=name, class_counts='train') for name in names)]
 
 
 def _from_list(path: Path) -> dict:
@@ -68,7 +79,7 @@ def _from_list(path: Path) -> dict:
     return dict(data_root=str(path.parent), data_prefix='', ann_file=path.name)
 
 
-def _from_table(path: Path, lists: Path) -> tuple[dict, dict | None]:
+def _from_table(path: Path, lists: Path) -> list[dict]:
     """Write a table as lists."""
     with open(path, newline='', encoding='utf-8-sig') as file:
         rows = list(csv.DictReader(file))
@@ -86,7 +97,7 @@ def _from_table(path: Path, lists: Path) -> tuple[dict, dict | None]:
     found = {row[split].lower() for row in rows} if split else {'train'}
     if 'train' not in found:
         raise UserError(f'{path}: no row has the {split} "train", found {", ".join(sorted(found))}')
-    parts = ['train', *[name for name in TEST_NAMES if name in found][:1]]
+    parts = ['train', *_others(found.__contains__)]
     for part in parts:
         lines = [
             f'{row[image]} {classes.index(row[label])}\n'
@@ -95,7 +106,7 @@ def _from_table(path: Path, lists: Path) -> tuple[dict, dict | None]:
         ]
         write_file(lists / f'{part}.txt', ''.join(lines))
     write_file(lists / 'classes.txt', ''.join(f'{name}\n' for name in classes))
-    train, *test = (
+    train, *others = (
         dict(
             data_root=str(path.parent),
             data_prefix='',
@@ -104,9 +115,7 @@ def _from_table(path: Path, lists: Path) -> tuple[dict, dict | None]:
         )
         for part in parts
     )
-    if not test:
-        return train, None
-    return train, dict(test[0], class_counts=train['ann_file'])
+    return [train, *(dict(other, class_counts=train['ann_file']) for other in others)]
 
 
 def _column(path: Path, heads: dict[str, str], names: Sequence[str]) -> str:

@@ -78,14 +78,14 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    dataset={test_set},
+    dataset={val_set},
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 val_evaluator = [
     dict(type='LongTailMetric', thresholds={thresholds!r}),
     dict(type='ExpertUsageMetric'),
 ]
-test_dataloader = val_dataloader
+test_dataloader = {test_dataloader}
 test_evaluator = val_evaluator
 
 param_scheduler = [
@@ -100,6 +100,7 @@ default_hooks = dict(two_stage=dict(begin=epochs, train_dataloader=dict(batch_si
 def write_text(
     train: dict,
     test: dict | None,
+    val: dict | None = None,
     network: str = 'lite0',
     pretrained: str | None = None,
     size: int | None = None,
@@ -111,6 +112,8 @@ def write_text(
         train (dict): Options of the ``LongTailList`` with the training images.
         test (dict, optional): Those of the test images; None holds out a
             fifth of the training images of each class.
+        val (dict, optional): Those of the validation images. Defaults to None,
+            which means the test images.
         network (str): One of ``NETWORKS``. Defaults to "lite0".
         pretrained (str, optional): A file or URL of its weights. None means
             those in its config.
@@ -146,8 +149,13 @@ def write_text(
         for part, options, pipeline, is_test in (
             ('train_set', {}, 'train_pipeline', False),
             ('test_set', test or {}, 'test_pipeline', True),
+            ('val_set', val or test or {}, 'test_pipeline', True),
         )
     }
+    test_set = code.pop('test_set')
+    test_dataloader = 'val_dataloader'
+    if val is not None:
+        test_dataloader = f'dict(\n    val_dataloader,\n    dataset={test_set},\n)'
     summary = summary_of(groups)
     text = TEMPLATE.format(
         head=fill(
@@ -166,6 +174,7 @@ def write_text(
         batch_size=min(_BATCH, max(2, images // 4)),
         router_batch=min(512, max(2, images // 8)),
         thresholds=thresholds,
+        test_dataloader=test_dataloader,
         **code,
     )
     return text, summary

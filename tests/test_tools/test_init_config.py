@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,25 @@ def test_folder_with_test_images(photos, init, capsys):
     assert 'ride-mm train photos.py --test' in said
     assert path.read_text().startswith('# Written by `ride-mm init`: 3 classes')
     assert max(map(len, path.read_text().splitlines())) <= 100 + len(str(photos))
+
+
+@pytest.mark.parametrize('table', [False, True])
+def test_validation_images_beside_those_of_the_test(photos, init, tmp_path, capsys, table):
+    data = shutil.copytree(photos, tmp_path / 'three')
+    save_images(data / 'test', dict.fromkeys(CLASSES, 3), seed=2)
+    if table:
+        rows = [
+            f'{path.relative_to(tmp_path)},{path.parent.name},{path.parent.parent.name}\n'
+            for path in sorted(data.rglob('*.png'))
+        ]
+        (tmp_path / 'three.csv').write_text('path,label,split\n' + ''.join(rows))
+        data = tmp_path / 'three.csv'
+    _, cfg = init(data)
+    assert sizes(cfg) == [list(CLASSES.values()), [3, 3, 3]]
+    labels = DATASETS.build(cfg.val_dataloader.dataset).get_gt_labels()
+    assert np.bincount(labels).tolist() == [2, 2, 2]
+    assert 'validation images: ' in capsys.readouterr().out
+    assert cfg.test_dataloader.batch_size == cfg.val_dataloader.batch_size
 
 
 def test_class_folders_alone(photos, init, capsys):
