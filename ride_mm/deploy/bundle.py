@@ -6,7 +6,6 @@ import json
 import logging
 import runpy
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from ride_mm.models.macs import macs_by_part, relative_compute
 from ride_mm.models.routing import router_bound, thresholds_by_router
 from ride_mm.utils.config_names import home
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import new_folder
 from ride_mm.version import __version__
 
 from .parts import ExpertPart, FirstPart
@@ -67,15 +67,9 @@ def write_bundle(
         UserError: If the folder exists, a transform of the test pipeline has
             no counterpart, or the bundle gives other results than the model.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise UserError(f'{folder} exists and is not overwritten')
-    preprocessing = preprocessing_of(model, cfg)
-    shape = (3, *(size or _size_of(preprocessing['steps'], cfg)))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temp:
-        content = Path(temp, 'bundle')
-        content.mkdir()
+    with new_folder(folder) as content:
+        preprocessing = preprocessing_of(model, cfg)
+        shape = (3, *(size or _size_of(preprocessing['steps'], cfg)))
         files = [path.name for path in _write_parts(model, shape, content, torch_too)]
         shutil.copy(home() / 'tools' / 'predict.py', content)
         manifest = dict(
@@ -90,7 +84,6 @@ def write_bundle(
         if int8:
             manifest['int8'] = _quantize(content, files, cfg, int8)
             _write_manifest(content, manifest, files)
-        content.rename(folder)
     return manifest
 
 

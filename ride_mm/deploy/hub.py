@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from ride_mm.analysis.predictions import Predictions
 from ride_mm.datasets.class_groups import ClassGroups
 from ride_mm.evaluation import long_tail_accuracy
 from ride_mm.utils.errors import UserError
+from ride_mm.utils.files import new_folder
 from ride_mm.version import __version__
 
 HUB = 'hf://'
@@ -69,7 +69,7 @@ def write_model(
     """
     meta = getattr(model, '_dataset_meta', None) or {}
     known = {key: list(meta[key]) for key in ('classes', 'class_counts') if meta.get(key)}
-    with _new_folder(folder) as content:
+    with new_folder(folder) as content:
         tensors = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
         metadata = dict(format='pt', ride_mm=__version__, dataset_meta=json.dumps(known))
         (content / WEIGHTS).write_bytes(save(tensors, metadata))
@@ -124,7 +124,7 @@ def fetch(source: str, folder: str | Path) -> None:
         UserError: If the source is not a whole model, a file differs from its
             checksum, or the folder exists.
     """
-    with _new_folder(folder) as content:
+    with new_folder(folder) as content:
         if source.startswith(HUB):
             repository, _, revision = source[len(HUB) :].partition('@')
             with _hub_errors(repository) as hub:
@@ -155,20 +155,6 @@ def _check(folder: Path, source: str) -> None:
             )
         if digests[name] != _sha256(folder / name):
             raise UserError(f'{source}: {name} differs from its checksum in {SUMS}')
-
-
-@contextmanager
-def _new_folder(folder: str | Path) -> Iterator[Path]:
-    """A temporary folder that takes the name at the end, unless there is an error."""
-    folder = Path(folder)
-    if folder.exists():
-        raise UserError(f'{folder} exists and is not overwritten')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temp:
-        content = Path(temp, folder.name)
-        content.mkdir()
-        yield content
-        content.rename(folder)
 
 
 @contextmanager

@@ -1,11 +1,15 @@
-"""Write local files whole or not at all."""
+"""Write local files and folders whole or not at all."""
 
 import glob
 import os
 import os.path as osp
+import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .errors import UserError
 
 # Hidden, so that no listing takes such a file for a checkpoint, and unlike the
 # names of other programs, so that it can be removed.
@@ -52,6 +56,31 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         if osp.exists(temp):
             os.remove(temp)
     _sync_folder(folder)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Make a folder that takes its name once all is in it.
+
+    Args:
+        folder (str | Path): The folder. Missing parents are created.
+
+    Yields:
+        Path: A temporary folder beside it, to write into. If there is an error, it
+        is removed.
+
+    Raises:
+        UserError: If the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f'{folder} exists and is not overwritten')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temp:
+        content = Path(temp, folder.name)
+        content.mkdir()
+        yield content
+        content.rename(folder)
 
 
 def _sync_folder(folder: str) -> None:
