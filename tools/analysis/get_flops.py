@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from ride_mm.analysis import report_compute
+from ride_mm.analysis.routing.architecture import draw_architecture
 from ride_mm.engine.config import add_cfg_options
 from ride_mm.utils.errors import run_tool
 
@@ -64,6 +65,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--plot', metavar='FILE', help='plot of the compute by experts used (.png, .svg, .pdf)'
     )
+    parser.add_argument(
+        '--diagram', metavar='FILE', help='drawing of the network (.png, .svg, .pdf)'
+    )
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape {args.shape}: expected H or H W, both at least 1')
@@ -84,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.json,
         args.plot,
     )
+    if args.diagram:
+        draw_architecture(args.config, args.diagram, shape, args.cfg_options)
 
 
 if __name__ == '__main__':
