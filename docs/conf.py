@@ -18,7 +18,7 @@ if 'GITHUB_SHA' in os.environ:
     SOURCE = '{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/blob/{GITHUB_SHA}'.format_map(os.environ)
 
 project = 'ride_mm'
-release = version = ride_mm.__version__
+release = version = os.environ.get('GITHUB_REF_NAME', ride_mm.__version__)
 copyright = 'the ride_mm authors, Apache-2.0'
 extensions = [
     'myst_parser',
@@ -30,6 +30,8 @@ extensions = [
 exclude_patterns = ['api/modules.rst']
 html_theme = 'furo'
 html_title = f'ride_mm {version}'
+html_static_path = ['_static']
+html_css_files = ['site.css']
 html_math_renderer = 'mathml'
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3

@@ -3,9 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 
 from ride_mm.analysis.comparison.seeds import STAGES, mean_text, plot_seeds, read_seeds
-from ride_mm.datasets.class_groups import GROUPS
+from ride_mm.analysis.routing.expert_usage import plot_expert_usage
+from ride_mm.datasets.class_groups import GROUPS, ClassGroups
+from ride_mm.datasets.imbalance import long_tail_profile
 from ride_mm.utils.errors import UserError, run_tool
 from ride_mm.utils.files import write_file
 
@@ -32,7 +35,7 @@ compiled, in float32. These runs show that each config trains on real images.
 schedule, above all the re-weighted epochs, and runs of one recipe differ by
 more than the recipes do.
 """
-# The plot in the README.
+# The plots in the README and in docs/ride.md.
 SHOWN = {
     'cross entropy': 'ce_r32_cifar100_lt_amp',
     'RIDE, 3 experts, routed': 'ride_r32_cifar100_lt_amp',
@@ -107,6 +110,17 @@ def _table(runs: dict, quoted: list) -> str:
     return '\n' + ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
+def plot_usage(results: list[dict], path: Path) -> None:
+    """Plot how many experts images of CIFAR-100-LT use, the mean over seeds."""
+    figures = {
+        key.removeprefix('experts/'): mean(r['figures']['final'][key] for r in results)
+        for key in results[0]['figures']['final']
+        if key.startswith('experts/')
+    }
+    counts = long_tail_profile(100, 500, 'exp', 0.01)
+    plot_expert_usage(figures, ClassGroups(counts), path)
+
+
 def _describe(folder: str, results: list) -> str:
     """Commands, durations and hardware of the runs of one name."""
     name = results[0]['name']
@@ -134,6 +148,7 @@ def main() -> None:
             for label, name in SHOWN.items()
         }
         plot_seeds(runs, ROOT / 'docs/accuracy.svg')
+        plot_usage(runs['RIDE, 3 experts, routed'], ROOT / 'docs/expert_usage.svg')
     elif path.read_text() != page:
         raise UserError(f'{path} does not match results/: run python docs/make_results.py')
 

@@ -1,4 +1,4 @@
-"""The pages of docs: whether the site has them, and figures of differences.md.
+"""Pages of docs: whether the site has all, and the figures of two of them.
 
 And the examples of docstrings.
 """
@@ -16,9 +16,16 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from ride_mm.analysis.routing.compute import measure_compute
 from ride_mm.datasets.class_groups import ClassGroups
+from ride_mm.datasets.imbalance import long_tail_profile
 from ride_mm.models.losses.class_weights import effective_number_weights
-from ride_mm.models.losses.diversity_loss import mean_divergence, pairwise_divergence
+from ride_mm.models.losses.diversity_loss import (
+    class_temperature,
+    mean_divergence,
+    pairwise_divergence,
+)
+from ride_mm.models.losses.ldam_loss import ldam_margins
 
 PAGE = (ROOT / 'docs/differences.md').read_text()
 # Not a part of the repository.
@@ -111,3 +118,41 @@ def test_examples_of_docstrings(path):
     name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried and not failed
+
+
+def test_figures_of_ride():
+    page = (ROOT / 'docs/ride.md').read_text()
+    counts = long_tail_profile(100, 500, 'exp', 0.01)
+    margins = 30 * ldam_margins(counts)
+    assert f'is {margins.min():.2f} for the largest class and {margins.max():.0f} for' in page
+    weights = effective_number_weights(counts)
+    assert f'counts {weights.max() / weights.min():.0f} times as much' in page
+    for form in ('official', 'paper'):
+        assert f'({class_temperature(counts, form).min():.2f} to 1) |' in page
+    ensemble, single = (
+        measure_compute(MODELS.build(config(name).model), (3, 32, 32)).ensemble
+        for name in ('ride_r32_cifar100_lt', 'baselines/ce_r32_cifar100_lt')
+    )
+    assert f'need {ensemble / single:.2f}\ntimes' in page
+
+
+def test_experts_used_in_ride():
+    page = (ROOT / 'docs/ride.md').read_text()
+    files = sorted((ROOT / 'results').glob('ride_r32_cifar100_lt_amp_seed*.json'))
+    stages = [json.loads(path.read_text())['figures'] for path in files]
+    for group in ('many', 'medium', 'few'):
+        used = np.array(
+            [[run['final'][f'experts/{group}_used_{n}'] for n in (1, 2, 3)] for run in stages]
+        )
+        experts = used @ [0.01, 0.02, 0.03]
+        cells = ' | '.join(
+            f'{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}'
+            for values, digits in ((100 - used[:, 0], 1), (used[:, 2], 1), (experts, 2))
+        )
+        assert re.search(rf'^\| {group} \(.*\) \| {re.escape(cells)} \|$', page, re.M)
+    accuracy = {
+        group: np.mean([run['stage_1'][f'long_tail/{group}'] for run in stages])
+        for group in ('few', 'many')
+    }
+    text = f'{accuracy["few"]:.1f} % of the few-shot images are right and {accuracy["many"]:.1f} %'
+    assert text in page.replace('\n', ' ')
