@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmpretrain import get_model
 
-from ride_mm.analysis import read_predictions
+from ride_mm.analysis.predictions import read_own_predictions
 from ride_mm.deploy import hub
 from ride_mm.engine.config import add_cfg_options, load_config
 from ride_mm.engine.launch import find_checkpoint
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = find_checkpoint(args.checkpoint)
     predictions = None
     if args.predictions:
-        predictions = read_predictions(args.predictions)
+        predictions = read_own_predictions(args.predictions)
         if predictions.run.get('weights') != fingerprint(checkpoint):
             raise UserError(f'{args.predictions} is not of {checkpoint}')
     cfg = load_config(args.config, args.cfg_options)
