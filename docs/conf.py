@@ -38,6 +38,8 @@ myst_heading_anchors = 3
 apidoc_modules = [
     dict(path='../ride_mm', destination='api', module_first=True, automodule_options=[])
 ]
+add_module_names = False
+toc_object_entries_show_parents = 'hide'
 # Docstrings state the types.
 autodoc_typehints = 'none'
 # A name that a package exports is described where it is defined.

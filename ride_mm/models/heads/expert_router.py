@@ -93,7 +93,7 @@ class ExpertRouter(BaseModule):
         Args:
             index (int): Index of the router, 0..E-2.
             feature (torch.Tensor): Feature of expert ``index``, (N, D).
-            mean_logits (torch.Tensor): Mean logits of experts 0..``index``,
+            mean_logits (torch.Tensor): Mean logits of experts 0 to ``index``,
                 (N, K).
 
         Returns:
