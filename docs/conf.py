@@ -26,8 +26,17 @@ extensions = [
     'sphinx.ext.autodoc',
     'sphinx.ext.doctest',
     'sphinx.ext.napoleon',
+    'sphinx_gallery.gen_gallery',
 ]
-exclude_patterns = ['api/modules.rst']
+exclude_patterns = ['api/modules.rst', 'tutorials']
+sphinx_gallery_conf = {
+    'examples_dirs': 'tutorials',
+    'gallery_dirs': 'gallery',
+    'filename_pattern': r'\.py',
+    'abort_on_example_error': True,
+    'capture_repr': (),
+    'write_computation_times': False,
+}
 html_theme = 'furo'
 html_title = f'ride_mm {version}'
 html_static_path = ['_static']

@@ -106,7 +106,13 @@ def test_the_site_has_every_page():
     tables = re.findall(r'```{toctree}\n(.*?)```', (ROOT / 'docs/index.md').read_text(), re.S)
     entries = [line for table in tables for line in table.split('\n') if line[:1] not in (':', '')]
     pages = [path.stem for path in (ROOT / 'docs').glob('*.md')]
-    assert sorted([*entries, 'index']) == sorted([*pages, 'api/ride_mm'])
+    assert sorted([*entries, 'index']) == sorted([*pages, 'api/ride_mm', 'gallery/index'])
+
+
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md'])
+def test_links_outside_the_site(name):
+    links = re.findall(r'\]\((?!https:)([^)#]+)', (ROOT / name).read_text())
+    assert links and not [link for link in links if not (ROOT / link).exists()]
 
 
 @pytest.mark.parametrize(
