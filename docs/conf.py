@@ -24,7 +24,6 @@ extensions = [
     'myst_parser',
     'sphinx.ext.apidoc',
     'sphinx.ext.autodoc',
-    'sphinx.ext.doctest',
     'sphinx.ext.napoleon',
     'sphinx_gallery.gen_gallery',
 ]
