@@ -118,6 +118,19 @@ def test_joint_loss_is_the_ensembles():
     logits = head.expert_logits(feats)
     losses = head.expert_loss(logits, labels, *head.sample_weights(labels))
     torch.testing.assert_close(losses['loss_cls'], 3 * F.cross_entropy(logits.mean(0), labels))
+    assert list(losses) == ['loss_cls']
+
+
+def test_losses_of_the_experts_have_no_gradient():
+    head = build_head(loss=dict(type='CrossEntropyLoss'))
+    feats, labels = inputs()
+    logits = head.expert_logits(feats)
+    losses = head.expert_loss(logits, labels, *head.sample_weights(labels))
+    for k in range(3):
+        found = losses[f'expert/cls_{k + 1}']
+        torch.testing.assert_close(found, F.cross_entropy(logits[k], labels))
+        assert not found.requires_grad
+    assert losses['loss_cls'].requires_grad
 
 
 @pytest.mark.parametrize(

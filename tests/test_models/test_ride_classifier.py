@@ -471,6 +471,9 @@ def test_stage_experts_leaves_the_router_alone(tiny_model):
     log = train(model)
     assert log['loss'] == pytest.approx(log['loss_cls'] + log['loss_diversity'], rel=1e-6)
     assert log['loss_diversity'] <= 0
+    # logged as losses, and not counted twice
+    of_experts = [log[f'expert/loss_{k}'] for k in (1, 2, 3)]
+    assert sum(of_experts) == pytest.approx(log['loss_cls'], rel=1e-6)
     for key, value in model.state_dict().items():
         unchanged = torch.equal(value, before[key])
         assert unchanged == key.startswith('head.router')

@@ -237,7 +237,8 @@ class RIDEClassifier(ImageClassifier):
         Returns:
             dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,
             with a teacher, ``loss_distill`` in stages "experts" and
-            "classifier", ``loss_router`` in stage "router".
+            "classifier", ``loss_router`` in stage "router"; also the parts of
+            ``loss_cls``, see :meth:`RIDEHead.expert_loss`.
         """
         if isinstance(inputs, RouterInputs):
             return dict(loss_router=self.head.router.loss(inputs))
@@ -250,6 +251,14 @@ class RIDEClassifier(ImageClassifier):
             teacher_logits = self.teacher.logits(tensor, student=self)
         scores = gather_scores(data_samples)
         return self._step(self, tensor, kept, labels, weights, divisor, scores, teacher_logits)
+
+    def parse_losses(
+        self, losses: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """As MMEngine's; the losses of the experts are logged as ``expert/loss_1``
+        and so on: MMEngine averages logged values that are called a loss."""
+        total, log = super().parse_losses(losses)
+        return total, {key.replace('expert/cls_', 'expert/loss_'): log[key] for key in log}
 
     def _losses(
         self,

@@ -306,8 +306,10 @@ class RIDEHead(BaseModule):
                 Defaults to None.
 
         Returns:
-            dict[str, torch.Tensor]: ``loss_cls``, summed over the experts, and
-            ``loss_diversity``, if it is configured.
+            dict[str, torch.Tensor]: ``loss_cls``, summed over the experts,
+            ``loss_diversity``, if it is configured, and, for the log only,
+            ``expert/cls_1`` to ``expert/cls_{E}``, the parts of ``loss_cls``,
+            without gradients and without a joint loss.
         """
         scores = logits
         if self.joint_loss:
@@ -321,6 +323,9 @@ class RIDEHead(BaseModule):
         losses = dict(loss_cls=sum(of_experts[1:], of_experts[0]))
         if self.diversity is not None:
             losses['loss_diversity'] = self.diversity(self._fitted_logits(logits))
+        if not self.joint_loss:
+            # MMEngine's total has what is called a loss.
+            losses |= {f'expert/cls_{k}': loss.detach() for k, loss in enumerate(of_experts, 1)}
         return losses
 
     def _fitted_logits(self, logits: torch.Tensor) -> torch.Tensor:
