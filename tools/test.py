@@ -11,6 +11,7 @@ from mmengine.evaluator import DumpResults
 from ride_mm.engine import launch
 from ride_mm.engine.occurrence import add_occurrence_options, class_prior
 from ride_mm.engine.posthoc import use_val_set
+from ride_mm.engine.screen import progress_bar
 from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import UserError, run_tool
 
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         launch.enable_tta(cfg)
     launch.set_launcher(cfg, args.launcher)
 
-    runner = launch.build_runner(cfg, launch.TestRunner)
+    runner = launch.build_runner(cfg, launch.TestRunner, args.verbose)
     if args.fuse_conv_bn:
         runner.load_or_resume()
         mmcv.cnn.fuse_conv_bn(runner.model)
@@ -124,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = describe_run(runner, args.config, args.cfg_options, args.checkpoint, args.split)
             dump = DumpPredictions(args.out, run)
         runner.test_evaluator.metrics.append(dump)
-    metrics = runner.test()
+    with progress_bar(runner):
+        metrics = runner.test()
     if args.out and dump_metrics and is_main_process():
         mmengine.dump(metrics, args.out)
 

@@ -67,7 +67,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def test_last_checkpoint(cfg: Config, predictions: Path) -> None:
+def test_last_checkpoint(cfg: Config, predictions: Path, verbose: bool) -> None:
     """Run ``tools/test.py`` as a process of its own, outside of the launcher."""
     folder = predictions.parent
     checkpoint = (folder / 'last_checkpoint').read_text().strip()
@@ -76,6 +76,8 @@ def test_last_checkpoint(cfg: Config, predictions: Path) -> None:
     command += ['--work-dir', folder, '--out', predictions]
     if is_ride(cfg):
         command.append('--all-experts')
+    if verbose:
+        command.append('--verbose')
     ranks = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
     environment = {key: value for key, value in os.environ.items() if key not in ranks}
     code = subprocess.run([*map(str, command)], env=environment).returncode
@@ -122,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.test:
         launch.check_output_file(str(predictions), ('.npz',), '--test: the file')
 
-    launch.train(cfg)
+    launch.train(cfg, args.verbose)
     if args.test and is_main_process():
-        test_last_checkpoint(cfg, predictions)
+        test_last_checkpoint(cfg, predictions, args.verbose)
 
 
 if __name__ == '__main__':

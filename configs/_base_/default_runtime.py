@@ -4,7 +4,8 @@ custom_imports = dict(imports=['ride_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
+    # the tools choose an interval that divides the epoch
+    logger=dict(type='LoggerHook'),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # no `save_best`: no model is chosen on the set that it is judged on
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),

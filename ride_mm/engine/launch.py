@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 import os
 import os.path as osp
 import re
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import master_only
+from mmengine.hooks import LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -25,7 +27,10 @@ from .config import add_cfg_options, find_hook, is_ride, load_config, type_name,
 from .config_check import check_together
 from .hooks.stop_signal_hook import saved_on_error
 from .schedule_check import check_run
+from .screen import ScreenHook, progress_bar
 
+# Most steps between two lines of the log, unless the config says so.
+_LOG_STEPS = 20
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Numbered and best checkpoints of CheckpointHook.
 _CHECKPOINT = re.compile(r'((epoch|iter)_|best_.*_)\d+\.pth')
@@ -52,6 +57,12 @@ def common_arguments() -> argparse.ArgumentParser:
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='job launcher (default: none)',
+    )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show on the screen all that goes to the log file: environment, config, hooks, and '
+        'the tables of every validation',
     )
     # torch.distributed.launch passes it, torchrun sets LOCAL_RANK
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -358,13 +369,15 @@ class TestRunner(Runner):
         write_file(osp.join(self._log_dir, name), self.cfg.pretty_text)
 
 
-def build_runner(cfg: Config, runner_class: type[Runner] = Runner) -> Runner:
+def build_runner(cfg: Config, runner_class: type[Runner] = Runner, verbose: bool = False) -> Runner:
     """Build the runner of a config.
 
     Args:
         cfg (Config): The config.
         runner_class (type): The class if the config has no ``runner_type``.
             Defaults to Runner.
+        verbose (bool): Whether the screen shows all that the log file has, see
+            :class:`~ride_mm.engine.screen.ScreenHook`. Defaults to False.
 
     Returns:
         Runner: The runner.
@@ -375,15 +388,34 @@ def build_runner(cfg: Config, runner_class: type[Runner] = Runner) -> Runner:
     check_together(cfg)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else runner_class.from_cfg(cfg)
+    kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else runner_class
+    return ScreenHook(verbose).build(kind, cfg)
 
 
-def train(cfg: Config) -> None:
+def set_log_interval(runner: Runner) -> None:
+    """Divide an epoch evenly among its lines in the log, at most 20 steps apart.
+
+    With an interval that the number of steps is no multiple of, the last steps
+    of every epoch are in no line. An interval in the config is kept.
+
+    Args:
+        runner (Runner): The runner of a training.
+    """
+    if 'interval' in (find_hook(runner.cfg, 'LoggerHook') or {}):
+        return
+    steps = len(runner.train_dataloader)
+    for hook in runner.hooks:
+        if isinstance(hook, LoggerHook):
+            hook.interval = max(1, steps // math.ceil(steps / _LOG_STEPS))
+
+
+def train(cfg: Config, verbose: bool = False) -> None:
     """Check the schedule of a config, and train.
 
     Args:
         cfg (Config): The config, to which a ``ScheduleHook`` is added if it has
             none.
+        verbose (bool): See :func:`build_runner`. Defaults to False.
 
     Raises:
         UserError: If there is no training, a stage cannot be trained, or
@@ -396,9 +428,10 @@ def train(cfg: Config) -> None:
         cfg.default_hooks.schedule = dict(type='mmpretrain.ScheduleHook')
     if is_main_process():
         lock_work_dir(cfg.work_dir)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, verbose=verbose)
     if isinstance(runner, Runner):
         # before MMEngine builds schedulers for a stage without steps
         check_run(runner)
-    with saved_on_error(runner):
+        set_log_interval(runner)
+    with saved_on_error(runner), progress_bar(runner):
         runner.train()

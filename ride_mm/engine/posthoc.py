@@ -62,7 +62,7 @@ def load_runner(
         cfg.default_hooks = dict(hooks, new_classifiers=dict(type='NewClassifiersHook'))
     launch.set_dataloader_defaults(cfg)
     launch.set_launcher(cfg, args.launcher)
-    runner = launch.build_runner(cfg, launch.TestRunner)
+    runner = launch.build_runner(cfg, launch.TestRunner, args.verbose)
     runner.load_or_resume()
     return runner
 

@@ -90,7 +90,7 @@ def test_an_error_saves_the_last_whole_epoch(tmp_path, error, monkeypatch):
     runner = build_runner(cfg)
     runner.register_hook(Raise())
     Raise.error = error
-    monkeypatch.setattr(launch, 'build_runner', lambda cfg: runner)
+    monkeypatch.setattr(launch, 'build_runner', lambda cfg, **_: runner)
     texts = []
     runner.logger.warning = lambda text, *_: texts.append(text)
     with pytest.raises(type(error), match=str(error)):

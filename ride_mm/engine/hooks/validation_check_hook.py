@@ -1,3 +1,4 @@
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,9 @@ class ValidationCheckHook(Hook):
             return
         with _random_state_kept():
             on_main_process(lambda: _check_files(runner))
-            keys = _evaluate(runner, _predict(runner))
+            samples = _predict(runner)
+            with _without_tables(runner):
+                keys = _evaluate(runner, samples)
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook) and hook.save_best:
                 for key in hook.key_indicators:
@@ -97,6 +100,17 @@ def _predict(runner: Runner) -> list[dict]:
         return [sample]
     classes = loader.dataset.metainfo.get('classes') or [0]
     return [sample.clone().set_gt_label(label).to_dict() for label in range(len(classes))]
+
+
+@contextmanager
+def _without_tables(runner: Runner) -> Iterator[None]:
+    """Log warnings only: the figures of one image mean nothing."""
+    level = runner.logger.level
+    runner.logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        runner.logger.setLevel(level)
 
 
 def _evaluate(runner: Runner, samples: list[dict]) -> set[str]:
