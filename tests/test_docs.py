@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from prediction_files import write_predictions
 from torch import nn
 
 from ride_mm.analysis.routing.compute import measure_compute
@@ -156,9 +157,35 @@ def test_experts_used_in_ride():
             for values, digits in ((100 - used[:, 0], 1), (used[:, 2], 1), (experts, 2))
         )
         assert re.search(rf'^\| {group} \(.*\) \| {re.escape(cells)} \|$', page, re.M)
-    accuracy = {
-        group: np.mean([run['stage_1'][f'long_tail/{group}'] for run in stages])
-        for group in ('few', 'many')
-    }
-    text = f'{accuracy["few"]:.1f} % of the few-shot images are right and {accuracy["many"]:.1f} %'
-    assert text in page.replace('\n', ' ')
+
+
+def test_code_of_ride(tmp_path, monkeypatch):
+    # Expert 1 is sure of the first image, unsure of the next two, and fairly sure of
+    # the last; expert 2 corrects the second one.
+    experts = (
+        [[9, 0, 0], [9, 0, 0]],
+        [[0, 0.1, 0], [1, 0, 0]],
+        [[0, 0.1, 0], [0, 1, 0]],
+        [[0, 0, 1], [0, 0, 9]],
+    )
+    samples = [
+        dict(
+            gt_label=torch.tensor([label]),
+            pred_score=torch.ones(3) / 3,
+            num_experts_used=torch.tensor(2),
+            relative_compute=torch.tensor(1.0),
+            expert_logits=torch.tensor(logits, dtype=torch.float32),
+            router_logits=torch.tensor([router]),
+            routed_compute=torch.tensor([0.5, 1.0]),
+        )
+        for label, logits, router in zip((0, 0, 0, 2), experts, (-1.0, 1.0, 1.0, -1.0))
+    ]
+    write_predictions(tmp_path / 'all.npz', samples, class_counts=[200, 50, 5])
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/ride.md').read_text(), re.S)
+    found: dict = {}
+    exec(code, found)
+    assert found['target'].tolist() == [False, True, False, False]
+    assert found['sent'].tolist() == [False, True, True, False]
+    assert found['unsure'].tolist() == [False, True, True, False]
+    assert found['part'].tolist() == [False, False, False, True]
