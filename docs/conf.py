@@ -91,7 +91,8 @@ def link_to_source(app, docname, source):
 def visit_math(translator, node):
     """Write a formula as MathML, which browsers show without a script."""
     block = isinstance(node, nodes.math_block)
-    translator.body.append(tex2mathml(node.astext(), as_block=block))
+    formula = tex2mathml(node.astext(), as_block=block)
+    translator.body.append(f'<div class="formula">{formula}</div>' if block else formula)
     raise nodes.SkipNode
 
 
