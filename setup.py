@@ -8,6 +8,7 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'ride_mm'
+EXTRAS = ('completion', 'demo', 'export', 'hub', 'lite', 'mim', 'tests')
 MIM_CONTENT = ('configs', 'tools', 'weights', 'model-index.yml')
 
 
@@ -72,9 +73,7 @@ class EditableWheel(editable_wheel):
 
 
 if __name__ == '__main__':
-    extras = {
-        name: requirements(name) for name in ('demo', 'export', 'hub', 'lite', 'mim', 'tests')
-    }
+    extras = {name: requirements(name) for name in EXTRAS}
     extras['all'] = sum(extras.values(), [])
     extras['docs'] = requirements('docs')
     setup(

@@ -13,6 +13,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
+EXAMPLE = """example:
+  python tools/doctor.py
+"""
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ((3, 10), (3, 13))
 # Other packages with the same modules.
@@ -167,7 +170,11 @@ def _machine() -> list[Finding]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args(argv)
+    argparse.ArgumentParser(
+        description=__doc__.split('\n')[0],
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
     findings = diagnose()
     widths = [max(map(len, column)) for column in list(zip(*findings))[:2]]
     for subject, found, advice in findings:

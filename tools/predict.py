@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 import onnxruntime
 
+EXAMPLE = """example:
+  python BUNDLE/predict.py PHOTOS --out photos.csv
+"""
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 BATCH = 64
 KEYS = 'input_shape preprocessing classes router_bounds offsets temperature log_prior'.split()
@@ -111,7 +114,11 @@ def load(bundle, path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0],
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('images', type=Path, help='folder of images, or one image')
     parser.add_argument('--bundle', default=Path(__file__).resolve().parent, help='its folder')
     parser.add_argument('--out', type=Path, required=True, help='new CSV file')

@@ -15,10 +15,19 @@ from ride_mm.engine.screen import progress_bar
 from ride_mm.evaluation import DumpPredictions, describe_run
 from ride_mm.utils.errors import UserError, run_tool
 
+EXAMPLE = """example:
+  python tools/test.py configs/ride_r32_cifar100_lt.py \\
+      work_dirs/ride_r32_cifar100_lt/epoch_205.pth --all-experts \\
+      --out work_dirs/predictions.npz
+"""
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Test a checkpoint', parents=[launch.common_arguments()]
+        description='Test a checkpoint',
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launch.common_arguments()],
     )
     parser.add_argument('checkpoint', help='the checkpoint')
     parser.add_argument('--out', metavar='FILE', help='write the results to a new file')

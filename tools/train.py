@@ -20,10 +20,19 @@ from ride_mm.engine.schedule import check_schedulers, load_training
 from ride_mm.evaluation.tables import print_tables
 from ride_mm.utils.errors import run_tool
 
+EXAMPLE = """example:
+  python tools/train.py configs/ride_r32_cifar100_lt.py --amp --test
+  python tools/train.py configs/ride_r32_cifar100_lt.py --resume
+  bash tools/dist_train.sh configs/ride_r50_imagenet_lt.py 8 --epochs 41
+"""
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Train a model', parents=[launch.common_arguments()]
+        description='Train a model',
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[launch.common_arguments()],
     )
     parser.add_argument(
         '--resume',
