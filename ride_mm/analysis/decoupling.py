@@ -206,21 +206,29 @@ def nearest_class_means(
 
 
 @torch.no_grad()
-def add_classes_(model: RIDEClassifier, means: Sequence[torch.Tensor]) -> None:
+def add_classes_(model: RIDEClassifier, means: Sequence[torch.Tensor], scale: float) -> None:
     """Append classes to the cosine classifiers in place.
 
     The weights of a class are its mean unit feature, normalized (Qi et al.,
-    "Low-Shot Learning with Imprinted Weights", CVPR 2018). Prediction sets,
-    which hold for the old classes, are removed.
+    "Low-Shot Learning with Imprinted Weights", CVPR 2018). They are closer to
+    all features than trained weights are, so the logits are scaled down.
+    Prediction sets, which hold for the old classes, are removed.
 
     Args:
         model (RIDEClassifier): A model with E experts and cosine classifiers.
         means (Sequence[torch.Tensor]): The mean features of the N new classes,
             E tensors, (N, D).
+        scale (float): Factor on the logits of the new classes, relative to the
+            mean of those of the old classes.
     """
     head = model.head
     for classifier, mean in zip(head.classifiers, means):
         rows = F.normalize(mean).to(classifier.weight)
         classifier.weight = nn.Parameter(torch.cat([classifier.weight, rows]))
+    old = head.scales
+    if old is None:
+        old = head.class_weights.new_ones(head.num_experts, head.num_classes)
+    new = scale * old.mean(dim=1, keepdim=True).expand(-1, len(means[0]))
+    head.scales = nn.Parameter(torch.cat([old, new], dim=1))
     head.num_classes += len(means[0])
     head.set_thresholds = head.set_settings = None

@@ -93,6 +93,9 @@ def test_added_classes(digits, add, capsys):
         expected = F.normalize(torch.stack([unit[:4].sum(0), unit[4:].sum(0)]))
         assert torch.equal(found[:8], old[f'head.classifiers.{index}.weight'])
         torch.testing.assert_close(found[8:], expected, rtol=1e-4, atol=1e-6)
+    # Of the logits.
+    expected = torch.tensor([*[1.0] * 8, 0.85, 0.85]).expand(3, 10)
+    torch.testing.assert_close(state.pop('head.scales'), expected)
     # The losses of the old classes have a state, the sets have thresholds.
     assert {key for key in old if key not in state} == {
         *(f'head.classifiers.{index}.weight' for index in range(3)),
@@ -130,7 +133,6 @@ def test_grown_model_is_tested(digits, add):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'model.head.learn_scales': True}, 'there is no scale for a new class'),
         ({'model.test_cfg.logit_adjustment': 1.0}, 'logit_adjustment has a term for each'),
         ({'model.test_cfg.prior': [1] * 8}, 'prior has a term for each of the old classes'),
         (
@@ -151,7 +153,7 @@ def test_models_without_a_place_for_a_class(digits, add, options, message):
     assert not (digits / 'all.pth').exists()
 
 
-def test_mistakes(digits, add):
+def test_mistakes(digits, add, capsys):
     write_model('LinearClassifier')
     arguments = ['--out', 'all.pth', '--out-config', 'all.py']
     with pytest.raises(UserError, match='needs model.head.classifier=.*CosineClassifier'):
@@ -164,6 +166,9 @@ def test_mistakes(digits, add):
     (digits / 'new_train/digit A').mkdir()
     with pytest.raises(UserError, match=r'no training image: 2 \(digit A\)'):
         add(['old.py', 'old.pth', 'new_train', *arguments])
+    with pytest.raises(SystemExit):
+        add(['old.py', 'old.pth', 'new_train', *arguments, '--scale', '0'])
+    assert '--scale 0 must be above 0, at most 2' in capsys.readouterr().err
     (digits / 'all.py').touch()
     with pytest.raises(UserError, match='--out-config all.py exists and is not overwritten'):
         add(['old.py', 'old.pth', 'new_train', *arguments])

@@ -40,7 +40,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out-config', metavar='FILE', required=True, help='config to write with all classes (.py)'
     )
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--scale',
+        type=float,
+        default=0.85,
+        metavar='X',
+        help='factor on the logits of the new classes: a larger one finds more of them, and '
+        'mistakes more of the old ones for them (default: 0.85)',
+    )
+    args = parser.parse_args(argv)
+    if not 0 < args.scale <= 2:
+        parser.error(f'--scale {args.scale:g} must be above 0, at most 2')
+    return args
 
 
 def check_config(cfg: Config) -> None:
@@ -51,8 +62,6 @@ def check_config(cfg: Config) -> None:
     """
     if not is_ride(cfg):
         raise UserError(f'expected model.type="RIDEClassifier", found "{type_name(cfg.model)}"')
-    if cfg.model.head.get('learn_scales'):
-        raise UserError('model.head.learn_scales=True: there is no scale for a new class')
     test_cfg = cfg.model.get('test_cfg') or {}
     for option in ('logit_adjustment', 'prior'):
         if test_cfg.get(option):
@@ -78,7 +87,7 @@ def add_to_config(cfg: Config, classes: Sequence[str], counts: Sequence[int]) ->
         counts (Sequence[int]): Their training images, (K, ).
     """
     num_classes = len(classes)
-    cfg.model.head.num_classes = num_classes
+    cfg.model.head.update(num_classes=num_classes, learn_scales=True)
     for name in _LOADERS:
         dataset = innermost_dataset(cfg.get(name))
         if dataset:
@@ -107,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     means = decoupling.nearest_class_means(model, loader, len(new['classes']), unit=True)
     had_sets = model.head.set_thresholds is not None
-    decoupling.add_classes_(model, means)
+    decoupling.add_classes_(model, means, args.scale)
     classes = [*old, *new['classes']]
     counts = [*stated_counts(runner.test_dataloader.dataset), *new['class_counts']]
     cfg = load_config(args.config, args.cfg_options)
