@@ -41,8 +41,12 @@ def link_mim(target):
     mim = Path(target, '.mim')
     shutil.rmtree(mim, ignore_errors=True)
     mim.mkdir()
-    for name in MIM_CONTENT:
-        (mim / name).symlink_to(Path('..', '..', name))
+    try:
+        for name in MIM_CONTENT:
+            (mim / name).symlink_to(Path('..', '..', name))
+    except OSError:
+        # Windows without the right to link: without .mim, the clone is used.
+        shutil.rmtree(mim)
 
 
 class BuildPy(build_py):

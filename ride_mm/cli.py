@@ -58,7 +58,7 @@ def find_commands() -> dict[str, Path]:
 
 def summary(path: Path) -> str:
     """The first sentence of a tool's docstring, without its command."""
-    text = ast.get_docstring(ast.parse(path.read_text())) or ''
+    text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
     return text.split('\n')[0].split(':')[0].rstrip('.')
 
 

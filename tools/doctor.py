@@ -159,7 +159,9 @@ def _machine() -> list[Finding]:
         findings.append(Finding('several GPUs', f'NCCL {nccl}'))
         bfloat16 = torch.cuda.is_bf16_supported()
     else:
-        bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        # PyTorch for macOS comes without
+        mkldnn = torch.backends.mkldnn.is_available()
+        bfloat16 = mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     findings.append(
         Finding('--amp', 'bfloat16' if bfloat16 else 'bfloat16 would be slow: train without --amp')
     )

@@ -1,6 +1,7 @@
 """Train several configs with several seeds, in parallel."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -237,6 +238,13 @@ def result_of(run: Run) -> dict:
     )
 
 
+def _memory() -> float:
+    """Bytes of memory; infinite on Windows, where Python cannot tell."""
+    if not hasattr(os, 'sysconf'):
+        return math.inf
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
 def share_machine(jobs: int | None, most: int) -> list[dict[str, str]]:
     """Divide GPUs and cores among parallel runs.
 
@@ -253,8 +261,7 @@ def share_machine(jobs: int | None, most: int) -> list[dict[str, str]]:
     count = torch.cuda.device_count()
     gpus = named.split(',')[:count] if named else [str(i) for i in range(count)]
     if jobs is None:
-        memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-        jobs = len(gpus) or min(cores, memory // _MEMORY)
+        jobs = len(gpus) or int(min(cores, _memory() / _MEMORY))
     jobs = max(1, min(jobs, most))
     shares = [dict(OMP_NUM_THREADS=str(max(1, cores // jobs))) for _ in range(jobs)]
     if gpus:

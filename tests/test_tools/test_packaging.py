@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -217,3 +218,46 @@ import ride_mm.engine.launch
     assert done.returncode == 0, done.stderr
     for said in (done.stdout, done.stderr):
         assert said.startswith('imported\n'), said
+
+
+def test_it_trains_without_what_windows_lacks(root, tmp_path):
+    code = f"""
+import os, platform, signal, sys
+# these go by the name of the system
+import matplotlib.pyplot, mmpretrain.apis, torchmetrics
+for name in ('fcntl', 'grp', 'pwd', 'resource', 'termios'):
+    sys.modules[name] = None
+for module, names in (
+    (os, 'set_blocking sysconf register_at_fork O_DIRECTORY fork sched_getaffinity'),
+    (signal, 'SIGUSR1 SIGCHLD SIGALRM SIGKILL pthread_sigmask'),
+):
+    for name in names.split():
+        delattr(module, name)
+# that of Linux refuses pipes that block
+signal.set_wakeup_fd = lambda *_, **__: -1
+sys.path.insert(0, 'tests/test_engine')
+from pathlib import Path
+from runs import digits_config
+from ride_mm.engine import launch, sweep
+platform.system = lambda: 'Windows'  # for MMEngine
+launch.train(digits_config(Path('.'), {str(tmp_path)!r}))
+assert len(sweep.share_machine(None, 2)) >= 1
+"""
+    environment = dict(os.environ, CUDA_VISIBLE_DEVICES='')
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=root, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'epoch_5.pth').is_file()
+
+
+def test_editable_install_without_links(monkeypatch, tmp_path, root):
+    setup = runpy.run_path(str(root / 'setup.py'))
+    (tmp_path / 'package').mkdir()
+
+    def refuse(*_):
+        raise OSError('a required privilege is not held')
+
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    setup['link_mim'](tmp_path / 'package')
+    assert not (tmp_path / 'package/.mim').exists()

@@ -50,7 +50,8 @@ class _SignalThread:
         # of a training that an error has ended
         self.stop_active()
         self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
+        if hasattr(os, 'set_blocking'):  # not on Windows before Python 3.12
+            os.set_blocking(self._write, False)
         self._function = function
         self._called = threading.Event()
         self._handlers = {number: signal.signal(number, _forget_workers) for number in SIGNALS}
