@@ -114,13 +114,14 @@ def summarize(metrics: dict[str, Any], metric: LongTailMetric) -> str:
         metric (LongTailMetric): The metric of the accuracy.
 
     Returns:
-        str: A table of accuracy (percent), experts per image and relative
-        compute, then a line of the other metrics, if there are any.
+        str: A table of accuracy (percent) and, where they are measured, experts
+        per image and relative compute, then a line of the other metrics, if any.
     """
     columns = {
         f'top-{k}': f'{metric.prefix}/{{0}}{"" if k == 1 else f"_top{k}"}' for k in metric.topk
     }
-    columns |= dict(experts='experts/{1}mean', compute='experts/{1}compute')
+    if 'experts/mean' in metrics:
+        columns |= dict(experts='experts/{1}mean', compute='experts/{1}compute')
     rows = []
     for group, title in (_FIRST | metric.groups.titles).items():
         keys = [key.format(group, key_prefix(group)) for key in columns.values()]

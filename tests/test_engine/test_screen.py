@@ -118,7 +118,7 @@ def test_summary_of_other_metrics():
     }
     text = summarize(metrics, metric).splitlines()
     assert [line.split() for line in text] == [
-        ['top-1', 'top-5', 'experts', 'compute'],
+        ['top-1', 'top-5'],
         ['overall', '40.00', '70.00'],
         ['balanced', '(class', 'mean)', '38.00'],
         ['few', '(<', '20)', '12.50'],
