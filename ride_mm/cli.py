@@ -6,6 +6,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from rich.console import Console
@@ -145,9 +146,8 @@ def completion(shell: str) -> str:
                 continue
             action.complete = kinds  # type: ignore[attr-defined]
     names = ' '.join(_config_names())
-    return shtab.complete(
-        parser, shell, preamble={key: text % names for key, text in _CONFIGS.items()}
-    )
+    preamble: Any = {key: text % names for key, text in _CONFIGS.items()}
+    return shtab.complete(parser, shell, preamble=preamble)
 
 
 def run() -> None:

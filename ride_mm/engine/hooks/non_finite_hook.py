@@ -190,8 +190,8 @@ def _describe_first(runner: Runner, batches: list[tuple[int, dict, dict]]) -> st
 def _describe(runner: Runner, batch_idx: int, data_batch: Any, outputs: dict) -> str:
     """Describe the step, losses, experts and images of a batch."""
     bad = _bad_losses(outputs)
-    # without the total loss, if it has parts
-    bad = [text for text in bad if not text.startswith('loss is ')] or bad
+    # without the total loss, if it has parts, and the parts of the experts
+    bad = [text for text in bad if not text.startswith(('loss is ', 'expert/'))] or bad
     what = ', '.join(bad) or 'a gradient is infinite or NaN'
     experts = ', '.join(map(str, _bad_experts(runner, data_batch)))
     if experts:
