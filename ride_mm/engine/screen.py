@@ -98,7 +98,7 @@ class ScreenHook(Hook):
         if metric is not None and metrics:
             loop = runner._train_loop
             after = f' of epoch {loop.epoch}' if isinstance(loop, EpochBasedTrainLoop) else ''
-            runner.logger.info(f'Validation{after}\n{summarize(metrics, metric)}')
+            runner.logger.info(f'Validation{after}\n{validation_table(metrics, metric)}')
 
 
 def _long_tail_metric(runner: Runner) -> LongTailMetric | None:
@@ -106,7 +106,7 @@ def _long_tail_metric(runner: Runner) -> LongTailMetric | None:
     return next((metric for metric in metrics if isinstance(metric, LongTailMetric)), None)
 
 
-def summarize(metrics: dict[str, Any], metric: LongTailMetric) -> str:
+def validation_table(metrics: dict[str, Any], metric: LongTailMetric) -> str:
     """Summarize the metrics of a validation in one line per class group.
 
     Args:
@@ -142,7 +142,7 @@ class ProgressHook(Hook):
     """Shows how far the epoch is, and MMEngine's estimate of the time left.
 
     Args:
-        bar (Progress): The bar, which is drawn only here: a thread that draws
+        bar (rich.progress.Progress): The bar, which is drawn only here: a thread that draws
             could hold a lock while workers of a dataloader are forked.
     """
 

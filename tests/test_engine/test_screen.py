@@ -11,7 +11,7 @@ from rich.progress import Progress
 from runs import digits_config
 
 from ride_mm.engine import launch
-from ride_mm.engine.screen import ProgressHook, progress_bar, summarize
+from ride_mm.engine.screen import ProgressHook, progress_bar, validation_table
 from ride_mm.evaluation import LongTailMetric
 
 BANNER = ('System environment:', 'Config:\n', 'Hooks will be executed', 'FileClient')
@@ -116,7 +116,7 @@ def test_summary_of_other_metrics():
         'accuracy/top1': 40.0,
         'accuracy/by_class': [1.0],
     }
-    text = summarize(metrics, metric).splitlines()
+    text = validation_table(metrics, metric).splitlines()
     assert [line.split() for line in text] == [
         ['top-1', 'top-5'],
         ['overall', '40.00', '70.00'],

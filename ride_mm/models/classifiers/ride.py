@@ -238,7 +238,7 @@ class RIDEClassifier(ImageClassifier):
             dict[str, torch.Tensor]: ``loss_cls``, ``loss_diversity`` and,
             with a teacher, ``loss_distill`` in stages "experts" and
             "classifier", ``loss_router`` in stage "router"; also the parts of
-            ``loss_cls``, see :meth:`RIDEHead.expert_loss`.
+            ``loss_cls``, see :meth:`.RIDEHead.expert_loss`.
         """
         if isinstance(inputs, RouterInputs):
             return dict(loss_router=self.head.router.loss(inputs))
