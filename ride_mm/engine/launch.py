@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import master_only
 from mmengine.hooks import LoggerHook
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ride_mm.utils.config_names import config_file
 from ride_mm.utils.errors import UserError, nearest
@@ -396,17 +396,19 @@ def set_log_interval(runner: Runner) -> None:
     """Divide an epoch evenly among its lines in the log, at most 20 steps apart.
 
     With an interval that the number of steps is no multiple of, the last steps
-    of every epoch are in no line. An interval in the config is kept.
+    of every epoch are in no line. MMEngine logs shorter epochs at their end. An
+    interval in the config is kept.
 
     Args:
         runner (Runner): The runner of a training.
     """
     if 'interval' in (find_hook(runner.cfg, 'LoggerHook') or {}):
         return
-    steps = len(runner.train_dataloader)
+    loop = runner.train_loop
+    steps = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     for hook in runner.hooks:
         if isinstance(hook, LoggerHook):
-            hook.interval = max(1, steps // math.ceil(steps / _LOG_STEPS))
+            hook.interval = max(steps, _LOG_STEPS) // math.ceil(steps / _LOG_STEPS)
 
 
 def train(cfg: Config, verbose: bool = False) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 from mmengine.hooks import LoggerHook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.progress import Progress
 from runs import digits_config
 
@@ -179,18 +179,30 @@ def test_the_bar_is_rarely_drawn(monkeypatch):
     assert len(drawn) == 1
 
 
+class Epochs(EpochBasedTrainLoop):
+    def __init__(self, steps):
+        self.dataloader = range(steps)
+
+
 @pytest.mark.parametrize(
-    'steps, expected', [(1, 1), (14, 14), (20, 20), (21, 10), (85, 17), (5000, 20)]
+    'loop, expected',
+    [
+        (Epochs(1), 20),
+        (Epochs(20), 20),
+        (Epochs(21), 10),
+        (Epochs(85), 17),
+        (Epochs(5000), 20),
+        (SimpleNamespace(dataloader=range(2), max_iters=3000), 20),
+    ],
 )
-def test_log_interval(steps, expected):
+def test_log_interval(loop, expected):
     hook = LoggerHook()
-    runner = SimpleNamespace(cfg={}, hooks=[hook], train_dataloader=range(steps))
-    launch.set_log_interval(runner)
+    launch.set_log_interval(SimpleNamespace(cfg={}, hooks=[hook], train_loop=loop))
     assert hook.interval == expected
 
 
 def test_log_interval_of_the_config():
     hook = LoggerHook(interval=50)
     cfg = dict(default_hooks=dict(logger=dict(type='LoggerHook', interval=50)))
-    launch.set_log_interval(SimpleNamespace(cfg=cfg, hooks=[hook], train_dataloader=range(7)))
+    launch.set_log_interval(SimpleNamespace(cfg=cfg, hooks=[hook], train_loop=Epochs(7)))
     assert hook.interval == 50
