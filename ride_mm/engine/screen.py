@@ -166,8 +166,9 @@ class ProgressHook(Hook):
         mode: str = 'train',
     ) -> None:
         if time.monotonic() - self._drawn > _SECONDS:
-            left = timedelta(seconds=int(runner.message_hub.get_info('eta', 0)))
-            self._draw(runner, batch_idx + 1, mode, f'eta {left}')
+            eta = runner.message_hub.get_info('eta')  # None without an IterTimerHook
+            left = '' if eta is None else f'eta {timedelta(seconds=int(eta))}'
+            self._draw(runner, batch_idx + 1, mode, left)
 
     def _draw(self, runner: Runner, done: int, mode: str, left: str = '') -> None:
         title = dict(train='Training', val='Validation', test='Test')[mode]
