@@ -189,3 +189,23 @@ def test_code_of_ride(tmp_path, monkeypatch):
     assert found['sent'].tolist() == [False, True, True, False]
     assert found['unsure'].tolist() == [False, True, True, False]
     assert found['part'].tolist() == [False, False, False, True]
+
+
+def test_new_classes():
+    """The table of docs/recipes.md, against results/."""
+    found = json.loads((ROOT / 'results/new_labels/new_classes.json').read_text())
+    page = (ROOT / 'docs/recipes.md').read_text()
+    assert f'| none | | {found["before"]["old"]:.1f} | | |' in page
+    for images in (5, 20):
+        for scale in (0.85, 1):
+            runs = [
+                run
+                for run in found['runs']
+                if (run['images_per_class'], run['scale']) == (images, scale)
+            ]
+            cells = [
+                f'{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}'
+                for values in ([run[key] for run in runs] for key in ('old', 'new', 'all'))
+            ]
+            assert len(runs) == 3
+            assert f'| {images} | {scale} | {" | ".join(cells)} |' in page
