@@ -3,8 +3,7 @@
 #
 #   bash results/new_labels/run.sh DATA_ROOT
 #
-# DATA_ROOT holds cifar-100-python/. It writes 280 MB of images and takes about
-# an hour on two CPU cores.
+# DATA_ROOT holds cifar-100-python/.
 set -e
 
 # CIFAR-100-LT as files: cifar/SPLIT/CLASS/INDEX.png.
