@@ -9,9 +9,16 @@ with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
     # mmcv-lite says on import what it lacks, and onedl-mmpretrain prints it;
     # nothing here needs it.
     warnings.filterwarnings('ignore', message='Fail to import')
-    import mmcv
-    import mmengine
-    import mmpretrain
+    try:
+        import mmcv
+        import mmengine
+        import mmpretrain
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'ride_mm needs {error.name}: pip install torch torchvision mmengine mmcv-lite '
+            "mmpretrain 'setuptools<82'. `python tools/doctor.py` says what else is missing.",
+            name=error.name,
+        ) from error
 
     from .version import __version__, check_versions
 

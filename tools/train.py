@@ -104,9 +104,14 @@ def print_routed(path: Path) -> None:
     groups = ClassGroups(predictions.run['class_counts'], predictions.run['thresholds'])
     simulator = RoutingSimulator(predictions, groups)
     thresholds = {'all experts': 0.0, 'routed': 0.5}
-    print_tables(
-        points_table({name: simulator.at([p] * len(routers)) for name, p in thresholds.items()})
-    )
+    points = {name: simulator.at([p] * len(routers)) for name, p in thresholds.items()}
+    print_tables(points_table(points))
+    if (routers[0] <= 0).all():
+        print(
+            'The router stops every image after expert 1. If few training images need another '
+            'expert, it has little to learn from: choose a lower threshold '
+            '(tools/analysis/tradeoff.py), or train it on held-out images (docs/recipes.md).'
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -70,6 +70,13 @@ def load_config(path: str, options: dict | None = None, is_built: bool = True) -
             ' with pkg_resources, which setuptools 82 removed. Install setuptools below 82: pip '
             "install 'setuptools<82'"
         ) from error
+    except ImportError as error:
+        if not str(error).startswith('Failed to import custom modules'):
+            raise
+        raise UserError(
+            f'{path}: a module of custom_imports cannot be imported: {error.__cause__}. Modules '
+            'beside the config are found with PYTHONPATH=FOLDER before the command'
+        ) from error
     except (AttributeError, KeyError) as error:
         # a config for an earlier version of this plugin
         if 'custom_hooks' in str(error):

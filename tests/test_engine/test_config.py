@@ -28,6 +28,14 @@ def config_path(tmp_path):
 
 
 class TestLoadConfig:
+    def test_a_module_that_cannot_be_imported(self, config_path):
+        with open(config_path, 'a') as file:
+            file.write("\ncustom_imports = dict(imports=['ride_mm', 'no_parts'])\n")
+            file.write("custom_imports['allow_failed_imports'] = False\n")
+        with pytest.raises(UserError, match='Failed to import no_parts. .*PYTHONPATH') as info:
+            config.load_config(config_path)
+        assert len(str(info.value).splitlines()) == 1
+
     def test_options_are_merged(self, config_path):
         cfg = config.load_config(
             config_path, {'train_cfg.max_epochs': 7, 'param_scheduler.0.end': 1}

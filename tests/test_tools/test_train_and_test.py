@@ -179,6 +179,7 @@ def test_what_routing_gives_is_printed(tmp_path, capsys):
         ['all experts', '0', '1.0000', '100.00'],
         ['routed', '0.5', '0.7000', '50.00'],
     ]
+    assert 'The router stops every image after expert 1.' in found
 
 
 def test_another_number_of_epochs(folder, train, capsys):
