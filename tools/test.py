@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[launch.common_arguments()],
     )
-    parser.add_argument('checkpoint', help='the checkpoint')
+    parser.add_argument('checkpoint', help='the checkpoint, or the work_dir that holds it')
     parser.add_argument('--out', metavar='FILE', help='write the results to a new file')
     parser.add_argument(
         '--out-item',
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             dump = DumpResults(args.out)
         else:
             runner.load_or_resume()  # prediction sets come with the weights
-            run = describe_run(runner, args.config, args.cfg_options, args.checkpoint, args.split)
+            run = describe_run(runner, args.config, args.cfg_options, cfg.load_from, args.split)
             dump = DumpPredictions(args.out, run)
         runner.test_evaluator.metrics.append(dump)
     with progress_bar(runner):

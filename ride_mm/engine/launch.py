@@ -84,8 +84,7 @@ def load_test(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir, args.config)
-    check_checkpoint_path(args.checkpoint)
-    cfg.resume, cfg.load_from = False, args.checkpoint
+    cfg.resume, cfg.load_from = False, find_checkpoint(args.checkpoint)
     return cfg
 
 

@@ -110,6 +110,9 @@ def test_train_resume_and_test(folder, train, test):
     assert [cfg.load_from for cfg in kept] == [checkpoint]
     predictions = read_predictions('results/pred.npz')
     assert predictions.pred_score.shape == (8, 2)
+    # the work_dir stands for its last checkpoint
+    test(['tiny.py', str(run), '--out', 'results/again.npz'])
+    assert read_predictions('results/again.npz').run['checkpoint'] == predictions.run['checkpoint']
     test(['tiny.py', checkpoint, '--out', 'results/pred.pkl'])
     for sample, score in zip(mmengine.load('results/pred.pkl'), predictions.pred_score):
         assert (sample['pred_score'].numpy() == score).all()
