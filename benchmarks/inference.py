@@ -133,8 +133,8 @@ def compute_of(
     usage = (torch.bincount(used, minlength=len(costs) + 1)[1:] / len(used)).tolist()
     routed = sum(share * cost for share, cost in zip(usage, costs))
     whole, single = (macs_by_experts(macs[x], routed=False)[-1] for x in ('ensemble', 'single'))
-    compute = dict(ensemble=1.0, routed=routed, official=routed, single=single / whole)
-    return compute | {name: routed for name in models if name == 'compiled'}, usage
+    compute = dict(ensemble=1.0, single=single / whole)
+    return compute | dict.fromkeys(('routed', 'compiled', 'official'), routed), usage
 
 
 def run_bundle(bundle, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +156,7 @@ def rows_of(
     for name, macs in compute.items():
         seconds = times.get((name, 'tensors'))
         if seconds is None:
-            continue  # the official model is not measured
+            continue  # it is not measured
         ratio = harness.ratios(seconds, times['ensemble', 'tensors'])
         whole = times.get((name, 'predict'))
         row = [

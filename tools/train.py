@@ -79,7 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def test_last_checkpoint(cfg: Config, predictions: Path, verbose: bool) -> None:
     """Run ``tools/test.py`` as a process of its own, outside of the launcher."""
     folder = predictions.parent
-    checkpoint = (folder / 'last_checkpoint').read_text().strip()
+    checkpoint = launch.find_checkpoint(str(folder))
     config = folder / Path(cfg.filename).name
     command = [sys.executable, Path(__file__).with_name('test.py'), config, checkpoint]
     command += ['--work-dir', folder, '--out', predictions]
@@ -109,8 +109,7 @@ def print_routed(path: Path) -> None:
     if (routers[0] <= 0).all():
         print(
             'The router stops every image after expert 1. If few training images need another '
-            'expert, it has little to learn from: choose a lower threshold '
-            '(tools/analysis/tradeoff.py), or train it on held-out images (docs/recipes.md).'
+            'expert, it has little to learn from: tools/analysis/tradeoff.py shows other thresholds.'
         )
 
 

@@ -24,8 +24,10 @@ from .config import innermost_dataset
 _DUPLICATES = 0.1
 
 
-def checkpoint_parser(description: str | None, example: str) -> argparse.ArgumentParser:
-    """A parser of the config, the checkpoint, and the checkpoint to write."""
+def checkpoint_parser(
+    description: str | None, example: str, out: str = 'checkpoint to write (.pth)'
+) -> argparse.ArgumentParser:
+    """A parser of the config, the checkpoint, and the file to write."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog=example,
@@ -33,7 +35,7 @@ def checkpoint_parser(description: str | None, example: str) -> argparse.Argumen
         parents=[launch.common_arguments()],
     )
     parser.add_argument('checkpoint', help='the checkpoint')
-    parser.add_argument('--out', metavar='FILE', required=True, help='checkpoint to write (.pth)')
+    parser.add_argument('--out', metavar='FILE', required=True, help=out)
     return parser
 
 

@@ -14,7 +14,7 @@ from ride_mm.datasets.class_counts import stated_counts
 from ride_mm.datasets.folders import EXTENSIONS
 from ride_mm.engine import launch
 from ride_mm.engine.config import positive
-from ride_mm.engine.posthoc import build_test_loader, load_runner
+from ride_mm.engine.posthoc import build_test_loader, checkpoint_parser, load_runner
 from ride_mm.utils.errors import UserError, run_tool
 from ride_mm.utils.files import write_file
 
@@ -30,13 +30,7 @@ of the images predicted as this class, it is the one with the largest doubt.
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[launch.common_arguments()],
-    )
-    parser.add_argument('checkpoint', help='the checkpoint')
+    parser = checkpoint_parser(__doc__, EXAMPLE, 'table to write (.csv)')
     parser.add_argument('images', help='folder of images without labels')
     parser.add_argument(
         '-n',
@@ -54,7 +48,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'margin between the two highest scores, or the disagreement of the experts (default: '
         'router)',
     )
-    parser.add_argument('--out', metavar='FILE', required=True, help='table to write (.csv)')
     return parser.parse_args(argv)
 
 
