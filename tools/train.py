@@ -109,7 +109,7 @@ def print_routed(path: Path) -> None:
     if (routers[0] <= 0).all():
         print(
             'The router stops every image after expert 1. If few training images need another '
-            'expert, it has little to learn from: tools/analysis/tradeoff.py shows other thresholds.'
+            'expert, it has little to learn from: see tools/analysis/tradeoff.py on thresholds.'
         )
 
 
